@@ -1,0 +1,119 @@
+"""The whole way in one command: a picture set, a training, pictures from prompts and from a reference.
+
+Calls the `sampan` command as a person would, shows every command line, and leaves all in demo/. A second call goes on
+where the first one stopped. `make demo` calls it; without make: `python scripts/demo.py` in the set-up environment.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageOps
+
+ROOT = Path(__file__).resolve().parent.parent
+JOB = Path("jobs/demo.toml")
+DEMO = Path("demo")
+PICTURES = DEMO / "pictures"
+RUN = DEMO / "run"
+SHEET = DEMO / "contact-sheet.png"
+TILE_PX = 128
+GAP_PX = 12
+NAME_PX = 16
+
+
+@dataclass(frozen=True)
+class Painting:
+    """One picture to ask for; `reference` is a picture of the set, by file name, that the prompt edits."""
+
+    name: str
+    prompt: str
+    reference: str | None = None
+
+
+# The three languages of the captions; a background that the training has not shown for this emoji (blue); an edit of a
+# picture of the set.
+PAINTINGS = (
+    Painting("apple", "red apple"),
+    Painting("apple-portuguese", "maçã vermelha"),
+    Painting("panda-chinese", "熊猫"),
+    Painting("guitar", "guitar"),
+    Painting("star-on-blue", "star on a blue background"),
+    Painting("apple-edited", "make the background green", reference="images/1f34e.png"),
+)
+
+
+def sampan(*arguments: str | Path) -> None:
+    """Run one sampan command from the project's root, its output in view; end with its status where it fails."""
+    words = [str(argument) for argument in arguments]
+    shown = " ".join(f'"{word}"' if " " in word else word for word in words)
+    print(f"\n$ sampan {shown}", flush=True)
+    if status := subprocess.run([sys.executable, "-m", "sampan", *words], cwd=ROOT, check=False).returncode:
+        print(f"error: the demo stops here: `sampan {shown}` ended with status {status}", file=sys.stderr)
+        raise SystemExit(1)
+
+
+def paint(painting: Painting) -> Path:
+    """Generate one picture into demo/ and return its path, relative to the project's root."""
+    out = DEMO / f"{painting.name}.png"
+    reference = ["--reference", PICTURES / painting.reference] if painting.reference else []
+    sampan("generate", painting.prompt, *reference, "--model", RUN, "--seed", "1", "--out", out)
+    return out
+
+
+def contact_sheet(rows: Sequence[tuple[str, Path | None, Path]]) -> Image.Image:
+    """Return one picture of all: the reference, where there is one, over what was painted, over its name.
+
+    Args:
+        rows: Name, reference or None, painted picture; paths relative to the project's root.
+    """
+    cell_px, height_px = TILE_PX + GAP_PX, 2 * (TILE_PX + GAP_PX) + NAME_PX + GAP_PX
+    sheet = Image.new("RGB", (cell_px * len(rows) + GAP_PX, height_px), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, (name, reference, painted) in enumerate(rows):
+        left_px = GAP_PX + column * cell_px
+        for row, path in enumerate((reference, painted)):
+            if path is not None:
+                with Image.open(ROOT / path) as picture:
+                    tile = ImageOps.contain(picture.convert("RGB"), (TILE_PX, TILE_PX))
+                sheet.paste(tile, (left_px, GAP_PX + row * cell_px))
+        draw.text((left_px, GAP_PX + 2 * cell_px), name, fill="black")
+    return sheet
+
+
+def main() -> int:
+    """Do the parts that are not done yet, tell how long each took, and return 0."""
+    took_s: list[tuple[str, float]] = []
+
+    def timed(part: str, start_s: float) -> None:
+        took_s.append((part, time.monotonic() - start_s))
+
+    start_s = time.monotonic()
+    if not (ROOT / PICTURES / "metadata.jsonl").is_file():
+        sampan("data", "emoji", PICTURES, "--count", "96", "--size", "128", "--edits", "2")
+        timed("pictures", start_s)
+
+    start_s = time.monotonic()
+    sampan("train", JOB, *(["--resume"] if (ROOT / RUN).is_dir() else []))
+    timed("training", start_s)
+
+    start_s = time.monotonic()
+    rows = []
+    for painting in PAINTINGS:
+        reference = PICTURES / painting.reference if painting.reference else None
+        rows.append((painting.name, reference, paint(painting)))
+    contact_sheet(rows).save(ROOT / SHEET)
+    timed("painting", start_s)
+
+    print("\n" + ", ".join(f"{part} {duration_s:.0f} s" for part, duration_s in took_s))
+    print(f"all of it on one sheet: {SHEET}; ask for another:")
+    print(f'  .venv/bin/sampan generate "panda on a yellow background" --model {RUN} --seed 2 --out {DEMO}/mine.png')
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

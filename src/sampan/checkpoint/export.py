@@ -1,0 +1,120 @@
+"""From a run folder to a model in the released layout, and the model that a run starts from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sampan import __version__
+from sampan.checkpoint import run
+from sampan.checkpoint.folder import Folder, open_folder
+from sampan.checkpoint.write import write_folder
+from sampan.errors import CheckpointError
+from sampan.frameworks import io
+from sampan.models.build import PARTS
+from sampan.models.config import (
+    ARConfig,
+    DiTConfig,
+    Geometry,
+    GlyphConfig,
+    ImageProcessorConfig,
+    ModelConfig,
+    SamplingConfig,
+    SchedulerConfig,
+    VAEConfig,
+)
+
+_SECTIONS = {
+    "ar": ARConfig,
+    "dit": DiTConfig,
+    "vae": VAEConfig,
+    "glyph": GlyphConfig,
+    "scheduler": SchedulerConfig,
+    "processor": ImageProcessorConfig,
+    "sampling": SamplingConfig,
+    "geometry": Geometry,
+}
+
+
+def write_config(out: Path, config: ModelConfig) -> None:
+    """Write the shape of a run's model to OUT/config.json, in the words of the released config files."""
+    run.write_json(out / "config.json", {name: getattr(config, name).to_json() for name in _SECTIONS})
+
+
+def read_config(out: Path) -> ModelConfig:
+    """Return what `write_config` wrote."""
+    found = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    return ModelConfig(**{name: kind.from_json(found[name]) for name, kind in _SECTIONS.items()})
+
+
+def open_start(path: Path) -> Folder:
+    """Open the model that a run starts from: a folder in the released layout, or a finished run."""
+    return open_folder(path)
+
+
+def part_tensors(out: Path, name: str, start: Folder | None, device: str = "cpu") -> dict[str, Any]:
+    """Return the finished weights of a part under released names: the run's averaged ones, or those it started from.
+
+    Raises:
+        CheckpointError: The part is not finished.
+    """
+    folder = run.final(out, name)
+    if folder is None and start is not None:
+        return start.tensors(name, device)
+    if folder is None:
+        raise CheckpointError(
+            f"the run in `{out}` has no finished `{name}`",
+            "the stage was not trained to its end",
+            "go on with `sampan train JOB --resume`",
+        )
+    prefix = run.read_state(folder)["prefix"]
+    tensors = io.read_tensors(folder / "ema.safetensors", device)
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def part_hash(out: Path, name: str, start: Folder | None) -> str:
+    """Return a hash that names the finished weights of a part."""
+    folder = run.final(out, name)
+    if folder is None:
+        assert start is not None, "part_tensors refuses this first"
+        return f"{name}:{start.hash}"
+    return f"{name}:{run.read_state(folder)['files']['ema.safetensors']}"
+
+
+def export(out: Path, directory: Path, dtype: str | None) -> Path:
+    """Write a run's finished model to a new folder in the released layout, and return that folder.
+
+    Args:
+        out: The run folder.
+        dtype: "fp32" or "bf16" to convert, None to keep what was trained.
+
+    Raises:
+        CheckpointError: It is no run, a stage is not finished, or the folder exists and is not empty.
+    """
+    record = out / "run.json"
+    if not record.is_file():
+        raise CheckpointError(
+            f"`{out}` is not a run", "it has no run.json", "give the folder that a job names as its `out`"
+        )
+    facts = json.loads(record.read_text(encoding="utf-8"))
+    model_start = facts["model"].get("start")
+    start = open_folder(Path(model_start)) if model_start else None
+    config = read_config(out)
+    return write_folder(
+        directory,
+        config,
+        {name: part_tensors(out, name, start) for name in PARTS},
+        out / "processor",
+        dtype=dtype,
+        provenance={
+            "sampan": __version__,
+            "seed": facts["seed"],
+            "framework": facts["framework"],
+            "stages": {
+                name: {"steps": run.read_state(folder)["step"], "ema": part_hash(out, name, start)}
+                for name in PARTS
+                if (folder := run.final(out, name))
+            },
+        },
+    )

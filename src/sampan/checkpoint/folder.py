@@ -1,0 +1,286 @@
+"""A model folder in the released layout, opened: its config read, its weight files found, no weight read yet.
+
+    model_index.json                 which library class reads which subfolder
+    vision_language_encoder/         generator and picture tokenizer   (parts "ar", "tokenizer")
+    transformer/                     diffusion decoder                 (part "decoder")
+    vae/                             autoencoder                       (part "vae")
+    text_encoder/, tokenizer/        glyph encoder, its byte tokenizer (part "glyph")
+    processor/                       prompt tokenizer, how references become patches
+    scheduler/                       noise schedule
+    sampan.json                      geometry other than the released one; where the model comes from
+
+The folder of a finished training stands for the `model/` in it. Loads no framework, except `load_part`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sampan.checkpoint import foreign, weights
+from sampan.checkpoint.documents import read_json, read_text
+from sampan.checkpoint.weights import Stored
+from sampan.errors import CheckpointError
+from sampan.models.build import PARTS, build
+from sampan.models.config import (
+    ARConfig,
+    DiTConfig,
+    Geometry,
+    GlyphConfig,
+    ImageProcessorConfig,
+    ModelConfig,
+    SamplingConfig,
+    SchedulerConfig,
+    VAEConfig,
+)
+from sampan.models.text import PromptTokenizer
+
+OWN_FILE = "sampan.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+# tensors that are another one under a second name, and so need no reading
+TIED = {"glyph": {"encoder.embed_tokens.weight": "shared.weight"}}
+# the quantizer picks the nearest code: in bf16 near ties fall to other codes
+KEEP_FP32 = {"tokenizer": ("model.vqmodel.",)}
+# a folder of at most this many bytes of weights is hashed whole, in about a second; a greater one by headers
+HASHED_WHOLE_BYTES = 2**30
+
+_READERS: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
+    "ar": ("vision_language_encoder/config.json", ARConfig.from_json),
+    "sampling": ("vision_language_encoder/generation_config.json", SamplingConfig.from_json),
+    "dit": ("transformer/config.json", DiTConfig.from_json),
+    "vae": ("vae/config.json", VAEConfig.from_json),
+    "glyph": ("text_encoder/config.json", GlyphConfig.from_json),
+    "scheduler": ("scheduler/scheduler_config.json", SchedulerConfig.from_json),
+    "processor": ("processor/preprocessor_config.json", ImageProcessorConfig.from_json),
+    "geometry": (OWN_FILE, lambda values: Geometry.from_json(values.get("geometry", {}))),
+}
+SECTIONS = tuple(_READERS)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A model folder whose config has been read.
+
+    Args:
+        path: The folder in the released layout; of a training, the `model/` in its run folder.
+    """
+
+    path: Path
+    config: ModelConfig
+
+    def stored(self, part: str) -> dict[str, Stored]:
+        """Return what the files hold of a part, by tensor name, from their headers.
+
+        A name that belongs to no part of the subfolder counts to each of them, so that loading refuses it.
+
+        Raises:
+            CheckpointError: Weight files are missing, contradict each other or cannot be read.
+        """
+        return stored_tensors(self.path, part)
+
+    def files(self, part: str) -> dict[str, Path]:
+        """Return the file of each tensor of a part; errors as `stored`."""
+        return {name: stored.file for name, stored in self.stored(part).items()}
+
+    def tensors(self, part: str, device: str = "cpu") -> dict[str, Any]:
+        """Return the tensors of a part, as stored, on a device; errors as `stored`."""
+        from sampan.frameworks import io
+
+        found: dict[str, Any] = {}
+        files = self.files(part)
+        for file in dict.fromkeys(files.values()):
+            found |= io.read_tensors(file, device, [name for name in files if files[name] == file])
+        return found
+
+    def check(self, parts: Iterable[str] = tuple(PARTS)) -> None:
+        """Read every header and the prompt tokenizer, so that what is missing or broken is said before work begins.
+
+        Raises:
+            CheckpointError: The first thing that is wrong.
+        """
+        for part in parts:
+            self.stored(part)
+        self.prompt_tokenizer()
+
+    def prompt_tokenizer(self) -> PromptTokenizer:
+        """Return the prompt tokenizer, held against the config.
+
+        Raises:
+            CheckpointError: A file is missing or unreadable, or its ids are not those of the config.
+        """
+        folder = self.path / "processor"
+        tokenizer = PromptTokenizer(read_text(folder / "tokenizer.json"), read_json(folder / "tokenizer_config.json"))
+        ar = self.config.ar
+        wanted = {
+            "bos_token": ("image_start_token_id", ar.image_start_token_id),
+            "eos_token": ("image_end_token_id", ar.image_end_token_id),
+            "image_token": ("image_token_id", ar.image_token_id),
+        }
+        differences = [
+            f"its `{name}` is {tokenizer.id_of(name)}, the config's {key} is {value}"
+            for name, (key, value) in wanted.items()
+            if tokenizer.id_of(name) != value
+        ]
+        if tokenizer.vocab_size > ar.text.vocab_size:
+            differences.append(f"it has {tokenizer.vocab_size} ids, the model's vocabulary {ar.text.vocab_size}")
+        if differences:
+            raise CheckpointError(
+                f"the prompt tokenizer in `{folder}` is not this model's",
+                differences,
+                "take processor/ and vision_language_encoder/ from one checkpoint",
+            )
+        return tokenizer
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hex digits that name this model: equal folders have equal hashes. See `hash_covers`.
+
+        Over the config files, the prompt tokenizer, and either the whole weight files (up to 1 GiB in all) or their
+        headers and sizes. A greater folder that sampan wrote has its files' own hashes in sampan.json, which counts
+        too; for one that another tool wrote, two trainings of the same sizes have the same hash.
+        """
+        digest = hashlib.sha256()
+        for name, value in self._hashed():
+            digest.update(f"{name} {value}\n".encode())
+        return digest.hexdigest()[:16]
+
+    @property
+    def hash_covers(self) -> str:
+        """What of the weights `hash` covers: "contents", or "headers and sizes"."""
+        total_bytes = sum(path.stat().st_size for path in self._weight_paths())
+        return "contents" if total_bytes <= HASHED_WHOLE_BYTES else "headers and sizes"
+
+    def _hashed(self) -> Iterable[tuple[str, str]]:
+        own = read_json(self.path / OWN_FILE) if (self.path / OWN_FILE).is_file() else {}
+        counted = {key: own.get(key) for key in ("geometry", "sha256")}  # not the words about where it comes from
+        yield OWN_FILE, json.dumps(counted, sort_keys=True)
+        documents = {config_file(self.path, section) for section in SECTIONS if section != "geometry"}
+        documents |= {self.path / "processor" / name for name in TOKENIZER_FILES[:2]}
+        for path in sorted(documents):
+            yield path.relative_to(self.path).as_posix(), weights.file_digest(path)
+        digest = weights.file_digest if self.hash_covers == "contents" else weights.header_digest
+        for path in self._weight_paths():
+            yield path.relative_to(self.path).as_posix(), digest(path)
+
+    def _weight_paths(self) -> list[Path]:
+        stems = sorted({(part.folder, part.weights) for part in PARTS.values()})
+        return [path for folder, stem in stems for path in weights.weight_files(self.path / folder, stem)]
+
+
+def open_folder(path: Path) -> Folder:
+    """Open a model folder, or the folder of a finished training. Reads the configs; weights are looked for later.
+
+    Raises:
+        CheckpointError: It is no such folder (saying what it is instead), a training is not finished, or a config is
+            missing, unreadable or not implemented.
+    """
+    try:
+        path = foreign.resolve(path)
+        foreign.check_class(path)
+        if missing := missing_configs(path):
+            raise foreign.explain(path, missing)
+    except OSError as error:
+        raise CheckpointError(f"`{path}` cannot be read", str(error)) from error
+    sections = {section: read_section(path, section) for section in SECTIONS}
+    try:
+        return Folder(path, ModelConfig(**sections))
+    except CheckpointError as error:
+        raise CheckpointError(error.what, (*error.because, f"the folder is `{path}`"), error.hint) from error
+
+
+def load_part(folder: Folder, part: str, *, device: str, dtype: str) -> Any:
+    """Return the module of a part with its weights on a device.
+
+    Args:
+        dtype: "fp32", "bf16", or "stored" for that of the files.
+
+    Raises:
+        CheckpointError: Files are missing or broken, or hold other tensors than the config asks for.
+        DeviceError: The part does not fit on the device.
+    """
+    from sampan.frameworks import device as dev
+    from sampan.frameworks import io
+
+    files = folder.files(part)
+    with dev.on_meta():
+        module = build(part, folder.config)
+    io.load_weights(
+        module,
+        files,
+        device=device,
+        dtype=dtype,
+        keep_fp32=KEEP_FP32.get(part, ()),
+        name=f"`{part}` in `{folder.path / PARTS[part].folder}`",
+    )
+    return module
+
+
+def stored_tensors(path: Path, part: str) -> dict[str, Stored]:
+    """Return what a folder's files hold of a part, as `Folder.stored`."""
+    place = PARTS[part]
+    others = tuple(
+        prefix for name, p in PARTS.items() if name != part and p.folder == place.folder for prefix in p.prefixes
+    )
+    found = weights.read_weights(path / place.folder, place.weights)
+    tied = {second for second, first in TIED.get(part, {}).items() if first in found}
+    return {name: stored for name, stored in found.items() if name not in tied and not name.startswith(others)}
+
+
+def config_file(path: Path, section: str) -> Path:
+    """Return the file that a section of the config is read from; it need not be there."""
+    if section == "processor":
+        # newer libraries nest it in processor_config.json, and what is nested counts first, as it does there
+        newer = path / "processor" / "processor_config.json"
+        if newer.is_file() and "image_processor" in read_json(newer):
+            return newer
+    return path / _READERS[section][0]
+
+
+def read_section(path: Path, section: str) -> Any:
+    """Return one section of the config of a folder. Without a sampan.json the released geometry holds.
+
+    Raises:
+        CheckpointError: The file is missing, unreadable, or says what is not implemented; it is named.
+    """
+    file = config_file(path, section)
+    if section == "geometry" and not file.is_file():
+        return Geometry()
+    values = read_json(file)
+    try:
+        config = _READERS[section][1](values)
+        _check_kinds(config)
+        return config
+    except CheckpointError as error:
+        raise CheckpointError(error.what, (*error.because, f"the file is `{file}`"), error.hint) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"`{file}` cannot be used", f"a value is missing or of the wrong kind ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _check_kinds(config: Any) -> None:
+    """Raise TypeError where a value is of another kind than the released one, as "12" for 12."""
+    for field in dataclasses.fields(config):
+        value, released = getattr(config, field.name), field.default
+        if dataclasses.is_dataclass(value):
+            _check_kinds(value)
+        pairs = [(value, released)]
+        if isinstance(released, tuple):
+            pairs = [(item, released[0]) for item in value] if isinstance(value, tuple) else [(value, released)]
+        for given, wanted in pairs:
+            kinds = (int, float) if isinstance(wanted, float) else type(wanted)
+            simple = isinstance(wanted, bool | int | float | tuple)
+            if simple and (not isinstance(given, kinds) or isinstance(given, bool) != isinstance(wanted, bool)):
+                raise TypeError(f"{field.name} is {given!r}, where {type(wanted).__name__} is meant")
+
+
+def missing_configs(path: Path) -> list[str]:
+    """Return the config files of the layout that a folder lacks, by name inside it."""
+    files = [config_file(path, section) for section in SECTIONS if section != "geometry"]
+    return [file.relative_to(path).as_posix() for file in files if not file.is_file()]

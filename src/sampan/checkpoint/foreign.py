@@ -1,0 +1,121 @@
+"""What a folder is when it is not simply a model folder: a run, another library's model, pickles, a file, nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sampan.checkpoint import weights
+from sampan.checkpoint.documents import read_json
+from sampan.checkpoint.runlog import read_log
+from sampan.errors import CheckpointError
+
+PIPELINE_CLASS = "GlmImagePipeline"
+LAYOUT_HINT = "pass a folder in the layout of the GLM-Image release, or the folder of a finished `sampan train`"
+_SHOWN = 5
+
+
+def is_run(path: Path) -> bool:
+    """Say whether a folder is one that `sampan train` writes into."""
+    marks = ("run.json", "log.jsonl", "stages")
+    return not (path / "model_index.json").exists() and any((path / mark).exists() for mark in marks)
+
+
+def resolve(path: Path) -> Path:
+    """Return the model folder that a path names: itself, or `model/` of a finished training.
+
+    Raises:
+        CheckpointError: There is no such folder, it is a file, or the training is not finished.
+    """
+    if not path.exists():
+        raise CheckpointError(f"there is no model folder `{path}`", (), LAYOUT_HINT)
+    if not path.is_dir():
+        if weights.pickles([path]):
+            raise weights.pickle_refused(path.parent, [path.name])
+        raise CheckpointError(f"`{path}` is a file, not a model folder", (), LAYOUT_HINT)
+    if not is_run(path):
+        return path
+    if (path / "model").is_dir():
+        return path / "model"
+    stages = read_log(path / "log.jsonl")
+    last = list(stages)[-1] if stages else None
+    raise CheckpointError(
+        f"the training in `{path}` is not finished",
+        f"it has no `model` folder; its log ends in stage `{last}`, step {stages[last]['last_step']}"
+        if last
+        else "it has no `model` folder, and no step in its log",
+        f"sampan train {path / 'job.toml'} --resume",
+    )
+
+
+def check_class(path: Path) -> None:
+    """Refuse a folder that another pipeline's class reads.
+
+    Raises:
+        CheckpointError: model_index.json names another class than the release.
+    """
+    index = path / "model_index.json"
+    if not index.is_file():
+        return
+    name = read_json(index).get("_class_name")
+    if name != PIPELINE_CLASS:
+        raise CheckpointError(
+            f"`{path}` is another kind of model",
+            f"its model_index.json is for a pipeline of class {name}; sampan runs {PIPELINE_CLASS}",
+            LAYOUT_HINT,
+        )
+
+
+def explain(path: Path, missing: list[str]) -> CheckpointError:
+    """Return the error for a folder that lacks config files of the layout: what it seems to be instead.
+
+    Args:
+        missing: Names of the config files that are not there.
+    """
+    there = sorted(path.iterdir())
+    known = {name.partition("/")[0] for name in missing} & {entry.name for entry in there if entry.is_dir()}
+    if (path / "model_index.json").is_file() or known:
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        return CheckpointError(
+            f"the model folder `{path}` is not whole",
+            f"{', '.join(f'`{name}`' for name in missing[:_SHOWN])}{more} "
+            f"{'is' if len(missing) == 1 else 'are'} missing",
+            "download or copy the folder again; `sampan checkpoint inspect` lists what is there",
+        )
+    if not there:
+        return CheckpointError(f"`{path}` is not a model folder", "it is empty", LAYOUT_HINT)
+    if (path / "snapshots").is_dir():
+        found = sorted(entry for entry in (path / "snapshots").iterdir() if entry.is_dir())
+        return CheckpointError(
+            f"`{path}` is not a model folder",
+            "it is a download cache, which keeps the folder itself below `snapshots`",
+            f"pass `{found[-1]}`" if found else LAYOUT_HINT,
+        )
+    if (path / "adapter_config.json").is_file():
+        return CheckpointError(
+            f"`{path}` is not a model folder",
+            "it holds an adapter (adapter_config.json), not a whole model",
+            LAYOUT_HINT,
+        )
+    if (path / "config.json").is_file():
+        return _single_model(path)
+    if found := weights.pickles(there):
+        return weights.pickle_refused(path, found)
+    names = ", ".join(f"`{entry.name}`" for entry in there[:_SHOWN])
+    more = f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else ""
+    return CheckpointError(
+        f"`{path}` is not a model folder", f"it has no model_index.json; it holds {names}{more}", LAYOUT_HINT
+    )
+
+
+def _single_model(path: Path) -> CheckpointError:
+    """Return the error for a folder of one part or of one model of another library."""
+    config = read_json(path / "config.json")
+    classes = config.get("architectures") or [
+        config.get("_class_name") or config.get("model_type") or "an unknown class"
+    ]
+    whole = (path.parent / "model_index.json").is_file()
+    return CheckpointError(
+        f"`{path}` is one model, not the whole of it",
+        f"its config.json is for {classes[0]}; GLM-Image has four models side by side, listed in a model_index.json",
+        f"pass the folder above it, `{path.parent}`" if whole else LAYOUT_HINT,
+    )

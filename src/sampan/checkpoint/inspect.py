@@ -1,0 +1,261 @@
+"""Looking into a model folder or a run folder: what is there, what is missing, what does not fit; it never gives up.
+
+A folder that cannot be run is still reported, part by part; only a place that holds nothing of a model is an error.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from sampan.checkpoint import folder as layout
+from sampan.checkpoint import foreign, run, weights
+from sampan.checkpoint.documents import read_json
+from sampan.checkpoint.expected import differences, expected_shapes
+from sampan.checkpoint.runlog import read_log
+from sampan.errors import CheckpointError
+from sampan.models.build import PARTS
+from sampan.units import format_bytes, format_count
+
+_SECTION_OF = {"ar": "ar", "tokenizer": "ar", "decoder": "dit", "vae": "vae", "glyph": "glyph"}
+_KINDS = {"missing": "missing", "unexpected": "unexpected", "wrong_shape": "of another shape"}
+_NAMES_SHOWN = 5
+
+
+def inspect(directory: Path) -> dict[str, Any]:
+    """Return what a model folder or a run folder holds, as plain values.
+
+    Keys: `folder`; `complete` (sampan can run it); `problems` (config and tokenizer, in words); `hash` and
+    `hash_covers` (None when not complete); `geometry`; `written_by` (sampan version and provenance, or None); `parts`
+    by name with `folder`, `num_parameters`, `bytes`, `dtypes` (dtype to bytes), `missing`, `unexpected`, `wrong_shape`,
+    `problem`; `files` with `path`, `bytes`, `sha256` and `as_written` (None where no hash was recorded);
+    `num_parameters` and `bytes` in all; `run` for a run folder (else None), with `stages` and `finished`. A run that is
+    not finished has no `parts`.
+
+    Raises:
+        CheckpointError: There is no such folder, or nothing in it is of a model.
+    """
+    try:
+        return _inspect(directory)
+    except OSError as error:
+        raise CheckpointError(f"`{directory}` cannot be read", str(error)) from error
+
+
+def _inspect(directory: Path) -> dict[str, Any]:
+    where: dict[str, Any] = {"folder": str(directory), "run": None}
+    if directory.is_dir() and foreign.is_run(directory):
+        where["run"] = _run(directory)
+        if not where["run"]["finished"]:
+            empty = {"num_parameters": 0, "bytes": 0, "parts": {}, "files": [], "problems": [], "geometry": None}
+            return {**where, **empty, "complete": False, "hash": None, "hash_covers": None, "written_by": None}
+    return {**where, **_model(foreign.resolve(directory))}
+
+
+def _model(path: Path) -> dict[str, Any]:
+    foreign.check_class(path)
+    if not any((path / part.folder).is_dir() for part in PARTS.values()):
+        raise foreign.explain(path, layout.missing_configs(path))
+    problems: list[str] = []
+    sections: dict[str, Any] = {}
+    for section in layout.SECTIONS:
+        try:
+            sections[section] = layout.read_section(path, section)
+        except CheckpointError as error:
+            problems.append(_in_words(error))
+    parts = {part: _part(path, part, sections) for part in PARTS}
+    opened = None
+    if len(sections) == len(layout.SECTIONS):
+        try:
+            opened = layout.open_folder(path)
+            opened.prompt_tokenizer()
+        except CheckpointError as error:
+            problems.append(_in_words(error))
+    broken = any(p["problem"] or p["missing"] or p["unexpected"] or p["wrong_shape"] for p in parts.values())
+    complete = opened is not None and not problems and not broken
+    own = _own(path)
+    return {
+        "complete": complete,
+        "problems": problems,
+        "hash": opened.hash if complete and opened else None,
+        "hash_covers": opened.hash_covers if complete and opened else None,
+        "geometry": sections["geometry"].to_json() if "geometry" in sections else None,
+        "written_by": {"sampan": own.get("sampan"), "provenance": own.get("provenance")} if own else None,
+        "num_parameters": sum(part["num_parameters"] for part in parts.values()),
+        "bytes": sum(part["bytes"] for part in parts.values()),
+        "parts": parts,
+        "files": _files(path, own.get("sha256") or {}),
+    }
+
+
+def _part(path: Path, part: str, sections: dict[str, Any]) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "folder": PARTS[part].folder,
+        "num_parameters": 0,
+        "bytes": 0,
+        "dtypes": {},
+        "missing": [],
+        "unexpected": [],
+        "wrong_shape": [],
+        "problem": None,
+    }
+    try:
+        found = layout.stored_tensors(path, part)
+    except CheckpointError as error:
+        return {**facts, "problem": _in_words(error)}
+    sizes: Counter[str] = Counter()
+    for stored in found.values():
+        sizes[stored.dtype] += stored.num_bytes or 0
+    facts |= {
+        "num_parameters": sum(stored.num_elements for stored in found.values()),
+        "bytes": sum(sizes.values()),
+        "dtypes": dict(sizes),
+    }
+    if _SECTION_OF[part] not in sections:
+        return {**facts, "problem": "its config cannot be read, so what should be there is not known"}
+    # a part is built from its own section alone: a folder that lacks another part can be looked into too
+    config: Any = SimpleNamespace(**sections)
+    different = differences(expected_shapes(part, config), found)
+    return facts | {
+        "missing": list(different.missing),
+        "unexpected": list(different.unexpected),
+        "wrong_shape": [
+            {"name": name, "found": list(shape), "expected": list(wanted)}
+            for name, (shape, wanted) in different.wrong_shape.items()
+        ],
+    }
+
+
+def _own(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path / layout.OWN_FILE) if (path / layout.OWN_FILE).is_file() else {}
+    except CheckpointError:
+        return {}  # already among the problems: the geometry is read from the same file
+
+
+def _files(path: Path, recorded: dict[str, str]) -> list[dict[str, Any]]:
+    """Return every weight file, and those recorded when the folder was written that are gone."""
+    names = {
+        file.relative_to(path).as_posix()
+        for part in PARTS.values()
+        for file in (path / part.folder).glob("*.safetensors")
+        if file.is_file()
+    }
+    facts = []
+    for name in sorted(names | set(recorded)):
+        if name not in names:
+            facts.append({"path": name, "bytes": None, "sha256": None, "as_written": False})
+            continue
+        sha256 = weights.file_digest(path / name)
+        as_written = recorded[name] == sha256 if name in recorded else None
+        facts.append({"path": name, "bytes": (path / name).stat().st_size, "sha256": sha256, "as_written": as_written})
+    return facts
+
+
+def _run(path: Path) -> dict[str, Any]:
+    """Return where a training has been: its stages in order, with the last step logged and the last one saved."""
+    logged = read_log(path / "log.jsonl")
+    folders = (entry.name for entry in (path / "stages").glob("*") if entry.is_dir())
+    stages = {}
+    for stage in dict.fromkeys([*logged, *sorted(folders)]):
+        saved = run.steps(path, stage)
+        facts = logged.get(stage, {"first_loss": None, "last_step": None, "last_loss": None})
+        stages[stage] = {
+            **facts,
+            "last_saved": saved[-1].name if saved else None,
+            "finished": run.final(path, stage) is not None,
+        }
+    return {"finished": (path / "model").is_dir(), "stages": stages}
+
+
+def _in_words(error: CheckpointError) -> str:
+    return ": ".join([error.what, "; ".join(error.because)]) if error.because else error.what
+
+
+def show(report: dict[str, Any], console: Any) -> None:
+    """Print a report of `inspect` for people."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    def say(text: str) -> None:
+        console.print(escape(text), soft_wrap=True, highlight=False)
+
+    say(f"{report['folder']}: {_verdict(report)}")
+    if report["run"]:
+        table = Table("stage", "last step", "first loss", "last loss", "last saved", "finished")
+        for name, stage in report["run"]["stages"].items():
+            table.add_row(
+                name,
+                _or_dash(stage["last_step"]),
+                _number(stage["first_loss"]),
+                _number(stage["last_loss"]),
+                _or_dash(stage["last_saved"]),
+                "yes" if stage["finished"] else "no",
+            )
+        console.print(table)
+    if report["parts"]:
+        table = Table("part", "folder", "parameters", "size", "dtypes", "state")
+        for name, part in report["parts"].items():
+            dtypes = ", ".join(sorted(part["dtypes"]))
+            sizes = format_count(part["num_parameters"]), format_bytes(part["bytes"])
+            table.add_row(name, part["folder"], *sizes, dtypes, _state(part))
+        table.add_section()
+        table.add_row("all", "", format_count(report["num_parameters"]), format_bytes(report["bytes"]), "", "")
+        console.print(table)
+    for name, part in report["parts"].items():
+        for line in _details(part):
+            say(f"{name}: {line}")
+    for problem in report["problems"]:
+        say(problem)
+    for file in report["files"]:
+        if file["sha256"] is None:
+            say(f"{'missing':64}  {'':10}  {file['path']}")
+            continue
+        note = {True: "as written", False: "changed since it was written", None: ""}[file["as_written"]]
+        say(f"{file['sha256']}  {format_bytes(file['bytes']):>10}  {file['path']}  {note}".rstrip())
+    if report["geometry"]:
+        geometry = report["geometry"]
+        say(
+            f"geometry: {geometry['prior_px']} px per prior token, a preview of about {geometry['preview_side']} x "
+            f"{geometry['preview_side']} tokens, {geometry['default_px']} px unless asked otherwise"
+        )
+    if report["hash"]:
+        say(f"hash: {report['hash']} (over configs, tokenizer, and the weights' {report['hash_covers']})")
+    if report["written_by"]:
+        say(f"written by: sampan {report['written_by']['sampan']}")
+
+
+def _verdict(report: dict[str, Any]) -> str:
+    if report["run"] and not report["run"]["finished"]:
+        return "a training that is not finished"
+    kind = "the model of a finished training" if report["run"] else "a model"
+    return f"{kind}, whole" if report["complete"] else f"{kind} that cannot be run as it is"
+
+
+def _state(part: dict[str, Any]) -> str:
+    if part["problem"]:
+        return "broken"
+    counts = {kind: len(part[key]) for key, kind in _KINDS.items() if part[key]}
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "whole"
+
+
+def _details(part: dict[str, Any]) -> list[str]:
+    lines = [part["problem"]] if part["problem"] else []
+    for key, kind in _KINDS.items():
+        if part[key]:
+            names = [
+                f"{item['name']} {item['found']} instead of {item['expected']}" if isinstance(item, dict) else item
+                for item in part[key][:_NAMES_SHOWN]
+            ]
+            more = len(part[key]) - _NAMES_SHOWN
+            lines.append(f"{kind}: {', '.join(names)}" + (f" and {more} more" if more > 0 else ""))
+    return lines
+
+
+def _or_dash(value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else "-"

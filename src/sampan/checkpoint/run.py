@@ -1,0 +1,132 @@
+"""The run folder of a training: complete checkpoints, found again after any interruption.
+
+    OUT/job.toml                     the job as it was given
+    OUT/config.json                  the model's shape
+    OUT/processor/                   the learned prompt tokenizer
+    OUT/log.jsonl                    one line a step
+    OUT/stages/STAGE/step-000200/    weights, ema, optimizer, extra (safetensors) and state.json with a hash per file
+    OUT/model/                       the finished model, in the released layout
+
+A checkpoint is written beside under a temporary name, synced and renamed, so that a folder named step-N is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sampan.errors import CheckpointError
+from sampan.frameworks import io
+
+GROUPS = ("weights", "ema", "optimizer", "extra")
+
+
+def save(run: Path, stage: str, step: int, groups: Mapping[str, Mapping[str, Any]], state: Mapping[str, Any]) -> Path:
+    """Write one checkpoint and return its folder.
+
+    Args:
+        groups: Some of GROUPS to tensors by name.
+        state: What else continues: done, seed, history … Written as state.json, with the step and file hashes.
+    """
+    parent = run / "stages" / stage
+    parent.mkdir(parents=True, exist_ok=True)
+    final = parent / f"step-{step:08d}"
+    beside = parent / f".writing-{step:08d}-{os.getpid()}"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    hashes = {}
+    for group, tensors in groups.items():
+        if tensors:
+            io.save_tensors(beside / f"{group}.safetensors", tensors, {"format": "pt"})
+            hashes[f"{group}.safetensors"] = file_hash(beside / f"{group}.safetensors")
+    write_json(beside / "state.json", {"stage": stage, "step": step, "files": hashes, **state})
+    sync_folder(beside)
+    if final.exists():
+        shutil.rmtree(final)
+    os.replace(beside, final)
+    sync_folder(parent)
+    return final
+
+
+def steps(run: Path, stage: str) -> list[Path]:
+    """Return the complete checkpoints of a stage, oldest first."""
+    folders = sorted((run / "stages" / stage).glob("step-*"))
+    return [folder for folder in folders if (folder / "state.json").is_file()]
+
+
+def keep_last(run: Path, stage: str, count: int) -> None:
+    """Remove all but the newest checkpoints of a stage, and leftovers of interrupted writing."""
+    for folder in steps(run, stage)[:-count]:
+        shutil.rmtree(folder)
+    for folder in (run / "stages" / stage).glob(".writing-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return a checkpoint's state.json, its files checked against their hashes.
+
+    Raises:
+        CheckpointError: A file is missing or is not the one that was written; it names the file.
+    """
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    for name, wanted in state["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"the checkpoint `{folder}` is not whole", f"`{name}` is missing")
+        if file_hash(path) != wanted:
+            raise CheckpointError(
+                f"the checkpoint `{folder}` is not the one that was written",
+                f"the sha256 of `{name}` is not the one in its state.json",
+                "remove this folder; the run goes on from the checkpoint before it",
+            )
+    return state
+
+
+def read_groups(folder: Path, device: str) -> dict[str, dict[str, Any]]:
+    """Return the tensors of a checkpoint by group, on a device."""
+    return {
+        group: io.read_tensors(folder / f"{group}.safetensors", device)
+        if (folder / f"{group}.safetensors").is_file()
+        else {}
+        for group in GROUPS
+    }
+
+
+def final(run: Path, stage: str) -> Path | None:
+    """Return the checkpoint at which a stage was finished, or None."""
+    folders = steps(run, stage)
+    if not folders:
+        return None
+    done = json.loads((folders[-1] / "state.json").read_text(encoding="utf-8")).get("done")
+    return folders[-1] if done else None
+
+
+def file_hash(path: Path) -> str:
+    """Return the sha256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole or not at all."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(beside, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a folder's entries durable, where the platform can open folders."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,299 @@
+"""The verbs and their options, as argparse sees them, and the words of every help page."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sampan import __version__
+from sampan.cli import run, values
+from sampan.errors import SampanError, did_you_mean
+from sampan.generate.request import DEFAULT_GUIDANCE, DEFAULT_STEPS
+from sampan.job import DEVICES, DTYPES, MAX_SEED
+from sampan.models.presets import PRESETS
+
+
+def parser() -> Parser:
+    """Return the parser of all verbs; what it parses has the verb's function as `run`."""
+    top = Parser(
+        prog="sampan",
+        usage="sampan VERB ...",
+        epilog=_examples(
+            "sampan data emoji pictures",
+            "sampan init job.toml",
+            "sampan train job.toml",
+            'sampan generate "a red apple" --model runs/job',
+            after="`sampan VERB --help` says more about one.",
+        ),
+    )
+    top.add_argument("--version", action="version", version=f"sampan {__version__}", help="print the version")
+    verbs = top.below()
+    listed = [_init(verbs), _doctor(verbs), *_data(verbs), _train(verbs), _generate(verbs), *_checkpoint(verbs)]
+    says = "Train and run GLM-Image-class image models on whatever accelerator is at hand."
+    top.description = f"{says}\n\n{_listing(listed)}"
+    return top
+
+
+def _init(verbs: Any) -> Parser:
+    verb = _verb(
+        verbs,
+        "init",
+        run.init,
+        "Write a job file with every setting explained.",
+        "sampan init jobs/birds.toml",
+    )
+    verb.add_argument("path", metavar="PATH", nargs="?", type=Path, default=Path("job.toml"), help="default: job.toml")
+    verb.add_argument(
+        "--preset", metavar="NAME", default="nano", choices=tuple(PRESETS), help="%(choices)s; default: nano"
+    )
+    verb.add_argument("--force", action="store_true", help="replace a file that is there")
+    return verb
+
+
+def _doctor(verbs: Any) -> Parser:
+    verb = _verb(
+        verbs,
+        "doctor",
+        run.doctor,
+        "Say what this machine has, and what fits on it.",
+        "sampan doctor",
+        "sampan doctor --model runs/job --json",
+    )
+    verb.add_argument("--model", metavar="DIR", type=Path, help="also say whether this model folder loads and fits")
+    _add_json(verb)
+    return verb
+
+
+def _data(verbs: Any) -> list[Parser]:
+    group = _group(verbs, "data")
+    verb = _verb(
+        group.below(),
+        "emoji",
+        run.data_emoji,
+        "Write the pictures of a colour-emoji font, with their names as captions.",
+        "sampan data emoji pictures",
+        "sampan data emoji pictures --count 96 --languages en,pt --edits 2",
+    )
+    verb.add_argument("directory", metavar="DIR", type=Path, help="folder to write; its captions lie in metadata.jsonl")
+    verb.add_argument(
+        "--count", metavar="N", type=values.whole(1), help="number of emoji; default: all that the font has"
+    )
+    verb.add_argument("--size", metavar="PX", type=values.whole(1), default=128, help="side of a picture; default: 128")
+    verb.add_argument(
+        "--languages",
+        metavar="LIST",
+        type=values.words,
+        default=("en", "pt", "zh"),
+        help="languages of the captions, separated by commas; default: en,pt,zh",
+    )
+    verb.add_argument(
+        "--edits",
+        metavar="N",
+        type=values.whole(0),
+        default=0,
+        help="also write each emoji on N coloured backgrounds, as edits of the first; default: 0",
+    )
+    verb.add_argument("--font", metavar="FILE", type=Path, help="colour font; default: the one that comes with sampan")
+    verb.add_argument(
+        "--seed",
+        metavar="S",
+        type=values.whole(0, MAX_SEED),
+        default=0,
+        help="chooses the colours of the edits; default: 0",
+    )
+    group.description = f"Make a folder of pictures with captions.\n\n{_listing([verb])}"
+    return [verb]
+
+
+def _train(verbs: Any) -> Parser:
+    verb = _verb(
+        verbs,
+        "train",
+        run.train,
+        "Train a model as a job file says.",
+        "sampan train job.toml",
+        "sampan train job.toml --set seed=1 --set stage.ar.lr=1e-4",
+        "sampan train job.toml --resume",
+    )
+    verb.add_argument("job", metavar="JOB", type=Path, help="job file; `sampan init` writes one")
+    verb.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        type=values.assignment,
+        default=[],
+        help="put a setting over the file's, as in stage.ar.lr=1e-4; may be repeated",
+    )
+    verb.add_argument("--resume", action="store_true", help="go on from the last save of the run folder")
+    verb.add_argument("--framework", metavar="F", help="the same as --set place.framework=F")
+    return verb
+
+
+def _generate(verbs: Any) -> Parser:
+    verb = _verb(
+        verbs,
+        "generate",
+        run.generate,
+        "Paint pictures from a prompt, and from reference pictures.",
+        'sampan generate "a red apple" --model runs/job --seed 1',
+        'sampan generate "make it blue" --reference apple.png --model FOLDER --size 1024x768 -n 2',
+    )
+    verb.add_argument("prompt", metavar="PROMPT", help="what to paint; words in quotes are drawn")
+    asked = verb.add_argument_group("what is painted")
+    asked.add_argument(
+        "--reference",
+        dest="references",
+        metavar="IMG",
+        action="append",
+        type=Path,
+        default=[],
+        help="picture to edit or to take from; may be repeated",
+    )
+    asked.add_argument(
+        "--size", metavar="WxH", type=values.size, help="in pixels; default: the reference's, or the model's own"
+    )
+    asked.add_argument(
+        "-n", dest="count", metavar="N", type=values.whole(1), default=1, help="number of pictures; default: 1"
+    )
+    asked.add_argument(
+        "--seed", metavar="S", type=values.whole(0, MAX_SEED), help="same seed, same picture; default: a new one"
+    )
+    how = verb.add_argument_group("how it is painted")
+    how.add_argument(
+        "--steps", metavar="N", type=values.whole(1), help=f"steps of the diffusion decoder; default: {DEFAULT_STEPS}"
+    )
+    how.add_argument(
+        "--guidance",
+        metavar="G",
+        type=values.number(0),
+        default=DEFAULT_GUIDANCE,
+        help=f"weight of the conditioning; 1 or less: none; default: {DEFAULT_GUIDANCE}",
+    )
+    how.add_argument(
+        "--temperature",
+        metavar="T",
+        type=values.number(0),
+        help="of prior tokens; 0: the likeliest; default: the model's own",
+    )
+    how.add_argument(
+        "--top-p",
+        metavar="P",
+        type=values.share,
+        help="draw from the likeliest tokens of this mass; default: the model's own",
+    )
+    how.add_argument(
+        "--top-k",
+        metavar="K",
+        type=values.whole(0),
+        help="draw from the K likeliest; 0: from all; default: the model's own",
+    )
+    how.add_argument(
+        "--inject", metavar="FILE", type=Path, help="safetensors file with prior tokens, noise, glyph embeddings"
+    )
+    where = verb.add_argument_group("with what, and where")
+    where.add_argument(
+        "--model", metavar="FOLDER", default="nano", help="folder in the released layout, a run, or nano; default: nano"
+    )
+    where.add_argument(
+        "--device", metavar="D", type=values.device, default="auto", help=f"{', '.join(DEVICES)}; default: auto"
+    )
+    where.add_argument("--dtype", metavar="T", choices=DTYPES, default="auto", help="%(choices)s; default: auto")
+    where.add_argument("--offload", action="store_true", help="hold one part of the model on the device at a time")
+    written = verb.add_argument_group("what is written")
+    written.add_argument("--out", metavar="FILE", type=Path, help="PNG file; default: sampan-SEED.png")
+    written.add_argument("--no-prompt-metadata", action="store_true", help="keep the prompt out of the file")
+    _add_json(written)
+    return verb
+
+
+def _checkpoint(verbs: Any) -> list[Parser]:
+    group = _group(verbs, "checkpoint")
+    below = group.below()
+    export = _verb(
+        below,
+        "export",
+        run.checkpoint_export,
+        "Write the model of a run as a folder in the released layout.",
+        "sampan checkpoint export runs/job models/mine --dtype bf16",
+    )
+    export.add_argument("run_folder", metavar="RUN", type=Path, help="run folder of a training")
+    export.add_argument("directory", metavar="DIR", type=Path, help="folder to write")
+    export.add_argument("--dtype", metavar="T", choices=DTYPES[1:], help="%(choices)s; default: as trained")
+    inspect = _verb(
+        below,
+        "inspect",
+        run.checkpoint_inspect,
+        "Say what a model folder or a run holds, and what is missing.",
+        "sampan checkpoint inspect models/mine",
+    )
+    inspect.add_argument("directory", metavar="DIR", type=Path, help="model folder, or the run folder of a training")
+    _add_json(inspect)
+    group.description = f"Work on model folders.\n\n{_listing([export, inspect])}"
+    return [export, inspect]
+
+
+def _group(verbs: Any, name: str) -> Parser:
+    return verbs.add_parser(name, usage=f"sampan {name} VERB ...")
+
+
+def _verb(verbs: Any, name: str, does: Callable[[argparse.Namespace], None], says: str, *examples: str) -> Parser:
+    verb = verbs.add_parser(name, description=says, epilog=_examples(*examples))
+    verb.set_defaults(run=does, verb=verb)
+    return verb
+
+
+def _add_json(verb: Any) -> None:
+    verb.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _listing(verbs: Sequence[Parser]) -> str:
+    names = [verb.prog.removeprefix("sampan ") for verb in verbs]
+    says = [(verb.description or "").rstrip(".") for verb in verbs]
+    width = max(map(len, names)) + 2
+    rows = [f"  {name:<{width}}{what[0].lower()}{what[1:]}" for name, what in zip(names, says, strict=True)]
+    return "\n".join(["verbs:", *rows])
+
+
+def _examples(*lines: str, after: str = "") -> str:
+    return "\n".join(
+        ["examples:" if len(lines) > 1 else "example:", *(f"  {line}" for line in lines), "", after]
+    ).rstrip()
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with whole option names only, and with errors written as all others are."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
+
+    def below(self) -> Any:
+        """Return where the verbs below this one are added; they are listed in the description, not by argparse."""
+        return self.add_subparsers(prog=self.prog, metavar="VERB", required=True, help=argparse.SUPPRESS)
+
+    def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
+        """Parse a command line; what is wrong with it is said by the verb it is for, and ends the process with 2."""
+        arguments, unknown = self.parse_known_args(argv)
+        if unknown:
+            known = set(re.findall(r"--?[a-z][a-z-]*", arguments.verb.format_usage()))
+            quotes = "words that belong together stand in quotes"
+            near = did_you_mean(unknown[0], known) if unknown[0].startswith("-") else quotes
+            arguments.verb.fail(f"there is no place for `{unknown[0]}`", near)
+        return arguments
+
+    def error(self, message: str) -> NoReturn:
+        """Write argparse's message in our words, and exit."""
+        if wrong := re.fullmatch(r"argument (.+): invalid choice: '(.*)' \(choose from (.*)\)", message):
+            where, word, choices = wrong.groups()
+            known = re.findall(r"[\w-]+", choices)
+            if where == "VERB":
+                self.fail(f"`{word}` is not a verb", did_you_mean(word, known))
+            self.fail(f"{where}: `{word}` is not one of {', '.join(known)}")
+        self.fail(re.sub(r"^argument (.+?): ", r"\1: ", message))
+
+    def fail(self, what: str, hint: str | None = None) -> NoReturn:
+        """Write an error on stderr and exit with 2."""
+        self.exit(2, f"{SampanError(what, (), hint or f'{self.prog} --help').render()}\n")

@@ -1,0 +1,135 @@
+"""What each verb does with its parsed arguments: one call into the program, and its result on stdout.
+
+Whatever loads numpy or a framework is imported here, inside the verb, so that help and wrong usage answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from sampan.job import MAX_SEED
+
+
+def init(arguments: argparse.Namespace) -> None:
+    """Write a job file; its path on stdout."""
+    from sampan.init import write
+
+    _put(write(arguments.path, arguments.preset, arguments.force))
+
+
+def doctor(arguments: argparse.Namespace) -> None:
+    """Report on this machine, on stdout."""
+    from sampan.doctor import report, show
+
+    _print_report(report(arguments.model), show, arguments.json)
+
+
+def data_emoji(arguments: argparse.Namespace) -> None:
+    """Write a picture set; its folder on stdout."""
+    from sampan.data.emoji import write
+    from sampan.generate.progress import bars
+
+    console = _console()
+    with bars(console) as progress:
+        summary = write(
+            arguments.directory,
+            count=arguments.count,
+            size_px=arguments.size,
+            languages=arguments.languages,
+            edits=arguments.edits,
+            font=arguments.font,
+            seed=arguments.seed,
+            progress=lambda done, total: progress("pictures", done, total),
+        )
+    state = "written" if summary.written else "there already"
+    console.print(f"{summary.num_pictures} pictures of {summary.num_emoji} emoji, {summary.num_rows} rows, {state}")
+    if summary.num_left_out:
+        console.print(f"{summary.num_left_out} emoji are left out: the font has no picture of them")
+    _put(arguments.directory)
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train as the job says; the finished model's folder on stdout."""
+    from sampan.job import read
+
+    overrides = list(arguments.overrides)
+    if arguments.framework:
+        overrides.append(f"place.framework={arguments.framework}")
+    job = read(arguments.job, overrides)
+    from sampan.train.loop import train  # after the job is read: what is wrong there is said at once
+
+    _put(train(job, resume=arguments.resume, console=_console()))
+
+
+def generate(arguments: argparse.Namespace) -> None:
+    """Paint; the pictures' file names, or with --json a record each, on stdout."""
+    from sampan.generate.pipeline import generate
+    from sampan.generate.request import Request
+
+    width_px, height_px = arguments.size or (None, None)
+    request = Request(
+        prompt=arguments.prompt,
+        references=tuple(arguments.references),
+        width_px=width_px,
+        height_px=height_px,
+        count=arguments.count,
+        # a fresh one each time, so that a second call does not write over the first one's picture
+        seed=secrets.randbelow(MAX_SEED + 1) if arguments.seed is None else arguments.seed,
+        num_inference_steps=arguments.steps,
+        guidance_scale=arguments.guidance,
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        top_k=arguments.top_k,
+        inject=arguments.inject,
+        prompt_metadata=not arguments.no_prompt_metadata,
+    )
+    pictures = generate(
+        request,
+        model=arguments.model,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        offload=arguments.offload,
+        out=arguments.out,
+        console=_console(),
+    )
+    if arguments.json:
+        _put(json.dumps({"pictures": pictures}, indent=2))
+    else:
+        for picture in pictures:
+            _put(picture["file"])
+
+
+def checkpoint_export(arguments: argparse.Namespace) -> None:
+    """Export a run; the written folder on stdout."""
+    from sampan.checkpoint.export import export
+
+    _put(export(arguments.run_folder, arguments.directory, arguments.dtype))
+
+
+def checkpoint_inspect(arguments: argparse.Namespace) -> None:
+    """Report on a model folder, on stdout."""
+    from sampan.checkpoint.inspect import inspect, show
+
+    _print_report(inspect(arguments.directory), show, arguments.json)
+
+
+def _put(data: object) -> None:
+    sys.stdout.write(f"{data}\n")
+
+
+def _console(*, data: bool = False) -> Any:
+    from rich.console import Console
+
+    return Console(stderr=not data)
+
+
+def _print_report(report: dict[str, Any], show: Callable[[dict[str, Any], Any], None], as_json: bool) -> None:
+    if as_json:
+        _put(json.dumps(report, indent=2))
+    else:
+        show(report, _console(data=True))

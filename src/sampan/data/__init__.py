@@ -1,0 +1,1 @@
+"""Pictures and captions: reading them, and writing the emoji set to begin with."""

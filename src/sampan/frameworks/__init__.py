@@ -1,0 +1,74 @@
+"""The seam between the mathematics and a framework: which `nn` and `ops` exist, chosen once per process.
+
+Model code says `from sampan.frameworks import nn, ops`. The first such import fixes the framework of the process: the one
+given to `use()`, else the environment variable SAMPAN_FRAMEWORK, else PyTorch. Each framework is one folder with the same
+module names:
+
+    nn      layer classes whose parameters carry the released names
+    ops     pure functions on the framework's arrays
+    device  which devices there are, host arrays in and out, memory
+    update  loss, gradients, optimizer step, EMA
+    io      weights from and to safetensors files
+
+The names every folder offers are NN_NAMES and OPS_NAMES below; a contract test holds each folder to them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from sampan.errors import DeviceError, did_you_mean
+
+if TYPE_CHECKING:  # type checkers see one framework; at run time the names are resolved below
+    from sampan.frameworks.torch import device, io, nn, ops, update
+
+__all__ = ["NN_NAMES", "OPS_NAMES", "chosen", "device", "io", "nn", "ops", "update", "use"]
+
+FRAMEWORKS = {"torch": "pip install 'sampan[torch]'"}
+NN_NAMES = ("Module", "ModuleList", "Linear", "Embedding", "Conv2d", "GroupNorm", "Identity", "ones_param", "zeros_param")
+OPS_NAMES = (
+    "float32", "int32",
+    "cast", "permute", "concat", "chunk", "where", "mean", "sum", "exp", "abs", "sqrt", "clip",
+    "linear", "take", "argmin", "softmax", "silu", "gelu", "rms_norm", "layer_norm", "normalize",
+    "attention", "cross_entropy", "upsample_nearest", "pad_right_bottom", "cache_write", "stop_gradient", "checkpoint",
+)  # fmt: skip
+_MODULES = ("nn", "ops", "device", "update", "io")
+_chosen: str | None = None
+
+
+def use(name: str) -> None:
+    """Choose the framework of this process, before the first model module is imported.
+
+    Raises:
+        DeviceError: The name is unknown, the framework is not installed, or another one was chosen before.
+    """
+    global _chosen
+    if name not in FRAMEWORKS:
+        raise DeviceError(f"`{name}` is not a framework that sampan knows", (), did_you_mean(name, FRAMEWORKS))
+    if _chosen not in (None, name):
+        raise DeviceError(
+            f"this process runs on {_chosen} and cannot change to {name}", (), "start a new process with --framework"
+        )
+    try:
+        importlib.import_module(f"sampan.frameworks.{name}.ops")
+    except ModuleNotFoundError as error:
+        raise DeviceError(
+            f"the framework {name} is not installed", f"importing it failed: {error}", FRAMEWORKS[name]
+        ) from error
+    _chosen = name
+
+
+def chosen() -> str:
+    """Return the name of this process's framework, choosing the default if none was chosen yet."""
+    if _chosen is None:
+        use(os.environ.get("SAMPAN_FRAMEWORK", "torch"))
+    assert _chosen is not None, "use() sets the framework or raises"
+    return _chosen
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"sampan.frameworks.{chosen()}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""The seam on PyTorch, for CPU, CUDA, MPS and (through torch_npu) Ascend."""

@@ -1,0 +1,156 @@
+"""Devices on PyTorch: which there are, which dtype suits them, host arrays in and out, memory."""
+
+from __future__ import annotations
+
+import gc
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+
+from sampan.errors import DeviceError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def available() -> list[str]:
+    """Return the kinds of device this process can use, best first; "cpu" is always the last."""
+    found = []
+    if torch.cuda.is_available():
+        found.append("cuda")
+    if _npu_available():
+        found.append("npu")
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return [*found, "cpu"]
+
+
+def resolve(name: str) -> str:
+    """Return a device that is there: the best one for "auto", else the one named.
+
+    Raises:
+        DeviceError: The named device is not there.
+    """
+    found = available()
+    if name == "auto":
+        return found[0]
+    kind = name.split(":")[0]
+    if kind not in found:
+        why = {
+            "cuda": f"this PyTorch is {torch.__version__}"
+            + (" (a build without CUDA)" if torch.version.cuda is None else " and finds no NVIDIA driver or GPU"),
+            "npu": "torch_npu is not installed, or it finds no Ascend device",
+            "mps": "Metal is only there on Apple machines with macOS 12.3 or later",
+        }.get(kind, f"PyTorch knows no such device; here are: {', '.join(found)}")
+        raise DeviceError(f"there is no `{name}` device", why, f"use --device {found[0]}, or --device auto")
+    if kind == "cuda" and ":" in name and int(name.split(":")[1]) >= torch.cuda.device_count():
+        raise DeviceError(f"there is no `{name}` device", f"this machine has {torch.cuda.device_count()} GPUs")
+    return name
+
+
+def resolve_dtype(name: str, device: str) -> str:
+    """Return "fp32" or "bf16": the named one, or for "auto" bf16 where the device multiplies it fast."""
+    if name != "auto":
+        return name
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.startswith("npu"):
+        return "bf16"
+    return "bf16" if device == "cpu" and cpu_multiplies_bf16() else "fp32"
+
+
+def cpu_multiplies_bf16() -> bool:
+    """Say whether this CPU has bf16 matrix instructions; without them bf16 is several times slower than fp32."""
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe)() for probe in probes if hasattr(torch.cpu, probe))
+
+
+def dtype(name: str) -> torch.dtype:
+    """Return the framework's dtype of "fp32" or "bf16"."""
+    return DTYPES[name]
+
+
+def on_meta() -> AbstractContextManager[Any]:
+    """Return a context in which modules are built without memory."""
+    return torch.device("meta")
+
+
+def array(values: Any, device: str, dtype: str | None = None) -> torch.Tensor:
+    """Return a host array on a device; floating values in the named dtype where one is given."""
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    wanted = DTYPES[dtype] if dtype is not None and tensor.is_floating_point() else tensor.dtype
+    return tensor.to(device=device, dtype=wanted)
+
+
+def zeros(shape: tuple[int, ...], device: str, dtype: str) -> torch.Tensor:
+    """Return zeros on a device."""
+    return torch.zeros(shape, device=device, dtype=DTYPES[dtype])
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    """Return a tensor's values on the host; bf16 becomes fp32."""
+    tensor = tensor.detach()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()
+
+
+def no_grad() -> AbstractContextManager[Any]:
+    """Return a context that records nothing for gradients."""
+    return torch.inference_mode()
+
+
+def seed(value: int) -> None:
+    """Seed the framework's own generator, which draws initial weights only."""
+    torch.manual_seed(value)
+
+
+def set_threads(count: int | None) -> int:
+    """Use `count` CPU threads where given; return how many are used."""
+    if count is not None:
+        torch.set_num_threads(count)
+    return torch.get_num_threads()
+
+
+def move(module: torch.nn.Module, device: str) -> None:
+    """Move a module's weights."""
+    module.to(device)
+
+
+def release(device: str) -> None:
+    """Give memory of freed parts back to the device."""
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    elif device.startswith("mps"):
+        torch.mps.empty_cache()
+    elif device.startswith("npu"):
+        torch.npu.empty_cache()  # type: ignore[attr-defined]
+
+
+def synchronize(device: str) -> None:
+    """Wait until the device has done what it was given."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    elif device.startswith("mps"):
+        torch.mps.synchronize()
+    elif device.startswith("npu"):
+        torch.npu.synchronize()  # type: ignore[attr-defined]
+
+
+def peak_memory_bytes(device: str) -> int | None:
+    """Return the most memory tensors have taken on the device so far, or None where it is not counted."""
+    return torch.cuda.max_memory_allocated() if device.startswith("cuda") else None
+
+
+def _npu_available() -> bool:
+    try:
+        import torch_npu  # noqa: F401  # type: ignore[import-not-found]  # registers the device
+    except ImportError:
+        return False
+    return bool(torch.npu.is_available())  # type: ignore[attr-defined]
+
+
+def assign_rows(table: torch.nn.Parameter, rows: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> None:
+    """Overwrite rows of a weight table."""
+    with torch.no_grad():
+        table[torch.from_numpy(rows).to(table.device)] = torch.from_numpy(values).to(table)

@@ -1,0 +1,1 @@
+"""From a prompt and reference pictures to a PNG."""

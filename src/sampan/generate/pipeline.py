@@ -1,0 +1,402 @@
+"""The whole way of one picture: prompt → prior tokens → latent → pixels → PNG.
+
+Parts are read from the folder when their turn comes. With `offload` only the part at work is on the device; without it
+parts stay, which is what a second picture wants.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import Image
+
+from sampan import __version__
+from sampan.checkpoint.folder import Folder, load_part, open_folder
+from sampan.data import encode
+from sampan.data.pictures import load_rgb, to_array
+from sampan.errors import CheckpointError, RequestError
+from sampan.frameworks import device as dev
+from sampan.frameworks import ops
+from sampan.generate.picture import save_png, to_uint8
+from sampan.generate.request import DEFAULT_STEPS, Request, check_length, check_size
+from sampan.models import pixels, positions
+from sampan.models.config import ModelConfig
+from sampan.models.dit import KV, join_references
+from sampan.models.positions import Grid
+from sampan.models.text import PromptTokenizer, glyph_batch, glyph_texts
+from sampan.samplers import ar_decode, euler, noise
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Progress = Callable[[str, int, int], None]  # what is under way, how much is done, how much there is
+MICRO_BATCH = 4  # pictures painted side by side; more only costs memory
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference picture at a size on which tokenizer and autoencoder agree.
+
+    Args:
+        image: RGB.
+        ids: Its visual tokens (rows, columns).
+    """
+
+    image: Image
+    ids: Ints
+
+
+@dataclass(frozen=True)
+class Injected:
+    """What the user brings instead of letting it be computed."""
+
+    prior_ids: Ints | None = None
+    noise: Floats | None = None
+    glyph_embeds: Floats | None = None
+
+
+class Pipeline:
+    """A model folder, ready to paint.
+
+    Args:
+        folder: In the released layout.
+        device: A resolved device name.
+        dtype: "fp32" or "bf16".
+        offload: Keep only the part at work on the device.
+    """
+
+    def __init__(self, folder: Folder, device: str, dtype: str, offload: bool = False, progress: Progress | None = None):
+        self.folder, self.device, self.dtype, self.offload = folder, device, dtype, offload
+        self.config: ModelConfig = folder.config
+        self._progress: Progress = progress or (lambda what, done, total: None)
+        self._parts: dict[str, Any] = {}
+
+    def part(self, name: str) -> Any:
+        """Return a part on the device, read from the folder if it is not there."""
+        if name not in self._parts:
+            if self.offload:
+                self._parts.clear()
+                dev.release(self.device)
+            self._progress(f"loading {name}", 0, 1)
+            self._parts[name] = load_part(self.folder, name, device=self.device, dtype=self.dtype)
+            self._progress(f"loading {name}", 1, 1)
+        return self._parts[name]
+
+    def close(self) -> None:
+        """Free every part."""
+        self._parts.clear()
+        dev.release(self.device)
+
+    # --- steps, each usable alone ------------------------------------------------------------------------------------
+
+    def read_reference(self, image: Image) -> Reference:
+        """Bring a picture to a size the model takes and read its visual tokens."""
+        config = self.config
+        height, width = pixels.reference_size(image.height, image.width, config.processor, config.geometry.prior_px)
+        if (height, width) != (image.height, image.width):
+            from PIL import Image as pil
+
+            image = image.resize((width, height), pil.Resampling.BICUBIC)
+        patches, grid = pixels.to_patches(image, config.processor, config.token_scale)
+        ids = encode.token_ids(self.part("tokenizer"), patches[None], grid, config, self.device, self.dtype)[0]
+        return Reference(image, ids.reshape(grid))
+
+    def write_prior(
+        self, request: Request, size: Grid, references: Sequence[Reference], tokenizer: PromptTokenizer
+    ) -> Ints:
+        """Return prior ids (count, rows, columns), written by the AR model."""
+        config = self.config
+        target = config.geometry.prior_grid(*size)
+        preview = None if references else config.geometry.preview_grid(*size)
+        grids = (target,) if preview is None else (preview, target)
+        prompt = tokenizer.encode(request.prompt, target, preview, [r.ids.shape for r in references])
+        check_length(len(prompt.ids), sum(r * c for r, c in grids) + 1, config)
+        model = self.part("ar")
+        ids = ar_decode.write_tokens(
+            model,
+            prompt.with_reference_ids([r.ids for r in references]),
+            prompt.references,
+            grids,
+            num_codes=min(config.ar.vq.num_embeddings, config.dit.prior_vq_quantizer_codebook_size),
+            sampling=request.sampling(config.sampling),
+            seed=request.seed,
+            pictures=tuple(range(request.count)),
+            device=self.device,
+            dtype=self.dtype,
+            progress=lambda done, total: self._progress("writing tokens", done, total),
+        )
+        rows, columns = target
+        return ids[:, ids.shape[1] - rows * columns :].reshape(-1, rows, columns)
+
+    def glyph_embeds(self, texts: Sequence[str]) -> Floats:
+        """Return (1, bytes, width) of the words to be drawn, one after another; of no words, the empty string's."""
+        return encode.glyph_embeds(self.part("glyph"), texts, self.config, self.device)[None]
+
+    def reference_kv(self, references: Sequence[Reference]) -> tuple[KV, ...] | None:
+        """Return the references' keys and values per decoder layer, or None without references."""
+        if not references:
+            return None
+        latents = [self.encode(to_array(r.image)[None]) for r in references]  # before the decoder takes the device
+        decoder = self.part("decoder")
+        written = []
+        for reference, latent in zip(references, latents, strict=True):
+            prior = positions.upsample_ids(reference.ids, self.config.upsample)
+            size = (reference.image.height, reference.image.width)
+            with dev.no_grad():
+                written.append(decoder.reference_kv(*self._decoder_inputs(latent, prior[None], 1.0, 0.0, size, 0)))
+        return join_references(written)
+
+    def encode(self, images: Floats) -> Floats:
+        """Return normalised latents (n, channels, h, w) of images (n, 3, H, W) in [-1, 1]."""
+        return encode.latents(self.part("vae"), images, self.config, self.device, self.dtype)
+
+    def decode(self, latents: Any) -> Floats:
+        """Return images (n, 3, H, W) in about [-1, 1] of normalised latents."""
+        with dev.no_grad():
+            statistics = encode.latent_statistics(self.config, self.device, self.dtype)
+            image = self.part("vae").decode(ops.cast(latents, dev.dtype(self.dtype)), *statistics)
+        return dev.to_numpy(image)
+
+    def paint(
+        self,
+        prior_ids: Ints,
+        noise_latent: Floats,
+        glyph: Floats,
+        unconditional_glyph: Floats | None,
+        references: tuple[KV, ...] | None,
+        size: Grid,
+        num_steps: int,
+        guidance_scale: float,
+    ) -> Any:
+        """Return normalised latents (n, channels, h, w), on the device in fp32.
+
+        Args:
+            prior_ids: (n, rows, columns).
+            noise_latent: (n, channels, h, w).
+            glyph: (1, tokens, width).
+            unconditional_glyph: Of the empty string; None switches guidance off.
+        """
+        count = len(prior_ids)
+        prior = positions.upsample_ids(prior_ids, self.config.upsample)
+        patch = self.config.dit.patch_size
+        num_tokens = noise_latent.shape[-2] * noise_latent.shape[-1] // patch**2
+        times, sigmas = euler.schedule(num_steps, num_tokens, self.config.scheduler)
+        model = self.part("decoder")
+        spread = references and tuple((ops.concat([k] * count, 0), ops.concat([v] * count, 0)) for k, v in references)
+        compute = dev.dtype(self.dtype)
+
+        def branch(latent: Any, t: float, embeds: Floats, keep: float, kv: tuple[KV, ...] | None) -> Any:
+            _, ids, kept, time_features, size_features, cos, sin = self._decoder_inputs(
+                noise_latent, prior, keep, t, size, embeds.shape[1]
+            )
+            text = dev.array(np.repeat(embeds, count, axis=0), self.device, self.dtype)
+            out = model(ops.cast(latent, compute), text, ids, kept, time_features, size_features, cos, sin, kv)
+            return ops.cast(out, ops.float32)
+
+        def velocity(latent: Any, t: float, step: int) -> Any:
+            conditional = branch(latent, t, glyph, 1.0, spread or None)
+            if unconditional_glyph is not None:
+                conditional = euler.guided(conditional, branch(latent, t, unconditional_glyph, 0.0, None), guidance_scale)
+            self._progress("painting", step + 1, num_steps)
+            return conditional
+
+        with dev.no_grad():
+            return euler.integrate(dev.array(noise_latent, self.device, "fp32"), velocity, times, sigmas)
+
+    def _decoder_inputs(
+        self, latent: Floats, prior: Ints, keep: float, t: float, size: Grid, num_text: int
+    ) -> tuple[Any, ...]:
+        """Return what the decoder takes beside text, on the device. `prior` is at decoder tokens (n, rows, columns)."""
+        count, dit = len(latent), self.config.dit
+        grid = (latent.shape[-2] // dit.patch_size, latent.shape[-1] // dit.patch_size)
+        cos, sin = positions.rope_image(grid, dit.attention_head_dim, num_text)
+        return (
+            dev.array(latent, self.device, self.dtype),
+            dev.array(prior.reshape(count, -1), self.device),
+            dev.array(np.full(count, keep, np.float32), self.device),
+            dev.array(positions.sinusoid([t] * count, dit.time_embed_dim), self.device),
+            dev.array(positions.size_features((0, 0), size, dit.condition_dim, count), self.device),
+            dev.array(cos, self.device),
+            dev.array(sin, self.device),
+        )
+
+    # --- the whole -----------------------------------------------------------------------------------------------------
+
+    def __call__(self, request: Request, images: Sequence[Image] | None = None) -> list[NDArray[np.uint8]]:
+        """Return the pictures (H, W, 3) of a request.
+
+        Args:
+            images: The references, already opened; without them the request's files are read.
+
+        Raises:
+            RequestError, DataError: What was asked cannot be done, before anything long begins where that can be known.
+        """
+        config = self.config
+        opened = [load_rgb(path) for path in request.references] if images is None else list(images)
+        size = self._size(request, opened)
+        injected = _read_injected(request, size, config)
+        texts = glyph_texts(request.prompt)
+        glyph_batch(texts)  # an over-long word fails now
+        tokenizer = None if injected.prior_ids is not None else self.folder.prompt_tokenizer()
+        references = [self.read_reference(image) for image in opened]
+        if injected.prior_ids is not None:
+            prior = np.repeat(injected.prior_ids[None], request.count, axis=0)
+        else:
+            assert tokenizer is not None, "opened above"
+            prior = self.write_prior(request, size, references, tokenizer)
+        glyph = injected.glyph_embeds if injected.glyph_embeds is not None else self.glyph_embeds(texts)
+        unconditional = self.glyph_embeds([""]) if request.guidance_scale > 1 else None
+        shape = (config.vae.latent_channels, size[0] // config.vae.factor, size[1] // config.vae.factor)
+        latents = (
+            [injected.noise[0]]
+            if injected.noise is not None
+            else [
+                noise.generator(request.seed, "latent", k).standard_normal(shape, np.float32) for k in range(request.count)
+            ]
+        )
+        kv = self.reference_kv(references)
+        painted = [
+            self.paint(
+                prior[first : first + MICRO_BATCH],
+                np.stack(latents[first : first + MICRO_BATCH]),
+                glyph,
+                unconditional,
+                kv,
+                size,
+                request.num_inference_steps or DEFAULT_STEPS,
+                request.guidance_scale,
+            )
+            for first in range(0, request.count, MICRO_BATCH)
+        ]
+        return [to_uint8(image) for latent in painted for image in self.decode(latent)]
+
+    def _size(self, request: Request, references: Sequence[Image]) -> Grid:
+        geometry = self.config.geometry
+        height, width = request.height_px, request.width_px
+        if height is None or width is None:
+            height = width = geometry.default_px
+            if references:
+                first = references[0]
+                height, width = pixels.reference_size(
+                    first.height, first.width, self.config.processor, geometry.prior_px
+                )
+        check_size(height, width, self.config)
+        return height, width
+
+
+def _read_injected(request: Request, size: Grid, config: ModelConfig) -> Injected:
+    """Read and check the file of `--inject`."""
+    if request.inject is None:
+        return Injected()
+    path = request.inject
+    wanted: dict[str, tuple[int | None, ...]] = {
+        "prior_token_ids": config.geometry.prior_grid(*size),
+        "noise": (1, config.vae.latent_channels, size[0] // config.vae.factor, size[1] // config.vae.factor),
+        "glyph_embeds": (1, None, config.glyph.d_model),
+    }
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+    except FileNotFoundError as error:
+        raise RequestError(f"there is no file `{path}` to inject") from error
+    except (SafetensorError, OSError, TypeError, KeyError) as error:
+        raise RequestError(
+            f"`{path}` cannot be injected", f"it is not a readable safetensors file of fp32 and integers: {error}"
+        ) from error
+    for name, value in found.items():
+        if name not in wanted:
+            raise RequestError(f"`{path}` cannot be injected", f"it holds `{name}`", f"known are {', '.join(wanted)}")
+        shape = wanted[name]
+        if len(shape) != value.ndim or any(w not in (None, s) for w, s in zip(shape, value.shape, strict=True)):
+            raise RequestError(
+                f"`{path}` cannot be injected",
+                f"`{name}` has shape {tuple(value.shape)}; this model and size need "
+                + str(tuple("any" if w is None else w for w in shape)),
+            )
+    ids = found.get("prior_token_ids")
+    codes = config.dit.prior_vq_quantizer_codebook_size
+    if ids is not None and (not np.issubdtype(ids.dtype, np.integer) or ids.min() < 0 or ids.max() >= codes):
+        raise RequestError(f"`{path}` cannot be injected", f"`prior_token_ids` must be integers in 0..{codes - 1}")
+    if "noise" in found and request.count > 1:
+        raise RequestError("one injected noise makes one picture", f"{request.count} were asked for", "use -n 1")
+    return Injected(
+        None if ids is None else ids.astype(np.int64),
+        None if "noise" not in found else found["noise"].astype(np.float32),
+        None if "glyph_embeds" not in found else found["glyph_embeds"].astype(np.float32),
+    )
+
+
+def resolve_model(name: str) -> Path:
+    """Return the folder of a model named on the command line: a folder, or a preset whose weights are installed.
+
+    Raises:
+        CheckpointError: It is neither.
+    """
+    path = Path(name)
+    if path.exists():
+        return path
+    if name == "nano":
+        raise CheckpointError(
+            "there are no weights for `nano` in this installation",
+            "this version ships none; a model of that size trains in minutes",
+            "run `make demo`, or `sampan init` and `sampan train`, and pass --model RUN",
+        )
+    raise CheckpointError(f"there is no model folder `{name}`", (), "pass --model FOLDER, in the released layout or a run")
+
+
+def generate(
+    request: Request, *, model: str, device: str, dtype: str, offload: bool, out: Path | None, console: Any
+) -> list[dict[str, Any]]:
+    """Paint a request's pictures, write them as PNG and return one record a picture.
+
+    Args:
+        out: File of the first picture; further ones get -2, -3 … Without one, `sampan-SEED.png` in the current folder.
+        console: A rich console for progress.
+
+    Raises:
+        SampanError: With nothing written.
+    """
+    from sampan.generate.progress import bars
+
+    target = out or Path(f"sampan-{request.seed}.png")
+    if target.suffix.lower() != ".png":
+        raise RequestError(f"cannot write `{target}`", "pictures are written as PNG", "give --out a name that ends in .png")
+    if not target.parent.is_dir():
+        raise RequestError(f"cannot write `{target}`", f"there is no folder `{target.parent}`", "make it first")
+    for path in request.references:
+        if not path.is_file():
+            raise RequestError(f"there is no reference picture `{path}`")
+    folder = open_folder(resolve_model(model))
+    where = dev.resolve(device)
+    kind = dev.resolve_dtype(dtype, where)
+    begun = time.perf_counter()
+    with bars(console) as progress:
+        pictures = Pipeline(folder, where, kind, offload, progress)(request)
+    seconds = time.perf_counter() - begun
+    records = []
+    for index, image in enumerate(pictures):
+        path = target if len(pictures) == 1 else target.with_stem(f"{target.stem}-{index + 1}")
+        facts: dict[str, Any] = {
+            "seed": request.seed,
+            "picture": index,
+            "width_px": image.shape[1],
+            "height_px": image.shape[0],
+            "num_inference_steps": request.num_inference_steps or DEFAULT_STEPS,
+            "guidance_scale": request.guidance_scale,
+            "num_references": len(request.references),
+            "model_hash": folder.hash,
+            "dtype": kind,
+            "version": __version__,
+        }
+        if request.prompt_metadata:
+            facts["prompt"] = request.prompt
+        save_png(path, image, facts)
+        records.append({"file": str(path), **facts, "device": where, "seconds": round(seconds / len(pictures), 3)})
+    return records

@@ -1,0 +1,33 @@
+"""The job file: what to train, on which pictures, where.
+
+Only the verbs see a `Job`; the parts of the program get plain values.
+"""
+
+from sampan.job.reading import parse, read
+from sampan.job.sections import (
+    DEVICES,
+    DTYPES,
+    MAX_SEED,
+    NUMBERED_DEVICE,
+    STAGES,
+    Job,
+    Setting,
+    Stage,
+    sections,
+    settings,
+)
+
+__all__ = [
+    "DEVICES",
+    "DTYPES",
+    "MAX_SEED",
+    "NUMBERED_DEVICE",
+    "STAGES",
+    "Job",
+    "Setting",
+    "Stage",
+    "parse",
+    "read",
+    "sections",
+    "settings",
+]

@@ -1,0 +1,153 @@
+"""Reading a job file: TOML, then what `--set` puts over it, then one check of every value."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sampan.errors import JobError, did_you_mean
+from sampan.job import toml
+from sampan.job.sections import STAGES, Job, Setting, kinds_in, settings, subsections
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> Job:
+    """Read a job file and check it once.
+
+    Args:
+        overrides: "section.field=value" texts put over the file, in order. A value is read as TOML, or else as text.
+
+    Raises:
+        JobError: "FILE:LINE: section.field: …" for the first thing that is wrong; "--set: …" where an override is.
+    """
+    if path.is_dir():
+        raise JobError(f"`{path}` is a folder, not a job file")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise JobError(f"there is no job file `{path}`", (), f"`sampan init {path}` writes one") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobError(f"the job file `{path}` cannot be read", str(error)) from error
+    return parse(text, overrides, name=str(path))
+
+
+def parse(text: str, overrides: Sequence[str] = (), *, name: str = "job") -> Job:
+    """Check the text of a job file as `read` does; errors call it `name`."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        problem, _, place = str(error).rpartition(" (at ")
+        numbers = re.match(r"line (\d+)", place)
+        line = numbers[1] if numbers else text.count("\n") + 1  # the parser says "end of document" without a number
+        hint = "text stands in quotes, true and false do not" if problem == "Invalid value" else None
+        raise JobError(f"{name}:{line}: this is not TOML: {problem}", (), hint) from error
+    parts = [_override(override) for override in overrides]
+    source = _Source(name, text, tuple(at for at, _ in parts))
+    for at, value in parts:
+        inner = table
+        for depth, key in enumerate(at[:-1], start=1):
+            inner = inner.setdefault(key, {})
+            if not isinstance(inner, dict):
+                source.refuse(at[:depth], f"must be a section, got {toml.value(inner)}")
+        inner[at[-1]] = value
+    job = _build(Job, table, (), source, text=text, overrides=tuple(overrides))
+    _agree(job, source)
+    return job
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where values came from, so that an error can say so."""
+
+    name: str
+    text: str
+    overridden: tuple[toml.Key, ...]
+
+    def refuse(self, at: toml.Key, problem: str, hint: str | None = None) -> NoReturn:
+        """Raise the JobError of one setting."""
+        lines = [toml.line_of(self.text, at[:depth]) for depth in range(len(at), 0, -1)]
+        over = any(at[: len(key)] == key for key in self.overridden)
+        if over or (lines[0] is None and any(key[: len(at)] == at for key in self.overridden)):
+            where = "--set"
+        else:
+            line = next((line for line in lines if line), None)
+            where = f"{self.name}:{line}" if line else self.name
+        raise JobError(f"{where}: {'.'.join(at)}: {problem}", (), hint)
+
+
+def _override(text: str) -> tuple[toml.Key, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(rf"{toml.BARE_KEY}(\.{toml.BARE_KEY})*", key.strip()):
+        raise JobError(f"--set: `{text}` is not KEY=VALUE", (), "--set stage.ar.lr=1e-4")
+    at = tuple(key.strip().split("."))
+    try:
+        table = tomllib.loads(f"value = {value}")
+    except tomllib.TOMLDecodeError:
+        return at, value.strip()
+    # no setting is a date, and more than one key is text that happens to look like a file
+    known = len(table) == 1 and isinstance(table["value"], bool | int | float | str | list | dict)
+    return at, table["value"] if known else value.strip()
+
+
+def _build(section: type, table: Mapping[str, Any], at: toml.Key, source: _Source, **record: Any) -> Any:
+    known, inner = settings(section), subsections(section)
+    for key in table:
+        if key not in known and key not in inner:
+            place = f"[{'.'.join(at)}]" if at else "a job"
+            source.refuse((*at, key), f"{place} has no such setting", did_you_mean(key, [*known, *inner]))
+    values: dict[str, Any] = {}
+    for key, setting in known.items():
+        here = (*at, key)
+        if key in table:
+            values[key] = _value(table[key], setting, here, source)
+        elif setting.required:
+            place = f"below [{'.'.join(at)}]" if at else "at the top"
+            source.refuse(here, "is missing", f"add `{key} = {toml.value(setting.example)}` {place}")
+    for key, kind in inner.items():
+        below = table.get(key, {})
+        if not isinstance(below, dict):
+            source.refuse((*at, key), f"must be a section, got {toml.value(below)}")
+        values[key] = _build(kind, below, (*at, key), source)
+    return section(**values, **record)
+
+
+def _value(value: Any, setting: Setting, at: toml.Key, source: _Source) -> Any:
+    converted = next((found for kind in kinds_in(setting.kind) if (found := _as_kind(value, kind)) is not None), None)
+    if converted is None:
+        source.refuse(at, f"must be {setting.kinds()}, got {toml.value(value)}")
+    if problem := setting.problem(value):
+        near = did_you_mean(converted, setting.choices) if setting.choices and isinstance(converted, str) else None
+        source.refuse(at, problem, near if near and near.startswith("did") else None)
+    if isinstance(converted, Mapping):
+        for key, part in converted.items():
+            if not isinstance(part, Mapping):
+                source.refuse((*at, key), f"must be a table, got {toml.value(part)}")
+            if any(hasattr(leaf, "isoformat") for leaf in toml.leaves(part)):
+                source.refuse((*at, key), "must hold no dates and times")
+    return converted
+
+
+def _as_kind(value: Any, kind: Any) -> Any:
+    """Return a TOML value as `kind`, or None where it is not one. A truth value is no number here."""
+    if kind is int:
+        return value if type(value) is int else None
+    if kind is float:
+        fits = type(value) in (int, float) and abs(value) <= 1e300  # neither infinite nor nan
+        return float(value) if fits else None
+    if kind in (str, Path):
+        return kind(value) if isinstance(value, str) and value and "\0" not in value else None
+    if kind is tuple:
+        return tuple(value) if isinstance(value, list) and all(isinstance(word, str) for word in value) else None
+    if kind is Mapping:
+        return value if isinstance(value, dict) else None
+    return value if value == kind else None
+
+
+def _agree(job: Job, source: _Source) -> None:
+    """Refuse stages that are out of the one order there is."""
+    stages = job.train.stages
+    if not stages or stages != tuple(name for name in STAGES if name in stages):
+        source.refuse(("train", "stages"), f"must be one or more of {', '.join(STAGES)}, in this order, each once")

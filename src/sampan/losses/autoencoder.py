@@ -1,0 +1,36 @@
+"""What the autoencoder minimises: absolute error, error of edges at several scales, and the divergence of the latent."""
+
+from __future__ import annotations
+
+from sampan.frameworks import ops
+from sampan.models.layers import Array
+
+
+def edge_loss(image: Array, other: Array, num_scales: int = 3) -> Array:
+    """Return the mean absolute difference of horizontal and vertical differences, over halved scales.
+
+    A perceptual term that needs no trained network: it punishes blur, which the plain error hardly sees.
+
+    Args:
+        image, other: (batch, channels, height, width); sides divisible by 2^(num_scales - 1).
+    """
+    total = 0.0
+    for scale in range(num_scales):
+        if scale:
+            image, other = _halve(image), _halve(other)
+        error = image - other
+        across = error[:, :, :, 1:] - error[:, :, :, :-1]
+        down = error[:, :, 1:] - error[:, :, :-1]
+        total = total + ops.mean(ops.abs(across)) + ops.mean(ops.abs(down))
+    return total / num_scales
+
+
+def divergence(mean: Array, log_variance: Array) -> Array:
+    """Return the Kullback-Leibler divergence from the standard normal, summed over a latent, averaged over the batch."""
+    per_cell = 0.5 * (mean * mean + ops.exp(log_variance) - 1 - log_variance)
+    return ops.mean(ops.sum(per_cell, (1, 2, 3)))
+
+
+def _halve(x: Array) -> Array:
+    batch, channels, height, width = x.shape
+    return ops.mean(x.reshape((batch, channels, height // 2, 2, width // 2, 2)), (3, 5))

@@ -1,0 +1,21 @@
+"""Contrast of two views of the same things: each should find its partner among the batch."""
+
+from __future__ import annotations
+
+from sampan.frameworks import ops
+from sampan.models.layers import Array
+
+
+def contrast_loss(left: Array, right: Array, labels: Array, weights: Array, temperature: float) -> Array:
+    """Return the symmetric cross-entropy of finding row i of one side from row i of the other.
+
+    Args:
+        left, right: (batch, channels), any length; they are normalised here.
+        labels: (batch,), 0..batch-1.
+        weights: (batch,), 1 for rows that count.
+
+    Source: Radford et al. 2021 (CLIP), fig. 3, with a fixed temperature.
+    """
+    scores = ops.linear(ops.normalize(left), ops.normalize(right)) / temperature
+    turned = ops.permute(scores, (1, 0))
+    return 0.5 * (ops.cross_entropy(scores, labels, weights) + ops.cross_entropy(turned, labels, weights))

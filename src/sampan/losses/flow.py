@@ -1,0 +1,42 @@
+"""Rectified flow: where on the way from picture to noise to train, and the error of the velocity there."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sampan.frameworks import ops
+from sampan.models.layers import Array
+from sampan.samplers.euler import shifted
+
+Floats = NDArray[np.float32]
+
+
+def flow_times(draws: NDArray[np.float64], mean: float, std: float, mu: float) -> tuple[Floats, Floats]:
+    """Return noise levels σ and the times the network is told, both (n,).
+
+    Levels are logit-normal and then shifted by μ as in inference; the network is told the unshifted time
+    1000·σ₀ - 1, at least 0, which is the convention of the released weights.
+
+    Args:
+        draws: Standard normal numbers.
+
+    Source: Esser et al. 2024 (logit-normal sampling, resolution shift).
+    """
+    unshifted = (1 / (1 + np.exp(-(mean + std * draws)))).astype(np.float32)
+    return shifted(unshifted, mu).astype(np.float32), np.maximum(1000 * unshifted - 1, 0).astype(np.float32)
+
+
+def noisy(clean: Array, noise: Array, sigma: Array) -> Array:
+    """Return (1 - σ)·clean + σ·noise for σ (batch,)."""
+    s = sigma[:, None, None, None]
+    return (1 - s) * clean + s * noise
+
+
+def flow_loss(velocity: Array, clean: Array, noise: Array) -> Array:
+    """Return the mean squared error of the velocity against noise - clean, in fp32.
+
+    Source: Liu et al. 2022, "Flow Straight and Fast", eq. 1, with time reversed (σ = 1 is noise).
+    """
+    error = ops.cast(velocity, ops.float32) - (noise - clean)
+    return ops.mean(error * error)

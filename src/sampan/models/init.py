@@ -1,0 +1,45 @@
+"""Initial weights, drawn on the host from counters, so that every framework starts a run from the same numbers.
+
+Matrices are normal with deviation 1/sqrt(fan in); tables 0.02; biases 0; norm weights 1. The decoder's modulation and
+output begin at 0 (Peebles and Xie 2023, adaLN-Zero), so that its blocks begin as the identity; so do the residual blocks
+of the autoencoder, whose second convolution begins small.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+_TABLES = ("embed_tokens.weight", "position_embedding.weight", "prior_token_embedding.weight", "shared.weight")
+_ZERO = ("norm1.linear.weight", "norm_out.linear.weight", "proj_out.weight", "relative_attention_bias.weight")
+
+
+def initial_weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, NDArray[np.float32]]:
+    """Return fp32 weights by name; a tensor's numbers depend on the seed, its name and its shape only.
+
+    Args:
+        shapes: Released parameter name to shape, weights as [out, in, …].
+    """
+    return {name: _draw(name, shape, seed) for name, shape in shapes.items()}
+
+
+def _draw(name: str, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
+    if name.endswith("encoder.conv_out.bias"):  # the autoencoder's latent begins almost without noise
+        half = shape[0] // 2
+        return np.concatenate([np.zeros(half), np.full(half, -6.0)]).astype(np.float32)
+    if name.endswith(_ZERO) or (name.endswith("bias") and len(shape) == 1):
+        return np.zeros(shape, np.float32)
+    if len(shape) == 1:
+        return np.ones(shape, np.float32)
+    key = int.from_bytes(hashlib.sha256(f"{seed}/weights/{name}".encode()).digest()[:16], "little")
+    draw = np.random.Generator(np.random.Philox(key=key)).standard_normal(shape, np.float32)
+    if name.endswith("quantize.embedding.weight"):
+        return draw / np.linalg.norm(draw, axis=-1, keepdims=True)
+    deviation = 0.02 if name.endswith(_TABLES) else 1 / math.sqrt(math.prod(shape[1:]))
+    if ".resnets." in name and name.endswith("conv2.weight"):
+        deviation *= 0.1
+    return draw * np.float32(deviation)

@@ -1,0 +1,116 @@
+"""Named model sizes: the released one, and one that trains on a laptop."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from sampan.errors import JobError, did_you_mean
+from sampan.models.config import (
+    ARConfig,
+    DiTConfig,
+    Geometry,
+    GlyphConfig,
+    ImageProcessorConfig,
+    ModelConfig,
+    SamplingConfig,
+    TextConfig,
+    VAEConfig,
+    VisionConfig,
+    VQConfig,
+)
+
+
+def _nano() -> ModelConfig:
+    """128×128 pictures, 8×8 prior tokens of 16 px, a 4×4 preview, an 8× autoencoder and 64 decoder tokens."""
+    codes, visual, text = 1024, 1088, 2112  # 2048 learned pieces at most, 64 rows for special tokens
+    dim = 256
+    return ModelConfig(
+        ar=ARConfig(
+            text=TextConfig(
+                vocab_size=visual + text,
+                vision_vocab_size=visual,
+                hidden_size=dim,
+                intermediate_size=704,
+                num_hidden_layers=6,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                max_position_embeddings=2048,
+                mrope_section=(4, 6, 6),
+                pad_token_id=visual,  # set from the learned tokenizer when a model is written
+                eos_token_id=codes + 1,
+            ),
+            vision=VisionConfig(
+                depth=4, hidden_size=192, intermediate_size=768, num_heads=3, image_size=128, patch_size=16
+            ),
+            vq=VQConfig(num_embeddings=codes, embed_dim=32, latent_channels=192),
+            image_token_id=visual,
+            image_start_token_id=codes,
+            image_end_token_id=codes + 1,
+        ),
+        dit=DiTConfig(
+            num_layers=6,
+            attention_head_dim=64,
+            num_attention_heads=4,
+            text_embed_dim=128,
+            time_embed_dim=128,
+            condition_dim=32,
+            prior_vq_quantizer_codebook_size=codes,
+        ),
+        vae=VAEConfig(
+            block_out_channels=(16, 32, 64, 96),
+            layers_per_block=1,
+            norm_num_groups=8,
+            sample_size=128,
+            latents_mean=(0.0,) * 16,  # measured and set when the autoencoder is trained
+            latents_std=(1.0,) * 16,
+        ),
+        glyph=GlyphConfig(d_model=128, d_kv=32, d_ff=320, num_layers=3, num_heads=4),
+        processor=ImageProcessorConfig(min_pixels=128 * 128, max_pixels=256 * 256, patch_size=16),
+        sampling=SamplingConfig(),
+        geometry=Geometry(prior_px=16, preview_side=4, default_px=128),
+    )
+
+
+PRESETS = {"glm-image": ModelConfig, "nano": _nano}
+_PARTS = {"text": ("ar", "text"), "vision": ("ar", "vision"), "vq": ("ar", "vq")}
+_TOP = ("ar", "dit", "vae", "glyph", "scheduler", "processor", "sampling", "geometry")
+
+
+def get(name: str, override: Mapping[str, Mapping[str, Any]] | None = None) -> ModelConfig:
+    """Return a preset's config, with single values replaced.
+
+    Args:
+        override: Section (`text`, `vision`, `vq`, `ar`, `dit`, `vae`, `glyph`, `processor`, `sampling`, `geometry`,
+            `scheduler`) to field to value, as in `[model.override.dit] num_layers = 4`. What must agree between parts
+            (codebook sizes, widths, ids that follow from them) is checked, not guessed.
+
+    Raises:
+        JobError: An unknown preset, section or field, or values that do not fit together.
+    """
+    if name not in PRESETS:
+        raise JobError(f"`model.preset = {name!r}` is not a preset", (), did_you_mean(name, PRESETS))
+    config = PRESETS[name]()
+    grouped: dict[str, dict[str, Any]] = {}
+    for section, values in (override or {}).items():
+        if section not in (*_TOP, *_PARTS):
+            raise JobError(
+                f"`model.override.{section}` is not a part of a model", (), did_you_mean(section, (*_TOP, *_PARTS))
+            )
+        grouped[section] = dict(values)
+    try:
+        inner = {k: _replace(getattr(config.ar, k), k, grouped.pop(k)) for k in _PARTS if k in grouped}
+        ar = _replace(dataclasses.replace(config.ar, **inner), "ar", grouped.pop("ar", {}))
+        parts = {k: _replace(getattr(config, k), k, v) for k, v in grouped.items()}
+        return dataclasses.replace(config, ar=ar, **parts)
+    except ValueError as error:
+        raise JobError(f"the model `{name}` with these overrides cannot be built", str(error)) from error
+
+
+def _replace(config: Any, section: str, values: Mapping[str, Any]) -> Any:
+    known = {f.name for f in dataclasses.fields(config)}
+    for key in values:
+        if key not in known:
+            raise JobError(f"`model.override.{section}.{key}` is not a field", (), did_you_mean(key, known))
+    return dataclasses.replace(config, **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

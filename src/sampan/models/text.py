@@ -1,0 +1,239 @@
+"""Text to ids: the prompt with its shape declarations for the AR model, and quoted words as bytes for the glyph encoder.
+
+The prompt tokenizer is the byte-level BPE in `processor/tokenizer.json`, run by the `tokenizers` library. The layout of a
+prompt is built here instead of running a checkpoint's Jinja template: it is one line, and a template is code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from sampan.errors import CheckpointError, RequestError
+from sampan.models.config import ModelConfig
+from sampan.models.positions import Grid
+
+NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "image_token", "grid_bos_token", "grid_eos_token")
+GLYPH_PAD_ID, GLYPH_EOS_ID, GLYPH_BYTE_OFFSET = 0, 1, 3
+GLYPH_MAX_BYTES = 2048
+_QUOTES = (r"'([^']*)'", r"“([^“”]*)”", r'"([^"]*)"', r"「([^「」]*)」")
+# the special tokens of GLM-4-0414 in id order, which follow the text pieces
+_GLM_SPECIALS = (
+    "<|endoftext|>", "[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>", "<|system|>", "<|user|>", "<|assistant|>",
+    "<|observation|>", "<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>", "<|image|>",
+)  # fmt: skip
+
+
+NUM_SPECIALS = len(_GLM_SPECIALS)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt as ids.
+
+    Args:
+        ids: Token ids, image-start token included; placeholders stand where reference tokens go.
+        references: For each reference, the index of its first placeholder and its grid.
+    """
+
+    ids: NDArray[np.int64]
+    references: tuple[tuple[int, Grid], ...]
+
+    def with_reference_ids(self, reference_ids: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+        """Return the ids with each reference's visual tokens (flat, raster order) in place of its placeholders."""
+        ids = self.ids.copy()
+        for (first, (rows, columns)), tokens in zip(self.references, reference_ids, strict=True):
+            ids[first : first + rows * columns] = tokens.reshape(-1)
+        return ids
+
+
+class PromptTokenizer:
+    """Prompts to ids, in the released layout."""
+
+    def __init__(self, tokenizer_json: str, tokenizer_config: Mapping[str, Any]):
+        try:
+            self._tokenizer = Tokenizer.from_str(tokenizer_json)
+        except Exception as error:  # the library raises a bare Exception for every malformed file
+            raise CheckpointError("processor/tokenizer.json cannot be read", str(error)) from error
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._names: dict[str, str] = {}
+        nested = [
+            tokenizer_config.get(key)
+            for key in ("extra_special_tokens", "model_specific_special_tokens")
+            if isinstance(tokenizer_config.get(key), Mapping)
+        ]
+        for name in NAMED_TOKENS:
+            found = next((place[name] for place in (tokenizer_config, *nested) if place and place.get(name)), None)
+            content = found["content"] if isinstance(found, Mapping) else found
+            if content is None or self._tokenizer.token_to_id(content) is None:
+                raise CheckpointError(
+                    "the prompt tokenizer of this checkpoint cannot be used",
+                    f"processor/tokenizer_config.json names no usable `{name}`"
+                    + (f" ({content!r} is not in tokenizer.json)" if content else ""),
+                )
+            self._names[name] = content
+        self._specials = [token.content for token in self._tokenizer.get_added_tokens_decoder().values()]
+
+    def id_of(self, name: str) -> int:
+        """Return the id of one of NAMED_TOKENS."""
+        token_id = self._tokenizer.token_to_id(self._names[name])
+        assert token_id is not None, "checked on construction"
+        return token_id
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, added tokens included."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def text_ids(self, text: str) -> list[int]:
+        """Return the ids of plain text, without any layout around it."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def encode(self, prompt: str, target: Grid, preview: Grid | None, references: Sequence[Grid] = ()) -> Prompt:
+        """Lay out a prompt.
+
+        Text to image: `{prompt}<sop>{rows} {columns}<eop><sop>{rows} {columns}<eop>{image start}`, the target's grid
+        before the preview's. With references: start, one placeholder per reference token, end, for each; then the text and
+        the target's grid only.
+
+        Raises:
+            RequestError: The prompt spells one of the tokenizer's special tokens.
+        """
+        for token in self._specials:
+            if token in prompt:
+                raise RequestError(
+                    f"the prompt contains `{token}`",
+                    "that is a control token of this model's tokenizer, and would change the layout of the picture",
+                    "write the text without it",
+                )
+        name = self._names
+        start, end, image = name["bos_token"], name["eos_token"], name["image_token"]
+        grids = [target] if preview is None else [target, preview]
+        shapes = "".join(f"{name['grid_bos_token']}{rows} {columns}{name['grid_eos_token']}" for rows, columns in grids)
+        pictures = "".join(f"{start}{image * (rows * columns)}{end}" for rows, columns in references)
+        ids = self._tokenizer.encode(f"{pictures}{prompt}{shapes}{start}", add_special_tokens=False).ids
+        placed, index = [], 0
+        for rows, columns in references:
+            placed.append((index + 1, (rows, columns)))  # after this picture's start token
+            index += rows * columns + 2
+        return Prompt(np.asarray(ids, np.int64), tuple(placed))
+
+
+def glyph_texts(prompt: str) -> list[str]:
+    """Return the words to be drawn: what stands in '…', then “…”, then "…", then 「…」, each from left to right.
+
+    An apostrophe counts as a quote, as in the reference: "It's Bob's" yields "s Bob".
+    """
+    return [text for pattern in _QUOTES for text in re.findall(pattern, prompt)]
+
+
+def glyph_batch(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return ids and mask (strings, bytes) for the glyph encoder; no texts means the empty string.
+
+    UTF-8 bytes + 3 and the end id. When the number of strings is even every string begins with one pad id, which the mask
+    leaves visible: a quirk of the reference that the released weights expect.
+
+    Raises:
+        RequestError: A string is longer than the encoder was built for.
+    """
+    texts = list(texts) or [""]
+    front = [GLYPH_PAD_ID] * ((len(texts) + 1) % 2)
+    rows = []
+    for text in texts:
+        data = text.encode("utf-8")
+        if len(data) + 1 > GLYPH_MAX_BYTES:
+            raise RequestError(
+                f"a quoted text of {len(data)} bytes is too long to draw",
+                f"the glyph encoder reads at most {GLYPH_MAX_BYTES - 1} bytes",
+                "shorten the text in quotes",
+            )
+        rows.append([*front, *(byte + GLYPH_BYTE_OFFSET for byte in data), GLYPH_EOS_ID])
+    width = max(len(row) for row in rows)
+    ids = np.full((len(rows), width), GLYPH_PAD_ID, np.int64)
+    mask = np.zeros((len(rows), width), bool)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = row
+        mask[index, : len(row)] = True
+    return ids, mask
+
+
+def train_tokenizer(texts: Iterable[str], num_visual: int, num_codes: int, num_pieces: int) -> dict[str, bytes]:
+    """Learn a byte-level BPE from texts and return the files of `processor/` in the released form.
+
+    Ids 0..num_visual-1 are visual, the text pieces follow, then the special tokens: the layout of the release.
+
+    Args:
+        num_visual: Rows of the visual head.
+        num_codes: Codes of the tokenizer; ids num_codes and num_codes + 1 are image start and image end.
+        num_pieces: Text pieces at most, the 256 bytes included.
+    """
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=num_pieces, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+    )
+    learner.train_from_iterator(texts, trainer)
+    learned = json.loads(learner.to_str())["model"]
+    visual = [f"<|dit_token_{i}|>" for i in range(num_visual)]
+    vocab = {token: i for i, token in enumerate(visual)}
+    vocab |= {piece: num_visual + i for piece, i in learned["vocab"].items()}
+    merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in learned["merges"]]
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in (*visual, *_GLM_SPECIALS)])
+    names = {
+        "bos_token": visual[num_codes],
+        "eos_token": visual[num_codes + 1],
+        "pad_token": "<|endoftext|>",
+        "image_token": "<|image|>",
+        "grid_bos_token": "<sop>",
+        "grid_eos_token": "<eop>",
+    }
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "processor_class": "GlmImageProcessor",
+        "padding_side": "left",
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": 131072,
+        "bos_token": names["bos_token"],
+        "eos_token": names["eos_token"],
+        "pad_token": names["pad_token"],
+        "extra_special_tokens": {k: names[k] for k in ("image_token", "grid_bos_token", "grid_eos_token")},
+    }
+    template = (
+        "{% for message in messages %}{% if message['content'] is string %}{{ message['content'] }}"
+        "{% else %}{% for item in message['content'] %}{% if item['type'] == 'image' %}"
+        f"{names['bos_token']}{names['image_token']}{names['eos_token']}"
+        "{% elif item['type'] == 'text' %}{{ item['text'] }}{% endif %}{% endfor %}{% endif %}{% endfor %}"
+    )
+    return {
+        "tokenizer.json": tokenizer.to_str().encode(),
+        "tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False).encode(),
+        "chat_template.jinja": template.encode(),
+    }
+
+
+def with_token_ids(config: ModelConfig, files: Mapping[str, bytes]) -> ModelConfig:
+    """Return a config whose special ids are those of a tokenizer that `train_tokenizer` learned."""
+    tokenizer = PromptTokenizer(files["tokenizer.json"].decode(), json.loads(files["tokenizer_config.json"]))
+    text = dataclasses.replace(
+        config.ar.text, pad_token_id=tokenizer.id_of("pad_token"), eos_token_id=tokenizer.id_of("eos_token")
+    )
+    ar = dataclasses.replace(
+        config.ar,
+        text=text,
+        image_token_id=tokenizer.id_of("image_token"),
+        image_start_token_id=tokenizer.id_of("bos_token"),
+        image_end_token_id=tokenizer.id_of("eos_token"),
+    )
+    return dataclasses.replace(config, ar=ar)

@@ -1,0 +1,105 @@
+"""Writing visual tokens one by one over a static key-value cache.
+
+The grid is exact: the number of tokens follows from the picture's size, so that ids outside the codebook (the end token
+among them) are closed until the last code is written. Ids are drawn on the host from counter-based numbers; a vocabulary
+of 16,512 logits a token is little to bring over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sampan.frameworks import device as dev
+from sampan.models import positions
+from sampan.models.ar import ARGenerator
+from sampan.models.config import SamplingConfig
+from sampan.models.positions import Grid
+from sampan.samplers import noise
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+def nucleus(logits: Floats, config: SamplingConfig) -> NDArray[np.float64]:
+    """Return probabilities (rows, classes): temperature, then top-k, then top-p, which keeps the token that crosses.
+
+    A temperature of 0 puts everything on the greatest logit.
+    """
+    rows, classes = logits.shape
+    if config.temperature == 0:
+        return np.eye(classes)[logits.argmax(-1)]
+    scaled = logits.astype(np.float64) / config.temperature
+    order = np.argsort(-scaled, axis=-1, kind="stable")[:, : min(config.top_k or classes, classes)]
+    ranked = np.take_along_axis(scaled, order, -1)
+    weights = np.exp(ranked - ranked[:, :1])
+    weights /= weights.sum(-1, keepdims=True)
+    # a token stays while the mass before it is under top_p
+    before = np.cumsum(weights, -1) - weights
+    weights = np.where(before < config.top_p, weights, 0.0)
+    probabilities = np.zeros((rows, classes))
+    np.put_along_axis(probabilities, order, weights / weights.sum(-1, keepdims=True), -1)
+    return probabilities
+
+
+def write_tokens(
+    model: ARGenerator,
+    prompt_ids: Ints,
+    references: tuple[tuple[int, Grid], ...],
+    grids: tuple[Grid, ...],
+    *,
+    num_codes: int,
+    sampling: SamplingConfig,
+    seed: int,
+    pictures: tuple[int, ...],
+    device: str,
+    dtype: str,
+    progress: Callable[[int, int], None] | None = None,
+) -> Ints:
+    """Return the ids (pictures, Σ rows·columns) of the grids, in the order they are written.
+
+    Args:
+        model: On `device`, in `dtype`.
+        prompt_ids: (tokens,), reference ids already in place, image-start token last.
+        references: Index of the first token and grid of each reference in the prompt.
+        grids: What to write: preview then target for text to image, the target alone with references.
+        num_codes: Ids at and above it are closed.
+        seed, pictures: Picture number k of a seed gets the same tokens whatever else is in the batch.
+        progress: Called with tokens written and tokens in all.
+    """
+    batch, num_prompt = len(pictures), len(prompt_ids)
+    total = sum(rows * columns for rows, columns in grids)
+    num_slots = num_prompt + total
+    prefix, following = positions.prompt_positions(num_prompt, references)
+    generated = positions.generated_positions(following, grids)
+    cos, sin = (dev.array(t, device) for t in positions.rope_text(prefix[:, None], model.config))
+    step_cos, step_sin = (dev.array(t, device) for t in positions.rope_text(generated[:, None], model.config))
+    shape = model.cache_shape(batch, num_slots)
+    cache = tuple((dev.zeros(shape, device, dtype), dev.zeros(shape, device, dtype)) for _ in model.model.language_model.layers)
+    # slot s may be read by the token in slot t when s <= t; unwritten slots lie after it
+    mask = dev.array(np.arange(num_slots)[None, :] <= np.arange(num_slots)[:, None], device)
+    slots = dev.array(np.arange(num_slots), device)
+    draws = [noise.generator(seed, "tokens", picture) for picture in pictures]
+    written = np.zeros((batch, total), np.int64)
+    tokens = dev.array(np.tile(prompt_ids, (batch, 1)), device)
+    with dev.no_grad():
+        for index in range(total):
+            if index == 0:
+                logits, cache = model(tokens, cos, sin, mask[None, None, :num_prompt], cache, slots[0], num_logits=1)
+            else:
+                slot = num_prompt + index - 1
+                at = slice(index - 1, index)
+                logits, cache = model(
+                    tokens, step_cos[:, :, at], step_sin[:, :, at], mask[None, None, slot : slot + 1], cache, slots[slot]
+                )
+            probabilities = nucleus(dev.to_numpy(logits)[:, -1, :num_codes], sampling)
+            for row, draw in enumerate(draws):
+                # inverse transform by one uniform number a token: rows do not depend on one another
+                cumulative = np.cumsum(probabilities[row])
+                written[row, index] = min(int(np.searchsorted(cumulative, draw.random() * cumulative[-1], "right")), num_codes - 1)
+            tokens = dev.array(written[:, index : index + 1], device)
+            if progress is not None:
+                progress(index + 1, total)
+    return written

@@ -1,0 +1,1 @@
+"""From a picture set to weights, stage after stage."""

@@ -1,0 +1,88 @@
+"""Wrong usage: one clear sentence on stderr, nothing on stdout, status 2."""
+
+from __future__ import annotations
+
+import pytest
+
+from sampan.cli import main
+
+GENERATE = "hint: sampan generate --help"
+
+WRONG = {
+    "": "the following arguments are required: VERB\n\nhint: sampan --help",
+    "trian job.toml": "`trian` is not a verb\n\nhint: did you mean `train`?",
+    "data emojis": "`emojis` is not a verb\n\nhint: did you mean `emoji`?",
+    "serve": "`serve` is not a verb\n\nhint: known: `checkpoint`, `data`, `doctor`, `generate`, `init`, `train`",
+    "data": "the following arguments are required: VERB\n\nhint: sampan data --help",
+    "generate": f"the following arguments are required: PROMPT\n\n{GENERATE}",
+    "generate a red": "there is no place for `red`\n\nhint: words that belong together stand in quotes",
+    "generate a --seeds 3": "there is no place for `--seeds`\n\nhint: did you mean `--seed` or `--steps`?",
+    "generate a --ref b": "there is no place for `--ref`\n\nhint: did you mean `--reference`?",
+    "generate a --seed": f"--seed: expected one argument\n\n{GENERATE}",
+    "generate a --size 128by128": (
+        f"--size: `128by128` is not a size: width x height in pixels, as in 1024x768\n\n{GENERATE}"
+    ),
+    "generate a --size 0x128": (
+        f"--size: `0x128` is not a size: width x height in pixels, as in 1024x768\n\n{GENERATE}"
+    ),
+    "generate a -n 0": f"-n: must be at least 1, got 0\n\n{GENERATE}",
+    "generate a -n two": f"-n: `two` is not a whole number, at least 1\n\n{GENERATE}",
+    "generate a --steps 0": f"--steps: must be at least 1, got 0\n\n{GENERATE}",
+    "generate a --steps 2.5": f"--steps: `2.5` is not a whole number, at least 1\n\n{GENERATE}",
+    "generate a --seed -1": f"--seed: must be from 0 to 4294967295, got -1\n\n{GENERATE}",
+    "generate a --guidance -0.5": f"--guidance: must be at least 0, got -0.5\n\n{GENERATE}",
+    "generate a --guidance nan": f"--guidance: `nan` is not a number\n\n{GENERATE}",
+    "generate a --temperature -1": f"--temperature: must be at least 0, got -1\n\n{GENERATE}",
+    "generate a --temperature inf": f"--temperature: `inf` is not a number\n\n{GENERATE}",
+    "generate a --top-p 0": f"--top-p: must be more than 0 and at most 1, got 0\n\n{GENERATE}",
+    "generate a --top-p 1.01": f"--top-p: must be more than 0 and at most 1, got 1.01\n\n{GENERATE}",
+    "generate a --top-k -1": f"--top-k: must be at least 0, got -1\n\n{GENERATE}",
+    "generate a --device gpu": f"--device: `gpu` is not one of auto, cpu, cuda, mps, npu\n\n{GENERATE}",
+    "generate a --device cpu:1": f"--device: `cpu:1` is not one of auto, cpu, cuda, mps, npu\n\n{GENERATE}",
+    "generate a --dtype fp16": f"--dtype: `fp16` is not one of auto, fp32, bf16\n\n{GENERATE}",
+    "train j.toml --set lr": (
+        "--set: `lr` is not KEY=VALUE, as in stage.ar.lr=1e-4\n\nhint: sampan train --help"
+    ),
+    "init --preset nana": "--preset: `nana` is not one of glm-image, nano\n\nhint: sampan init --help",
+    "checkpoint export r d --dtype auto": (
+        "--dtype: `auto` is not one of fp32, bf16\n\nhint: sampan checkpoint export --help"
+    ),
+    "data emoji d --languages en,,pt": (
+        "--languages: `en,,pt` is not a list of words separated by commas, as in en,pt\n\n"
+        "hint: sampan data emoji --help"
+    ),
+    "data emoji d --edits -1": "--edits: must be at least 0, got -1\n\nhint: sampan data emoji --help",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_wrong_usage(line, capsys):
+    assert main(line.split()) == 2
+    said = capsys.readouterr()
+    assert said.err == f"error: {WRONG[line]}\n"
+    assert said.out == ""
+
+
+def test_help_lists_the_verbs_there_are_with_a_line_each(capsys):
+    assert main(["--help"]) == 0
+    said = capsys.readouterr()
+    listed = said.out.partition("verbs:\n")[2].partition("\n\n")[0].splitlines()
+    assert [line[2:22].strip() for line in listed] == [
+        "init",
+        "doctor",
+        "data emoji",
+        "train",
+        "generate",
+        "checkpoint export",
+        "checkpoint inspect",
+    ]
+    assert all(line[22:].strip() for line in listed)
+    assert '  sampan generate "a red apple" --model runs/job\n' in said.out
+    assert said.err == ""
+
+
+def test_version(capsys):
+    from sampan import __version__
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"sampan {__version__}\n"

@@ -1,0 +1,264 @@
+"""The verbs: each calls one function with what was asked for, puts its result on stdout and nothing else there."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import re
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sampan import job
+from sampan.cli import main
+from sampan.generate.request import Request
+
+
+class Recorded:
+    """Stands for a function: keeps its last call and returns what it was made with."""
+
+    def __init__(self, result: Any = None):
+        self.result = result
+        self.args: tuple[Any, ...] = ()
+        self.kwargs: dict[str, Any] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.args, self.kwargs = args, kwargs
+        return self.result
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Put recorded functions where a verb imports from; the real module is not loaded."""
+
+    def put(module: str, **functions: Any) -> None:
+        fake = ModuleType(module)
+        for name, function in functions.items():
+            setattr(fake, name, function)
+        monkeypatch.setitem(sys.modules, module, fake)
+
+    return put
+
+
+@pytest.fixture
+def job_file(tmp_path):
+    path = tmp_path / "job.toml"
+    path.write_text('out = "runs/x"\ndata.path = "pictures"\n', encoding="utf-8")
+    return path
+
+
+def test_init_writes_a_job_file_and_says_where(tmp_path, capsys):
+    path = tmp_path / "birds.toml"
+    assert main(["init", str(path), "--preset", "glm-image"]) == 0
+    assert capsys.readouterr().out == f"{path}\n"
+    assert job.read(path).model.preset == "glm-image"
+    assert main(["init", str(path)]) == 1
+    assert capsys.readouterr().err.startswith(f"error: `{path}` is there already\n")
+    assert main(["init", str(path), "--force"]) == 0
+    assert job.read(path).model.preset == "nano"
+
+
+def test_init_writes_job_toml_here_when_no_path_is_given(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["init"]) == 0
+    assert capsys.readouterr().out == "job.toml\n"
+    assert (tmp_path / "job.toml").is_file()
+
+
+PICTURES = [
+    {"file": "a-1.png", "seed": 5, "width_px": 64, "height_px": 32, "prompt": "maçã"},
+    {"file": "a-2.png", "seed": 5, "width_px": 64, "height_px": 32, "prompt": "maçã"},
+]
+
+
+def test_generate_asks_for_what_the_options_say(stand_in, capsys):
+    generate = Recorded(PICTURES)
+    stand_in("sampan.generate.pipeline", generate=generate)
+    line = (
+        "generate maçã --reference one.png --reference two.png --size 64x32 -n 2 --seed 5 --steps 7 --guidance 2 "
+        "--temperature 0 --top-p 0.5 --top-k 9 --model folder --dtype bf16 --device cuda:1 --offload "
+        "--inject i.safetensors --out a.png --no-prompt-metadata"
+    )
+    assert main(line.split()) == 0
+    assert generate.args == (
+        Request(
+            prompt="maçã",
+            references=(Path("one.png"), Path("two.png")),
+            width_px=64,
+            height_px=32,
+            count=2,
+            seed=5,
+            num_inference_steps=7,
+            guidance_scale=2.0,
+            temperature=0.0,
+            top_p=0.5,
+            top_k=9,
+            inject=Path("i.safetensors"),
+            prompt_metadata=False,
+        ),
+    )
+    console = generate.kwargs.pop("console")
+    assert console.stderr
+    assert generate.kwargs == {
+        "model": "folder",
+        "device": "cuda:1",
+        "dtype": "bf16",
+        "offload": True,
+        "out": Path("a.png"),
+    }
+    assert capsys.readouterr().out == "a-1.png\na-2.png\n"
+
+
+def test_generate_leaves_to_the_model_what_is_not_asked_for(stand_in):
+    generate = Recorded([])
+    stand_in("sampan.generate.pipeline", generate=generate)
+    assert main(["generate", "a red apple"]) == 0
+    (request,) = generate.args
+    assert request == Request(prompt="a red apple", seed=request.seed)
+    del generate.kwargs["console"]
+    assert generate.kwargs == {"model": "nano", "device": "auto", "dtype": "auto", "offload": False, "out": None}
+
+
+def test_two_calls_without_a_seed_do_not_write_over_each_other(stand_in):
+    generate = Recorded([])
+    stand_in("sampan.generate.pipeline", generate=generate)
+    seeds = set()
+    for _ in range(5):
+        main(["generate", "a"])
+        seeds.add(generate.args[0].seed)
+    assert len(seeds) > 1
+    assert all(0 <= seed <= job.MAX_SEED for seed in seeds)
+
+
+def test_generate_prints_json(stand_in, capsys):
+    stand_in("sampan.generate.pipeline", generate=Recorded(PICTURES))
+    assert main(["generate", "maçã", "--json"]) == 0
+    out = capsys.readouterr().out
+    assert json.loads(out) == {"pictures": PICTURES}
+    assert out.isascii()  # whatever the terminal's encoding is
+
+
+def test_train_reads_the_job_with_its_overrides(stand_in, job_file, capsys):
+    train = Recorded(Path("runs/x/model"))
+    stand_in("sampan.train.loop", train=train)
+    overrides = ["--set", "seed=3", "--set", "stage.ar.lr=1e-4", "--framework", "torch"]
+    assert main(["train", str(job_file), *overrides, "--resume"]) == 0
+    (read,) = train.args
+    assert (read.seed, read.stage.ar.lr, read.place.framework) == (3, 1e-4, "torch")
+    assert read.overrides == ("seed=3", "stage.ar.lr=1e-4", "place.framework=torch")
+    assert train.kwargs["resume"] is True
+    assert train.kwargs["console"].stderr
+    assert capsys.readouterr().out == f"{Path('runs/x/model')}\n"
+    main(["train", str(job_file)])
+    assert train.kwargs["resume"] is False
+
+
+def test_a_wrong_job_is_refused_before_a_framework_is_loaded(stand_in, job_file, capsys):
+    def train(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("training began")
+
+    stand_in("sampan.train.loop", train=train)
+    assert main(["train", str(job_file), "--set", "seed=x"]) == 1
+    assert capsys.readouterr().err == 'error: --set: seed: must be a whole number, got "x"\n'
+
+
+def test_data_emoji_writes_a_picture_set(stand_in, capsys):
+    summary = SimpleNamespace(num_emoji=2, num_pictures=6, num_rows=8, num_left_out=1, written=True)
+    write = Recorded(summary)
+    stand_in("sampan.data.emoji", write=write)
+    line = "data emoji pics --count 2 --size 32 --languages zh,en --edits 2 --font f.ttf --seed 4"
+    assert main(line.split()) == 0
+    progress = write.kwargs.pop("progress")
+    assert callable(progress)
+    assert write.args == (Path("pics"),)
+    assert write.kwargs == {
+        "count": 2,
+        "size_px": 32,
+        "languages": ("zh", "en"),
+        "edits": 2,
+        "font": Path("f.ttf"),
+        "seed": 4,
+    }
+    said = capsys.readouterr()
+    assert said.out == "pics\n"
+    assert "6 pictures of 2 emoji, 8 rows, written" in said.err
+    assert "1 emoji are left out: the font has no picture of them" in said.err
+    assert main(["data", "emoji", "pics"]) == 0
+    del write.kwargs["progress"]
+    assert write.kwargs == {
+        "count": None,
+        "size_px": 128,
+        "languages": ("en", "pt", "zh"),
+        "edits": 0,
+        "font": None,
+        "seed": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "module", "function", "args"),
+    [
+        ("doctor", "sampan.doctor", "report", (None,)),
+        ("doctor --model m", "sampan.doctor", "report", (Path("m"),)),
+        ("checkpoint inspect m", "sampan.checkpoint.inspect", "inspect", (Path("m"),)),
+    ],
+)
+def test_a_report_is_shown_on_stdout_or_printed_as_json(line, module, function, args, stand_in, capsys):
+    found = {"parts": {"vae": None}, "size_bytes": 3}
+    report = Recorded(found)
+
+    def show(held: dict[str, Any], console: Any) -> None:
+        console.print(f"shown {held['size_bytes']}")
+
+    stand_in(module, **{function: report, "show": show})
+    assert main(line.split()) == 0
+    assert report.args == args
+    assert capsys.readouterr().out == "shown 3\n"
+    assert main([*line.split(), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == found
+
+
+def test_checkpoint_export_says_where_it_wrote(stand_in, capsys):
+    export = Recorded(Path("there"))
+    stand_in("sampan.checkpoint.export", export=export)
+    assert main(["checkpoint", "export", "runs/x", "there"]) == 0
+    assert export.args == (Path("runs/x"), Path("there"), None)
+    assert capsys.readouterr().out == "there\n"
+    assert main(["checkpoint", "export", "runs/x", "there", "--dtype", "bf16"]) == 0
+    assert export.args[2] == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("line", "module", "function"),
+    [
+        ("doctor", "sampan.doctor", "report"),
+        ("data emoji pics", "sampan.data.emoji", "write"),
+        ("train JOB", "sampan.train.loop", "train"),
+        ("generate apple", "sampan.generate.pipeline", "generate"),
+        ("checkpoint export r d", "sampan.checkpoint.export", "export"),
+        ("checkpoint inspect m", "sampan.checkpoint.inspect", "inspect"),
+    ],
+)
+def test_the_real_functions_take_what_the_verbs_pass(line, module, function, stand_in, job_file):
+    real = importlib.import_module(module)
+    summary = SimpleNamespace(num_emoji=0, num_pictures=0, num_rows=0, num_left_out=0, written=True)
+    recorded = Recorded([] if function == "generate" else summary if function == "write" else {})
+    show = Recorded()
+    stand_in(module, **{function: recorded, "show": show})
+    assert main([str(job_file) if word == "JOB" else word for word in line.split()]) == 0
+    inspect.signature(getattr(real, function)).bind(*recorded.args, **recorded.kwargs)
+    if show.args:
+        inspect.signature(real.show).bind(*show.args)
+
+
+def test_every_verb_is_documented():
+    from sampan.cli import run
+
+    verbs = [value for name, value in vars(run).items() if inspect.isfunction(value) and not name.startswith("_")]
+    own = [verb for verb in verbs if verb.__module__ == run.__name__]
+    assert len(own) == 7
+    assert all(re.fullmatch(r".+\.", (verb.__doc__ or "").strip()) for verb in own)

@@ -1,0 +1,88 @@
+"""The first job file: it can be read as it stands, shows every setting, and never replaces another unasked."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from sampan import init, job
+from sampan.errors import JobError
+
+SHORTEST = 'out = "runs/birds"\ndata.path = "pictures"\n'
+
+
+@pytest.mark.parametrize("preset", ["nano", "glm-image"])
+def test_what_is_written_is_a_job_of_defaults(tmp_path, preset):
+    path = init.write(tmp_path / "jobs" / "birds.toml", preset, force=False)
+    assert path == tmp_path / "jobs" / "birds.toml"
+    assert job.read(path) == job.parse(SHORTEST, [f"model.preset={preset}"])
+
+
+def test_every_setting_stands_there_and_is_explained_once(tmp_path):
+    text = init.write(tmp_path / "job.toml", "nano", force=False).read_text(encoding="utf-8")
+    words = re.sub(r"\s*\n\s*# ", " ", text)
+    for name, section in job.sections():
+        body = text.partition(f"[{name}]\n")[2] if name else text
+        body = re.split(r"^\[", body, maxsplit=1, flags=re.MULTILINE)[0]
+        for setting in job.settings(section).values():
+            assert re.search(rf"^(# )?{setting.name} = ", body, re.MULTILINE), (name, setting.name)
+            assert words.count(setting.help.rstrip(".")) == 1, (name, setting.name)
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_what_is_commented_out_is_valid_once_it_is_not(tmp_path):
+    text = init.write(tmp_path / "job.toml", "nano", force=False).read_text(encoding="utf-8")
+    opened = re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE)
+    read = job.parse(opened)
+    assert opened.count("\n") == text.count("\n")
+    assert (read.data.limit, read.model.override, read.stage.vae.crop_px) == (1000, {"dit": {"num_layers": 4}}, 64)
+
+
+def test_a_file_that_is_there_is_kept(tmp_path):
+    path = tmp_path / "job.toml"
+    path.write_text("mine")
+    with pytest.raises(JobError) as caught:
+        init.write(path, "nano", force=False)
+    assert str(caught.value) == (
+        f"error: `{path}` is there already\n\nhint: give another name, or --force to replace it"
+    )  # fmt: skip
+    assert path.read_text() == "mine"
+    init.write(path, "nano", force=True)
+    assert job.read(path).model.preset == "nano"
+    assert [file.name for file in tmp_path.iterdir()] == ["job.toml"]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypatch):
+    path = tmp_path / "job.toml"
+    path.write_text("mine")
+
+    def full(number: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(JobError) as caught:
+        init.write(path, "nano", force=True)
+    assert str(caught.value) == (
+        f"error: the job file `{path}` cannot be written\n  because [Errno 28] No space left on device"
+    )  # fmt: skip
+    assert path.read_text() == "mine"
+    assert [file.name for file in tmp_path.iterdir()] == ["job.toml"]
+
+
+def test_a_folder_is_no_job_file(tmp_path):
+    with pytest.raises(JobError) as caught:
+        init.write(tmp_path, "nano", force=True)
+    assert str(caught.value) == f"error: `{tmp_path}` is a folder\n\nhint: sampan init {tmp_path / 'job.toml'}"
+
+
+def test_a_file_where_a_folder_should_be(tmp_path):
+    (tmp_path / "jobs").write_text("")
+    with pytest.raises(JobError, match=r"^error: the job file `.*` cannot be written\n  because "):
+        init.write(tmp_path / "jobs" / "job.toml", "nano", force=False)
+
+
+def test_an_unknown_preset_writes_nothing(tmp_path):
+    with pytest.raises(JobError, match=r"hint: did you mean `nano`\?$"):
+        init.write(tmp_path / "job.toml", "nana", force=False)
+    assert list(tmp_path.iterdir()) == []
