@@ -25,12 +25,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from oracle import Sizes, build_tiny_pipeline  # noqa: E402
+from tests.parity.ours import Ours  # noqa: E402
 
+from oracle import Sizes, build_tiny_pipeline  # noqa: E402
 from sampan.models import positions  # noqa: E402
 from sampan.models.config import SamplingConfig  # noqa: E402
 from sampan.samplers import ar_decode  # noqa: E402
-from tests.parity.ours import Ours  # noqa: E402
 
 # the shape of the nano preset, in the released geometry
 SIZES = Sizes(
@@ -146,9 +146,17 @@ def main() -> None:
     record = {
         "what": "one generated token (greedy, cached) and one decoder pass, fp32, beside the libraries",
         "date": datetime.date.today().isoformat(),
-        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "machine": {
+            "cpu": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "diffusers": diffusers.__version__},
+        "versions": {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "diffusers": diffusers.__version__,
+        },
         "rounds": arguments.rounds,
         "results": found,
     }

@@ -8,24 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from oracle import Sizes, build_tiny_pipeline
-from parity.compare import CASES, FP32_TOLERANCE, ID_CASES, error
+
+from parity.compare import CASES, FP32_TOLERANCE, ID_CASES, Bites, error
 from parity.ours import Ours
 from parity.theirs import Theirs
-
-# every width, section and depth different from its neighbours, so that none can stand in for another
-SIZES = Sizes(
-    num_codes=60,
-    ar_hidden=128,
-    mrope_section=(2, 3, 3),
-    vision_hidden=48,
-    vision_heads=3,
-    vision_mlp=80,
-    vision_image_px=96,
-    vae_blocks=(8, 16, 16, 24),
-)
-
-WAKE = 0.1  # twice the oracle's own, so that every wrong turn moves the answer by ten times the tolerance
+from parity.tiny import build
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,14 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def pipeline(folder: Path) -> Any:
     """The library's pipeline."""
-    made = build_tiny_pipeline(sizes=SIZES, wake=WAKE)
-    # the two forms of GELU differ by 5e-4 at most: make them matter
-    after_gelu = [block.mlp.fc2 for block in made.vision_language_encoder.model.visual.blocks]
-    after_gelu += [block.ff.net[2] for block in made.transformer.transformer_blocks]
-    for linear in after_gelu:
-        linear.weight.data *= 4
-    made.save_pretrained(folder)
-    return made
+    return build(folder)
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +56,6 @@ def theirs_bf16(pipeline: Any) -> Theirs:
     return Theirs(pipeline, torch.bfloat16)
 
 
-Bites = Callable[[str, Callable[[pytest.MonkeyPatch], Any]], None]
 BY_LABEL = {case.label: case for case in CASES + ID_CASES}
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from parity.theirs import Grid, Reference
 from PIL.Image import Image
 from safetensors.numpy import save_file
 from torch import Tensor
 
+from parity.theirs import Grid, Reference
 from sampan.checkpoint.folder import open_folder
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
@@ -42,7 +42,9 @@ GREEDY = SamplingConfig(temperature=0)
 
 def config_of(pipeline: Any) -> ModelConfig:
     """Return our config, read from what the library's config objects write into their files."""
-    ar, glyph = (json.loads(getattr(pipeline, n).config.to_json_string()) for n in ("vision_language_encoder", "text_encoder"))
+    ar, glyph = (
+        json.loads(getattr(pipeline, n).config.to_json_string()) for n in ("vision_language_encoder", "text_encoder")
+    )
     return ModelConfig(
         ar=ARConfig.from_json(ar),
         dit=DiTConfig.from_json(json.loads(pipeline.transformer.to_json_string())),
@@ -73,12 +75,17 @@ def module_of(pipeline: Any, part: str, config: ModelConfig) -> Any:
 
 
 class Ours:
-    """Our modules, in fp32 or bf16."""
+    """Our modules, in fp32 or bf16.
 
-    def __init__(self, pipeline: Any, folder: Path, dtype: torch.dtype = torch.float32):
+    Args:
+        folder: The same model, written by the library; `paint` runs our whole pipeline on it.
+    """
+
+    def __init__(self, pipeline: Any, folder: Path | None = None, dtype: torch.dtype = torch.float32):
         self.dtype = dtype
-        self.folder = open_folder(folder)
-        self.painter = Recorder(self.folder, "cpu", "bf16" if dtype == torch.bfloat16 else "fp32")
+        self.painter = None
+        if folder is not None:
+            self.painter = Recorder(open_folder(folder), "cpu", "bf16" if dtype == torch.bfloat16 else "fp32")
         self.config = config_of(pipeline)
         self.tokenizer = prompt_tokenizer(pipeline)
         parts = {part: module_of(pipeline, part, self.config).to(dtype) for part in PARTS}
@@ -92,7 +99,7 @@ class Ours:
         """Return the trainable parameters of "ar" or "decoder" by name."""
         return dict(getattr(self, part).named_parameters())
 
-    # --- decoder -------------------------------------------------------------------------------------------------------
+    # --- decoder -----------------------------------------------------------------------------------------------------
 
     def velocity(
         self,
@@ -126,7 +133,14 @@ class Ours:
         )
 
     def decoder_inputs(
-        self, latent: Tensor, prior: Tensor, keep: Sequence[bool], t: Sequence[float], size: Grid, crop: Grid, num_text: int
+        self,
+        latent: Tensor,
+        prior: Tensor,
+        keep: Sequence[bool],
+        t: Sequence[float],
+        size: Grid,
+        crop: Grid,
+        num_text: int,
     ) -> tuple[Any, ...]:
         dit, batch = self.config.dit, len(latent)
         grid = (latent.shape[2] // dit.patch_size, latent.shape[3] // dit.patch_size)
@@ -148,7 +162,7 @@ class Ours:
         times, sigmas = self.schedule(num_steps, num_image_tokens)
         return euler.integrate(latent, lambda z, t, step: velocity(z, t), times, sigmas)
 
-    # --- generator -----------------------------------------------------------------------------------------------------
+    # --- generator ---------------------------------------------------------------------------------------------------
 
     def logits(self, ids: np.ndarray, given: np.ndarray, lengths: Sequence[int] | None = None) -> Tensor:
         """Return logits (batch, tokens, classes); `lengths` are those of left-padded rows."""
@@ -162,7 +176,9 @@ class Ours:
         cos, sin = (torch.from_numpy(table) for table in positions.rope_text(given, self.config.ar.text))
         shape = self.ar.cache_shape(batch, total)
         name = "bf16" if self.dtype == torch.bfloat16 else "fp32"
-        cache = tuple((dev.zeros(shape, "cpu", name), dev.zeros(shape, "cpu", name)) for _ in self.ar.model.language_model.layers)
+        cache = tuple(
+            (dev.zeros(shape, "cpu", name), dev.zeros(shape, "cpu", name)) for _ in self.ar.model.language_model.layers
+        )
         causal = torch.tril(torch.ones(total, total, dtype=torch.bool))[None, None]
         out = []
         for first, last in [(0, num_prompt), *((i, i + 1) for i in range(num_prompt, total))]:
@@ -198,7 +214,9 @@ class Ours:
         """Return the ids of one prompt, with placeholders for reference tokens."""
         return self.prompt(prompt, size, images).ids
 
-    def positions(self, prompts: Sequence[str], size: Grid, images: Sequence[Image] = ()) -> tuple[np.ndarray, np.ndarray]:
+    def positions(
+        self, prompts: Sequence[str], size: Grid, images: Sequence[Image] = ()
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the positions of the prompts (3, batch, tokens) and of what is generated (batch, 3, tokens)."""
         laid = [self.prompt(prompt, size, images) for prompt in prompts]
         each = [positions.prompt_positions(len(p.ids), p.references) for p in laid]
@@ -232,7 +250,7 @@ class Ours:
         ]
         return np.concatenate(rows)
 
-    # --- tokenizer -----------------------------------------------------------------------------------------------------
+    # --- tokenizer ---------------------------------------------------------------------------------------------------
 
     def patches(self, image: Image) -> tuple[np.ndarray, Grid]:
         """Return pixel values and grid of one picture."""
@@ -252,18 +270,22 @@ class Ours:
     def ids(self, patches: Sequence[np.ndarray], grids: Sequence[Grid]) -> list[np.ndarray]:
         """Return visual ids (rows·columns,) of each picture."""
         with torch.no_grad():
-            return [self.vision(*self.vision_inputs(p[None], g))[0].numpy() for p, g in zip(patches, grids, strict=True)]
+            return [
+                self.vision(*self.vision_inputs(p[None], g))[0].numpy() for p, g in zip(patches, grids, strict=True)
+            ]
 
     def quantize(self, features: Tensor) -> np.ndarray:
         """Return ids (n,) of features (n, channels)."""
         with torch.no_grad():
             return self.vision.model.vqmodel(features).numpy()
 
-    # --- autoencoder and glyphs ----------------------------------------------------------------------------------------
+    # --- autoencoder and glyphs --------------------------------------------------------------------------------------
 
     def latent_statistics(self) -> tuple[Tensor, Tensor]:
         config = self.config.vae
-        mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(self.dtype) for v in (config.latents_mean, config.latents_std))
+        mean, std = (
+            torch.tensor(v).view(1, -1, 1, 1).to(self.dtype) for v in (config.latents_mean, config.latents_std)
+        )
         return mean, std
 
     def encode(self, image: Tensor) -> Tensor:
@@ -288,7 +310,7 @@ class Ours:
         embeds = self.glyphs(*(torch.from_numpy(a) for a in (ids, mask, buckets)))
         return embeds[torch.from_numpy(mask)][None]
 
-    # --- the whole -----------------------------------------------------------------------------------------------------
+    # --- the whole ---------------------------------------------------------------------------------------------------
 
     def paint(
         self,
@@ -303,8 +325,13 @@ class Ours:
         glyph: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the latent and the image, before clipping, that our pipeline paints from an injected file."""
-        injected = {"prior_token_ids": prior, "noise": noise.numpy(), "glyph_embeds": None if glyph is None else glyph.numpy()}
-        file = self.folder.path.with_suffix(".inject")
+        injected = {
+            "prior_token_ids": prior,
+            "noise": noise.numpy(),
+            "glyph_embeds": None if glyph is None else glyph.numpy(),
+        }
+        assert self.painter is not None, "painting needs the folder"
+        file = self.painter.folder.path.with_suffix(".inject")
         save_file({name: value for name, value in injected.items() if value is not None}, file)
         request = Request(
             prompt,

@@ -1,11 +1,11 @@
 """bf16: as near to fp32 as the library's own bf16 is, and rounded at the same places.
 
-bf16 keeps 8 bits, so one rounding moves a number by up to 4e-3 of itself, and after the few dozen roundings of two layers
-an answer is one or two per cent off, whoever computes it. A fixed tolerance would therefore pass wrong code. What is asked
-is that our answer is no farther from the oracle's fp32 than BF16_RATIO times the library's own bf16 is, and no farther
-from that bf16 answer either: two independent roundings of one number lie at most at the sum of both errors.
-Where a rounding has to happen at one place (the norm's weight, the rotation) the first layer's queries are compared bit by
-bit.
+bf16 keeps 8 bits, so one rounding moves a number by up to 4e-3 of itself, and after the few dozen roundings of two
+layers an answer is one or two per cent off, whoever computes it. A fixed tolerance would therefore pass wrong code.
+What is asked is that our answer is no farther from the oracle's fp32 than BF16_RATIO times the library's own bf16 is,
+and no farther from that bf16 answer either: two roundings of one number lie apart by the sum of both errors at most.
+Where a rounding has to happen at one place (the norm's weight, the rotation) the first layer's queries are compared bit
+by bit.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+
 from parity.compare import BF16_RATIO, CASES, FP32_TOLERANCE, Case, decoder_inputs, half_precision
 from parity.ours import Ours
 from parity.theirs import Theirs
-from torch import Tensor
-
 from sampan.frameworks import ops
 from sampan.models import dit
 from sampan.models.layers import rotate_half_split
@@ -29,9 +29,7 @@ ALIKE = 1e-3  # share of elements that a sum in another order may round the othe
 CLEARLY_NOT = 1e-2
 
 
-@pytest.mark.parametrize(
-    "case", [case for case in CASES if case.part != "Scheduler"], ids=lambda case: case.label
-)
+@pytest.mark.parametrize("case", [case for case in CASES if case.part != "Scheduler"], ids=lambda case: case.label)
 def test_bf16_is_as_near_as_the_library_s(case: Case, ours_bf16: Ours, theirs_bf16: Theirs, theirs: Theirs):
     found = half_precision(case, ours_bf16, theirs_bf16, theirs)
     assert FP32_TOLERANCE < found.theirs < 0.05, "this is not bf16, or the oracle has changed"
@@ -40,7 +38,7 @@ def test_bf16_is_as_near_as_the_library_s(case: Case, ours_bf16: Ours, theirs_bf
 
 
 def first_queries(side: Any, answer: Callable[[Any], Any]) -> Tensor:
-    """Return what the first attention of an answer is given as queries, normalised and rotated, as (heads, tokens, channels)."""
+    """Return what the first attention is given as queries, normalised and rotated: (heads, tokens, channels)."""
     attend = torch.nn.functional.scaled_dot_product_attention
     seen: list[Tensor] = []
 

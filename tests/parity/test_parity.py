@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from parity import compare
-from parity.compare import CASES, FP32_TOLERANCE, GRADIENT_TOLERANCE, GRADIENTS, ID_CASES, Case, error
+
+from parity.compare import CASES, FP32_TOLERANCE, ID_CASES, Case, error
+from parity.gradients import GRADIENT_TOLERANCE, GRADIENTS, gradient_errors
 from parity.ours import Ours
 from parity.theirs import Theirs
 
@@ -21,5 +22,5 @@ def test_integers_are_identical(case: Case, ours: Ours, theirs: Theirs):
 
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_gradients_agree_for_every_parameter(name: str, ours: Ours, theirs: Theirs):
-    errors = compare.gradient_errors(name, ours, theirs)
+    errors = gradient_errors(name, ours, theirs)
     assert {key: value for key, value in errors.items() if value > GRADIENT_TOLERANCE} == {}

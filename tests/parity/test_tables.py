@@ -9,17 +9,22 @@ from diffusers.models.embeddings import Timesteps
 from diffusers.models.transformers.transformer_glm_image import GlmImageRotaryPosEmbed
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from parity.compare import FP32_TOLERANCE, draw, relative_error
 from transformers import GlmImageProcessor, GlmImageTextConfig, GlmImageVisionConfig
 from transformers.models.glm_image.image_processing_pil_glm_image import smart_resize as library_resize
 from transformers.models.glm_image.modeling_glm_image import GlmImageTextRotaryEmbedding, GlmImageVisionEmbeddings
 from transformers.models.t5.modeling_t5 import T5Attention
 
+from parity.compare import FP32_TOLERANCE, draw, relative_error
 from sampan.errors import RequestError
 from sampan.models import pixels, positions
 from sampan.models.config import Geometry, GlyphConfig, ImageProcessorConfig, TextConfig
 
-RELEASED_ROPE = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5, "mrope_section": [8, 12, 12]}
+RELEASED_ROPE = {
+    "rope_type": "default",
+    "rope_theta": 10000.0,
+    "partial_rotary_factor": 0.5,
+    "mrope_section": [8, 12, 12],
+}
 LAST_PLACE = 2.0**-24  # half a unit in the last place of an fp32 number near 1
 
 
@@ -60,7 +65,11 @@ def test_position_table_of_the_release(grid: tuple[int, int]):
     row, column = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
     with torch.no_grad():
         wanted = module(
-            torch.zeros(len(row), 8), [len(row)], torch.tensor([[1, *grid]]), torch.from_numpy(row), torch.from_numpy(column)
+            torch.zeros(len(row), 8),
+            [len(row)],
+            torch.tensor([[1, *grid]]),
+            torch.from_numpy(row),
+            torch.from_numpy(column),
         )
     ids, weights = positions.bilinear_gather(grid, 128)
     assert relative_error((table[ids] * torch.from_numpy(weights)[..., None]).sum(0), wanted) <= FP32_TOLERANCE
@@ -76,7 +85,9 @@ def test_relative_buckets_of_the_release(length: int):
         num_buckets=glyph.relative_attention_num_buckets,
         max_distance=glyph.relative_attention_max_distance,
     )
-    got = positions.relative_buckets(length, glyph.relative_attention_num_buckets, glyph.relative_attention_max_distance)
+    got = positions.relative_buckets(
+        length, glyph.relative_attention_num_buckets, glyph.relative_attention_max_distance
+    )
     assert np.array_equal(got, wanted.numpy())
 
 

@@ -1,8 +1,9 @@
-"""The mistakes a re-implementation makes, one test each: the right code agrees with the oracle, the wrong code is caught.
+"""The mistakes a re-implementation makes, one test each: the right code agrees with the oracle, the wrong is caught.
 
 Every test steps into its trap on purpose, with our own code changed for a moment, and asserts that a comparison of
 parity.compare notices by ten times its tolerance. So the comparisons are known to bite. Here are the schedule, the
-generator and the tokenizer; test_traps_painting.py has the decoder, the autoencoder, the glyphs and the whole pipeline.
+generator and the tokenizer; test_traps_decoder.py and test_traps_painting.py have the rest, test_bf16.py what shows in
+bf16 only.
 """
 
 from __future__ import annotations
@@ -16,12 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from parity.compare import FP32_TOLERANCE, draw, relative_error
-from parity.conftest import Bites
-from parity.ours import Ours
-from parity.theirs import Theirs
 from torch import Tensor, nn
 
+from parity.compare import FP32_TOLERANCE, Bites, draw, relative_error
+from parity.ours import Ours
+from parity.theirs import Theirs
 from sampan.errors import CheckpointError
 from sampan.frameworks import ops
 from sampan.losses.tokens import token_loss
@@ -33,7 +33,7 @@ from sampan.samplers import euler
 Patch = pytest.MonkeyPatch
 
 
-# --- the way from noise to picture -------------------------------------------------------------------------------------
+# --- the way from noise to picture -----------------------------------------------------------------------------------
 
 
 def _schedule(told: Callable[..., Any], moved: Callable[..., Any], truncate: bool = True) -> Callable[..., Any]:
@@ -94,7 +94,7 @@ def test_trap_03_decoder_sizes_are_read_and_never_assumed():
         )
 
 
-# --- the generator -----------------------------------------------------------------------------------------------------
+# --- the generator ---------------------------------------------------------------------------------------------------
 
 FORCED, DECODER = "AR, teacher-forced: text to image", "DiT: one picture"
 
@@ -175,7 +175,10 @@ def test_trap_08_text_ids_come_after_the_visual_ones(bites: Bites, ours: Ours):
         visual = ours.config.ar.text.vision_vocab_size
         return dataclasses.replace(prompt, ids=np.where(prompt.ids >= visual, prompt.ids - visual, prompt.ids))
 
-    bites("Prompt ids: 'a red apple on a table' at (96, 160), 0 references", lambda p: p.setattr(PromptTokenizer, "encode", unshifted))
+    bites(
+        "Prompt ids: 'a red apple on a table' at (96, 160), 0 references",
+        lambda p: p.setattr(PromptTokenizer, "encode", unshifted),
+    )
     # the released arithmetic: GLM-4's ids plus the 16,512 rows of the visual head
     released = TextConfig()
     glm4 = {"<|endoftext|>": 151329, "<sop>": 151333, "<eop>": 151334, "<|image|>": 151343}
@@ -233,7 +236,10 @@ def test_trap_10_with_references_there_is_no_preview_and_one_declaration(bites: 
 
     label = "Prompt ids: 'a red apple on a table' at (96, 160), 1 references"
     bites(label, lambda patch: patch.setattr(PromptTokenizer, "encode", with_preview))
-    bites("Position ids: (96, 160), 1 references", lambda p: p.setattr(Ours, "grids", lambda self, size, images=(): ((3, 5), (12, 20))))
+    bites(
+        "Position ids: (96, 160), 1 references",
+        lambda p: p.setattr(Ours, "grids", lambda self, size, images=(): ((3, 5), (12, 20))),
+    )
 
 
 @pytest.mark.parametrize("label", [FORCED, "AR, teacher-forced: one reference", "AR, cached: two references"])
@@ -244,7 +250,7 @@ def test_trap_11_positions_of_grids_must_be_given(bites: Bites, label: str):
     bites(label, lambda patch: patch.setattr(positions, "rope_text", counted))
 
 
-# --- the tokenizer -----------------------------------------------------------------------------------------------------
+# --- the tokenizer ---------------------------------------------------------------------------------------------------
 
 
 def test_trap_12_vision_has_exact_gelu_no_last_norm_bilinear_positions_and_one_picture_at_a_time(bites: Bites):
@@ -275,7 +281,12 @@ def test_trap_13_codes_are_compared_by_direction_in_fp32_and_the_lowest_of_equal
 ):
     for label in ("VQ ids: grids ((9, 11),)", "VQ ids: grids ((6, 6),)"):
         bites(label, lambda patch: patch.setattr(ops, "normalize", lambda x: x))
-        bites(label, lambda patch: patch.setattr(vision.VectorQuantizer, "codebook", lambda self: self.quantize.embedding.weight))
+        bites(
+            label,
+            lambda patch: patch.setattr(
+                vision.VectorQuantizer, "codebook", lambda self: self.quantize.embedding.weight
+            ),
+        )
     # the same features: our ids do not move when the weights are kept in bf16, the library's own do
     features = draw(61, 4000, ours.config.ar.vision.hidden_size).bfloat16()
     with torch.no_grad():

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.pipelines.glm_image.pipeline_glm_image import calculate_shift, retrieve_timesteps
 from diffusers.models.transformers.transformer_glm_image import GlmImageKVCache
+from diffusers.pipelines.glm_image.pipeline_glm_image import calculate_shift, retrieve_timesteps
 from PIL.Image import Image
 from torch import Tensor
 from transformers import DynamicCache
@@ -65,7 +65,7 @@ class Theirs:
         kept = ("model.language_model.", "lm_head.")
         return {name: p for name, p in self.ar.named_parameters() if name.startswith(kept)}
 
-    # --- decoder -------------------------------------------------------------------------------------------------------
+    # --- decoder -----------------------------------------------------------------------------------------------------
 
     def velocity(
         self,
@@ -129,7 +129,7 @@ class Theirs:
             latent = scheduler.step(velocity(latent, float(t) - 1), t, latent, return_dict=False)[0]
         return latent
 
-    # --- generator -----------------------------------------------------------------------------------------------------
+    # --- generator ---------------------------------------------------------------------------------------------------
 
     def logits(self, ids: np.ndarray, positions: np.ndarray, lengths: Sequence[int] | None = None) -> Tensor:
         """Return logits (batch, tokens, classes); `lengths` are those of left-padded rows."""
@@ -179,7 +179,9 @@ class Theirs:
         """Return the ids of one prompt, with placeholders for reference tokens."""
         return self.inputs([prompt], size, images)["input_ids"][0].numpy()
 
-    def positions(self, prompts: Sequence[str], size: Grid, images: Sequence[Image] = ()) -> tuple[np.ndarray, np.ndarray]:
+    def positions(
+        self, prompts: Sequence[str], size: Grid, images: Sequence[Image] = ()
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the positions of the prompts (3, batch, tokens) and of what is generated (batch, 3, tokens)."""
         inputs = self.inputs(prompts, size, images)
         given, _ = self.ar.model.get_rope_index(
@@ -206,7 +208,7 @@ class Theirs:
             )
         return out[:, inputs["input_ids"].shape[1] :].numpy()
 
-    # --- tokenizer -----------------------------------------------------------------------------------------------------
+    # --- tokenizer ---------------------------------------------------------------------------------------------------
 
     def patches(self, image: Image) -> tuple[np.ndarray, Grid]:
         """Return pixel values and grid of one picture."""
@@ -232,11 +234,13 @@ class Theirs:
         """Return ids (n,) of features (n, channels), as one column of a picture."""
         return self.ar.get_image_tokens([features.T[:, :, None]]).numpy()
 
-    # --- autoencoder and glyphs ----------------------------------------------------------------------------------------
+    # --- autoencoder and glyphs --------------------------------------------------------------------------------------
 
     def latent_statistics(self) -> tuple[Tensor, Tensor]:
         config = self.vae.config
-        mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(self.dtype) for v in (config.latents_mean, config.latents_std))
+        mean, std = (
+            torch.tensor(v).view(1, -1, 1, 1).to(self.dtype) for v in (config.latents_mean, config.latents_std)
+        )
         return mean, std
 
     def encode(self, image: Tensor) -> Tensor:
@@ -257,7 +261,7 @@ class Theirs:
         """Return (1, bytes, width) of a prompt's quoted words."""
         return self.pipeline._get_glyph_embeds(prompt, device="cpu")
 
-    # --- the whole -----------------------------------------------------------------------------------------------------
+    # --- the whole ---------------------------------------------------------------------------------------------------
 
     def paint(
         self,

@@ -30,9 +30,7 @@ Progress = Callable[[str, int, int], None]
 _BATCH = 16
 
 
-def token_ids(
-    tokenizer: Any, patches: Floats, grid: Grid, config: ModelConfig, device: str, dtype: str
-) -> Ints:
+def token_ids(tokenizer: Any, patches: Floats, grid: Grid, config: ModelConfig, device: str, dtype: str) -> Ints:
     """Return visual ids (pictures, rows·columns) of patches (pictures, rows·columns, 3·patch²)."""
     gather_ids, gather_weights = positions.bilinear_gather(grid, config.ar.vision.grid_side)
     with dev.no_grad():
@@ -44,7 +42,9 @@ def token_ids(
 
 def latent_statistics(config: ModelConfig, device: str, dtype: str) -> tuple[Any, Any]:
     """Return the latents' mean and deviation, each (1, channels, 1, 1), on a device."""
-    mean, std = (np.asarray(v, np.float32).reshape(1, -1, 1, 1) for v in (config.vae.latents_mean, config.vae.latents_std))
+    mean, std = (
+        np.asarray(v, np.float32).reshape(1, -1, 1, 1) for v in (config.vae.latents_mean, config.vae.latents_std)
+    )
     return dev.array(mean, device, dtype), dev.array(std, device, dtype)
 
 

@@ -27,7 +27,17 @@ if TYPE_CHECKING:  # type checkers see one framework; at run time the names are 
 __all__ = ["NN_NAMES", "OPS_NAMES", "chosen", "device", "io", "nn", "ops", "update", "use"]
 
 FRAMEWORKS = {"torch": "pip install 'sampan[torch]'"}
-NN_NAMES = ("Module", "ModuleList", "Linear", "Embedding", "Conv2d", "GroupNorm", "Identity", "ones_param", "zeros_param")
+NN_NAMES = (
+    "Module",
+    "ModuleList",
+    "Linear",
+    "Embedding",
+    "Conv2d",
+    "GroupNorm",
+    "Identity",
+    "ones_param",
+    "zeros_param",
+)
 OPS_NAMES = (
     "float32", "int32",
     "cast", "permute", "concat", "chunk", "where", "mean", "sum", "exp", "abs", "sqrt", "clip",

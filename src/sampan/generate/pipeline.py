@@ -23,6 +23,7 @@ from sampan.data.pictures import load_rgb, to_array
 from sampan.errors import CheckpointError, RequestError
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
+from sampan.generate.inject import read_injected
 from sampan.generate.picture import save_png, to_uint8
 from sampan.generate.request import DEFAULT_STEPS, Request, check_length, check_size
 from sampan.models import pixels, positions
@@ -51,15 +52,6 @@ class Reference:
     ids: Ints
 
 
-@dataclass(frozen=True)
-class Injected:
-    """What the user brings instead of letting it be computed."""
-
-    prior_ids: Ints | None = None
-    noise: Floats | None = None
-    glyph_embeds: Floats | None = None
-
-
 class Pipeline:
     """A model folder, ready to paint.
 
@@ -70,7 +62,9 @@ class Pipeline:
         offload: Keep only the part at work on the device.
     """
 
-    def __init__(self, folder: Folder, device: str, dtype: str, offload: bool = False, progress: Progress | None = None):
+    def __init__(
+        self, folder: Folder, device: str, dtype: str, offload: bool = False, progress: Progress | None = None
+    ):
         self.folder, self.device, self.dtype, self.offload = folder, device, dtype, offload
         self.config: ModelConfig = folder.config
         self._progress: Progress = progress or (lambda what, done, total: None)
@@ -201,7 +195,9 @@ class Pipeline:
         def velocity(latent: Any, t: float, step: int) -> Any:
             conditional = branch(latent, t, glyph, 1.0, spread or None)
             if unconditional_glyph is not None:
-                conditional = euler.guided(conditional, branch(latent, t, unconditional_glyph, 0.0, None), guidance_scale)
+                conditional = euler.guided(
+                    conditional, branch(latent, t, unconditional_glyph, 0.0, None), guidance_scale
+                )
             self._progress("painting", step + 1, num_steps)
             return conditional
 
@@ -239,7 +235,7 @@ class Pipeline:
         config = self.config
         opened = [load_rgb(path) for path in request.references] if images is None else list(images)
         size = self._size(request, opened)
-        injected = _read_injected(request, size, config)
+        injected = read_injected(request, size, config)
         texts = glyph_texts(request.prompt)
         glyph_batch(texts)  # an over-long word fails now
         tokenizer = None if injected.prior_ids is not None else self.folder.prompt_tokenizer()
@@ -256,7 +252,8 @@ class Pipeline:
             [injected.noise[0]]
             if injected.noise is not None
             else [
-                noise.generator(request.seed, "latent", k).standard_normal(shape, np.float32) for k in range(request.count)
+                noise.generator(request.seed, "latent", k).standard_normal(shape, np.float32)
+                for k in range(request.count)
             ]
         )
         kv = self.reference_kv(references)
@@ -289,50 +286,6 @@ class Pipeline:
         return height, width
 
 
-def _read_injected(request: Request, size: Grid, config: ModelConfig) -> Injected:
-    """Read and check the file of `--inject`."""
-    if request.inject is None:
-        return Injected()
-    path = request.inject
-    wanted: dict[str, tuple[int | None, ...]] = {
-        "prior_token_ids": config.geometry.prior_grid(*size),
-        "noise": (1, config.vae.latent_channels, size[0] // config.vae.factor, size[1] // config.vae.factor),
-        "glyph_embeds": (1, None, config.glyph.d_model),
-    }
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-    except FileNotFoundError as error:
-        raise RequestError(f"there is no file `{path}` to inject") from error
-    except (SafetensorError, OSError, TypeError, KeyError) as error:
-        raise RequestError(
-            f"`{path}` cannot be injected", f"it is not a readable safetensors file of fp32 and integers: {error}"
-        ) from error
-    for name, value in found.items():
-        if name not in wanted:
-            raise RequestError(f"`{path}` cannot be injected", f"it holds `{name}`", f"known are {', '.join(wanted)}")
-        shape = wanted[name]
-        if len(shape) != value.ndim or any(w not in (None, s) for w, s in zip(shape, value.shape, strict=True)):
-            raise RequestError(
-                f"`{path}` cannot be injected",
-                f"`{name}` has shape {tuple(value.shape)}; this model and size need "
-                + str(tuple("any" if w is None else w for w in shape)),
-            )
-    ids = found.get("prior_token_ids")
-    codes = config.dit.prior_vq_quantizer_codebook_size
-    if ids is not None and (not np.issubdtype(ids.dtype, np.integer) or ids.min() < 0 or ids.max() >= codes):
-        raise RequestError(f"`{path}` cannot be injected", f"`prior_token_ids` must be integers in 0..{codes - 1}")
-    if "noise" in found and request.count > 1:
-        raise RequestError("one injected noise makes one picture", f"{request.count} were asked for", "use -n 1")
-    return Injected(
-        None if ids is None else ids.astype(np.int64),
-        None if "noise" not in found else found["noise"].astype(np.float32),
-        None if "glyph_embeds" not in found else found["glyph_embeds"].astype(np.float32),
-    )
-
-
 def resolve_model(name: str) -> Path:
     """Return the folder of a model named on the command line: a folder, or a preset whose weights are installed.
 
@@ -348,7 +301,9 @@ def resolve_model(name: str) -> Path:
             "this version ships none; a model of that size trains in minutes",
             "run `make demo`, or `sampan init` and `sampan train`, and pass --model RUN",
         )
-    raise CheckpointError(f"there is no model folder `{name}`", (), "pass --model FOLDER, in the released layout or a run")
+    raise CheckpointError(
+        f"there is no model folder `{name}`", (), "pass --model FOLDER, in the released layout or a run"
+    )
 
 
 def generate(
@@ -367,7 +322,9 @@ def generate(
 
     target = out or Path(f"sampan-{request.seed}.png")
     if target.suffix.lower() != ".png":
-        raise RequestError(f"cannot write `{target}`", "pictures are written as PNG", "give --out a name that ends in .png")
+        raise RequestError(
+            f"cannot write `{target}`", "pictures are written as PNG", "give --out a name that ends in .png"
+        )
     if not target.parent.is_dir():
         raise RequestError(f"cannot write `{target}`", f"there is no folder `{target.parent}`", "make it first")
     for path in request.references:

@@ -10,7 +10,14 @@ from typing import Any
 @contextmanager
 def bars(console: Any) -> Iterator[Callable[[str, int, int], None]]:
     """Yield a function (what, done, total) that draws one bar per `what`; a finished one that took no time is hidden."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description}"),
@@ -23,7 +30,7 @@ def bars(console: Any) -> Iterator[Callable[[str, int, int], None]]:
     with Progress(*columns, console=console, transient=False) as progress:
 
         def show(what: str, done: int, total: int) -> None:
-            if what not in tasks or progress.tasks[tasks[what]].finished and done < total:
+            if what not in tasks or (progress.tasks[tasks[what]].finished and done < total):
                 tasks[what] = progress.add_task(what, total=total)
             progress.update(tasks[what], completed=done, total=total)
 

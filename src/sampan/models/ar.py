@@ -27,13 +27,20 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(dim, dim, bias=False)
 
     def forward(
-        self, x: Array, cos: Array, sin: Array, mask: Array | None, cache: tuple[Array, Array] | None, start: Array | None
+        self,
+        x: Array,
+        cos: Array,
+        sin: Array,
+        mask: Array | None,
+        cache: tuple[Array, Array] | None,
+        start: Array | None,
     ) -> tuple[Array, tuple[Array, Array] | None]:
         q = rotate_half_split(split_heads(self.q_proj(x), self.num_heads), cos, sin)
         k = rotate_half_split(split_heads(self.k_proj(x), self.num_kv_heads), cos, sin)
         v = split_heads(self.v_proj(x), self.num_kv_heads)
         if cache is None:
             return self.o_proj(join_heads(ops.attention(q, k, v, mask=mask, causal=mask is None))), None
+        assert start is not None, "a cache is written from a slot on"
         keys, values = ops.cache_write(cache[0], k, start), ops.cache_write(cache[1], v, start)
         return self.o_proj(join_heads(ops.attention(q, keys, values, mask=mask))), (keys, values)
 
@@ -64,7 +71,13 @@ class Layer(nn.Module):
         self.post_mlp_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(
-        self, x: Array, cos: Array, sin: Array, mask: Array | None, cache: tuple[Array, Array] | None, start: Array | None
+        self,
+        x: Array,
+        cos: Array,
+        sin: Array,
+        mask: Array | None,
+        cache: tuple[Array, Array] | None,
+        start: Array | None,
     ) -> tuple[Array, tuple[Array, Array] | None]:
         attended, cache = self.self_attn(self.input_layernorm(x), cos, sin, mask, cache, start)
         x = x + self.post_self_attn_layernorm(attended)

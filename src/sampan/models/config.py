@@ -9,6 +9,7 @@ Source of the released values: the config files of zai-org/GLM-Image (January 20
 
 from __future__ import annotations
 
+# over 400 lines because the parts of one model are read beside one another, each with the release's own file behind it
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -97,9 +98,13 @@ class TextConfig:
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of {self.num_attention_heads} heads")
         if self.num_attention_heads % self.num_key_value_heads:
-            raise ValueError(f"{self.num_attention_heads} heads cannot share {self.num_key_value_heads} key-value heads")
+            raise ValueError(
+                f"{self.num_attention_heads} heads cannot share {self.num_key_value_heads} key-value heads"
+            )
         if sum(self.mrope_section) * 2 != self.rotary_dim:
-            raise ValueError(f"mrope_section {self.mrope_section} must sum to half of the {self.rotary_dim} rotary channels")
+            raise ValueError(
+                f"mrope_section {self.mrope_section} must sum to half of the {self.rotary_dim} rotary channels"
+            )
 
     @property
     def head_dim(self) -> int:
@@ -176,7 +181,12 @@ class VisionConfig:
         return _pick(cls, config, "vision encoder")
 
     def to_json(self) -> JSON:
-        fixed = {"model_type": "glm_image_vision", "hidden_act": "gelu", "attention_bias": True, "spatial_merge_size": 1}
+        fixed = {
+            "model_type": "glm_image_vision",
+            "hidden_act": "gelu",
+            "attention_bias": True,
+            "spatial_merge_size": 1,
+        }
         return {**fixed, **dataclasses.asdict(self)}
 
 
@@ -266,7 +276,9 @@ class DiTConfig:
     def __post_init__(self) -> None:
         _positive(self)
         if self.attention_head_dim % 4:
-            raise ValueError(f"attention_head_dim {self.attention_head_dim} must be a multiple of 4 for rows and columns")
+            raise ValueError(
+                f"attention_head_dim {self.attention_head_dim} must be a multiple of 4 for rows and columns"
+            )
 
     @property
     def dim(self) -> int:
@@ -568,7 +580,10 @@ class ModelConfig:
                 "the decoder knows fewer codes than the tokenizer writes",
             ),
             (self.geometry.prior_px % cell == 0, f"prior_px {self.geometry.prior_px} is not a multiple of {cell} px"),
-            (self.processor.patch_size == self.ar.vision.patch_size, "processor and vision encoder differ in patch_size"),
+            (
+                self.processor.patch_size == self.ar.vision.patch_size,
+                "processor and vision encoder differ in patch_size",
+            ),
             (self.geometry.prior_px % self.processor.patch_size == 0, "prior_px is not a multiple of the vision patch"),
         ]
         for holds, fact in facts:

@@ -88,9 +88,7 @@ class JointAttention(nn.Module):
         self.to_v = nn.Linear(config.dim, config.dim)
         self.to_out = nn.ModuleList([nn.Linear(config.dim, config.dim)])
 
-    def forward(
-        self, x: Array, cos: Array, sin: Array, reference: KV | None, mask: Array | None
-    ) -> tuple[Array, KV]:
+    def forward(self, x: Array, cos: Array, sin: Array, reference: KV | None, mask: Array | None) -> tuple[Array, KV]:
         q = rotate_half_split(ops.layer_norm(split_heads(self.to_q(x), self.num_heads), 1e-5), cos, sin)
         k = rotate_half_split(ops.layer_norm(split_heads(self.to_k(x), self.num_heads), 1e-5), cos, sin)
         v = split_heads(self.to_v(x), self.num_heads)

@@ -30,7 +30,8 @@ def smart_resize(height: int, width: int, config: ImageProcessorConfig, token_sc
     patch = config.patch_size
     if min(height, width) < patch:
         raise RequestError(
-            f"a reference of {width}x{height} pixels is too small", f"its shorter side must have {patch} pixels at least"
+            f"a reference of {width}x{height} pixels is too small",
+            f"its shorter side must have {patch} pixels at least",
         )
     if max(height, width) / min(height, width) > MAX_ASPECT_RATIO:
         raise RequestError(

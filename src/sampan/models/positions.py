@@ -165,5 +165,3 @@ def relative_buckets(length: int, num_buckets: int, max_distance: int) -> Ints:
 def upsample_ids(ids: Ints, factor: int) -> Ints:
     """Repeat every id of (…, rows, columns) `factor` times each way."""
     return ids.repeat(factor, axis=-2).repeat(factor, axis=-1)
-
-

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from sampan.frameworks import nn, ops
 from sampan.models.config import VisionConfig, VQConfig
-from sampan.models.layers import Array, LayerNorm, split_heads, join_heads
+from sampan.models.layers import Array, LayerNorm, join_heads, split_heads
 
 
 class VisionAttention(nn.Module):
@@ -112,6 +112,7 @@ class VectorQuantizer(nn.Module):
     def project(self, features: Array) -> Array:
         """Return unit vectors (…, embed_dim) in fp32, where ids do not depend on the dtype of the encoder."""
         conv = self.quant_conv
+        assert conv.bias is not None, "built with one"
         weight = conv.weight.reshape((conv.weight.shape[0], conv.weight.shape[1]))
         projected = ops.linear(
             ops.cast(features, ops.float32), ops.cast(weight, ops.float32), ops.cast(conv.bias, ops.float32)

@@ -77,7 +77,9 @@ def write_tokens(
     cos, sin = (dev.array(t, device) for t in positions.rope_text(prefix[:, None], model.config))
     step_cos, step_sin = (dev.array(t, device) for t in positions.rope_text(generated[:, None], model.config))
     shape = model.cache_shape(batch, num_slots)
-    cache = tuple((dev.zeros(shape, device, dtype), dev.zeros(shape, device, dtype)) for _ in model.model.language_model.layers)
+    cache = tuple(
+        (dev.zeros(shape, device, dtype), dev.zeros(shape, device, dtype)) for _ in model.model.language_model.layers
+    )
     # slot s may be read by the token in slot t when s <= t; unwritten slots lie after it
     mask = dev.array(np.arange(num_slots)[None, :] <= np.arange(num_slots)[:, None], device)
     slots = dev.array(np.arange(num_slots), device)
@@ -92,13 +94,20 @@ def write_tokens(
                 slot = num_prompt + index - 1
                 at = slice(index - 1, index)
                 logits, cache = model(
-                    tokens, step_cos[:, :, at], step_sin[:, :, at], mask[None, None, slot : slot + 1], cache, slots[slot]
+                    tokens,
+                    step_cos[:, :, at],
+                    step_sin[:, :, at],
+                    mask[None, None, slot : slot + 1],
+                    cache,
+                    slots[slot],
                 )
             probabilities = nucleus(dev.to_numpy(logits)[:, -1, :num_codes], sampling)
             for row, draw in enumerate(draws):
                 # inverse transform by one uniform number a token: rows do not depend on one another
                 cumulative = np.cumsum(probabilities[row])
-                written[row, index] = min(int(np.searchsorted(cumulative, draw.random() * cumulative[-1], "right")), num_codes - 1)
+                written[row, index] = min(
+                    int(np.searchsorted(cumulative, draw.random() * cumulative[-1], "right")), num_codes - 1
+                )
             tokens = dev.array(written[:, index : index + 1], device)
             if progress is not None:
                 progress(index + 1, total)

@@ -28,7 +28,7 @@ def shift(num_image_tokens: int, config: SchedulerConfig) -> float:
 
 def shifted(sigma: Floats, mu: float) -> Floats:
     """Return μ/(μ + 1/σ - 1), written so that σ = 0 gives 0."""
-    return mu * sigma / (1 + (mu - 1) * sigma)
+    return (mu * sigma / (1 + (mu - 1) * sigma)).astype(np.float32)
 
 
 def schedule(num_steps: int, num_image_tokens: int, config: SchedulerConfig) -> tuple[Floats, Floats]:

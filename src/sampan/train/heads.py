@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sampan.frameworks import nn, ops
 from sampan.models.config import ModelConfig
+from sampan.models.glyph import GlyphEncoder
 from sampan.models.layers import Array
 from sampan.models.vision import ImageTokenizer, VisionBlock
-from sampan.models.glyph import GlyphEncoder
 
 
 class TokenizerWithHeads(nn.Module):

@@ -16,6 +16,7 @@ from typing import Any
 
 from sampan import __version__, frameworks
 from sampan.checkpoint import export, run
+from sampan.checkpoint.folder import TOKENIZER_FILES
 from sampan.data import readers
 from sampan.data.encode import Encoded, Pictures, encode_pictures
 from sampan.errors import CheckpointError, DataError, JobError
@@ -77,7 +78,9 @@ class _Trainer:
         if not self.samples:
             raise DataError(f"there is nothing to train on in `{job.data.path}`", "no row of it can be used")
         if report.bad:
-            console.print(f"{len(report.bad)} of {len(report.bad) + len(self.samples)} rows cannot be used and are left out")
+            console.print(
+                f"{len(report.bad)} of {len(report.bad) + len(self.samples)} rows cannot be used and are left out"
+            )
         paths, self.image_of, self.references_of = unique_pictures(self.samples)
         side = config.geometry.default_px
         self.pictures = Pictures(paths, side, side)
@@ -100,7 +103,9 @@ class _Trainer:
         if record.is_file():
             if not resume:
                 raise JobError(
-                    f"`{self.out}` already holds a run", (), "pass --resume to go on with it, or set `out` to another folder"
+                    f"`{self.out}` already holds a run",
+                    (),
+                    "pass --resume to go on with it, or set `out` to another folder",
                 )
             before = json.loads(record.read_text(encoding="utf-8"))
             for key, value in identity.items():
@@ -115,11 +120,13 @@ class _Trainer:
         occupied = [path for path in self.out.iterdir() if not path.name.startswith(".")] if self.out.exists() else []
         if occupied:
             raise JobError(
-                f"`{self.out}` is not empty and holds no run", f"it has `{occupied[0].name}`", "set `out` to another folder"
+                f"`{self.out}` is not empty and holds no run",
+                f"it has `{occupied[0].name}`",
+                "set `out` to another folder",
             )
         (self.out / "processor").mkdir(parents=True, exist_ok=True)
         if self.start:
-            files = {path.name: path.read_bytes() for path in self.start.processor_files()}
+            files = {name: (self.start.path / "processor" / name).read_bytes() for name in TOKENIZER_FILES}
         else:
             files = text.train_tokenizer(
                 caption_texts(self.samples),
@@ -152,7 +159,9 @@ class _Trainer:
         try:
             with self._bar(name, step, settings.num_steps) as show:
                 while step < settings.num_steps:
-                    lr = learning_rate(step, settings.num_steps, settings.warmup_steps, settings.lr, settings.min_lr_ratio)
+                    lr = learning_rate(
+                        step, settings.num_steps, settings.warmup_steps, settings.lr, settings.min_lr_ratio
+                    )
                     batches = [
                         tuple(dev.array(a, self.device) for a in stage.draw(step, micro))
                         for micro in range(settings.grad_accum_steps)
@@ -243,9 +252,11 @@ class _Trainer:
             "sampan": __version__,
         }
         run.save(self.out, name, step, groups, state)
-        run.keep_last(self.out, name, 1 if done else self.job.train.keep_last)
+        run.keep_last(self.out, name, self.job.train.keep_last)
 
-    def _log(self, name: str, step: int, report: update.Report, lr: float, speed: float, more: dict[str, float]) -> None:
+    def _log(
+        self, name: str, step: int, report: update.Report, lr: float, speed: float, more: dict[str, float]
+    ) -> None:
         line = {
             "stage": name,
             "step": step,

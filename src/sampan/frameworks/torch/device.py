@@ -35,7 +35,7 @@ def resolve(name: str) -> str:
     found = available()
     if name == "auto":
         return found[0]
-    kind = name.split(":")[0]
+    kind = name.split(":", maxsplit=1)[0]
     if kind not in found:
         why = {
             "cuda": f"this PyTorch is {torch.__version__}"
@@ -150,7 +150,7 @@ def _npu_available() -> bool:
     return bool(torch.npu.is_available())  # type: ignore[attr-defined]
 
 
-def assign_rows(table: torch.nn.Parameter, rows: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> None:
+def assign_rows(table: torch.Tensor, rows: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> None:
     """Overwrite rows of a weight table."""
     with torch.no_grad():
         table[torch.from_numpy(rows).to(table.device)] = torch.from_numpy(values).to(table)

@@ -91,7 +91,9 @@ class Updater:
             return Report(total, norm, values, skipped=True)
         self.optimizer.step()
         decay = min(self.ema_decay, (1 + self.num_updates) / (10 + self.num_updates))
-        torch._foreach_lerp_(list(self.ema.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
+        with torch.no_grad():
+            for kept, parameter in zip(self.ema.values(), self.parameters.values(), strict=True):
+                kept.lerp_(parameter, 1 - decay)
         self.num_updates += 1
         return Report(total, norm, values, skipped=False)
 

@@ -66,7 +66,11 @@ def make(context: Context) -> Stage:
             )
             prompts.append(prompt.with_reference_ids(references))
             picture = context.image_of[index]
-            pieces = [encoded.target_ids[picture]] if references else [encoded.preview_ids[picture], encoded.target_ids[picture]]
+            pieces = (
+                [encoded.target_ids[picture]]
+                if references
+                else [encoded.preview_ids[picture], encoded.target_ids[picture]]
+            )
             generated.append(np.concatenate([p.reshape(-1) for p in pieces]))
             prefix, following = positions.prompt_positions(len(prompts[-1]), prompt.references)
             # the end token is predicted, not read: its position is not needed
@@ -79,7 +83,9 @@ def make(context: Context) -> Stage:
             ids[row, num_tokens - len(prompt) - len(made) :] = np.concatenate([prompt, made])
             where[:, row, num_tokens - place.shape[1] :] = place
         cos, sin = positions.rope_text(where, text)
-        mask = positions.left_padded_mask([len(p) + len(g) for p, g in zip(prompts, generated, strict=True)], num_tokens)
+        mask = positions.left_padded_mask(
+            [len(p) + len(g) for p, g in zip(prompts, generated, strict=True)], num_tokens
+        )
         labels = np.stack([np.append(g, text.eos_token_id) for g in generated])
         num_preview = 0 if len(grids) == 1 else preview[0] * preview[1]
         num_target = target[0] * target[1]

@@ -97,7 +97,13 @@ def make(context: Context) -> Stage:
     ) -> tuple[Any, dict[str, Any]]:  # fmt: skip
         written = [
             module.reference_kv(
-                reference_latents[:, k], reference_prior[:, k], keep * 0 + 1, zero_times, sizes, reference_cos, reference_sin
+                reference_latents[:, k],
+                reference_prior[:, k],
+                keep * 0 + 1,
+                zero_times,
+                sizes,
+                reference_cos,
+                reference_sin,
             )
             for k in range(reference_latents.shape[1])
         ]

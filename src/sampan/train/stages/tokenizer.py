@@ -49,12 +49,19 @@ def make(context: Context) -> Stage:
         ids, mask = np.zeros((batch, width), np.int64), np.zeros((batch, width), np.float32)
         for row, word in enumerate(words):
             ids[row, : len(word)], mask[row, : len(word)] = word, 1
-        has_caption = mask.any(1).astype(np.float32)
+        has_caption = np.asarray(mask.any(1), np.float32)
         mask[:, 0] = np.maximum(mask[:, 0], 1 - has_caption)  # an empty row must not divide by nothing; it weighs 0
         return patches, *gathers[which], ids, mask, has_caption, np.arange(batch)
 
     def loss(
-        module: Any, patches: Any, gather_ids: Any, gather_weights: Any, ids: Any, mask: Any, has_caption: Any, rows: Any
+        module: Any,
+        patches: Any,
+        gather_ids: Any,
+        gather_weights: Any,
+        ids: Any,
+        mask: Any,
+        has_caption: Any,
+        rows: Any,
     ) -> tuple[Any, dict[str, Any]]:
         model = module.part.model
         features = model.visual(patches, gather_ids, gather_weights)

@@ -57,9 +57,7 @@ def make(context: Context) -> Stage:
                 found.append(dev.to_numpy(part.encoder(dev.array(images, context.device))[0]))
         latents = np.concatenate(found)
         mean, std = latents.mean((0, 2, 3)), np.maximum(latents.std((0, 2, 3)), 1e-4)
-        measured = dataclasses.replace(
-            vae, latents_mean=tuple(map(float, mean)), latents_std=tuple(map(float, std))
-        )
+        measured = dataclasses.replace(vae, latents_mean=tuple(map(float, mean)), latents_std=tuple(map(float, std)))
         return dataclasses.replace(context.config, vae=measured)
 
     return Stage(build("vae", context.config), draw, loss, finish=finish)

@@ -1,0 +1,73 @@
+"""Sampling loops: counters, nucleus, schedule, and a flow that can be followed by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sampan.models.config import SamplingConfig, SchedulerConfig
+from sampan.samplers import ar_decode, euler, noise
+
+
+def test_a_draw_depends_on_its_name_only():
+    first = noise.generator(7, "latent", 3).standard_normal(4)
+    noise.generator(7, "latent", 2).standard_normal(100)
+    np.testing.assert_array_equal(first, noise.generator(7, "latent", 3).standard_normal(4))
+    for other in (noise.generator(8, "latent", 3), noise.generator(7, "tokens", 3), noise.generator(7, "latent", 3, 0)):
+        assert not np.array_equal(first, other.standard_normal(4))
+
+
+def test_nucleus_keeps_the_token_that_crosses():
+    logits = np.log(np.array([[0.5, 0.3, 0.15, 0.05]], np.float32))
+    kept = ar_decode.nucleus(logits, SamplingConfig(temperature=1, top_p=0.75, top_k=0))
+    np.testing.assert_allclose(kept, [[0.625, 0.375, 0, 0]], atol=1e-6)
+    tiny = ar_decode.nucleus(logits, SamplingConfig(temperature=1, top_p=0.01, top_k=0))
+    np.testing.assert_allclose(tiny, [[1, 0, 0, 0]], atol=1e-6)
+
+
+def test_temperature_comes_before_top_k_before_top_p():
+    logits = np.log(np.array([[0.4, 0.3, 0.2, 0.1]], np.float32))
+    cold = np.array([0.4, 0.3, 0.2]) ** 2  # temperature one half, then the best three
+    cold /= cold.sum()
+    found = ar_decode.nucleus(logits, SamplingConfig(temperature=0.5, top_p=0.8, top_k=3))
+    np.testing.assert_allclose(found[0, :2], cold[:2] / cold[:2].sum(), rtol=1e-5)
+    assert found[0, 2:].tolist() == [0, 0]
+
+
+def test_no_temperature_takes_the_greatest():
+    logits = np.array([[0.0, 3.0, 2.9]], np.float32)
+    assert ar_decode.nucleus(logits, SamplingConfig(temperature=0)).tolist() == [[0, 1, 0]]
+
+
+@given(st.integers(1, 100), st.sampled_from([64, 256, 1024, 4096, 16384]))
+def test_levels_fall_to_nothing_and_the_network_hears_whole_numbers(num_steps: int, num_tokens: int):
+    times, sigmas = euler.schedule(num_steps, num_tokens, SchedulerConfig())
+    assert len(times) == num_steps and len(sigmas) == num_steps + 1
+    assert times[0] == 999 and sigmas[0] == 1 and sigmas[-1] == 0
+    assert (np.diff(sigmas) < 0).all() and (times == np.round(times)).all()
+
+
+@pytest.mark.parametrize(("side_px", "mu"), [(512, 1.75), (1024, 3.25), (2048, 6.25)])
+def test_the_shift_of_the_released_sizes(side_px: int, mu: float):
+    assert euler.shift((side_px // 16) ** 2, SchedulerConfig()) == mu
+
+
+def test_a_straight_flow_is_followed_exactly():
+    clean, start = np.float32([3.0, -1.0]), np.float32([0.5, 2.0])
+    times, sigmas = euler.schedule(4, 256, SchedulerConfig())
+    end = euler.integrate(start, lambda latent, t, step: start - clean, times, sigmas)
+    np.testing.assert_allclose(end, clean, atol=1e-6)
+
+
+def test_a_curved_flow_is_followed_with_first_order():
+    def end(num_steps: int) -> float:
+        sigmas = np.linspace(1, 0, num_steps + 1).astype(np.float32)
+        return float(euler.integrate(np.float32(1), lambda latent, t, step: latent, sigmas[:-1], sigmas))
+
+    errors = [abs(end(n) - np.exp(-1)) for n in (20, 40, 80)]
+    assert 1.9 < errors[0] / errors[1] < 2.1 and 1.9 < errors[1] / errors[2] < 2.1
+
+
+def test_guidance_of_one_is_the_conditional_branch():
+    assert euler.guided(3.0, 1.0, 1.0) == 3.0
+    assert euler.guided(3.0, 1.0, 1.5) == 4.0
