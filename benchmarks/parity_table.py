@@ -134,7 +134,8 @@ def main() -> None:
         "parts": rows,
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
-    file = arguments.out / f"parity_{date:%Y%m%d}.json"
+    names = (f"parity_{date:%Y%m%d}{suffix}.json" for suffix in ("", *(f"-{n}" for n in range(2, 1000))))
+    file = next(path for path in map(arguments.out.joinpath, names) if not path.exists())  # results are only added to
     file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     print(markdown(rows))
     print(f"\nwritten to {file}", file=sys.stderr)

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT / "tests"))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from tests.parity.ours import Ours  # noqa: E402
 
 from oracle import Sizes, build_tiny_pipeline  # noqa: E402
+from parity.ours import Ours  # noqa: E402
 from sampan.models import positions  # noqa: E402
 from sampan.models.config import SamplingConfig  # noqa: E402
 from sampan.samplers import ar_decode  # noqa: E402

@@ -92,7 +92,9 @@ def test_an_export_in_bf16_still_paints(place: Path):
     sampan("checkpoint", "export", "runs/smoke", "exported-bf16", "--dtype", "bf16", cwd=place)
     report = json.loads(sampan("checkpoint", "inspect", "exported-bf16", "--json", cwd=place).stdout)
     assert {dtype for part in report["parts"].values() for dtype in part["dtypes"]} == {"BF16"}
-    sampan("generate", "x", "--model", "exported-bf16", "--steps", "2", "--dtype", "bf16", "--out", "half.png", cwd=place)
+    sampan(
+        "generate", "x", "--model", "exported-bf16", "--steps", "2", "--dtype", "bf16", "--out", "half.png", cwd=place
+    )
     sampan("checkpoint", "export", "runs/smoke", "exported-bf16", cwd=place, code=1)  # what is there stays
 
 
@@ -135,7 +137,11 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(place: Path):
         shutil.rmtree(run / "stages" / stage / "step-00000004")
         assert (run / "stages" / stage / "step-00000002").is_dir()
         sampan("train", job, "--set", f"out=runs/cut-{stage}", *settings, "--resume", cwd=place)
-        for name in ("vision_language_encoder/model", "transformer/diffusion_pytorch_model", "vae/diffusion_pytorch_model"):
+        for name in (
+            "vision_language_encoder/model",
+            "transformer/diffusion_pytorch_model",
+            "vae/diffusion_pytorch_model",
+        ):
             file = f"model/{name}.safetensors"
             assert (run / file).read_bytes() == (place / "runs" / "straight" / file).read_bytes(), (stage, name)
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -318,3 +320,9 @@ def test_trap_14_references_are_halved_and_halves_are_rounded_to_even(bites: Bit
         "Patches: 208x144 RGB",
         lambda patch: patch.setattr(pixels, "round", lambda x: math.floor(x + 0.5), raising=False),
     )
+
+
+def test_every_trap_has_a_test():
+    numbered = re.compile(r"^def test_trap_(\d\d)_", re.MULTILINE)
+    tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    assert {int(number) for number in numbered.findall(tests)} == set(range(1, 29))

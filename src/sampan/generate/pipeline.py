@@ -331,6 +331,7 @@ def generate(
         if not path.is_file():
             raise RequestError(f"there is no reference picture `{path}`")
     folder = open_folder(resolve_model(model))
+    folder.check()  # a missing shard is said now, not after the part before it has worked
     where = dev.resolve(device)
     kind = dev.resolve_dtype(dtype, where)
     begun = time.perf_counter()

@@ -36,7 +36,7 @@ def smart_resize(height: int, width: int, config: ImageProcessorConfig, token_sc
     if max(height, width) / min(height, width) > MAX_ASPECT_RATIO:
         raise RequestError(
             f"a reference of {width}x{height} pixels is too narrow",
-            f"its aspect ratio is {max(height, width) / min(height, width):.2f} and the model takes at most {MAX_ASPECT_RATIO}",
+            f"its aspect ratio is {max(height, width) / min(height, width):.2f}, and {MAX_ASPECT_RATIO} is the most",
             "crop it first",
         )
     shortest, longest = round(math.sqrt(config.min_pixels)), round(math.sqrt(config.max_pixels))

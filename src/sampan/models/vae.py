@@ -6,6 +6,8 @@ scalar `scaling_factor` of the released file is used by nothing.
 
 from __future__ import annotations
 
+import itertools
+
 from sampan.frameworks import nn, ops
 from sampan.models.config import VAEConfig
 from sampan.models.layers import Array
@@ -42,7 +44,7 @@ class DownBlock(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, layers: int, groups: int, last: bool):
         super().__init__()
         widths = [channels_in] + [channels_out] * layers
-        self.resnets = nn.ModuleList([ResNet(a, b, groups) for a, b in zip(widths, widths[1:], strict=False)])
+        self.resnets = nn.ModuleList([ResNet(a, b, groups) for a, b in itertools.pairwise(widths)])
         self.downsamplers = None if last else nn.ModuleList([_Resampler(channels_out, down=True)])
 
     def forward(self, x: Array) -> Array:
@@ -57,7 +59,7 @@ class UpBlock(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, layers: int, groups: int, last: bool):
         super().__init__()
         widths = [channels_in] + [channels_out] * layers
-        self.resnets = nn.ModuleList([ResNet(a, b, groups) for a, b in zip(widths, widths[1:], strict=False)])
+        self.resnets = nn.ModuleList([ResNet(a, b, groups) for a, b in itertools.pairwise(widths)])
         self.upsamplers = None if last else nn.ModuleList([_Resampler(channels_out, down=False)])
 
     def forward(self, x: Array) -> Array:

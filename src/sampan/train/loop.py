@@ -6,7 +6,6 @@ Everything a step needs is decided by (seed, stage, step), so that a run that wa
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from sampan.checkpoint import export, run
 from sampan.checkpoint.folder import TOKENIZER_FILES
 from sampan.data import readers
 from sampan.data.encode import Encoded, Pictures, encode_pictures
-from sampan.errors import CheckpointError, DataError, JobError
+from sampan.errors import DataError, JobError
 from sampan.frameworks import device as dev
 from sampan.frameworks import update
 from sampan.job import STAGES, Job
@@ -27,6 +26,7 @@ from sampan.models import presets, text
 from sampan.models.build import build
 from sampan.models.config import ModelConfig
 from sampan.models.init import initial_weights
+from sampan.train.guard import locked, stop_signals
 from sampan.train.schedule import learning_rate
 from sampan.train.stages import Context, Stage, caption_texts, make, unique_pictures
 
@@ -48,7 +48,7 @@ def train(job: Job, *, resume: bool, console: Any) -> Path:
     device = dev.resolve(job.place.device)
     dtype = dev.resolve_dtype(job.place.dtype, device)
     dev.set_threads(job.place.threads)
-    with _locked(job.out):
+    with locked(job.out):
         trainer = _Trainer(job, device, dtype, resume, console)
         for stage in trainer.stages:
             trainer.train_stage(stage)
@@ -156,36 +156,32 @@ class _Trainer:
         updater = self._prepare(name, stage, settings)
         step, skipped = self._restore(name, stage, updater), 0
         began, first = time.perf_counter(), step
-        try:
-            with self._bar(name, step, settings.num_steps) as show:
-                while step < settings.num_steps:
-                    lr = learning_rate(
-                        step, settings.num_steps, settings.warmup_steps, settings.lr, settings.min_lr_ratio
+        with stop_signals() as stop, self._bar(name, step, settings.num_steps) as show:
+            while step < settings.num_steps:
+                lr = learning_rate(step, settings.num_steps, settings.warmup_steps, settings.lr, settings.min_lr_ratio)
+                batches = [
+                    tuple(dev.array(a, self.device) for a in stage.draw(step, micro))
+                    for micro in range(settings.grad_accum_steps)
+                ]
+                report = updater.step(stage.loss, batches, lr)
+                more = stage.after(step) if stage.after else {}
+                step += 1
+                speed = (step - first) * settings.micro_batch_size * settings.grad_accum_steps
+                speed /= time.perf_counter() - began
+                self._log(name, step, report, lr, speed, more)
+                show(step, report.loss, speed)
+                skipped = skipped + 1 if report.skipped else 0
+                if skipped == MAX_SKIPPED_IN_A_ROW:
+                    raise DataError(
+                        f"stage {name} stopped at step {step}",
+                        f"loss or gradient was not finite {skipped} steps in a row, with loss {report.loss}",
+                        f"lower stage.{name}.lr (now {settings.lr:g}), and go on with --resume from the last checkpoint",
                     )
-                    batches = [
-                        tuple(dev.array(a, self.device) for a in stage.draw(step, micro))
-                        for micro in range(settings.grad_accum_steps)
-                    ]
-                    report = updater.step(stage.loss, batches, lr)
-                    more = stage.after(step) if stage.after else {}
-                    step += 1
-                    speed = (step - first) * settings.micro_batch_size * settings.grad_accum_steps
-                    speed /= time.perf_counter() - began
-                    self._log(name, step, report, lr, speed, more)
-                    show(step, report.loss, speed)
-                    skipped = skipped + 1 if report.skipped else 0
-                    if skipped == MAX_SKIPPED_IN_A_ROW:
-                        raise DataError(
-                            f"stage {name} stopped at step {step}",
-                            f"loss or gradient was not finite {skipped} steps in a row, with loss {report.loss}",
-                            f"lower stage.{name}.lr (now {settings.lr:g}), and go on with --resume from the last checkpoint",
-                        )
-                    if step % self.job.train.save_every == 0 and step < settings.num_steps:
-                        self._save(name, stage, updater, step, done=False)
-        except KeyboardInterrupt:
-            self._save(name, stage, updater, step, done=False)
-            self.console.print(f"{name}: saved at step {step}; go on with --resume")
-            raise
+                if step < settings.num_steps and (stop or step % self.job.train.save_every == 0):
+                    self._save(name, stage, updater, step, done=False)
+                if stop:
+                    self.console.print(f"{name}: stopped at step {step}; go on with --resume")
+                    raise KeyboardInterrupt
         if stage.finish:
             self.config = stage.finish(self._finished(name, stage, updater))
             export.write_config(self.out, self.config)
@@ -231,6 +227,8 @@ class _Trainer:
 
     def _restore(self, name: str, stage: Stage, updater: update.Updater) -> int:
         folders = run.steps(self.out, name)
+        kept = int(folders[-1].name.removeprefix("step-")) if folders else 0
+        self._forget(name, kept)
         if not folders:
             return 0
         state = run.read_state(folders[-1])
@@ -270,6 +268,21 @@ class _Trainer:
         }
         with open(self.out / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+    def _forget(self, name: str, step: int) -> None:
+        """Drop the log's lines of steps that a stage is about to take again."""
+        path = self.out / "log.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        kept = []
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:  # the end of a run that was killed while it wrote
+                continue
+            if row["stage"] != name or row["step"] <= step:
+                kept.append(line)
+        if len(kept) < len(lines):
+            run.write_text(path, "".join(line + "\n" for line in kept))
 
     @contextmanager
     def _bar(self, name: str, step: int, num_steps: int) -> Iterator[Any]:
@@ -342,33 +355,3 @@ class _Trainer:
         if target.exists():
             shutil.rmtree(target)
         return export.export(self.out, target, None)
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keep a second training out of the run folder; the lock of a process that is gone is taken over."""
-    out.mkdir(parents=True, exist_ok=True)
-    lock = out / ".lock"
-    if lock.is_file():
-        holder = lock.read_text(encoding="utf-8").strip()
-        if holder.isdigit() and int(holder) != os.getpid() and _alive(int(holder)):
-            raise CheckpointError(
-                f"another training is running in `{out}`", f"process {holder} holds it", "wait for it, or stop it first"
-            )
-    lock.write_text(str(os.getpid()), encoding="utf-8")
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-
-
-def _alive(process: int) -> bool:
-    if os.name == "nt":  # os.kill would end the process there; a stale lock must be removed by hand
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

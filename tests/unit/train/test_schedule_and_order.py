@@ -1,5 +1,7 @@
 """What a step sees and how fast it learns is decided by its number alone."""
 
+import itertools
+
 import numpy as np
 
 from sampan.data.batches import Order, kinds
@@ -10,7 +12,7 @@ from sampan.train.schedule import learning_rate
 def test_the_rate_rises_peaks_and_falls():
     rates = [learning_rate(step, 100, 10, 1e-3, 0.1) for step in range(100)]
     assert rates[0] == 1e-4 and np.isclose(rates[9], 1e-3) and np.isclose(rates[10], 1e-3)
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates))
     assert np.isclose(rates[-1], 1e-4, rtol=0.02)
     assert learning_rate(0, 5, 20, 1e-3, 0.1) == 1e-3 / 5  # a short stage rises to its end
 
@@ -36,7 +38,12 @@ def test_kinds_follow_their_shares_and_a_longer_run_begins_like_a_shorter_one():
 
 
 def test_initial_weights_depend_on_seed_and_name_only():
-    shapes = {"a.weight": (4, 8), "a.bias": (4,), "norm.weight": (8,), "transformer_blocks.0.norm1.linear.weight": (6, 2)}
+    shapes = {
+        "a.weight": (4, 8),
+        "a.bias": (4,),
+        "norm.weight": (8,),
+        "transformer_blocks.0.norm1.linear.weight": (6, 2),
+    }
     found = initial_weights(shapes, seed=5)
     again = initial_weights(dict(reversed(shapes.items())), seed=5)
     for name in shapes:

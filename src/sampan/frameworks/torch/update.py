@@ -64,8 +64,9 @@ class Updater:
         decayed = [p for n, p in self.parameters.items() if p.ndim >= 2 and n not in tables]
         others = [p for n, p in self.parameters.items() if p.ndim < 2 or n in tables]
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+        fused = next(iter(self.parameters.values())).device.type in ("cpu", "cuda")  # others may lack the kernel
         self.optimizer = torch.optim.AdamW(
-            [g for g in groups if g["params"]], lr=lr, betas=(beta1, beta2), eps=1e-8, fused=True
+            [g for g in groups if g["params"]], lr=lr, betas=(beta1, beta2), eps=1e-8, fused=fused
         )
         self.ema = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.num_updates = 0
