@@ -33,10 +33,11 @@ def smart_resize(height: int, width: int, config: ImageProcessorConfig, token_sc
             f"a reference of {width}x{height} pixels is too small",
             f"its shorter side must have {patch} pixels at least",
         )
-    if max(height, width) / min(height, width) > MAX_ASPECT_RATIO:
+    ratio = max(height, width) / min(height, width)
+    if ratio > MAX_ASPECT_RATIO:
         raise RequestError(
             f"a reference of {width}x{height} pixels is too narrow",
-            f"its aspect ratio is {max(height, width) / min(height, width):.2f}, and {MAX_ASPECT_RATIO} is the most",
+            f"its aspect ratio is {ratio:.2f} and the model takes at most {MAX_ASPECT_RATIO}",
             "crop it first",
         )
     shortest, longest = round(math.sqrt(config.min_pixels)), round(math.sqrt(config.max_pixels))
