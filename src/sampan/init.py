@@ -6,6 +6,7 @@ import os
 import textwrap
 from pathlib import Path
 
+from sampan import files
 from sampan.errors import JobError
 from sampan.job import Setting, sections, settings, toml
 from sampan.models import presets
@@ -33,17 +34,9 @@ def write(path: Path, preset: str, force: bool) -> Path:
         raise JobError(f"`{path}` is a folder", (), f"sampan init {path / 'job.toml'}")
     if os.path.lexists(path) and not force:
         raise JobError(f"`{path}` is there already", (), "give another name, or --force to replace it")
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with beside.open("w", encoding="utf-8", newline="\n") as file:
-                file.write(text(path, preset))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        files.write_text(path, text(path, preset))
     except OSError as error:
         raise JobError(f"the job file `{path}` cannot be written", str(error)) from error
     return path

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sampan import __version__
+from sampan import __version__, files
 from sampan.checkpoint import run
 from sampan.checkpoint.folder import Folder, open_folder
 from sampan.checkpoint.write import write_folder
@@ -39,7 +39,9 @@ _SECTIONS = {
 
 def write_config(out: Path, config: ModelConfig) -> None:
     """Write the shape of a run's model to OUT/config.json, in the words of the released config files."""
-    run.write_json(out / "config.json", {name: getattr(config, name).to_json() for name in _SECTIONS})
+    files.write_text(
+        out / "config.json", json.dumps({name: getattr(config, name).to_json() for name in _SECTIONS}, indent=2)
+    )
 
 
 def read_config(out: Path) -> ModelConfig:

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sampan import files
 from sampan.errors import CheckpointError
 from sampan.frameworks import io
 
@@ -44,12 +45,14 @@ def save(run: Path, stage: str, step: int, groups: Mapping[str, Mapping[str, Any
         if tensors:
             io.save_tensors(beside / f"{group}.safetensors", tensors, {"format": "pt"})
             hashes[f"{group}.safetensors"] = file_hash(beside / f"{group}.safetensors")
-    write_json(beside / "state.json", {"stage": stage, "step": step, "files": hashes, **state})
-    sync_folder(beside)
+    files.write_text(
+        beside / "state.json", json.dumps({"stage": stage, "step": step, "files": hashes, **state}, indent=2)
+    )
+    files.sync_folder(beside)
     if final.exists():
         shutil.rmtree(final)
     os.replace(beside, final)
-    sync_folder(parent)
+    files.sync_folder(parent)
     return final
 
 
@@ -110,28 +113,3 @@ def file_hash(path: Path) -> str:
     """Return the sha256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(beside, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a folder's entries durable, where the platform can open folders."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sampan import __version__
+from sampan import __version__, files
 from sampan.checkpoint.expected import Shape, expected_shapes
 from sampan.checkpoint.folder import OWN_FILE, TOKENIZER_FILES
-from sampan.checkpoint.run import sync_folder, write_json
 from sampan.checkpoint.weights import file_digest
 from sampan.errors import CheckpointError
 from sampan.frameworks import io
@@ -79,16 +78,17 @@ def write_folder(
         beside.mkdir()
         try:
             for name, content in documents.items():
-                _write_bytes(beside / name, content)
+                (beside / name).parent.mkdir(parents=True, exist_ok=True)
+                files.write_bytes(beside / name, content)
             hashes = _write_weights(beside, tensors, dtype, max_shard_bytes)
             own = {"sampan": __version__, "geometry": config.geometry.to_json(), "provenance": provenance or {}}
-            write_json(beside / OWN_FILE, {**own, "sha256": hashes})
+            files.write_text(beside / OWN_FILE, json.dumps({**own, "sha256": hashes}, indent=2))
             for folder in (*{(beside / name).parent for name in (*documents, *hashes)}, beside):
-                sync_folder(folder)
+                files.sync_folder(folder)
             if directory.is_dir():
                 directory.rmdir()  # it is empty, and not every platform renames over it
             os.replace(beside, directory)
-            sync_folder(directory.parent)
+            files.sync_folder(directory.parent)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
@@ -177,14 +177,6 @@ def _documents(
     return documents | {f"processor/{name}": content for name, content in tokenizer.items()}
 
 
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _write_weights(
     root: Path, tensors: Mapping[str, Mapping[str, Any]], dtype: str | None, max_shard_bytes: int
 ) -> dict[str, str]:
@@ -203,7 +195,7 @@ def _write_weights(
             total_bytes = sum(io.num_bytes(tensor, dtype) for tensor in tensors[folder].values())
             weight_map = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
             index = {"metadata": {"total_size": total_bytes}, "weight_map": dict(sorted(weight_map.items()))}
-            write_json(root / folder / f"{stem}.safetensors.index.json", index)
+            files.write_text(root / folder / f"{stem}.safetensors.index.json", json.dumps(index, indent=2))
     return hashes
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 import sampan
+from sampan import files
 from sampan.data import folder
 from sampan.data.color_font import ColorFont
 from sampan.data.emoji_names import LANGUAGES, Emoji, catalogue
@@ -120,7 +121,7 @@ def write(
             if progress:
                 progress(done, len(drawn))
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        folder.write_file(beside / "metadata.jsonl", lines.encode())
+        files.write_bytes(beside / "metadata.jsonl", lines.encode())
         summary["num_pictures"] = len({row["file_name"] for row in rows})
         summary["num_rows"] = len(rows)
     return Summary(directory, **summary, written=True)
@@ -187,7 +188,7 @@ def _write_emoji(
     def save(name: str, background: tuple[int, int, int]) -> str:
         buffer = io.BytesIO()
         compose(glyph, size_px, background).save(buffer, "PNG")
-        folder.write_file(beside / "images" / name, buffer.getvalue())
+        files.write_bytes(beside / "images" / name, buffer.getvalue())
         return f"images/{name}"
 
     white = save(f"{emoji.stem}.png", _WHITE)

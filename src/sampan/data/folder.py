@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sampan import files
 from sampan.errors import DataError
 
 RECORD = "sampan-data.json"
@@ -63,9 +63,9 @@ def replaced(directory: Path, recipe: Mapping[str, Any], summary: dict[str, Any]
         beside.mkdir(parents=True)
         yield beside
         record = {"recipe": recipe, "sha256": _digest(beside), "summary": summary}
-        write_file(beside / RECORD, (json.dumps(record, ensure_ascii=False, indent=2) + "\n").encode())
-        for folder in {file.parent for file in beside.rglob("*")}:
-            _sync_folder(folder)
+        files.write_bytes(beside / RECORD, (json.dumps(record, ensure_ascii=False, indent=2) + "\n").encode())
+        for inner in {file.parent for file in beside.rglob("*")}:
+            files.sync_folder(inner)
         if directory.exists():
             directory.replace(former)  # a full folder cannot be renamed over
         try:
@@ -74,31 +74,13 @@ def replaced(directory: Path, recipe: Mapping[str, Any], summary: dict[str, Any]
             if former.exists():
                 former.replace(directory)
             raise
-        _sync_folder(directory.parent)
+        files.sync_folder(directory.parent)
     except OSError as error:
         raise DataError(f"`{directory}` cannot be written", str(error)) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
         if directory.exists():
             shutil.rmtree(former, ignore_errors=True)
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file and wait until it is on the disk."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # Windows has no handle of a folder to sync
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _digest(directory: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -13,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+from sampan import files
 
 # IPTC NewsCodes, digital source type: media created algorithmically using a model derived from sampled content
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -39,15 +40,7 @@ def save_png(path: Path, pixels: NDArray[np.uint8], facts: dict[str, Any]) -> No
     info.add_itxt("XML:com.adobe.xmp", _xmp(facts.get("prompt")))
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", pnginfo=info)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(beside, "wb") as file:
-            file.write(buffer.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    files.write_bytes(path, buffer.getvalue())
 
 
 def _xmp(prompt: str | None) -> str:

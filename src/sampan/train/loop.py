@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sampan import __version__, frameworks
+from sampan import __version__, files, frameworks
 from sampan.checkpoint import export, run
 from sampan.checkpoint.folder import TOKENIZER_FILES
 from sampan.data import readers
@@ -126,22 +126,24 @@ class _Trainer:
             )
         (self.out / "processor").mkdir(parents=True, exist_ok=True)
         if self.start:
-            files = {name: (self.start.path / "processor" / name).read_bytes() for name in TOKENIZER_FILES}
+            learned = {name: (self.start.path / "processor" / name).read_bytes() for name in TOKENIZER_FILES}
         else:
-            files = text.train_tokenizer(
+            learned = text.train_tokenizer(
                 caption_texts(self.samples),
                 config.ar.text.vision_vocab_size,
                 config.ar.vq.num_embeddings,
                 config.ar.text.vocab_size - config.ar.text.vision_vocab_size - text.NUM_SPECIALS,
             )
-        for name, data in files.items():
+        for name, data in learned.items():
             (self.out / "processor" / name).write_bytes(data)
         if not self.start:
-            config = text.with_token_ids(config, files)
+            config = text.with_token_ids(config, learned)
         (self.out / "job.toml").write_text(self.job.to_toml(), encoding="utf-8")
         export.write_config(self.out, config)
         self.config = config
-        run.write_json(record, {**identity, "sampan": __version__, "framework": frameworks.chosen()})
+        files.write_text(
+            record, json.dumps({**identity, "sampan": __version__, "framework": frameworks.chosen()}, indent=2)
+        )
 
     # --- one stage -----------------------------------------------------------------------------------------------------
 
@@ -282,7 +284,7 @@ class _Trainer:
             if row["stage"] != name or row["step"] <= step:
                 kept.append(line)
         if len(kept) < len(lines):
-            run.write_text(path, "".join(line + "\n" for line in kept))
+            files.write_text(path, "".join(line + "\n" for line in kept))
 
     @contextmanager
     def _bar(self, name: str, step: int, num_steps: int) -> Iterator[Any]:

@@ -12,7 +12,7 @@ def make(directory, recipe=RECIPE, text="hello") -> None:
     summary: dict[str, int] = {}
     with folder.replaced(directory, recipe, summary) as beside:
         (beside / "sub").mkdir()
-        folder.write_file(beside / "sub" / "a.txt", text.encode())
+        (beside / "sub" / "a.txt").write_bytes(text.encode())
         summary["num_files"] = 1
 
 

@@ -6,10 +6,9 @@ no second copy of itself; written beside, synced and renamed, so that a file is 
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from sampan.errors import CheckpointError, DeviceError
+from sampan.files import replacing
 from sampan.frameworks.torch.device import DTYPES
 
 Tensors = dict[str, torch.Tensor]
@@ -111,19 +111,12 @@ def save_tensors(
         name: tensor.detach().to(device="cpu", dtype=_written(tensor, dtype)).contiguous()
         for name, tensor in tensors.items()
     }
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        try:
+        with replacing(path) as beside:
             beside.touch()
             mode = beside.stat().st_mode  # what this user's files are open to; safetensors makes a private file
             save_file(ready, beside, dict(metadata))
             beside.chmod(mode)
-            with open(beside, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-            _sync_folder(path.parent)
-        finally:
-            beside.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"`{path}` cannot be written", str(error)) from error
 
@@ -180,14 +173,3 @@ def _opened(path: Path) -> Iterator[Any]:
         raise CheckpointError(f"there is no file `{path}`") from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"`{path}` cannot be read", f"it is no whole safetensors file: {error}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable, where the platform can open folders and syncs them."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            with suppress(OSError):  # some network file systems refuse to; the file itself is synced
-                os.fsync(handle)
-        finally:
-            os.close(handle)
