@@ -94,7 +94,7 @@ def main() -> int:
 
     start_s = time.monotonic()
     if not (ROOT / PICTURES / "metadata.jsonl").is_file():
-        sampan("data", "emoji", PICTURES, "--count", "96", "--size", "128", "--edits", "2")
+        sampan("data", "emoji", PICTURES, "--count", "48", "--size", "128", "--edits", "1")
         timed("pictures", start_s)
 
     start_s = time.monotonic()

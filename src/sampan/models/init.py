@@ -1,6 +1,7 @@
 """Initial weights, drawn on the host from counters, so that every framework starts a run from the same numbers.
 
-Matrices are normal with deviation 1/sqrt(fan in); tables 0.02; biases 0; norm weights 1. The decoder's modulation and
+Matrices are normal with deviation 1/sqrt(fan in), tables of tokens with 1 (at 0.02, the value for fine-tuned giants, a
+short run hardly tells one token from another); biases are 0 and norm weights 1. The decoder's modulation and
 output begin at 0 (Peebles and Xie 2023, adaLN-Zero), so that its blocks begin as the identity; so do the residual blocks
 of the autoencoder, whose second convolution begins small.
 """
@@ -14,7 +15,14 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-_TABLES = ("embed_tokens.weight", "position_embedding.weight", "prior_token_embedding.weight", "shared.weight")
+_TABLES = {  # deviation of learned tables, by the end of their name
+    "embed_tokens.weight": 1.0,
+    "prior_token_embedding.weight": 1.0,
+    "shared.weight": 1.0,
+    "position_embedding.weight": 0.2,
+}
+# norms after a sandwich layer's halves: small, so that a token's own embedding is heard through all layers
+_SMALL = ("post_self_attn_layernorm.weight", "post_mlp_layernorm.weight")
 _ZERO = ("norm1.linear.weight", "norm_out.linear.weight", "proj_out.weight", "relative_attention_bias.weight")
 
 
@@ -34,12 +42,13 @@ def _draw(name: str, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
     if name.endswith(_ZERO) or (name.endswith("bias") and len(shape) == 1):
         return np.zeros(shape, np.float32)
     if len(shape) == 1:
-        return np.ones(shape, np.float32)
+        return np.full(shape, 0.2 if name.endswith(_SMALL) else 1.0, np.float32)
     key = int.from_bytes(hashlib.sha256(f"{seed}/weights/{name}".encode()).digest()[:16], "little")
     draw = np.random.Generator(np.random.Philox(key=key)).standard_normal(shape, np.float32)
     if name.endswith("quantize.embedding.weight"):
         return draw / np.linalg.norm(draw, axis=-1, keepdims=True)
-    deviation = 0.02 if name.endswith(_TABLES) else 1 / math.sqrt(math.prod(shape[1:]))
+    table = next((value for end, value in _TABLES.items() if name.endswith(end)), None)
+    deviation = table if table is not None else 1 / math.sqrt(math.prod(shape[1:]))
     if ".resnets." in name and name.endswith("conv2.weight"):
         deviation *= 0.1
     return draw * np.float32(deviation)
