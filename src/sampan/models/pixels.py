@@ -33,13 +33,7 @@ def smart_resize(height: int, width: int, config: ImageProcessorConfig, token_sc
             f"a reference of {width}x{height} pixels is too small",
             f"its shorter side must have {patch} pixels at least",
         )
-    ratio = max(height, width) / min(height, width)
-    if ratio > MAX_ASPECT_RATIO:
-        raise RequestError(
-            f"a reference of {width}x{height} pixels is too narrow",
-            f"its aspect ratio is {ratio:.2f} and the model takes at most {MAX_ASPECT_RATIO}",
-            "crop it first",
-        )
+    _check_ratio(height, width)
     shortest, longest = round(math.sqrt(config.min_pixels)), round(math.sqrt(config.max_pixels))
     scale = 1.0
     if min(height, width) < shortest:
@@ -75,7 +69,11 @@ def reference_size(height: int, width: int, config: ImageProcessorConfig, prior_
 
     The reference code rounds differently on the two sides, so that a side such as 1016, or one outside [512, 2048], gives
     grids that do not match. Multiples of `prior_px` within those bounds always match.
+
+    Raises:
+        RequestError: The aspect ratio is over 4.
     """
+    _check_ratio(height, width)
     shortest, longest = round(math.sqrt(config.min_pixels)), round(math.sqrt(config.max_pixels))
     least = -(-shortest // prior_px) * prior_px
     most = max(least, longest // prior_px * prior_px)
@@ -83,3 +81,13 @@ def reference_size(height: int, width: int, config: ImageProcessorConfig, prior_
     scale = min(scale, most / max(height, width))
     sides = [min(most, max(least, round(side * scale / prior_px) * prior_px)) for side in (height, width)]
     return sides[0], sides[1]
+
+
+def _check_ratio(height: int, width: int) -> None:
+    ratio = max(height, width) / min(height, width)
+    if ratio > MAX_ASPECT_RATIO:
+        raise RequestError(
+            f"a reference of {width}x{height} pixels is too narrow",
+            f"its aspect ratio is {ratio:.2f} and the model takes at most {MAX_ASPECT_RATIO}",
+            "crop it first",
+        )

@@ -67,7 +67,7 @@ def _nano() -> ModelConfig:
             latents_std=(1.0,) * 16,
         ),
         glyph=GlyphConfig(d_model=128, d_kv=32, d_ff=320, num_layers=3, num_heads=4),
-        processor=ImageProcessorConfig(min_pixels=128 * 128, max_pixels=256 * 256, patch_size=16),
+        processor=ImageProcessorConfig(min_pixels=128 * 128, max_pixels=512 * 512, patch_size=16),
         sampling=SamplingConfig(),
         geometry=Geometry(prior_px=16, preview_side=4, default_px=128),
     )

@@ -17,7 +17,7 @@ RELEASED = ImageProcessorConfig()
 
 @given(height=st.integers(20, 6000), ratio=st.floats(0.25, 4.0))
 def test_both_sides_agree_on_the_grid_of_every_size_that_is_taken(height: int, ratio: float):
-    width = max(20, round(height * ratio))
+    width = min(4 * height, max(-(-height // 4), round(height * ratio)))  # rounded, and not beyond a ratio of 4
     taken = pixels.reference_size(height, width, RELEASED, 32)
     assert all(side % 32 == 0 and 512 <= side <= 2048 for side in taken)
     seen = pixels.smart_resize(*taken, RELEASED, 2)
@@ -67,3 +67,25 @@ def test_sizes_that_are_refused(height: int, width: int, said: str):
     with pytest.raises(RequestError) as caught:
         pixels.smart_resize(height, width, RELEASED, 2)
     assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"),
+    [
+        (1024, 1024, (1024, 1024)),
+        (1016, 1016, (1024, 1024)),  # tokens 64 and latent patches 63 in the reference, which then fails
+        (300, 400, (512, 672)),
+        (5000, 4000, (2048, 1632)),
+        (500, 2000, (512, 2048)),
+        (10, 10, (512, 512)),
+    ],
+)
+def test_a_reference_is_brought_to_a_size_on_which_both_sides_agree(height: int, width: int, size: tuple[int, int]):
+    assert pixels.reference_size(height, width, RELEASED, 32) == size
+    tokens = pixels.smart_resize(*size, RELEASED, 2)
+    assert (tokens[0] // 16, tokens[1] // 16) == (size[0] // 32, size[1] // 32)
+
+
+def test_a_reference_that_is_too_narrow_is_refused_before_it_is_distorted():
+    with pytest.raises(RequestError, match=r"its aspect ratio is 6\.00"):
+        pixels.reference_size(500, 3000, RELEASED, 32)
