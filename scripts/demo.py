@@ -35,15 +35,16 @@ class Painting:
     reference: str | None = None
 
 
-# The three languages of the captions; a background that the training has not shown for this emoji (blue); an edit of a
-# picture of the set.
+# The three languages of the captions; backgrounds that the training has shown for this emoji (blue) and has not (red); an
+# edit of a picture of the set to a background that it has not shown for it.
 PAINTINGS = (
     Painting("apple", "red apple"),
     Painting("apple-portuguese", "maçã vermelha"),
-    Painting("panda-chinese", "熊猫"),
+    Painting("cat-chinese", "猫脸"),
     Painting("guitar", "guitar"),
-    Painting("star-on-blue", "star on a blue background"),
-    Painting("apple-edited", "make the background green", reference="images/1f34e.png"),
+    Painting("sun-on-blue", "sun on a blue background"),
+    Painting("pizza-on-red", "pizza on a red background"),
+    Painting("apple-edited", "make the background blue", reference="images/1f34e.png"),
 )
 
 
@@ -94,7 +95,7 @@ def main() -> int:
 
     start_s = time.monotonic()
     if not (ROOT / PICTURES / "metadata.jsonl").is_file():
-        sampan("data", "emoji", PICTURES, "--count", "48", "--size", "128", "--edits", "1")
+        sampan("data", "emoji", PICTURES, "--count", "32", "--size", "128", "--edits", "1")
         timed("pictures", start_s)
 
     start_s = time.monotonic()
@@ -111,7 +112,7 @@ def main() -> int:
 
     print("\n" + ", ".join(f"{part} {duration_s:.0f} s" for part, duration_s in took_s))
     print(f"all of it on one sheet: {SHEET}; ask for another:")
-    print(f'  .venv/bin/sampan generate "panda on a yellow background" --model {RUN} --seed 2 --out {DEMO}/mine.png')
+    print(f'  .venv/bin/sampan generate "banana on a yellow background" --model {RUN} --seed 2 --out {DEMO}/mine.png')
     return 0
 
 
