@@ -37,6 +37,8 @@ def _nano() -> ModelConfig:
                 num_attention_heads=4,
                 num_key_value_heads=2,
                 max_position_embeddings=2048,
+                # columns turn by the slowest frequencies: at the released 10000 neighbouring columns would be 0.003 rad apart
+                rope_theta=10.0,
                 mrope_section=(4, 6, 6),
                 pad_token_id=visual,  # set from the learned tokenizer when a model is written
                 eos_token_id=codes + 1,
