@@ -36,7 +36,7 @@ class Painting:
 
 
 # The three languages of the captions; backgrounds that the training has shown for this emoji (blue) and has not (red); an
-# edit of a picture of the set to a background that it has not shown for it.
+# edit of a picture of the set.
 PAINTINGS = (
     Painting("apple", "red apple"),
     Painting("apple-portuguese", "maçã vermelha"),
@@ -44,7 +44,7 @@ PAINTINGS = (
     Painting("guitar", "guitar"),
     Painting("sun-on-blue", "sun on a blue background"),
     Painting("pizza-on-red", "pizza on a red background"),
-    Painting("apple-edited", "make the background blue", reference="images/1f34e.png"),
+    Painting("apple-edited", "make the background green", reference="images/1f34e.png"),
 )
 
 
