@@ -16,6 +16,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+STAGES = ("vae", "tokenizer", "glyph", "ar", "decoder")
+
 
 def main(run: Path, out: Path) -> None:
     """Write the picture: each step pale, the mean of 20 steps on top."""
@@ -23,6 +25,7 @@ def main(run: Path, out: Path) -> None:
     for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         curves[row["stage"]].append((row["step"], row["loss"]))
+    curves = dict(sorted(curves.items(), key=lambda item: STAGES.index(item[0])))
     figure, panels = plt.subplots(1, len(curves), figsize=(3.2 * len(curves), 2.8), squeeze=False)
     for panel, (stage, points) in zip(panels[0], curves.items(), strict=True):
         steps, losses = np.array(points).T

@@ -109,7 +109,7 @@ def test_the_library_loads_the_export_and_paints_the_same(place: Path):
         "generate", 'a sign that says "hi" and "there"', "--model", "exported", "--steps", "4", "--guidance", "1.5",
         "--inject", "inject.safetensors", "--dtype", "fp32", "--out", "ours.png", cwd=place,
     )  # fmt: skip
-    pipeline = diffusers.GlmImagePipeline.from_pretrained(place / "exported", torch_dtype=torch.float32)
+    pipeline = diffusers.GlmImagePipeline.from_pretrained(place / "exported", dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     theirs = pipeline(
         prompt='a sign that says "hi" and "there"', height=64, width=64, num_inference_steps=4, guidance_scale=1.5,

@@ -12,7 +12,7 @@ from sampan.train.schedule import learning_rate
 def test_the_rate_rises_peaks_and_falls():
     rates = [learning_rate(step, 100, 10, 1e-3, 0.1) for step in range(100)]
     assert rates[0] == 1e-4 and np.isclose(rates[9], 1e-3) and np.isclose(rates[10], 1e-3)
-    assert all(a >= b for a, b in itertools.pairwise(rates))
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
     assert np.isclose(rates[-1], 1e-4, rtol=0.02)
     assert learning_rate(0, 5, 20, 1e-3, 0.1) == 1e-3 / 5  # a short stage rises to its end
 

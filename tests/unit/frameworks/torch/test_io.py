@@ -135,7 +135,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch):
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(io.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(CheckpointError) as caught:
         io.save_tensors(file, {"a": torch.ones(1)}, {})
     assert caught.value.render() == (f"error: `{file}` cannot be written\n  because [Errno 28] No space left on device")
