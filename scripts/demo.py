@@ -35,14 +35,15 @@ class Painting:
     reference: str | None = None
 
 
-# The three languages of the captions; backgrounds that the training has shown for this emoji (blue) and has not (red); an
-# edit of a picture of the set.
+# The three languages of the captions; backgrounds that the training has shown for this emoji (pink, blue) and one that it
+# has not (red); an edit of a picture of the set.
 PAINTINGS = (
     Painting("apple", "red apple"),
     Painting("apple-portuguese", "maçã vermelha"),
-    Painting("cat-chinese", "猫脸"),
-    Painting("guitar", "guitar"),
-    Painting("sun-on-blue", "sun on a blue background"),
+    Painting("pizza-chinese", "披萨"),
+    Painting("cat", "cat face"),
+    Painting("face-on-pink", "grinning face on a pink background"),
+    Painting("castle-on-blue", "castle on a blue background"),
     Painting("pizza-on-red", "pizza on a red background"),
     Painting("apple-edited", "make the background green", reference="images/1f34e.png"),
 )

@@ -174,6 +174,13 @@ def test_a_prompt_that_is_too_long_or_spells_a_control_token(place: Path):
     assert "the prompt contains `<|image|>`" in done.stderr
 
 
+def test_a_job_that_cannot_begin_leaves_nothing(place: Path):
+    job = str(ROOT / "jobs" / "smoke.toml")
+    done = sampan("train", job, "--set", "out=runs/none", "--set", "data.path=nowhere", cwd=place, code=1)
+    assert "picture folder `nowhere` cannot be read" in done.stderr
+    assert not (place / "runs" / "none").exists()
+
+
 def test_a_second_run_in_the_same_folder_is_refused(place: Path):
     done = sampan("train", ROOT / "jobs" / "smoke.toml", cwd=place, code=1)
     assert "already holds a run" in done.stderr

@@ -16,6 +16,7 @@ from sampan.errors import CheckpointError
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
     """Keep a second training out of the run folder; the lock of a process that is gone is taken over."""
+    made = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     lock = out / ".lock"
     if lock.is_file():
@@ -31,6 +32,8 @@ def locked(out: Path) -> Iterator[None]:
         yield
     finally:
         lock.unlink(missing_ok=True)
+        if made and not any(out.iterdir()):  # refused before it began: nothing stays behind
+            out.rmdir()
 
 
 @contextmanager
