@@ -32,7 +32,7 @@ def doctor(arguments: argparse.Namespace) -> None:
 def data_emoji(arguments: argparse.Namespace) -> None:
     """Write a picture set; its folder on stdout."""
     from sampan.data.emoji import write
-    from sampan.generate.progress import bars
+    from sampan.progress import bars
 
     console = _console()
     with bars(console) as progress:

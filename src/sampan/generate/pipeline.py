@@ -318,7 +318,7 @@ def generate(
     Raises:
         SampanError: With nothing written.
     """
-    from sampan.generate.progress import bars
+    from sampan.progress import bars
 
     target = out or Path(f"sampan-{request.seed}.png")
     if target.suffix.lower() != ".png":

@@ -26,6 +26,7 @@ from sampan.models import presets, text
 from sampan.models.build import build
 from sampan.models.config import ModelConfig
 from sampan.models.init import initial_weights
+from sampan.progress import bars
 from sampan.train.guard import locked, stop_signals
 from sampan.train.schedule import learning_rate
 from sampan.train.stages import Context, Stage, caption_texts, make, unique_pictures
@@ -337,7 +338,7 @@ class _Trainer:
         """Return the pictures as the finished tokenizer and autoencoder see them."""
         if self._encoded is None:
             key = " ".join(export.part_hash(self.out, name, self.start) for name in ("tokenizer", "vae"))
-            with self._bar("encoding", 0, len(self.pictures)) as show:
+            with bars(self.console) as show:
                 self._encoded = encode_pictures(
                     self.pictures,
                     lambda: self.frozen("tokenizer"),
@@ -347,7 +348,7 @@ class _Trainer:
                     self.config,
                     self.device,
                     "fp32",
-                    lambda what, done, total: show(done, 0.0, 0.0),
+                    show,
                 )
         return self._encoded
 
