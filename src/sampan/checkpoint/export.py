@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from sampan import __version__, files
 from sampan.checkpoint import run
@@ -13,28 +14,9 @@ from sampan.checkpoint.write import write_folder
 from sampan.errors import CheckpointError
 from sampan.frameworks import io
 from sampan.models.build import PARTS
-from sampan.models.config import (
-    ARConfig,
-    DiTConfig,
-    Geometry,
-    GlyphConfig,
-    ImageProcessorConfig,
-    ModelConfig,
-    SamplingConfig,
-    SchedulerConfig,
-    VAEConfig,
-)
+from sampan.models.config import ModelConfig
 
-_SECTIONS = {
-    "ar": ARConfig,
-    "dit": DiTConfig,
-    "vae": VAEConfig,
-    "glyph": GlyphConfig,
-    "scheduler": SchedulerConfig,
-    "processor": ImageProcessorConfig,
-    "sampling": SamplingConfig,
-    "geometry": Geometry,
-}
+_SECTIONS: dict[str, Any] = get_type_hints(ModelConfig)  # the name and the class of each section
 
 
 def write_config(out: Path, config: ModelConfig) -> None:
@@ -48,11 +30,6 @@ def read_config(out: Path) -> ModelConfig:
     """Return what `write_config` wrote."""
     found = json.loads((out / "config.json").read_text(encoding="utf-8"))
     return ModelConfig(**{name: kind.from_json(found[name]) for name, kind in _SECTIONS.items()})
-
-
-def open_start(path: Path) -> Folder:
-    """Open the model that a run starts from: a folder in the released layout, or a finished run."""
-    return open_folder(path)
 
 
 def part_tensors(out: Path, name: str, start: Folder | None, device: str = "cpu") -> dict[str, Any]:
@@ -71,7 +48,15 @@ def part_tensors(out: Path, name: str, start: Folder | None, device: str = "cpu"
             "go on with `sampan train JOB --resume`",
         )
     prefix = run.read_state(folder)["prefix"]
-    tensors = io.read_tensors(folder / "ema.safetensors", device)
+    return own_tensors(io.read_tensors(folder / "ema.safetensors", device), prefix)
+
+
+def own_tensors(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return a part's own tensors under released names, without the heads that trained it.
+
+    Args:
+        prefix: Where the part stands in the module that was trained; "" when it is the module.
+    """
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
@@ -81,7 +66,7 @@ def part_hash(out: Path, name: str, start: Folder | None) -> str:
     if folder is None:
         assert start is not None, "part_tensors refuses this first"
         return f"{name}:{start.hash}"
-    return f"{name}:{run.read_state(folder)['files']['ema.safetensors']}"
+    return f"{name}:{run.state_of(folder)['files']['ema.safetensors']}"
 
 
 def export(out: Path, directory: Path, dtype: str | None) -> Path:
@@ -114,7 +99,7 @@ def export(out: Path, directory: Path, dtype: str | None) -> Path:
             "seed": facts["seed"],
             "framework": facts["framework"],
             "stages": {
-                name: {"steps": run.read_state(folder)["step"], "ema": part_hash(out, name, start)}
+                name: {"steps": run.state_of(folder)["step"], "ema": part_hash(out, name, start)}
                 for name in PARTS
                 if (folder := run.final(out, name))
             },

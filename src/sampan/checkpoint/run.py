@@ -12,7 +12,6 @@ A checkpoint is written beside under a temporary name, synced and renamed, so th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sampan import files
+from sampan.checkpoint.weights import file_digest
 from sampan.errors import CheckpointError
 from sampan.frameworks import io
 
@@ -44,7 +44,7 @@ def save(run: Path, stage: str, step: int, groups: Mapping[str, Mapping[str, Any
     for group, tensors in groups.items():
         if tensors:
             io.save_tensors(beside / f"{group}.safetensors", tensors, {"format": "pt"})
-            hashes[f"{group}.safetensors"] = file_hash(beside / f"{group}.safetensors")
+            hashes[f"{group}.safetensors"] = file_digest(beside / f"{group}.safetensors")
     files.write_text(
         beside / "state.json", json.dumps({"stage": stage, "step": step, "files": hashes, **state}, indent=2)
     )
@@ -70,18 +70,23 @@ def keep_last(run: Path, stage: str, count: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def state_of(folder: Path) -> dict[str, Any]:
+    """Return a checkpoint's state.json, without a look at its other files."""
+    return json.loads((folder / "state.json").read_text(encoding="utf-8"))
+
+
 def read_state(folder: Path) -> dict[str, Any]:
     """Return a checkpoint's state.json, its files checked against their hashes.
 
     Raises:
         CheckpointError: A file is missing or is not the one that was written; it names the file.
     """
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    state = state_of(folder)
     for name, wanted in state["files"].items():
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"the checkpoint `{folder}` is not whole", f"`{name}` is missing")
-        if file_hash(path) != wanted:
+        if file_digest(path) != wanted:
             raise CheckpointError(
                 f"the checkpoint `{folder}` is not the one that was written",
                 f"the sha256 of `{name}` is not the one in its state.json",
@@ -103,13 +108,4 @@ def read_groups(folder: Path, device: str) -> dict[str, dict[str, Any]]:
 def final(run: Path, stage: str) -> Path | None:
     """Return the checkpoint at which a stage was finished, or None."""
     folders = steps(run, stage)
-    if not folders:
-        return None
-    done = json.loads((folders[-1] / "state.json").read_text(encoding="utf-8")).get("done")
-    return folders[-1] if done else None
-
-
-def file_hash(path: Path) -> str:
-    """Return the sha256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return folders[-1] if folders and state_of(folders[-1])["done"] else None

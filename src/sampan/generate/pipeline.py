@@ -184,20 +184,27 @@ class Pipeline:
         spread = references and tuple((ops.concat([k] * count, 0), ops.concat([v] * count, 0)) for k, v in references)
         compute = dev.dtype(self.dtype)
 
-        def branch(latent: Any, t: float, embeds: Floats, keep: float, kv: tuple[KV, ...] | None) -> Any:
-            _, ids, kept, time_features, size_features, cos, sin = self._decoder_inputs(
-                noise_latent, prior, keep, t, size, embeds.shape[1]
+        def branch(embeds: Floats, keep: float, kv: tuple[KV, ...] | None) -> Callable[[Any, float], Any]:
+            # only the latent and the time change from step to step
+            _, ids, kept, _, size_features, cos, sin = self._decoder_inputs(
+                noise_latent, prior, keep, 0.0, size, embeds.shape[1]
             )
             text = dev.array(np.repeat(embeds, count, axis=0), self.device, self.dtype)
-            out = model(ops.cast(latent, compute), text, ids, kept, time_features, size_features, cos, sin, kv)
-            return ops.cast(out, ops.float32)
+
+            def velocity_at(latent: Any, t: float) -> Any:
+                times = self._time_features(t, count)
+                out = model(ops.cast(latent, compute), text, ids, kept, times, size_features, cos, sin, kv)
+                return ops.cast(out, ops.float32)
+
+            return velocity_at
+
+        with_prompt = branch(glyph, 1.0, spread or None)
+        without = None if unconditional_glyph is None else branch(unconditional_glyph, 0.0, None)
 
         def velocity(latent: Any, t: float, step: int) -> Any:
-            conditional = branch(latent, t, glyph, 1.0, spread or None)
-            if unconditional_glyph is not None:
-                conditional = euler.guided(
-                    conditional, branch(latent, t, unconditional_glyph, 0.0, None), guidance_scale
-                )
+            conditional = with_prompt(latent, t)
+            if without is not None:
+                conditional = euler.guided(conditional, without(latent, t), guidance_scale)
             self._progress("painting", step + 1, num_steps)
             return conditional
 
@@ -215,11 +222,14 @@ class Pipeline:
             dev.array(latent, self.device, self.dtype),
             dev.array(prior.reshape(count, -1), self.device),
             dev.array(np.full(count, keep, np.float32), self.device),
-            dev.array(positions.sinusoid([t] * count, dit.time_embed_dim), self.device),
+            self._time_features(t, count),
             dev.array(positions.size_features((0, 0), size, dit.condition_dim, count), self.device),
             dev.array(cos, self.device),
             dev.array(sin, self.device),
         )
+
+    def _time_features(self, t: float, count: int) -> Any:
+        return dev.array(positions.sinusoid([t] * count, self.config.dit.time_embed_dim), self.device)
 
     # --- the whole -----------------------------------------------------------------------------------------------------
 

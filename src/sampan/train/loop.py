@@ -15,7 +15,7 @@ from typing import Any
 
 from sampan import __version__, files, frameworks
 from sampan.checkpoint import export, run
-from sampan.checkpoint.folder import TOKENIZER_FILES
+from sampan.checkpoint.folder import TOKENIZER_FILES, open_folder
 from sampan.data import readers
 from sampan.data.encode import Encoded, Pictures, encode_pictures
 from sampan.errors import DataError, JobError
@@ -63,7 +63,7 @@ class _Trainer:
         self.job, self.device, self.dtype, self.console = job, device, dtype, console
         self.out = job.out
         self.stages = [stage for stage in STAGES if stage in job.train.stages]
-        self.start = export.open_start(job.model.start) if job.model.start else None
+        self.start = open_folder(job.model.start) if job.model.start else None
         preset = presets.get(job.model.preset, job.model.override)
         config = self.start.config if self.start else preset
         if not self.start and len(self.stages) < len(STAGES):
@@ -79,9 +79,7 @@ class _Trainer:
         if not self.samples:
             raise DataError(f"there is nothing to train on in `{job.data.path}`", "no row of it can be used")
         if report.bad:
-            console.print(
-                f"{len(report.bad)} of {len(report.bad) + len(self.samples)} rows cannot be used and are left out"
-            )
+            console.print(f"{len(report.bad)} of {report.num_rows} rows cannot be used and are left out")
         paths, self.image_of, self.references_of = unique_pictures(self.samples)
         side = config.geometry.default_px
         self.pictures = Pictures(paths, side, side)
@@ -186,7 +184,8 @@ class _Trainer:
                     self.console.print(f"{name}: stopped at step {step}; go on with --resume")
                     raise KeyboardInterrupt
         if stage.finish:
-            self.config = stage.finish(self._finished(name, stage, updater))
+            ema = export.own_tensors(updater.state()["ema"], stage.prefix)
+            self.config = stage.finish(self._part(name, ema))
             export.write_config(self.out, self.config)
         self._save(name, stage, updater, step, done=True)
 
@@ -305,30 +304,19 @@ class _Trainer:
 
     # --- finished parts ------------------------------------------------------------------------------------------------
 
-    def _finished(self, name: str, stage: Stage, updater: update.Updater) -> Any:
-        """Return the part with its averaged weights, on the device."""
+    def _part(self, name: str, tensors: dict[str, Any]) -> Any:
+        """Return a part with the given weights, on the device, out of training."""
         part = build(name, self.config)
-        ema = updater.state()["ema"]
-        update.load_weights(
-            part, {key.removeprefix(stage.prefix): value for key, value in ema.items() if key.startswith(stage.prefix)}
-        )
+        update.load_weights(part, tensors)
         update.freeze(part)
         dev.move(part, self.device)
         return part
 
     def frozen(self, name: str) -> Any:
-        """Return a finished part on the device, out of training."""
+        """Return a finished part: this run's averaged weights, or those it started from."""
         if name not in self._frozen:
-            part = build(name, self.config)
-            update.load_weights(part, self.finished_tensors(name))
-            update.freeze(part)
-            dev.move(part, self.device)
-            self._frozen[name] = part
+            self._frozen[name] = self._part(name, export.part_tensors(self.out, name, self.start))
         return self._frozen[name]
-
-    def finished_tensors(self, name: str) -> dict[str, Any]:
-        """Return the weights of a finished part: this run's averaged ones, or those it started from."""
-        return export.part_tensors(self.out, name, self.start)
 
     def _free_frozen(self) -> None:
         self._frozen.clear()
