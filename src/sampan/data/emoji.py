@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from sampan import files
 from sampan.data import folder
 from sampan.data.color_font import ColorFont
 from sampan.data.emoji_names import LANGUAGES, Emoji, catalogue
-from sampan.data.readers import Progress
 from sampan.errors import DataError
 
 COLORS = {
@@ -70,7 +69,7 @@ def write(
     edits: int = 0,
     font: Path | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
     """Write the pictures and their captions into a folder, which appears complete or not at all.
 

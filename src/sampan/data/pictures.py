@@ -1,19 +1,26 @@
-"""One picture: opened safely, brought to a size, turned into an array and back.
+"""One picture: opened safely, examined, brought to a size, turned into an array and back.
 
 Whatever is in the file, what comes out is the picture as a person sees it: upright, 8-bit sRGB, transparency on white,
-the first frame of an animation. A file that cannot give that raises a DataError that says why.
+the first frame of an animation. A file that cannot give that raises an UnusablePicture that says why, in words and as one
+of the kinds that sampan.data.report counts.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
-from pathlib import Path
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from sampan.errors import DataError
 
@@ -23,22 +30,82 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 _ICC_MODES = {"RGB": ("RGB", "RGBA"), "CMYK": ("CMYK",), "GRAY": ("L",)}
+# pictures that Pillow knows no decoder for, but whose endings say what they are
+_OTHER_SUFFIXES = {".heic": "HEIF", ".heif": "HEIF", ".jxl": "JPEG XL", ".svg": "SVG"}
+_EXIF_ORIENTATION = 0x0112
+_BITS_PER_SAMPLE = 258  # a tag of TIFF
+_MAGIC_BYTES = 32
 # what Pillow's decoders raise for bytes that are not what their header says
 _DECODER_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
     EOFError,
-    KeyError,
-    IndexError,
+    LookupError,
     TypeError,
     AttributeError,
-    OverflowError,
+    AssertionError,
+    ArithmeticError,
+    RuntimeError,
     MemoryError,
     struct.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
+    zlib.error,
 )
+# Pillow's own limit on pixels is one number for the process; ours is an argument, checked before any pixel is decoded
+_pillow_limit = threading.Lock()
+
+
+class UnusablePicture(DataError):
+    """A file that gives no picture.
+
+    Args:
+        kind: One of sampan.data.report.KINDS: empty, truncated, not-a-picture, too-large, undefined-colour, missing,
+            unreadable.
+    """
+
+    def __init__(self, what: str, kind: str, reason: str, hint: str | None = None):
+        self.kind = kind
+        super().__init__(what, reason, hint)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a usable picture is.
+
+    Args:
+        width_px, height_px: As a person sees it, upright.
+        digest: BLAKE2b of the file's bytes, 128 bits in hexadecimal.
+        converted: Kinds of sampan.data.report.KINDS that say what had to be converted.
+    """
+
+    width_px: int
+    height_px: int
+    digest: str
+    converted: tuple[str, ...] = ()
+
+
+def examine(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Facts:
+    """Return what a picture file is, after decoding it as `load_rgb` would.
+
+    Args:
+        data: The bytes of the file.
+        name: What it is called, for errors; its ending, where there is one, is compared with the content.
+
+    Raises:
+        UnusablePicture: As `load_rgb`.
+    """
+    image, converted = _decode(data, max_pixels, name)
+    suffix = PurePosixPath(name).suffix.lower()
+    said = {**Image.registered_extensions(), **_OTHER_SUFFIXES}.get(suffix)
+    with _opened(data) as header:
+        found = "JPEG" if header.format == "MPO" else header.format
+        # the second picture of an MPO is the same scene for another eye or another light: a photo, not an animation
+        if header.format != "MPO" and _has_more_frames(header):
+            converted.append("animated")
+    if said not in (None, found):
+        converted.append("wrong-suffix")
+    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+    return Facts(image.width, image.height, digest, tuple(sorted(converted)))
 
 
 def load_rgb(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -49,9 +116,10 @@ def load_rgb(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.
         max_pixels: Most width·height that is decoded; checked before any pixel is.
 
     Raises:
-        DataError: The file is missing, not a picture, cut short, over `max_pixels`, or of a kind without fixed colours.
+        UnusablePicture: The file is missing, empty, not a picture, cut short, over `max_pixels`, or of a kind without
+            fixed colours.
     """
-    image = _decode(source, max_pixels)
+    image, _ = _decode(source, max_pixels)
     if image.mode != "RGBA":
         return image
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -60,7 +128,7 @@ def load_rgb(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.
 
 def load_rgba(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Return what `load_rgb` does, with transparency kept. Raises the same."""
-    return _decode(source, max_pixels).convert("RGBA")
+    return _decode(source, max_pixels)[0].convert("RGBA")
 
 
 def fit(image: Image.Image, width_px: int, height_px: int) -> Image.Image:
@@ -80,6 +148,11 @@ def to_array(image: Image.Image) -> NDArray[np.float32]:
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
+def to_uint8(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return (height, width, 3) bytes of an image (3, height, width) in [-1, 1]; values beyond are clipped."""
+    return np.round(np.clip((image / 2 + 0.5).transpose(1, 2, 0), 0, 1) * 255).astype(np.uint8)
+
+
 def to_image(array: NDArray[Any]) -> Image.Image:
     """Return the RGB picture of a (3, height, width) array in [-1, 1]; what lies outside is clipped.
 
@@ -93,44 +166,111 @@ def to_image(array: NDArray[Any]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 
-def _decode(source: str | Path | bytes, max_pixels: int) -> Image.Image:
-    """Return an upright picture in mode RGB, or RGBA where the file has transparency."""
-    what = f"a picture of {len(source)} bytes" if isinstance(source, bytes) else f"picture `{source}`"
-    what += " cannot be used"
+def _decode(source: str | Path | bytes, max_pixels: int, name: str | None = None) -> tuple[Image.Image, list[str]]:
+    """Return an upright picture in mode RGB, or RGBA where the file has transparency, and what was converted for it."""
+    if name is None and isinstance(source, bytes):
+        what = f"a picture of {len(source)} bytes cannot be used"
+    else:
+        what = f"picture `{name or source}` cannot be used"
     try:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    except FileNotFoundError as error:
+        raise UnusablePicture(what, "missing", "it is not there") from error
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise DataError(what, "it is not there" if isinstance(error, FileNotFoundError) else str(error)) from error
+        raise UnusablePicture(what, "unreadable", str(error)) from error
     if not data:
-        raise DataError(what, "it is empty")
-    Image.init()
+        raise UnusablePicture(what, "empty", "it is empty")
+    opened = False
     try:
-        image = Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
-    except Image.UnidentifiedImageError as error:
-        raise DataError(what, f"it is not a picture of a known format ({', '.join(FORMATS)})") from error
-    except _DECODER_ERRORS as error:
-        raise DataError(what, str(error) or type(error).__name__) from error
-    with image:
-        if image.width * image.height > max_pixels:
-            pixels = f"{image.width} x {image.height} = {image.width * image.height:,} pixels"
-            raise DataError(what, f"it has {pixels} and at most {max_pixels:,} are taken", "make it smaller first")
-        kind = image.format
-        try:
+        with _opened(data) as image:
+            opened = True
+            if image.width * image.height > max_pixels:
+                pixels = f"{image.width} x {image.height} = {image.width * image.height:,} pixels"
+                reason = f"it has {pixels} and at most {max_pixels:,} are taken"
+                raise UnusablePicture(what, "too-large", reason, "make it smaller first")
+            converted = _deep_or_turned(image)
             image.load()
-            return _to_srgb(ImageOps.exif_transpose(image), kind)
-        except _DECODER_ERRORS as error:
-            raise DataError(what, str(error) or type(error).__name__) from error
+            if "rotated" not in converted and _is_turned(image):  # a PNG may say so after its pixels
+                converted.append("rotated")
+            if image.mode in ("F", "LAB", "HSV") or (image.mode == "I" and image.format not in ("PNG", "PPM")):
+                reason = f"its pixels are of mode {image.mode}, whose range of values is not fixed"
+                raise UnusablePicture(what, "undefined-colour", reason)
+            if image.mode == "CMYK":
+                converted.append("cmyk")
+            return _to_srgb(ImageOps.exif_transpose(image)), converted
+    except _DECODER_ERRORS as error:
+        begins = _begins_as(data)
+        if not opened and not begins:
+            reason = f"it is not a picture of a known format ({', '.join(FORMATS)})"
+            raise UnusablePicture(what, "not-a-picture", reason) from error
+        if isinstance(error, Image.UnidentifiedImageError):
+            reason = f"it begins as {begins} and cannot be read on"
+        else:
+            reason = str(error) or type(error).__name__
+        # memory may be there another time
+        raise UnusablePicture(what, "unreadable" if isinstance(error, MemoryError) else "truncated", reason) from error
 
 
-def _to_srgb(image: Image.Image, kind: str | None) -> Image.Image:
-    """Return a decoded picture of any mode as RGB or RGBA in sRGB; a mode without fixed colours is a ValueError."""
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """Give an image of which nothing but the header is read yet."""
+    Image.init()
+    with _pillow_limit:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+    with image:
+        yield image
+
+
+def _deep_or_turned(image: Image.Image) -> list[str]:
+    """Return the kinds that a header tells: more than 8 bits a channel (AVIF's is not told), and not upright.
+
+    Asked before decoding: that of a TIFF turns it and forgets that it did.
+    """
+    kinds: list[str] = []
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    raw: list[Any] = []
+    for tile in tiles:
+        raw += tile.args if isinstance(tile.args, tuple) else (tile.args,)
+    # Pillow's names of raw pixels (`RGB;16B`, `I;16`), the highest value of a PPM, or the bits of a compressed TIFF
+    deep = any(";16" in part if isinstance(part, str) else image.format == "PPM" and (part or 0) > 255 for part in raw)
+    if deep or max(getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, ()), default=8) == 16:
+        kinds.append("16-bit")
+    if _is_turned(image):
+        kinds.append("rotated")
+    return kinds
+
+
+def _is_turned(image: Image.Image) -> bool:
+    return image.getexif().get(_EXIF_ORIENTATION, 1) in range(2, 9)
+
+
+def _has_more_frames(image: Image.Image) -> bool:
+    try:
+        return getattr(image, "is_animated", False)
+    except _DECODER_ERRORS:  # there is something after the first frame, and it is damaged
+        return True
+
+
+def _begins_as(data: bytes) -> str | None:
+    """Return the format whose first bytes these are; those of BMP and PPM are two letters that many a text has."""
+    for name in FORMATS:
+        accept = Image.OPEN[name][1] if name in Image.OPEN and name not in ("BMP", "PPM") else None
+        if accept and accept(data[:_MAGIC_BYTES]) is True:
+            return name
+    return None
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Return a decoded picture of a mode with fixed colours as RGB or RGBA in sRGB; mode I holds 16 bits here."""
     profile = image.info.get("icc_profile")
-    if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):
+    if image.mode.startswith("I"):
         # Pillow's own conversion clips at 255 where it should divide
         levels = np.asarray(image).astype(np.uint32)
         image = Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
-    elif image.mode in ("I", "F", "LAB", "HSV"):
-        raise ValueError(f"its pixels are of mode {image.mode}, whose range of values is not fixed")
     if image.has_transparency_data:
         image = image.convert("RGBA")
     elif image.mode not in ("L", "CMYK"):

@@ -52,11 +52,11 @@ def test_first_rows(small):
 
 def test_the_reader_takes_every_row(small):
     directory, _ = small
-    samples, report = image_folder.read(directory, max_bad_share=0)
-    assert len(samples) == 100
-    assert report.bad == ()
-    assert len({sample.key for sample in samples}) == 100
-    assert sum(len(sample.references) for sample in samples) == 40
+    listing = image_folder.read(directory)
+    assert len(listing.samples) == 100
+    assert listing.faults == ()
+    assert len({sample.key for sample in listing.samples}) == 100
+    assert sum(len(sample.references) for sample in listing.samples) == 40
 
 
 def test_pictures_are_centred_on_their_background_within_a_margin(small):

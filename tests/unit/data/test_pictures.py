@@ -1,4 +1,5 @@
 import contextlib
+import hashlib
 import io
 import struct
 import zlib
@@ -234,3 +235,105 @@ def test_to_image_clips_and_refuses_what_is_no_picture():
 def test_a_name_that_no_file_can_have():
     with pytest.raises(DataError):
         pictures.load_rgb(Path("a\0b.png"))
+
+
+def facts(data: bytes, name: str = "a.png", **options) -> pictures.Facts:
+    return pictures.examine(data, name, **options)
+
+
+def kind_of(data: bytes, name: str = "a.png", **options) -> str:
+    with pytest.raises(pictures.UnusablePicture) as caught:
+        pictures.examine(data, name, **options)
+    return caught.value.kind
+
+
+def test_facts_of_a_sound_picture():
+    data = encode(noise(7, 5), "PNG")
+    assert facts(data) == pictures.Facts(7, 5, hashlib.blake2b(data, digest_size=16).hexdigest())
+    for kind, suffix in (("JPEG", "JPG"), ("WEBP", "webp"), ("AVIF", "avif"), ("TIFF", "tif"), ("BMP", "bmp")):
+        assert facts(encode(noise(7, 5), kind), f"folder.d/a.{suffix}").converted == ()
+    assert facts(encode(noise(7, 5, "L"), "PNG")).converted == ()
+    assert facts(encode(noise(7, 5).quantize(4), "GIF"), "a.gif").converted == ()
+
+
+def test_a_wrong_suffix_and_one_that_says_nothing():
+    data = encode(noise(7, 5), "JPEG")
+    for name in ("a.png", "a.PNG", "a.heic", "a.eps"):
+        assert facts(data, name).converted == ("wrong-suffix",)
+    for name in ("a", "a.bin", "set.parquet[3]/image", "a.jpeg", "a.jpg"):
+        assert facts(data, name).converted == ()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
+def test_a_turned_picture_has_the_size_that_a_person_sees(kind):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    found = facts(encode(Image.new("RGB", (20, 10)), kind, exif=exif), f"a.{kind.lower()}")
+    assert (found.width_px, found.height_px, found.converted) == (10, 20, ("rotated",))
+
+
+def test_more_than_eight_bits():
+    grey = Image.fromarray(np.zeros((4, 4), np.uint16))
+    assert facts(encode(grey, "PNG")).converted == ("16-bit",)
+    assert facts(encode(grey, "TIFF"), "a.tif").converted == ("16-bit",)
+    assert facts(encode(grey, "TIFF", compression="tiff_lzw"), "a.tif").converted == ("16-bit",)
+    assert facts(b"P6 2 2 65535\n" + bytes(24), "a.ppm").converted == ("16-bit",)
+    assert facts(b"P6 2 2 255\n" + bytes(12), "a.ppm").converted == ()
+    header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)  # Pillow opens 16-bit colour as mode RGB
+    assert facts(png((b"IHDR", header), (b"IDAT", zlib.compress(bytes(2 * 13))), (b"IEND", b""))).converted == (
+        "16-bit",
+    )
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
+def test_several_frames(kind):
+    frames = [Image.new("RGB", (8, 8), color) for color in ((255, 0, 0), (0, 0, 255))]
+    data = encode(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert facts(data, f"a.{kind.lower()}").converted == ("animated",)
+
+
+def test_a_photo_with_a_second_view_is_a_jpeg_and_not_animated():
+    data = encode(noise(8, 8), "MPO", save_all=True, append_images=[noise(8, 8)])
+    assert facts(data, "a.jpg").converted == ()
+
+
+def test_a_picture_may_have_several_kinds():
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    data = encode(Image.new("CMYK", (8, 8)), "JPEG", exif=exif)
+    assert facts(data, "a.png").converted == ("cmyk", "rotated", "wrong-suffix")
+
+
+def test_kinds_of_what_cannot_be_used(tmp_path):
+    whole = encode(noise(64, 64), "PNG")
+    assert kind_of(b"") == "empty"
+    assert kind_of(whole[: len(whole) // 2]) == "truncated"
+    assert kind_of(whole[:12]) == "truncated"
+    assert kind_of(b"BMW and Peugeot are no pictures") == "not-a-picture"
+    assert kind_of(b"<svg></svg>", "a.svg") == "not-a-picture"
+    assert kind_of(whole, max_pixels=64 * 64 - 1) == "too-large"
+    assert kind_of(encode(Image.new("F", (2, 2)), "TIFF")) == "undefined-colour"
+    assert kind_of(encode(Image.new("I", (2, 2)), "TIFF")) == "undefined-colour"
+    for path, kind in ((tmp_path / "none.png", "missing"), (tmp_path, "unreadable")):
+        with pytest.raises(pictures.UnusablePicture) as caught:
+            pictures.load_rgb(path)
+        assert caught.value.kind == kind
+
+
+def test_only_the_own_limit_on_pixels_counts():
+    header = struct.pack(">IIBBBBB", 20_000, 10_000, 1, 0, 0, 0, 0)  # Pillow refuses from 179 million pixels on
+    data = png((b"IHDR", header), (b"IDAT", b""), (b"IEND", b""))
+    assert kind_of(data, max_pixels=300_000_000) == "truncated"
+    assert kind_of(data) == "too-large"
+    assert Image.MAX_IMAGE_PIXELS is not None
+
+
+def png(*chunks: tuple[bytes, bytes]) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+    )
+
+
+def test_values_become_bytes_clipped_and_rounded():
+    image = np.array([-2, -1, 0, 1, 2], np.float32).reshape(1, 1, 5).repeat(3, 0)
+    assert pictures.to_uint8(image)[0, :, 0].tolist() == [0, 0, 128, 255, 255]

@@ -1,7 +1,6 @@
 import pytest
 
 from sampan.data import readers
-from sampan.data.readers import BadRow, Report
 from sampan.errors import JobError
 
 
@@ -16,9 +15,3 @@ def test_a_wrong_name_is_answered_with_the_nearest():
     assert str(caught.value) == (
         "error: `data.reader = 'imagefolder'` is not a reader\n\nhint: did you mean `image_folder`?"
     )
-
-
-def test_report_counts():
-    assert Report(0, ()).bad_share == 0
-    assert Report(4, (BadRow("metadata.jsonl:2", "no caption"),)).bad_share == 0.25
-    assert str(BadRow("metadata.jsonl:2", "no caption")) == "metadata.jsonl:2: no caption"

@@ -1,6 +1,6 @@
 """Readers of picture sets: a table of their names, and what each of them returns.
 
-A reader is a function `read(path, *, max_bad_share, limit, progress) -> (samples, report)`, imported when it is used.
+A reader lists samples and decodes nothing; a row that says nothing usable is left out with its reason and shifts no other.
 """
 
 from __future__ import annotations
@@ -8,61 +8,92 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
+from sampan.data.sources import Source
 from sampan.errors import JobError, did_you_mean
 
-READERS = {"image_folder": "sampan.data.readers.image_folder:read"}
-
-Progress = Callable[[int, int], None]
-"""Called with (done, total) as work goes on."""
+READERS = {
+    "image_folder": "sampan.data.readers.image_folder:read",
+    "webdataset": "sampan.data.readers.webdataset:read",
+    "parquet": "sampan.data.readers.parquet:read",
+    "hub": "sampan.data.readers.hub:read",
+}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture that can be decoded, and what is said about it.
+    """A picture, and what is said about it.
 
     Args:
         key: Names the sample within its set; the same in every run as long as its row is.
+        where: The row it comes from (`metadata.jsonl:12`), for reports.
         captions: One or more, each saying it whole (in different languages, for example).
         references: Pictures that the captions tell how to change; mostly none.
     """
 
     key: str
-    image: Path
+    where: str
+    image: Source
     captions: tuple[str, ...]
-    references: tuple[Path, ...] = ()
+    references: tuple[Source, ...] = ()
 
 
 @dataclass(frozen=True)
-class BadRow:
-    """A row that was left out: where it stands (`file:line`) and why."""
+class Fault:
+    """Something wrong with a row or its picture.
+
+    Args:
+        where: The row (`file:line`, `shard.tar/member`).
+        kind: One of sampan.data.report.KINDS.
+        reason: In words.
+    """
 
     where: str
+    kind: str
     reason: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.reason}"
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a reader saw: how many rows in all, and those it left out."""
+class Columns:
+    """Where a row's fields stand, for formats with columns of any name.
 
+    Args:
+        image: The picture.
+        captions: Texts or lists of texts; those that a row lacks are skipped.
+        references: A picture or a list of pictures; None where the set has none.
+    """
+
+    image: str = "image"
+    captions: tuple[str, ...] = ("text",)
+    references: str | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a reader found.
+
+    Args:
+        samples: In the order of their rows.
+        faults: Rows that cannot be used, found without decoding (no caption, no such file …).
+        num_rows: All rows, the faulty ones included.
+    """
+
+    samples: tuple[Sample, ...]
+    faults: tuple[Fault, ...]
     num_rows: int
-    bad: tuple[BadRow, ...]
-
-    @property
-    def bad_share(self) -> float:
-        """Share of the rows that were left out, in [0, 1]."""
-        return len(self.bad) / self.num_rows if self.num_rows else 0.0
 
 
-def get(name: str) -> Callable[..., tuple[list[Sample], Report]]:
-    """Return a reader by its name.
+def get(name: str) -> Callable[..., Listing]:
+    """Return a reader by its name: `read(path, *, columns, split, limit) -> Listing`.
+
+    Args:
+        path: A folder, a file, or for `hub` the name of a set.
+        columns: Columns or None for the format's own names.
+        split: "train" …, where the format has splits; None for all or the only one.
+        limit: Read only this many rows; None for all.
 
     Raises:
-        JobError: There is none of that name.
+        JobError: There is no reader of that name.
     """
     if name not in READERS:
         raise JobError(f"`data.reader = {name!r}` is not a reader", (), did_you_mean(name, READERS))

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sampan.data.readers import Sample
+from sampan.data.readers import Columns, Sample
 from sampan.data.readers.image_folder import read
-from sampan.errors import DataError
+from sampan.data.sources import File
+from sampan.errors import DataError, JobError
 
 
 @pytest.fixture
@@ -27,7 +28,13 @@ def describe(folder: Path, *rows) -> None:
 
 
 def reasons(folder: Path, **options) -> list[str]:
-    return [str(row) for row in read(folder, max_bad_share=1, **options)[1].bad]
+    return [f"{fault.where}: {fault.reason}" for fault in read(folder, **options).faults]
+
+
+def sample(folder: Path, where: str, key: str, *captions: str) -> Sample:
+    """A sample whose key says which pictures it has."""
+    image, *references = (File(folder / name) for name in key.split(" < "))
+    return Sample(key, where, image, captions, tuple(references))
 
 
 def test_rows_become_samples_in_order(folder):
@@ -38,20 +45,15 @@ def test_rows_become_samples_in_order(folder):
         {"file_name": "sub/c.jpg", "text": ["one", "two"]},
         {"file_name": "b.png", "text": "make it night", "references": ["a.png", "./sub/c.jpg"]},
     )
-    samples, report = read(folder)
-    assert samples == [
-        Sample("b.png", folder / "b.png", ("bee", "abelha", "蜂")),
-        Sample("a.png", folder / "a.png", ("only texts",)),
-        Sample("sub/c.jpg", folder / "sub/c.jpg", ("one", "two")),
-        Sample(
-            "b.png < a.png < sub/c.jpg",
-            folder / "b.png",
-            ("make it night",),
-            (folder / "a.png", folder / "sub/c.jpg"),
-        ),
-    ]
-    assert report.num_rows == 4
-    assert report.bad == ()
+    listing = read(folder)
+    assert listing.samples == (
+        sample(folder, "metadata.jsonl:1", "b.png", "bee", "abelha", "蜂"),
+        sample(folder, "metadata.jsonl:2", "a.png", "only texts"),
+        sample(folder, "metadata.jsonl:3", "sub/c.jpg", "one", "two"),
+        sample(folder, "metadata.jsonl:4", "b.png < a.png < sub/c.jpg", "make it night"),
+    )
+    assert listing.num_rows == 4
+    assert listing.faults == ()
 
 
 def test_keys_are_unique_and_do_not_depend_on_other_rows(folder):
@@ -61,21 +63,19 @@ def test_keys_are_unique_and_do_not_depend_on_other_rows(folder):
         {"file_name": "a.png", "text": "z"},
     ]
     describe(folder, *rows)
-    assert [sample.key for sample in read(folder)[0]] == ["a.png", "b.png", "a.png #2"]
+    assert [sample.key for sample in read(folder).samples] == ["a.png", "b.png", "a.png #2"]
     describe(folder, rows[0], rows[2])
-    assert [sample.key for sample in read(folder)[0]] == ["a.png", "a.png #2"]
+    assert [sample.key for sample in read(folder).samples] == ["a.png", "a.png #2"]
 
 
 def test_bad_rows_are_named_and_shift_nothing(folder):
-    (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:40])
     (folder / "words.png").write_text("not a picture")
     describe(
         folder,
         {"file_name": "a.png", "text": "first"},
         b"{oops",
         {"file_name": "missing.png", "text": "gone"},
-        {"file_name": "broken.png", "text": "cut short"},
-        {"file_name": "words.png", "text": "words"},
+        {"file_name": "words.png", "text": "is not opened"},
         b"",
         {"file_name": "b.png", "text": "  "},
         {"file_name": "b.png"},
@@ -87,34 +87,46 @@ def test_bad_rows_are_named_and_shift_nothing(folder):
         b'["a.png"]',
         b'{"file_name": "b.png", "text": "\xff"}',
         b'{"file_name": "b.png", "text": "\\ud800"}',
+        {"file_name": "../outside.png", "text": "x"},
         {"file_name": "b.png", "text": "last"},
     )
-    samples, report = read(folder, max_bad_share=1)
-    assert [(sample.key, sample.captions) for sample in samples] == [("a.png", ("first",)), ("b.png", ("last",))]
-    assert report.num_rows == 16
-    found = [str(row) for row in report.bad]
-    assert found[0].startswith("metadata.jsonl:2: not JSON: ")
-    assert found[1] == "metadata.jsonl:3: `missing.png` is not there"
-    assert found[2].startswith("metadata.jsonl:4: `broken.png`: ")
-    assert found[3].startswith("metadata.jsonl:5: `words.png`: it is not a picture of a known format")
-    assert found[4:] == [
-        "metadata.jsonl:7: no caption",
-        "metadata.jsonl:8: no caption",
-        "metadata.jsonl:9: no `file_name`",
-        "metadata.jsonl:10: `text` is not a text or a list of them, or `texts` not an object of them",
-        "metadata.jsonl:11: a caption is not a text: 7",
-        "metadata.jsonl:12: `missing.png` is not there",
-        "metadata.jsonl:13: `references` is not a list of file names",
-        "metadata.jsonl:14: not a JSON object",
-        "metadata.jsonl:15: not UTF-8",
-        "metadata.jsonl:16: a caption is not valid Unicode",
+    listing = read(folder)
+    assert [(sample.key, *sample.captions) for sample in listing.samples] == [
+        ("a.png", "first"),
+        ("words.png", "is not opened"),
+        ("b.png", "last"),
     ]
-
-
-def test_without_decoding_only_missing_files_are_found(folder):
-    (folder / "words.png").write_text("not a picture")
-    describe(folder, {"file_name": "words.png", "text": "x"}, {"file_name": "missing.png", "text": "x"})
-    assert reasons(folder, decode=False) == ["metadata.jsonl:2: `missing.png` is not there"]
+    assert listing.num_rows == 16
+    assert listing.faults[0].reason.startswith("not JSON: ")
+    assert [f"{fault.where} {fault.kind}" for fault in listing.faults] == [
+        "metadata.jsonl:2 bad-row",
+        "metadata.jsonl:3 no-file",
+        "metadata.jsonl:6 no-caption",
+        "metadata.jsonl:7 no-caption",
+        "metadata.jsonl:8 no-file",
+        "metadata.jsonl:9 bad-row",
+        "metadata.jsonl:10 bad-row",
+        "metadata.jsonl:11 no-file",
+        "metadata.jsonl:12 bad-row",
+        "metadata.jsonl:13 bad-row",
+        "metadata.jsonl:14 bad-row",
+        "metadata.jsonl:15 bad-row",
+        "metadata.jsonl:16 outside",
+    ]
+    assert [fault.reason for fault in listing.faults[1:]] == [
+        "`missing.png` is not there",
+        "no caption",
+        "no caption",
+        "no `file_name`",
+        "`text` is not a text or a list of them, or `texts` not an object of them",
+        "a caption is not a text: 7",
+        "`missing.png` is not there",
+        "`references` is not a list of file names",
+        "not a JSON object",
+        "not UTF-8",
+        "a caption is not valid Unicode",
+        "`../outside.png` leads out of the folder",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -147,45 +159,55 @@ def test_a_name_that_is_no_file_is_a_bad_row(folder, name):
     assert len(reasons(folder)) == 1
 
 
-def test_too_many_bad_rows_stop_it(folder):
-    describe(folder, *({"file_name": f"{i}.png", "text": "x"} for i in range(7)), {"file_name": "a.png", "text": "x"})
-    with pytest.raises(DataError) as caught:
-        read(folder)
-    assert str(caught.value) == (
-        f"error: 7 of 8 rows (87.5%) of picture folder `{folder}` cannot be used, and at most 5.0% may be\n"
-        "  because metadata.jsonl:1: `0.png` is not there\n"
-        "  because metadata.jsonl:2: `1.png` is not there\n"
-        "  because metadata.jsonl:3: `2.png` is not there\n"
-        "  because metadata.jsonl:4: `3.png` is not there\n"
-        "  because metadata.jsonl:5: `4.png` is not there\n"
-        "  because of 2 more\n\n"
-        "hint: mend these rows or take them out, or allow a larger share"
-    )
-    assert len(read(folder, max_bad_share=0.875)[0]) == 1
-
-
-def test_nothing_usable_is_an_error_at_any_share(folder):
-    describe(folder, {"file_name": "none.png", "text": "x"})
-    with pytest.raises(DataError):
-        read(folder, max_bad_share=1)
+def test_no_rows_at_all(folder):
     (folder / "metadata.jsonl").write_text("\n")
     with pytest.raises(DataError) as caught:
-        read(folder, max_bad_share=1)
-    assert str(caught.value) == (f"error: picture folder `{folder}` has no rows\n  because its metadata file is empty")
+        read(folder)
+    assert str(caught.value) == f"error: picture folder `{folder}` has no rows\n  because its metadata file is empty"
 
 
-def test_limit_and_progress(folder):
-    describe(folder, *({"file_name": name, "text": "x"} for name in ("a.png", "b.png", "sub/c.jpg")))
-    seen: list[tuple[int, int]] = []
-    samples, report = read(folder, limit=2, progress=lambda done, total: seen.append((done, total)))
-    assert [sample.key for sample in samples] == ["a.png", "b.png"]
-    assert report.num_rows == 2
-    assert seen == [(1, 2), (2, 2)]
+def test_limit(folder):
+    describe(folder, *({"file_name": name, "text": "x"} for name in ("a.png", "none.png", "sub/c.jpg")))
+    listing = read(folder, limit=2)
+    assert [sample.key for sample in listing.samples] == ["a.png"]
+    assert len(listing.faults) == 1
+    assert listing.num_rows == 2
+
+
+def test_a_split_is_a_subfolder(folder):
+    describe(folder / "sub", {"file_name": "c.jpg", "text": "x"})
+    assert read(folder, split="sub").samples == (sample(folder / "sub", "metadata.jsonl:1", "c.jpg", "x"),)
+    with pytest.raises(DataError) as caught:
+        read(folder, split="subb")
+    assert str(caught.value) == (
+        f"error: picture folder `{folder}` has no split `subb`\n"
+        "  because a split is a subfolder with a description of its own\n\n"
+        "hint: did you mean `sub`?"
+    )
+
+
+def test_fields_of_other_names(folder):
+    describe(folder, {"picture": "b.png", "title": "bee", "tags": ["x", "y"], "before": "a.png", "text": "not this"})
+    columns = Columns(image="picture", captions=("title", "tags"), references="before")
+    assert read(folder, columns=columns).samples == (
+        sample(folder, "metadata.jsonl:1", "b.png < a.png", "bee", "x", "y"),
+    )
+    (folder / "metadata.jsonl").unlink()
+    (folder / "metadata.csv").write_text("picture,title,before\nb.png,bee,a.png\n")
+    with pytest.raises(JobError) as caught:
+        read(folder, columns=columns)
+    assert str(caught.value) == (
+        f"error: `tags` is not a column of `{folder / 'metadata.csv'}`\n"
+        "  because its columns are `picture`, `title`, `before`\n\n"
+        "hint: known: `before`, `picture`, `title`"
+    )
+    columns = Columns(image="picture", captions=("title",), references="before")
+    assert read(folder, columns=columns).samples == (sample(folder, "metadata.csv:2", "b.png < a.png", "bee"),)
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_read(folder):
     (folder / "metadata.jsonl").write_bytes(b'\xef\xbb\xbf{"file_name": "a.png", "text": "x"}\r\n\r\n')
-    assert read(folder)[0] == [Sample("a.png", folder / "a.png", ("x",))]
+    assert read(folder).samples == (sample(folder, "metadata.jsonl:1", "a.png", "x"),)
 
 
 def test_csv(folder):
@@ -199,12 +221,11 @@ def test_csv(folder):
         encoding="utf-8-sig",
         newline="",
     )
-    samples, report = read(folder, max_bad_share=1)
-    assert samples == [
-        Sample("a.png", folder / "a.png", ("a boat, red", "um barco")),
-        Sample("b.png < a.png < sub/c.jpg", folder / "b.png", ("bee",), (folder / "a.png", folder / "sub/c.jpg")),
-    ]
-    assert [str(row) for row in report.bad] == [
+    assert read(folder).samples == (
+        sample(folder, "metadata.csv:2", "a.png", "a boat, red", "um barco"),
+        sample(folder, "metadata.csv:3", "b.png < a.png < sub/c.jpg", "bee"),
+    )
+    assert reasons(folder) == [
         "metadata.csv:4: `missing.png` is not there",
         "metadata.csv:5: more cells than columns; a caption with a comma needs quotes",
         "metadata.csv:6: no caption",
@@ -232,15 +253,11 @@ def test_text_files_beside_the_pictures(folder):
     (folder / "sub/c.TXT").write_text("三", encoding="utf-8")
     (folder / "lone.txt").write_text("no picture")
     (folder / "._a.png").write_bytes(b"what a Mac leaves")
-    samples, report = read(folder, max_bad_share=1)
-    assert samples == [
-        Sample("a.png", folder / "a.png", ("first", "second")),
-        Sample("sub/c.jpg", folder / "sub/c.jpg", ("三",)),
-    ]
-    assert [str(row) for row in report.bad] == [
-        "b.png: no caption: no `.txt` file beside it",
-        "lone.txt: no picture beside it",
-    ]
+    assert read(folder).samples == (
+        sample(folder, "a.png", "a.png", "first", "second"),
+        sample(folder, "sub/c.jpg", "sub/c.jpg", "三"),
+    )
+    assert reasons(folder) == ["b.png: no caption: no `.txt` file beside it", "lone.txt: no picture beside it"]
 
 
 def test_folders_that_say_nothing_or_two_things(folder, tmp_path):

@@ -1,0 +1,291 @@
+"""Picture sets in a layout of the Hugging Face Hub, read with the `datasets` library: a local folder, or a name on the Hub.
+
+    pictures/birds                  a folder on this machine, which wins over a name on the Hub
+    owner/name                      a set on the Hub
+    owner/name@revision:config      a branch, tag or commit of it; and one of its configurations
+
+The library brings the set into its own cache as arrow files; a sample's picture is a row of one of them, or a file that
+such a row names. No code of a set is ever run: only versions of the library that cannot do so are used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sampan.data.cells import Row, arrow_table, import_pyarrow
+from sampan.data.readers import Columns, Listing
+from sampan.data.readers.rows import BadRow, Rows, inside
+from sampan.data.readers.tables import Found, Piece, check_columns, found_in, gather
+from sampan.data.sources import File, Source, stamp
+from sampan.errors import DataError, did_you_mean
+
+_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?(?::(?P<config>[\w.-]+))?")
+_FIRST_VERSION_WITHOUT_CODE = 4
+_ROWS_AT_ONCE = 10_000
+
+
+def read(
+    path: str | Path, *, columns: Columns | None = None, split: str | None = None, limit: int | None = None
+) -> Listing:
+    """Return the samples of one split of a set, in the order of its rows, counted from 0.
+
+    Args:
+        path: A folder, or the name of a set.
+        columns: Which columns to read; None for `image` and `text`.
+        split: One of the set's; None where it has but one.
+        limit: Read only this many rows.
+
+    Raises:
+        DataError: There is no such set, it cannot be reached, or it has no such split or configuration; several and none
+            is chosen; `datasets` is not installed, or is too old.
+        JobError: A column is not there, or holds something else.
+    """
+    import_pyarrow()
+    datasets = _import_datasets()
+    columns = columns or Columns()
+    place = _place(str(path))
+    with _quiet(datasets), _explained(datasets, place):
+        config = _choose_config(datasets, place)
+        splits = datasets.get_dataset_split_names(place.name, config, revision=place.revision)
+        split = _choose_split(place, split, splits)
+        table = datasets.load_dataset(place.name, config, split=split, revision=place.revision)
+    check_columns(table.data.schema, columns, place.what)
+    rows = Rows()
+    title = f"{place.title}/{split}"
+    folders = _trusted_folders(datasets, place)
+    first = 0
+    for cached in table.cache_files:
+        first += _read_arrow(Path(cached["filename"]), place, title, first, folders, columns, rows, limit)
+    if limit is None and first != len(table):
+        raise DataError(f"{place.what} cannot be read", f"its cache holds {first} rows and should hold {len(table)}")
+    return rows.listing()
+
+
+def _read_arrow(
+    file: Path,
+    place: _Place,
+    title: str,
+    first: int,
+    folders: list[Path],
+    columns: Columns,
+    rows: Rows,
+    limit: int | None,
+) -> int:
+    """Add the rows of an arrow file and return how many it has; captions are read, bytes of pictures are not."""
+    pyarrow = import_pyarrow()
+    try:
+        table = arrow_table(file, stamp(file))
+        for start in range(0, table.num_rows, _ROWS_AT_ONCE):
+            if limit is not None and len(rows) >= limit:
+                break
+            part = table.slice(start, _ROWS_AT_ONCE)
+            values = [part[column].to_pylist() for column in columns.captions]
+            no_references: list[list[Found]] = [[] for _ in range(part.num_rows)]
+            piece = Piece(
+                where=_Named(title, first + start),
+                captions=list(zip(*values, strict=True)) if values else [()] * part.num_rows,
+                images=list(found_in(part[columns.image])),
+                references=list(found_in(part[columns.references])) if columns.references else no_references,
+                source=_Sources(file, start, folders, place.is_folder),
+            )
+            gather(rows, piece, columns, limit)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(
+            f"the cached table `{file}` cannot be read", str(error), "delete it, and it is made again"
+        ) from error
+    return table.num_rows
+
+
+class _Named:
+    """Names rows of a set."""
+
+    def __init__(self, title: str, first: int):
+        self._title, self._first = title, first
+
+    def __call__(self, place: int) -> str:
+        return f"{self._title}[{self._first + place}]"
+
+
+class _Sources:
+    """Gives the sources of the pictures of an arrow file: its own rows, or files that they name in trusted folders."""
+
+    def __init__(self, file: Path, first: int, folders: list[Path], is_folder: bool):
+        self._file, self._first, self._is_folder = file, first, is_folder
+        self._folders = [(folder.resolve(), folder) for folder in folders]
+
+    def __call__(self, place: int, column: str, found: Found) -> Source:
+        if found.has_bytes:
+            return Row(self._file, self._first + place, column, found.item, found.label)
+        if not found.path:
+            raise BadRow("no-file", f"an entry of `{column}` has no picture")
+        path = Path(found.path)
+        if not path.is_absolute():
+            if not self._is_folder:
+                raise BadRow("no-file", f"`{found.path}` is only the name of a picture, which is not in the set")
+            root, folder = self._folders[0]
+            return File(inside(root, folder, found.path))
+        # `datasets` names files by where it found or put them; a row that names any other file is refused
+        for root, _ in self._folders:
+            if path.resolve().is_relative_to(root):
+                if not path.is_file():
+                    raise BadRow("no-file", f"`{path}` is not there")
+                return File(path)
+        raise BadRow("outside", f"`{path}` is outside the set")
+
+
+# ---------------------------------------------------------------------------------------------------- which set it is
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A set: a folder, or a name on the Hub with a revision."""
+
+    name: str
+    revision: str | None
+    config: str | None
+    is_folder: bool
+
+    @property
+    def what(self) -> str:
+        return f"picture folder `{self.name}`" if self.is_folder else f"`{self.title}` on the Hub"
+
+    @property
+    def title(self) -> str:
+        if self.is_folder:
+            return Path(self.name).name
+        return self.name + (f"@{self.revision}" if self.revision else "")
+
+
+def _place(text: str) -> _Place:
+    folder, _, config = text.rpartition(":")
+    if Path(text).is_dir():
+        return _Place(text, None, None, True)
+    if folder and Path(folder).is_dir():
+        return _Place(folder, None, config, True)
+    if Path(text).exists():
+        raise DataError(f"`{text}` cannot be read", "it is a file, and a set in a Hub layout is a folder")
+    found = _NAME.fullmatch(text.replace("\\", "/"))  # as a path, a name has the separators of the platform
+    if found is None or text.startswith((".", "~")):
+        raise DataError(
+            f"`{text}` cannot be read",
+            "there is no such folder, and it is not a name on the Hub",
+            "a name on the Hub is `owner/name`, `owner/name@revision` or `owner/name:config`",
+        )
+    return _Place(found["name"], found["revision"], found["config"], False)
+
+
+def _choose_config(datasets: Any, place: _Place) -> str:
+    known = datasets.get_dataset_config_names(place.name, revision=place.revision)
+    if place.config is not None:
+        if place.config not in known:
+            raise DataError(
+                f"{place.what} has no configuration `{place.config}`", (), did_you_mean(place.config, known)
+            )
+        return place.config
+    if len(known) > 1:
+        default = datasets.get_dataset_default_config_name(place.name, revision=place.revision)
+        if default is None:
+            raise DataError(
+                f"{place.what} has several configurations",
+                f"they are {', '.join(f'`{name}`' for name in known)}",
+                f'name one: data.path = "{place.name}:{known[0]}"',
+            )
+        return default
+    return known[0]
+
+
+def _choose_split(place: _Place, split: str | None, known: list[str]) -> str:
+    if split is None and len(known) == 1:
+        return known[0]
+    if split is None:
+        raise DataError(
+            f"{place.what} has several splits",
+            f"they are {', '.join(f'`{name}`' for name in known)}",
+            f'choose one: data.split = "{known[0]}"',
+        )
+    if split not in known:
+        raise DataError(f"{place.what} has no split `{split}`", (), did_you_mean(split, known))
+    return split
+
+
+def _trusted_folders(datasets: Any, place: _Place) -> list[Path]:
+    """Return where pictures may lie that rows name: the set's own folder first, and where the library keeps what it got."""
+    from huggingface_hub import constants
+
+    caches = [Path(datasets.config.HF_DATASETS_CACHE), Path(constants.HF_HUB_CACHE)]
+    return [Path(place.name), *caches] if place.is_folder else caches
+
+
+# ------------------------------------------------------------------------------------------------------- the library
+
+
+def _import_datasets() -> Any:
+    try:
+        import datasets
+    except ModuleNotFoundError as error:
+        raise DataError(
+            "sets in a Hub layout cannot be read",
+            f"the package `{error.name}` is missing",
+            "pip install 'sampan[hub]'",
+        ) from error
+    if int(datasets.__version__.split(".")[0]) < _FIRST_VERSION_WITHOUT_CODE:
+        raise DataError(
+            "sets in a Hub layout cannot be read",
+            f"`datasets` {datasets.__version__} can run code that comes with a set",
+            f"pip install 'datasets>={_FIRST_VERSION_WITHOUT_CODE}'",
+        )
+    return datasets
+
+
+@contextmanager
+def _quiet(datasets: Any) -> Iterator[None]:
+    """Keep the library and the one below it from writing to the terminal, and leave their settings as they were."""
+    from huggingface_hub import utils
+
+    logs = [datasets.utils.logging, utils.logging]
+    levels = [log.get_verbosity() for log in logs]
+    bars = [(part, part.are_progress_bars_disabled()) for part in (datasets, utils)]
+    for log in logs:
+        log.set_verbosity_error()
+    for part, _ in bars:
+        part.disable_progress_bars()
+    try:
+        yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.set_verbosity(level)
+        for part, disabled in bars:
+            if not disabled:
+                part.enable_progress_bars()
+
+
+@contextmanager
+def _explained(datasets: Any, place: _Place) -> Iterator[None]:
+    """Say in our words what the library could not do."""
+    failed = f"{place.what} cannot be read"
+    try:
+        yield
+    except datasets.exceptions.DatasetNotFoundError as error:
+        because = [_first_line(error)]
+        if not place.is_folder:
+            because.insert(0, f"there is no folder `{place.name}` here")
+        raise DataError(failed, because, "check the name; a private or gated set needs `hf auth login`") from error
+    except ConnectionError as error:
+        raise DataError(
+            failed,
+            (f"there is no folder `{place.name}` here", _first_line(error)),
+            "check the connection and that HF_HUB_OFFLINE is not set, or fetch the set on a machine that has one",
+        ) from error
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise DataError(failed, _first_line(error.__cause__ or error), "mend that file or take it out") from error
+    except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
+        raise DataError(failed, _first_line(error)) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

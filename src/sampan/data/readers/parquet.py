@@ -1,0 +1,120 @@
+"""Parquet files with pictures in them, or with the names of picture files: a file, a folder of them, or a pattern.
+
+The picture is a struct of `bytes` and `path`, plain bytes, or the name of a file relative to the parquet file's folder,
+which it never leaves. Captions are texts or lists of texts in any columns; references are a picture or a list of them.
+
+Listing reads the captions and the names, never the bytes of pictures that the file's own statistics say are there. Rows
+are counted from 0, as other readers of parquet do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sampan.data.cells import Cell, import_pyarrow
+from sampan.data.readers import Columns, Listing, parts
+from sampan.data.readers.rows import BadRow, Rows, inside
+from sampan.data.readers.tables import Found, Piece, check_columns, count_absent, found_in, gather, is_plain_bytes
+from sampan.data.sources import File, Source
+from sampan.errors import DataError
+
+
+def read(
+    path: str | Path, *, columns: Columns | None = None, split: str | None = None, limit: int | None = None
+) -> Listing:
+    """Return the samples of a set of parquet files, in the order of the files' names and of their rows.
+
+    Args:
+        columns: Which columns to read; None for `image` and `text`.
+        split: Of a folder: its subfolder of this name, or the files whose names begin with it.
+        limit: Read only this many rows.
+
+    Raises:
+        DataError: No such files, pyarrow is not installed, or the only file cannot be read. One of several that cannot be
+            read is a fault.
+        JobError: A column is not there, or holds something else.
+    """
+    pyarrow = import_pyarrow()
+    columns = columns or Columns()
+    rows = Rows()
+    files = parts.find(path, ".parquet", split, "parquet files")
+    for name, file in files:
+        if limit is not None and len(rows) >= limit:
+            break
+        try:
+            _read_file(name, file, columns, rows, limit)
+        except (pyarrow.ArrowException, OSError) as error:
+            if len(files) == 1:
+                raise DataError(f"parquet file `{file}` cannot be read", str(error)) from error
+            rows.leave_out(name, "damaged-shard", f"it cannot be read: {error}")
+    return rows.listing()
+
+
+def _read_file(name: str, path: Path, columns: Columns, rows: Rows, limit: int | None) -> None:
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        check_columns(file.schema_arrow, columns, f"`{path}`")
+        first = 0
+        for group in range(file.num_row_groups):
+            num_rows = file.metadata.row_group(group).num_rows
+            if limit is not None and len(rows) >= limit:
+                return
+            said = file.read_row_group(group, columns=list(columns.captions), use_threads=False)
+            values = [said[column].to_pylist() for column in columns.captions]
+            references = (
+                _found(file, group, columns.references) if columns.references else [[] for _ in range(num_rows)]
+            )
+            piece = Piece(
+                where=_Named(name, first),
+                captions=list(zip(*values, strict=True)) if values else [()] * num_rows,
+                images=_found(file, group, columns.image),
+                references=references,
+                source=_Sources(path, group),
+            )
+            gather(rows, piece, columns, limit)
+            first += num_rows
+
+
+def _found(file: Any, group: int, column: str) -> list[list[Found]]:
+    """Return the pictures of each row of a row group, without their bytes where the file says that none lacks them."""
+    facts = file.metadata.row_group(group)
+    leaves = {facts.column(index).path_in_schema: facts.column(index) for index in range(facts.num_columns)}
+    inner = {path: leaf for path, leaf in leaves.items() if path == column or path.startswith(f"{column}.")}
+    holder = next((leaf for path, leaf in inner.items() if path == column or path.endswith(".bytes")), None)
+    names = next((path for path in inner if path.endswith(".path")), None)
+    statistics = holder.statistics if holder is not None else None
+    num_nulls = statistics.null_count if statistics is not None and statistics.has_null_count else None
+    if num_nulls == 0 and is_plain_bytes(file.schema_arrow.field(column).type):
+        return [[Found(None, "", True)] for _ in range(facts.num_rows)]
+    if num_nulls is not None and names is not None:
+        light = file.read_row_group(group, columns=[names], use_threads=False)[column]
+        if num_nulls == count_absent(light):  # no struct lacks its bytes
+            return list(found_in(light, has_bytes=True))
+    return list(found_in(file.read_row_group(group, columns=[column], use_threads=False)[column]))
+
+
+class _Named:
+    """Names the rows of a row group."""
+
+    def __init__(self, name: str, first: int):
+        self._name, self._first = name, first
+
+    def __call__(self, place: int) -> str:
+        return f"{self._name}[{self._first + place}]"
+
+
+class _Sources:
+    """Gives the sources of the pictures of a row group."""
+
+    def __init__(self, path: Path, group: int):
+        self._path, self._group = path, group
+        self._root = path.parent.resolve()
+
+    def __call__(self, place: int, column: str, found: Found) -> Source:
+        if found.has_bytes:
+            return Cell(self._path, self._group, place, column, found.item, found.label)
+        if not found.path:
+            raise BadRow("no-file", f"an entry of `{column}` has no picture")
+        return File(inside(self._root, self._path.parent, found.path))

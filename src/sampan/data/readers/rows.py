@@ -1,0 +1,101 @@
+"""What the row of any format is checked for: its captions, the files it names, and the key of its sample."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from sampan.data.readers import Fault, Listing, Sample
+from sampan.data.sources import Source
+
+
+class BadRow(Exception):
+    """The reason why a row is left out; a reader makes a fault of it.
+
+    Args:
+        kind: One of sampan.data.report.KINDS.
+    """
+
+    def __init__(self, kind: str, reason: str):
+        self.kind = kind
+        super().__init__(reason)
+
+
+class Rows:
+    """Samples and faults, gathered in the order of the rows."""
+
+    def __init__(self) -> None:
+        self._samples: list[Sample] = []
+        self._faults: list[Fault] = []
+        self._seen: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._samples) + len(self._faults)
+
+    def add(
+        self, key: str, where: str, image: Source, captions: tuple[str, ...], references: Iterable[Source] = ()
+    ) -> None:
+        """Add a sample; one whose key is taken gets a number behind it."""
+        self._seen[key] += 1
+        number = f" #{self._seen[key]}" if self._seen[key] > 1 else ""
+        self._samples.append(Sample(key + number, where, image, captions, tuple(references)))
+
+    def leave_out(self, where: str, kind: str, reason: str) -> None:
+        """Add a fault in place of a sample."""
+        self._faults.append(Fault(where, kind, reason))
+
+    def listing(self) -> Listing:
+        """Return what was gathered."""
+        return Listing(tuple(self._samples), tuple(self._faults), len(self))
+
+
+def captions(given: Iterable[Any]) -> tuple[str, ...]:
+    """Return the captions among texts, lists of texts and objects of texts, each once, in their order.
+
+    Raises:
+        BadRow: One is not a text, or there is none.
+    """
+    found: dict[str, None] = {}
+    for value in given:
+        if isinstance(value, dict):
+            texts: Iterable[Any] = value.values()
+        else:
+            texts = value if isinstance(value, (list, tuple)) else (value,)
+        for text in texts:
+            if text is None:
+                continue
+            if not isinstance(text, str):
+                raise BadRow("bad-row", f"a caption is not a text: {text!r}")
+            try:
+                text.encode("utf-8")
+            except UnicodeEncodeError:
+                raise BadRow("bad-row", "a caption is not valid Unicode") from None
+            if text.strip():
+                found[text.strip()] = None
+    if not found:
+        raise BadRow("no-caption", "no caption")
+    return tuple(found)
+
+
+def inside(root: Path, folder: Path, name: str) -> Path:
+    """Return the file of a name inside a folder; a link that leads out of it is refused too.
+
+    Args:
+        root: The folder, resolved.
+
+    Raises:
+        BadRow: The name leads out, or there is no such file.
+    """
+    for kind in (PurePosixPath(name), PureWindowsPath(name)):
+        if kind.anchor or ".." in kind.parts:
+            raise BadRow("outside", f"`{name}` leads out of the folder")
+    try:
+        if not (root / name).resolve().is_relative_to(root):
+            raise BadRow("outside", f"`{name}` leads out of the folder")
+        if not (root / name).is_file():
+            raise BadRow("no-file", f"`{name}` is not there")
+    except (OSError, ValueError, RuntimeError) as error:  # over-long, with a zero byte, a circle of links
+        raise BadRow("no-file", f"`{name!r}` is not a file name: {error}") from error
+    return folder / name

@@ -1,0 +1,194 @@
+"""What parquet files and the tables of `datasets` have in common: which columns hold what, and where their pictures lie.
+
+A picture in a table is a struct of `bytes` and `path` (as `datasets` writes it), plain bytes, or the name of a file. Lists
+of these can be references. Which cells have bytes is asked of the table; the bytes themselves are not read here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sampan.data.cells import import_pyarrow
+from sampan.data.readers import Columns
+from sampan.data.readers.rows import BadRow, Rows, captions
+from sampan.data.sources import Source
+from sampan.errors import JobError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Found:
+    """A picture that a cell has or names.
+
+    Args:
+        item: Which of a list; None where the cell is none.
+        path: What the cell says its file is called; it may name a file, or be only a name for the bytes.
+        has_bytes: Whether the picture itself is in the cell.
+    """
+
+    item: int | None
+    path: str
+    has_bytes: bool
+
+    @property
+    def label(self) -> str:
+        """The file name alone; what stands before it is of another machine."""
+        return re.split(r"[\\/]", self.path)[-1]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows of a table that were read together; all sequences have an entry a row.
+
+    Args:
+        where: Names a row by its place in the piece; it is the sample's key too.
+        captions: The values of the caption columns.
+        source: Gives the source of a picture from (place in the piece, column, picture); may raise BadRow.
+    """
+
+    where: Callable[[int], str]
+    captions: Sequence[tuple[Any, ...]]
+    images: Sequence[list[Found]]
+    references: Sequence[list[Found]]
+    source: Callable[[int, str, Found], Source]
+
+
+def gather(rows: Rows, piece: Piece, columns: Columns, limit: int | None) -> None:
+    """Add the rows of a piece, up to `limit` rows in all."""
+    for place, (said, images, references) in enumerate(
+        zip(piece.captions, piece.images, piece.references, strict=True)
+    ):
+        if limit is not None and len(rows) >= limit:
+            return
+        where = piece.where(place)
+        try:
+            if not images:
+                raise BadRow("no-file", f"no picture in `{columns.image}`")
+            image = piece.source(place, columns.image, images[0])
+            shown = [piece.source(place, columns.references or "", found) for found in references]
+            texts = captions(said)
+        except BadRow as reason:
+            rows.leave_out(where, reason.kind, str(reason))
+        else:
+            rows.add(where, where, image, texts, shown)
+
+
+def check_columns(schema: Any, columns: Columns, what: str) -> None:
+    """Refuse columns that a table lacks, or that hold something else.
+
+    Args:
+        schema: A pyarrow schema.
+
+    Raises:
+        JobError: It says which columns there are, and what they hold.
+    """
+    wanted = [("data.image_column", columns.image, ("a picture", "text"))]
+    wanted += [("data.caption_columns", name, ("text", "texts")) for name in columns.captions]
+    if columns.references is not None:
+        wanted += [("data.references_column", columns.references, ("a picture", "pictures", "text", "texts"))]
+    there = {field.name: _holds(field.type) for field in schema}
+    said = "its columns are " + ", ".join(f"`{name}` ({holds})" for name, holds in there.items())
+    for setting, name, kinds in wanted:
+        fitting = [column for column, holds in there.items() if holds in kinds]
+        if name not in there:
+            hint = did_you_mean(name, fitting)
+            raise JobError(
+                f"`{setting}` names `{name}`, which is not a column of {what}",
+                said,
+                hint.replace("known:", f"{setting} could be") if hint else None,
+            )
+        if there[name] not in kinds:
+            raise JobError(
+                f"`{setting}` names `{name}`, which holds {there[name]} in {what}",
+                said,
+                f"{setting} could be " + ", ".join(f"`{column}`" for column in fitting) if fitting else None,
+            )
+
+
+def is_plain_bytes(kind: Any) -> bool:
+    """Say whether cells of an arrow type are bytes and nothing else."""
+    types = import_pyarrow().types
+    return (
+        types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_fixed_size_binary(kind)
+        or types.is_binary_view(kind)
+    )
+
+
+def count_absent(column: Any) -> int:
+    """Return how many places of a chunked array have no picture: null cells, empty lists, nulls in lists."""
+    pyarrow = import_pyarrow()
+    num = 0
+    for chunk in column.chunks:
+        if _is_list(chunk.type):
+            lengths = pyarrow.compute.list_value_length(chunk).to_pylist()
+            num += sum(not length for length in lengths) + chunk.flatten().null_count
+        else:
+            num += chunk.null_count
+    return num
+
+
+def found_in(column: Any, has_bytes: bool | None = None) -> Iterator[list[Found]]:
+    """Yield the pictures of each cell of a pyarrow chunked array; a cell without one gives an empty list.
+
+    A null in a list is a picture without a name or bytes.
+
+    Args:
+        has_bytes: Whether the bytes of each picture are there, where that is known and the array came without them.
+    """
+    pyarrow = import_pyarrow()
+    for chunk in column.chunks:
+        if not _is_list(chunk.type):
+            yield from ([found] if found.has_bytes or found.path else [] for found in _flat(chunk, has_bytes))
+            continue
+        flat = _flat(chunk.flatten(), has_bytes)
+        for length in pyarrow.compute.list_value_length(chunk).to_pylist():
+            yield [replace(next(flat), item=item) for item in range(length or 0)]
+
+
+def _flat(array: Any, has_bytes: bool | None) -> Iterator[Found]:
+    """Yield the picture of each value of an array of structs, bytes or names."""
+    pyarrow = import_pyarrow()
+    paths: Sequence[str | None] = [None] * len(array)
+    if pyarrow.types.is_struct(array.type):
+        fields = {field.name for field in array.type}
+        if "path" in fields:
+            paths = pyarrow.compute.struct_field(array, "path").to_pylist()
+        # a struct that came without its bytes has them, by `has_bytes`, wherever it is there itself
+        held = pyarrow.compute.struct_field(array, "bytes") if "bytes" in fields else array
+        there = held.is_valid().to_pylist() if "bytes" in fields or has_bytes else [False] * len(array)
+    elif is_plain_bytes(array.type):
+        there = array.is_valid().to_pylist()
+    else:
+        paths, there = array.to_pylist(), [False] * len(array)
+    for place, path in enumerate(paths):
+        yield Found(None, path or "", there[place])
+
+
+def _holds(kind: Any) -> str:
+    """Say what cells of an arrow type are."""
+    types = import_pyarrow().types
+    if types.is_dictionary(kind):
+        return _holds(kind.value_type)
+    if _is_list(kind):
+        inner = _holds(kind.value_type)
+        return {"a picture": "pictures", "text": "texts"}.get(inner, f"lists of {inner}")
+    if is_plain_bytes(kind):
+        return "a picture"
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        return "text"
+    if types.is_struct(kind):
+        fields = {field.name: field.type for field in kind}
+        if "bytes" in fields and is_plain_bytes(fields["bytes"]):
+            return "a picture"
+        if fields and all(_holds(inner) == "text" for inner in fields.values()):
+            return "texts"
+    return str(kind)
+
+
+def _is_list(kind: Any) -> bool:
+    types = import_pyarrow().types
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)

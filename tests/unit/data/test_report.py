@@ -1,0 +1,104 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from sampan.data.examine import Problem
+from sampan.data.pictures import Facts
+from sampan.data.readers import Fault, Listing, Sample
+from sampan.data.report import KINDS, Report, usable
+from sampan.data.sources import File
+from sampan.errors import DataError
+
+GOOD = Facts(8, 8, "00")
+TURNED = Facts(8, 8, "01", ("cmyk", "rotated"))
+BROKEN = Problem("truncated", "cut")
+A, B, C = (File(Path(name)) for name in ("a.png", "b.png", "c.png"))
+
+
+def test_a_row_with_one_bad_picture_is_left_out_whole():
+    listing = Listing(
+        samples=(
+            Sample("1", "m:1", A, ("one",)),
+            Sample("2", "m:2", B, ("two",), (A,)),
+            Sample("3", "m:3", A, ("three",), (C, B)),
+            Sample("4", "m:4", C, ("four",)),
+        ),
+        faults=(Fault("m:5", "no-caption", "no caption"),),
+        num_rows=5,
+    )
+    samples, report = usable(listing, {A: GOOD, B: BROKEN, C: TURNED}, max_bad_share=0.6, what="the set")
+    assert [(sample.key, sample.captions) for sample in samples] == [("1", ("one",)), ("4", ("four",))]
+    assert report == Report(
+        num_rows=5,
+        num_samples=2,
+        left_out=(
+            Fault("m:5", "no-caption", "no caption"),
+            Fault("m:2", "truncated", "`b.png`: cut"),
+            Fault("m:3", "truncated", "`b.png`: cut"),
+        ),
+        converted=(Fault("m:4", "cmyk", "`c.png`"), Fault("m:4", "rotated", "`c.png`")),
+    )
+    assert report.bad_share == 0.6
+    assert report.counts == {"no-caption": 1, "truncated": 2, "cmyk": 1, "rotated": 1}
+
+
+def test_lines_for_people():
+    left_out = tuple(Fault(f"metadata.jsonl:{number}", "empty", "it is empty") for number in range(5))
+    report = Report(1000, 995, left_out, (Fault("x" * 60, "cmyk", "`c.png`"),))
+    assert report.lines() == [
+        "1,000 rows: 995 can be used, 5 are left out (0.5%)",
+        "",
+        "kind   action       count  meaning, and the first of them",
+        "empty  left out         5  the picture's file has no bytes",
+        "                             metadata.jsonl:0, metadata.jsonl:1, metadata.jsonl:2 …",
+        "cmyk   converted        1  inks; brought to sRGB",
+        "                             …" + "x" * 47,
+    ]
+    assert Report(3, 3, (), ()).lines() == ["3 rows: 3 can be used, 0 are left out (0.0%)"]
+
+
+def test_both_files_list_every_fault(tmp_path):
+    left_out = tuple(Fault(f"m:{number}", "empty", "it is \udcff") for number in range(50))
+    Report(100, 50, left_out, (Fault("m:77", "cmyk", "`c.png`"),)).write(tmp_path / "new")
+    text = (tmp_path / "new/report.txt").read_text(encoding="utf-8")
+    assert all(f"  m:{number}: empty: it is \\udcff\n" in text for number in range(50))
+    assert text.endswith("Converted:\n  m:77: cmyk: `c.png`\n")
+    found = json.loads((tmp_path / "new/report.json").read_text(encoding="utf-8"))
+    assert found["kinds"]["empty"] == {"action": "left out", "count": 50, "meaning": KINDS["empty"][1]}
+    assert len(found["left_out"]) == found["num_left_out"] == 50
+    assert found["converted"] == [{"where": "m:77", "kind": "cmyk", "reason": "`c.png`"}]
+
+
+def test_too_many_are_refused_and_the_report_is_there(tmp_path):
+    listing = Listing(tuple(Sample(str(n), f"m:{n}", A if n else B, ("x",)) for n in range(4)), (), 4)
+    with pytest.raises(DataError) as caught:
+        usable(listing, {A: GOOD, B: BROKEN}, max_bad_share=0.2, what="`pictures`", folder=tmp_path)
+    assert str(caught.value) == (
+        "error: 1 of 4 rows (25.0%) of `pictures` cannot be used, and at most 20.0% may be\n"
+        "  because 1 truncated (the first is m:0: `b.png`: cut)\n\n"
+        f"hint: mend these rows or take them out; all are listed in `{tmp_path / 'report.txt'}`;"
+        " or set data.max_bad_share higher"
+    )
+    assert (tmp_path / "report.txt").exists()
+    assert len(usable(listing, {A: GOOD, B: BROKEN}, max_bad_share=0.25, what="`pictures`")[0]) == 3
+
+
+def test_none_left_is_refused_at_any_share():
+    listing = Listing((Sample("1", "m:1", A, ("x",)),), (), 1)
+    with pytest.raises(DataError, match=r"1 of 1 rows \(100\.0%\) of `pictures` cannot be used: none is left"):
+        usable(listing, {A: BROKEN}, max_bad_share=1, what="`pictures`")
+    with pytest.raises(DataError) as caught:
+        usable(Listing((), (), 0), {}, max_bad_share=1, what="`pictures`")
+    assert str(caught.value) == "error: `pictures` has no rows\n\nhint: check the path, the split and the limit"
+
+
+def test_every_kind_is_one_of_two_actions_and_explained():
+    assert {action for action, _ in KINDS.values()} == {"left out", "converted"}
+    assert all(meaning for _, meaning in KINDS.values())
+
+
+def test_the_documentation_names_every_kind():
+    text = (Path(__file__).parents[3] / "docs/data.md").read_text(encoding="utf-8")
+    for kind, (action, meaning) in KINDS.items():
+        assert f"| `{kind}` | {action} | {meaning} |\n" in text
