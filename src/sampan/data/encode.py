@@ -1,14 +1,19 @@
 """What the frozen parts make of pictures and words: visual ids, latents, glyph embeddings; for training and generation.
 
-Training reads pictures through the tokenizer and the autoencoder once and keeps the result in one safetensors file, named
-by the hash of the weights and of the list of pictures it came from.
+Training looks at pictures and words through the finished parts once and keeps the result in three stores, each keyed by the
+one part it comes from: `tokens`, `latents` and `glyph`.
+
+What is written does not depend on where an earlier attempt was killed. The items that a store lacks are cut into shards in
+their order, bucket by bucket, and a shard into batches; shards are written in that order, so that what is left after a kill
+is cut at the same places as before.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sampan.data.pictures import fit, load_rgb, to_array
+from sampan.data.bucket import Size
+from sampan.data.gallery import Pictures
+from sampan.data.pictures import to_array
+from sampan.data.shards import Store
+from sampan.data.views import Task, View, patch_bytes, views
 from sampan.frameworks import device as dev
-from sampan.frameworks import io
+from sampan.frameworks import ops
 from sampan.models import positions
 from sampan.models.config import ModelConfig
 from sampan.models.positions import Grid
@@ -27,7 +36,10 @@ from sampan.models.text import glyph_batch
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Progress = Callable[[str, int, int], None]
-_BATCH = 16
+Texts = tuple[str, ...]
+
+_PREPARATION = 1  # of how pictures are cropped, resized and cut into patches; part of the stores' keys
+_WORDS = "words"  # the one group of the glyph store
 
 
 def token_ids(tokenizer: Any, patches: Floats, grid: Grid, config: ModelConfig, device: str, dtype: str) -> Ints:
@@ -54,6 +66,12 @@ def latents(vae: Any, images: Floats, config: ModelConfig, device: str, dtype: s
         return dev.to_numpy(vae.encode(dev.array(images, device, dtype), *latent_statistics(config, device, dtype)))
 
 
+def images(vae: Any, latents: Any, config: ModelConfig, device: str, dtype: str) -> Floats:
+    """Return images (n, 3, H, W) in about [-1, 1] of normalised latents (n, channels, h, w) on the device."""
+    with dev.no_grad():
+        return dev.to_numpy(vae.decode(ops.cast(latents, dev.dtype(dtype)), *latent_statistics(config, device, dtype)))
+
+
 def glyph_embeds(glyph: Any, texts: Sequence[str], config: ModelConfig, device: str) -> Floats:
     """Return (bytes, width) of the words to be drawn, one after another; of no words, the empty string's."""
     ids, mask = glyph_batch(texts)
@@ -67,95 +85,314 @@ def glyph_embeds(glyph: Any, texts: Sequence[str], config: ModelConfig, device: 
 
 def grid_patches(image: Image.Image, grid: Grid, patch: int) -> Floats:
     """Return the patches (rows·columns, 3·patch²) of an RGB picture brought to exactly that grid, as pixels.to_patches."""
-    rows, columns = grid
-    resized = image.resize((columns * patch, rows * patch), Image.Resampling.BICUBIC)
-    pixels = to_array(resized).reshape(3, rows, patch, columns, patch).transpose(1, 3, 0, 2, 4)
-    return np.ascontiguousarray(pixels.reshape(rows * columns, 3 * patch * patch))
+    return _unit(patch_bytes(image, grid, patch))
 
 
-class Pictures:
-    """Pictures of a set, opened when asked for and brought to one size; those that fit in `cache_bytes` stay open."""
+def _unit(values: NDArray[np.uint8]) -> Floats:
+    """Return bytes as numbers in [-1, 1], as pictures.to_array has them."""
+    return values.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
-    def __init__(self, paths: Sequence[Path], height_px: int, width_px: int, cache_bytes: int = 2_000_000_000):
-        self.paths = list(paths)
-        self.height_px, self.width_px = height_px, width_px
-        self._kept: dict[int, Image.Image] = {}
-        self._room = cache_bytes // (height_px * width_px * 3)
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Image.Image:
-        image = self._kept.get(index)
-        if image is None:
-            image = fit(load_rgb(self.paths[index]), self.width_px, self.height_px)
-            if len(self._kept) < self._room:
-                self._kept[index] = image
-        return image
-
-    def arrays(self, indices: Sequence[int]) -> Floats:
-        """Return (n, 3, H, W) in [-1, 1]."""
-        return np.stack([to_array(self[i]) for i in indices])
+# --- what comes out ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Pictures as the frozen parts see them.
+    """Pictures and words as the frozen parts see them, read out of the stores when asked for. Safe to use from threads.
 
     Args:
-        target_ids: (pictures, rows, columns).
-        preview_ids: (pictures, rows, columns) of the preview.
-        latents: Normalised, (pictures, channels, h, w); None until an autoencoder is there.
+        stores: By kind; a part that was not there has none, and asking for what it makes is an error of the caller.
+        places: For `tokens` and `latents`, where each picture is in its store.
+        problems: What was in the stores and could not be used, in words; it was made again.
     """
 
-    target_ids: Ints
-    preview_ids: Ints
-    latents: Floats
+    stores: Mapping[str, Store]
+    places: Mapping[str, Ints]
+    problems: tuple[str, ...] = ()
+
+    def target_ids(self, picture: int) -> Ints:
+        """Return a picture's visual ids (rows, columns)."""
+        return self._of("tokens", picture)["target"].astype(np.int64)
+
+    def preview_ids(self, picture: int) -> Ints:
+        """Return the visual ids (rows, columns) of a picture's preview."""
+        return self._of("tokens", picture)["preview"].astype(np.int64)
+
+    def latents(self, pictures: Sequence[int]) -> Floats:
+        """Return normalised latents (n, channels, h, w), the mode, of pictures of one size."""
+        return np.stack([self._of("latents", picture)["latent"] for picture in pictures])
+
+    def glyph(self, texts: Texts) -> Floats:
+        """Return (bytes, width) of words to be drawn, one after another; of no words, the empty string's."""
+        assert "glyph" in self.stores, "words were not encoded"
+        place = self.stores["glyph"].locate(_WORDS, [_spelled(texts)])[0]
+        assert place[0] >= 0, f"the words {texts!r} were not among those to encode"
+        return np.array(self.stores["glyph"].get(place)["embeds"])
+
+    def _of(self, kind: str, picture: int) -> dict[str, NDArray[Any]]:
+        assert kind in self.stores, f"pictures were not encoded to {kind}"
+        return self.stores[kind].get(self.places[kind][picture])
 
 
-def encode_pictures(
+# --- how it is made ----------------------------------------------------------------------------------------------------
+
+
+def encode(
     pictures: Pictures,
-    tokenizer: Callable[[], Any],
-    vae: Callable[[], Any],
-    key: str,
+    texts: Sequence[Texts],
+    *,
+    tokenizer: Callable[[], Any] | None = None,
+    vae: Callable[[], Any] | None = None,
+    glyph: Callable[[], Any] | None = None,
+    keys: Mapping[str, str],
     folder: Path,
     config: ModelConfig,
     device: str,
     dtype: str,
+    workers: int,
+    shard_items: int = 256,
+    batch: int = 16,
     progress: Progress,
 ) -> Encoded:
-    """Return all pictures encoded, from the cache file where it is there, else computed and written.
+    """Return pictures and words encoded: what the stores lack is made and written, the rest found.
 
     Args:
-        tokenizer, vae: Called for the frozen parts if they are needed.
-        key: Names the weights of both.
-        folder: Where cache files are kept.
+        texts: The quoted words of each caption, in their order; those of no words are always encoded.
+        tokenizer, vae, glyph: Called for a frozen part on the device, if something has to go through it; None for a part
+            that is not wanted.
+        keys: For each part, what names its weights.
+        folder: Where the stores are kept; several runs may share it.
+        workers: Processes that open pictures; 0 opens them in this one.
+        shard_items: Pictures, or captions' words, in a shard: as much is lost by a kill.
+        batch: Pictures in one pass through a part, counted at the model's default size; of larger ones fewer.
+        progress: Called with (what, done, total); what the stores had counts as done.
+
+    Raises:
+        DataError: A picture cannot be read any more, or a store cannot be written.
+        RequestError: Quoted words are longer than the glyph encoder reads.
     """
-    listing = "\n".join(f"{path.name} {path.stat().st_size}" for path in pictures.paths)
-    name = hashlib.sha256(f"{key}\n{pictures.height_px}x{pictures.width_px}\n{listing}".encode()).hexdigest()[:16]
-    file = folder / f"encoded-{name}.safetensors"
-    if file.is_file():
-        found = {k: dev.to_numpy(v) for k, v in io.read_tensors(file, "cpu").items()}
-        return Encoded(found["target_ids"], found["preview_ids"], found["latents"])
-    target = config.geometry.prior_grid(pictures.height_px, pictures.width_px)
-    preview = config.geometry.preview_grid(pictures.height_px, pictures.width_px)
-    tokenizer_part, vae_part = tokenizer(), vae()
-    patch = config.processor.patch_size
-    ids: dict[Grid, list[Ints]] = {target: [], preview: []}
-    found_latents = []
-    for first in range(0, len(pictures), _BATCH):
-        batch = [pictures[i] for i in range(first, min(first + _BATCH, len(pictures)))]
-        for grid in {target, preview}:
-            patches = np.stack([grid_patches(image, grid, patch) for image in batch])
-            ids[grid].append(token_ids(tokenizer_part, patches, grid, config, device, dtype))
-        found_latents.append(latents(vae_part, np.stack([to_array(i) for i in batch]), config, device, dtype))
-        progress("encoding pictures", first + len(batch), len(pictures))
-    encoded = Encoded(
-        np.concatenate(ids[target]).reshape(-1, *target),
-        np.concatenate(ids[preview]).reshape(-1, *preview),
-        np.concatenate(found_latents),
+    at_work = _AtWork(config, device, dtype, shard_items, batch, workers, progress)
+    items, kinds = _Items(pictures), list[_Kind]()
+    if tokenizer:
+        kinds.append(_Tokens(Store(folder, "tokens", _tokens_key(keys, config, dtype)), tokenizer))
+    if vae:
+        kinds.append(_Latents(Store(folder, "latents", _latents_key(keys, config, dtype)), vae))
+    _encode_pictures(items, kinds, at_work)
+    stores = {kind.store.kind: kind.store for kind in kinds}
+    places = {kind.store.kind: items.places(kind.store) for kind in kinds}
+    if glyph:
+        stores["glyph"] = Store(folder, "glyph", _glyph_key(keys, config, dtype))
+        _encode_words(texts, stores["glyph"], glyph, at_work)
+    return Encoded(stores, places, tuple(problem for store in stores.values() for problem in store.problems))
+
+
+@dataclass(frozen=True)
+class _AtWork:
+    """How work is done."""
+
+    config: ModelConfig
+    device: str
+    dtype: str
+    shard_items: int
+    batch: int
+    workers: int
+    progress: Progress
+
+    def batches(self, shard: Sequence[int], size: Size) -> Iterator[Sequence[int]]:
+        """Yield the pictures of a shard by passes: as many at once as make `batch` pictures of the default size."""
+        default_px = self.config.geometry.default_px
+        count = max(1, round(self.batch * default_px**2 / (size[0] * size[1])))
+        for first in range(0, len(shard), count):
+            yield shard[first : first + count]
+
+
+class _Items:
+    """The pictures as items of stores: the bucket is the group, the digest the item. The same picture twice is one item."""
+
+    def __init__(self, pictures: Pictures):
+        self.pictures = pictures
+        self.by_size: dict[Size, list[int]] = {}  # in order of appearance, which is the order of shards
+        seen: set[tuple[Size, str]] = set()
+        for index, digest in enumerate(pictures.digests):
+            size = pictures.size_of(index)
+            if (size, digest) not in seen:
+                seen.add((size, digest))
+                self.by_size.setdefault(size, []).append(index)
+        self.total = len(seen)
+
+    def missing(self, store: Store) -> dict[Size, list[int]]:
+        """Return the pictures that a store lacks, by size."""
+        found = {}
+        for size, members in self.by_size.items():
+            there = store.locate(_group(size), [self.pictures.digests[i] for i in members])[:, 0] >= 0
+            if lacked := [index for index, is_there in zip(members, there, strict=True) if not is_there]:
+                found[size] = lacked
+        return found
+
+    def places(self, store: Store) -> Ints:
+        """Return the place (pictures, 2) of every picture."""
+        places, numbers = np.full((len(self.pictures), 2), -1, np.int64), dict[Size, list[int]]()
+        for index in range(len(self.pictures)):
+            numbers.setdefault(self.pictures.size_of(index), []).append(index)
+        for size, members in numbers.items():
+            places[members] = store.locate(_group(size), [self.pictures.digests[i] for i in members])
+        return places
+
+
+class _Tokens:
+    """Visual ids, of the picture's own grid and of the preview's."""
+
+    what, needs_pixels = "encoding token ids", False
+
+    def __init__(self, store: Store, part: Callable[[], Any]):
+        self.store, self.part = store, part
+
+    def grids(self, size: Size, config: ModelConfig) -> tuple[Grid, ...]:
+        return config.geometry.prior_grid(*size), config.geometry.preview_grid(*size)
+
+    def arrays(self, part: Any, seen: Sequence[View], size: Size, work: _AtWork) -> dict[str, NDArray[Any]]:
+        found = {}
+        for number, (name, grid) in enumerate(zip(("target", "preview"), self.grids(size, work.config), strict=True)):
+            patches = _unit(np.stack([view.patches[number] for view in seen]))
+            ids = token_ids(part, patches, grid, work.config, work.device, work.dtype)
+            found[name] = ids.reshape(-1, *grid).astype(np.int32)
+        return found
+
+
+class _Latents:
+    """Normalised latents, the mode."""
+
+    what, needs_pixels = "encoding latents", True
+
+    def __init__(self, store: Store, part: Callable[[], Any]):
+        self.store, self.part = store, part
+
+    def grids(self, size: Size, config: ModelConfig) -> tuple[Grid, ...]:
+        return ()
+
+    def arrays(self, part: Any, seen: Sequence[View], size: Size, work: _AtWork) -> dict[str, NDArray[Any]]:
+        images = np.stack([to_array(Image.fromarray(view.pixels)) for view in seen if view.pixels is not None])
+        return {"latent": latents(part, images, work.config, work.device, work.dtype).astype(np.float32)}
+
+
+_Kind = _Tokens | _Latents
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """A shard to be made: its pictures, and the kinds that lack it; they look at the same views."""
+
+    size: Size
+    members: tuple[int, ...]
+    kinds: list[_Kind] = field(default_factory=list)
+
+
+def _encode_pictures(items: _Items, kinds: Sequence[_Kind], work: _AtWork) -> None:
+    lacking = [kind for kind in kinds if items.missing(kind.store)]
+    if not lacking:
+        return
+    with ExitStack() as stack:
+        for kind in lacking:
+            stack.enter_context(kind.store.writing())
+        shards = _plan(items, lacking, work.shard_items)  # now: another process may have written some until then
+        done = {kind.what: items.total - sum(len(s.members) for s in shards if kind in s.kinds) for kind in lacking}
+        for what, count in done.items():
+            work.progress(what, count, items.total)
+        tasks = (
+            [_task(items.pictures, index, shard, work.config) for index in members]
+            for shard in shards
+            for members in work.batches(shard.members, shard.size)
+        )
+        parts = {kind.what: kind.part() for kind in lacking if any(kind in shard.kinds for shard in shards)}
+        made = stack.enter_context(closing(views(tasks, work.workers)))
+        for shard in shards:
+            found: dict[str, list[dict[str, NDArray[Any]]]] = {kind.what: [] for kind in shard.kinds}
+            for members in work.batches(shard.members, shard.size):
+                seen = [next(made) for _ in members]
+                for kind in shard.kinds:
+                    found[kind.what].append(kind.arrays(parts[kind.what], seen, shard.size, work))
+                    done[kind.what] += len(members)
+                    work.progress(kind.what, done[kind.what], items.total)
+            digests = [items.pictures.digests[i] for i in shard.members]
+            for kind, pieces in zip(shard.kinds, found.values(), strict=True):
+                arrays = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+                kind.store.append(_group(shard.size), digests, arrays)
+
+
+def _plan(items: _Items, kinds: Sequence[_Kind], shard_items: int) -> list[_Shard]:
+    """Return the shards to be made, in the order of their pictures; kinds that lack the same ones share them."""
+    shards: dict[tuple[int, ...], _Shard] = {}
+    for kind in kinds:
+        for size, lacked in items.missing(kind.store).items():
+            for first in range(0, len(lacked), shard_items):
+                members = tuple(lacked[first : first + shard_items])
+                shards.setdefault(members, _Shard(size, members)).kinds.append(kind)
+    rank = {size: number for number, size in enumerate(items.by_size)}
+    return sorted(shards.values(), key=lambda shard: (rank[shard.size], shard.members[0]))
+
+
+def _task(pictures: Pictures, index: int, shard: _Shard, config: ModelConfig) -> Task:
+    return Task(
+        source=pictures.sources[index],
+        shape=pictures.shapes[index],
+        digest=pictures.digests[index],
+        size=shard.size,
+        grids=tuple(grid for kind in shard.kinds for grid in kind.grids(shard.size, config)),
+        patch=config.processor.patch_size,
+        with_pixels=any(kind.needs_pixels for kind in shard.kinds),
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    arrays = {"target_ids": encoded.target_ids, "preview_ids": encoded.preview_ids, "latents": encoded.latents}
-    io.save_tensors(file, {k: dev.array(v, "cpu") for k, v in arrays.items()}, {})
-    return encoded
+
+
+def _encode_words(texts: Sequence[Texts], store: Store, part: Callable[[], Any], work: _AtWork) -> None:
+    wanted = {_spelled(words): words for words in [(), *texts]}
+    for words in wanted.values():
+        glyph_batch(words)  # an over-long word fails now
+    if not store.missing(_WORDS, list(wanted)):
+        return
+    with store.writing():
+        missing = store.missing(_WORDS, list(wanted))
+        done = len(wanted) - len(missing)
+        work.progress("encoding words", done, len(wanted))
+        glyph = part() if missing else None
+        for first in range(0, len(missing), work.shard_items):
+            shard = missing[first : first + work.shard_items]
+            found = []
+            # one caption at a time, as at use: in a batch of several, sums are taken in another order
+            for spelled in shard:
+                found.append(glyph_embeds(glyph, wanted[spelled], work.config, work.device).astype(np.float32))
+                done += 1
+                work.progress("encoding words", done, len(wanted))
+            store.append(_WORDS, shard, {}, {"embeds": found})
+
+
+# --- what the stores depend on -----------------------------------------------------------------------------------------
+
+
+def _tokens_key(keys: Mapping[str, str], config: ModelConfig, dtype: str) -> dict[str, Any]:
+    return {
+        "tokenizer": keys["tokenizer"],
+        "vision": config.ar.vision.to_json(),
+        "vq": config.ar.vq.to_json(),
+        "patch_px": config.processor.patch_size,
+        "prior_px": config.geometry.prior_px,
+        "preview_side": config.geometry.preview_side,
+        "dtype": dtype,
+        "preparation": _PREPARATION,
+    }
+
+
+def _latents_key(keys: Mapping[str, str], config: ModelConfig, dtype: str) -> dict[str, Any]:
+    # the config has the latents' statistics, by which they are normalised
+    return {"vae": keys["vae"], "config": config.vae.to_json(), "dtype": dtype, "preparation": _PREPARATION}
+
+
+def _glyph_key(keys: Mapping[str, str], config: ModelConfig, dtype: str) -> dict[str, Any]:
+    return {"glyph": keys["glyph"], "config": config.glyph.to_json(), "dtype": dtype}
+
+
+def _group(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _spelled(texts: Sequence[str]) -> str:
+    return json.dumps(list(texts), ensure_ascii=False)

@@ -1,0 +1,121 @@
+"""What the frozen parts look at, made of pictures by worker processes: pixels at the bucket's size, and patches.
+
+Bytes, not floats, travel between processes, and no framework is loaded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sampan.data import workers as processes
+from sampan.data.bucket import Size
+from sampan.data.gallery import load
+from sampan.data.sources import Source
+from sampan.errors import DataError
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Grid = tuple[int, int]
+
+_PIECE_PIXELS = 2_000_000  # that a worker is sent at once: enough to hide the way there and back
+
+
+@dataclass(frozen=True)
+class Task:
+    """A picture to open.
+
+    Args:
+        source, shape, digest, size: As sampan.data.gallery.load takes them.
+        grids: Grids of patches that are wanted.
+        patch: Side of a patch in pixels.
+        with_pixels: Whether the picture itself is wanted too.
+    """
+
+    source: Source
+    shape: Size
+    digest: str
+    size: Size
+    grids: tuple[Grid, ...]
+    patch: int
+    with_pixels: bool
+
+
+@dataclass(frozen=True)
+class View:
+    """What came of a task.
+
+    Args:
+        pixels: (height, width, 3); None where not wanted.
+        patches: For each grid, (rows·columns, 3·patch²).
+    """
+
+    pixels: Bytes | None
+    patches: tuple[Bytes, ...]
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A DataError on its way from a worker: an exception would be built again from its text alone."""
+
+    what: str
+    because: tuple[str, ...]
+    hint: str | None
+
+
+def views(batches: Iterable[Sequence[Task]], workers: int) -> Generator[View, None, None]:
+    """Yield the views of all batches' tasks, one after another, made ahead by worker processes.
+
+    Args:
+        batches: Tasks whose views are needed at the same time, of one size.
+        workers: Processes; 0 makes views here, when they are asked for.
+
+    Raises:
+        DataError: A picture cannot be read any more, or a worker ended by itself.
+    """
+    left = iter(batches)
+    first = next(left, None)
+    if first is None:
+        return
+    # while one batch is being encoded the next is made, and no worker waits for work
+    ahead = len(list(_pieces(first))) + 2 * workers
+    pieces = (piece for batch in chain([first], left) for piece in _pieces(batch))
+    with closing(processes.ordered(_views, pieces, workers, ahead)) as made:
+        for view in chain.from_iterable(made):
+            if isinstance(view, _Failure):
+                raise DataError(view.what, view.because, view.hint)
+            yield view
+
+
+def patch_bytes(image: Image.Image, grid: Grid, patch: int) -> Bytes:
+    """Return the patches (rows·columns, 3·patch²) of an RGB picture brought to exactly that grid, each value a byte."""
+    rows, columns = grid
+    resized = image.resize((columns * patch, rows * patch), Image.Resampling.BICUBIC)
+    pixels = np.asarray(resized).reshape(rows, patch, columns, patch, 3).transpose(0, 2, 4, 1, 3)
+    return np.ascontiguousarray(pixels.reshape(rows * columns, 3 * patch * patch))
+
+
+def _pieces(batch: Sequence[Task]) -> Iterator[Sequence[Task]]:
+    height, width = batch[0].size
+    count = max(1, _PIECE_PIXELS // (height * width))
+    for first in range(0, len(batch), count):
+        yield batch[first : first + count]
+
+
+def _views(tasks: Sequence[Task]) -> list[View | _Failure]:
+    return [_view(task) for task in tasks]
+
+
+def _view(task: Task) -> View | _Failure:
+    try:
+        image = load(task.source, task.shape, task.digest, task.size)
+    except DataError as error:
+        return _Failure(error.what, error.because, error.hint)
+    patches = tuple(patch_bytes(image, grid, task.patch) for grid in task.grids)
+    return View(np.asarray(image) if task.with_pixels else None, patches)

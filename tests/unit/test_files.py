@@ -1,0 +1,73 @@
+"""Files whole or absent, and locks that end with their process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from sampan import files
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from sampan import files
+with files.locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_was_there_stays_until_the_new_file_is_complete(tmp_path: Path):
+    path = tmp_path / "a"
+    files.write_text(path, "old")
+    with suppress(KeyboardInterrupt), files.replacing(path) as beside:
+        beside.write_text("new")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_lock_is_held_once_and_leaves_nothing(tmp_path: Path):
+    path = tmp_path / ".lock"
+    with files.locked(path):
+        assert path.stat().st_size
+        with pytest.raises(files.HeldError) as caught, files.locked(path):
+            pass
+        assert caught.value.holder == os.getpid()
+        assert str(caught.value) == f"`{path}` is held by process {os.getpid()}"
+    assert not path.exists()
+    with files.locked(path):
+        pass
+
+
+def test_a_lock_names_the_process_and_ends_with_it(tmp_path: Path):
+    path = tmp_path / ".lock"
+    child = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    try:
+        assert child.stdout.readline().strip() == b"held"
+        with pytest.raises(files.HeldError) as caught, files.locked(path):
+            pass
+        assert caught.value.holder == child.pid
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+    assert path.exists()  # killed, it could not remove it
+    with files.locked(path):
+        assert path.read_text() == str(os.getpid())
+    assert not path.exists()
+
+
+def test_a_lock_file_that_says_nothing(tmp_path: Path):
+    assert files.HeldError(tmp_path, None).who == "another process"
+    (tmp_path / ".lock").write_text("not a number")
+    with files.locked(tmp_path / ".lock"):
+        pass
+    with pytest.raises(FileNotFoundError), files.locked(tmp_path / "none" / ".lock"):
+        pass
