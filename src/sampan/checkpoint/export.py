@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from sampan import __version__, files
-from sampan.checkpoint import run
+from sampan.checkpoint import foreign, run
 from sampan.checkpoint.folder import Folder, open_folder
 from sampan.checkpoint.write import write_folder
 from sampan.errors import CheckpointError
@@ -84,6 +84,12 @@ def export(out: Path, directory: Path, dtype: str | None) -> Path:
         raise CheckpointError(
             f"`{out}` is not a run", "it has no run.json", "give the folder that a job names as its `out`"
         )
+    if foreign.adapted(out):
+        raise CheckpointError(
+            f"the run in `{out}` has no model of its own",
+            "it trained low-rank additions to another model",
+            f"`sampan checkpoint merge {out} {directory}` writes that model with the additions in it",
+        )
     facts = json.loads(record.read_text(encoding="utf-8"))
     model_start = facts["model"].get("start")
     start = open_folder(Path(model_start)) if model_start else None
@@ -91,7 +97,11 @@ def export(out: Path, directory: Path, dtype: str | None) -> Path:
     return write_folder(
         directory,
         config,
-        {name: part_tensors(out, name, start) for name in PARTS},
+        # what was not trained goes from file to file and is never held whole
+        {
+            name: start.unread(name) if start and not run.final(out, name) else part_tensors(out, name, start)
+            for name in PARTS
+        },
         out / "processor",
         dtype=dtype,
         provenance={

@@ -17,11 +17,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sampan.checkpoint import foreign, weights
 from sampan.checkpoint.documents import read_json, read_text
@@ -40,6 +40,9 @@ from sampan.models.config import (
     VAEConfig,
 )
 from sampan.models.text import PromptTokenizer
+
+if TYPE_CHECKING:  # reading it would load a framework
+    from sampan.checkpoint.lora import LowRank
 
 OWN_FILE = "sampan.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -97,6 +100,16 @@ class Folder:
         for file in dict.fromkeys(files.values()):
             found |= io.read_tensors(file, device, [name for name in files if files[name] == file])
         return found
+
+    def unread(self, part: str) -> dict[str, Any]:
+        """Return the tensors of a part without reading them (`io.Unread`), as `write_folder` takes them.
+
+        Raises:
+            CheckpointError: As `stored`, or a tensor is quantized.
+        """
+        from sampan.frameworks import io
+
+        return {name: io.Unread(s.file, name, s.shape, s.dtype) for name, s in self.stored(part).items()}
 
     def check(self, parts: Iterable[str] = tuple(PARTS)) -> None:
         """Read every header and the prompt tokenizer, so that what is missing or broken is said before work begins.
@@ -194,16 +207,40 @@ def open_folder(path: Path) -> Folder:
         raise CheckpointError(error.what, (*error.because, f"the folder is `{path}`"), error.hint) from error
 
 
-def load_part(folder: Folder, part: str, *, device: str, dtype: str) -> Any:
+def open_adapted(path: Path) -> tuple[Folder, Path | None]:
+    """Open a model folder as `open_folder` does; of a training of low-rank additions, the folder it started from.
+
+    Returns:
+        The folder, and the `lora` folder of the training where it is one.
+
+    Raises:
+        CheckpointError: As `open_folder`, or the folder that the training started from is not there.
+    """
+    found = foreign.adapted(path)
+    if found is None:
+        return open_folder(path), None
+    start, additions = found
+    if not start.exists():
+        raise CheckpointError(
+            f"the model that `{path}` adds to is not there",
+            f"its run.json says that it started from `{start}`",
+            f"call from the directory it was trained in, or pass --model FOLDER --lora {additions}",
+        )
+    return open_folder(start), additions
+
+
+def load_part(folder: Folder, part: str, *, device: str, dtype: str, loras: Sequence[LowRank] = ()) -> Any:
     """Return the module of a part with its weights on a device.
 
     Args:
         dtype: "fp32", "bf16", or "stored" for that of the files.
+        loras: Low-rank additions, of which those to this part are put beside its layers.
 
     Raises:
         CheckpointError: Files are missing or broken, or hold other tensors than the config asks for.
         DeviceError: The part does not fit on the device.
     """
+    from sampan.checkpoint import lora
     from sampan.frameworks import device as dev
     from sampan.frameworks import io
 
@@ -218,6 +255,8 @@ def load_part(folder: Folder, part: str, *, device: str, dtype: str) -> Any:
         keep_fp32=KEEP_FP32.get(part, ()),
         name=f"`{part}` in `{folder.path / PARTS[part].folder}`",
     )
+    if loras:
+        lora.add(module, part, loras, "bf16" if dtype == "bf16" else "fp32")
     return module
 
 

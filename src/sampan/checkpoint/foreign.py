@@ -20,11 +20,23 @@ def is_run(path: Path) -> bool:
     return not (path / "model_index.json").exists() and any((path / mark).exists() for mark in marks)
 
 
+def adapted(path: Path) -> tuple[Path, Path] | None:
+    """Return what a run that trained low-rank additions goes with: the model it started from, and its `lora` folder.
+
+    None for every other path, and for a run that also has a model of its own.
+    """
+    if not is_run(path) or (path / "model").is_dir() or not (path / "lora").is_dir():
+        return None
+    record = path / "run.json"
+    start = read_json(record).get("model", {}).get("start") if record.is_file() else None
+    return (Path(start), path / "lora") if start else None
+
+
 def resolve(path: Path) -> Path:
     """Return the model folder that a path names: itself, or `model/` of a finished training.
 
     Raises:
-        CheckpointError: There is no such folder, it is a file, or the training is not finished.
+        CheckpointError: There is no such folder, it is a file, the training is not finished, or it trained additions.
     """
     if not path.exists():
         raise CheckpointError(f"there is no model folder `{path}`", (), LAYOUT_HINT)
@@ -36,6 +48,12 @@ def resolve(path: Path) -> Path:
         return path
     if (path / "model").is_dir():
         return path / "model"
+    if found := adapted(path):
+        raise CheckpointError(
+            f"`{path}` holds low-rank additions, not a model",
+            f"it is a training of additions to `{found[0]}`",
+            f"`sampan checkpoint merge {path} DIR` makes a model of both; `sampan generate --model {path}` paints with both",
+        )
     stages = read_log(path / "log.jsonl")
     last = list(stages)[-1] if stages else None
     raise CheckpointError(
@@ -94,7 +112,7 @@ def explain(path: Path, missing: list[str]) -> CheckpointError:
         return CheckpointError(
             f"`{path}` is not a model folder",
             "it holds an adapter (adapter_config.json), not a whole model",
-            LAYOUT_HINT,
+            f"pass the folder of the model that it adapts, and `--lora {path}`",
         )
     if (path / "config.json").is_file():
         return _single_model(path)

@@ -11,12 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from sampan.checkpoint import folder as layout
-from sampan.checkpoint import foreign, run, weights
+from sampan.checkpoint import foreign, lora, run, weights
 from sampan.checkpoint.documents import read_json
 from sampan.checkpoint.expected import differences, expected_shapes
 from sampan.checkpoint.runlog import read_log
 from sampan.errors import CheckpointError
 from sampan.models.build import PARTS
+from sampan.models.lora import FACTORS
 from sampan.units import format_bytes, format_count
 
 _SECTION_OF = {"ar": "ar", "tokenizer": "ar", "decoder": "dit", "vae": "vae", "glyph": "glyph"}
@@ -32,7 +33,8 @@ def inspect(directory: Path) -> dict[str, Any]:
     by name with `folder`, `num_parameters`, `bytes`, `dtypes` (dtype to bytes), `missing`, `unexpected`, `wrong_shape`,
     `problem`; `files` with `path`, `bytes`, `sha256` and `as_written` (None where no hash was recorded);
     `num_parameters` and `bytes` in all; `run` for a run folder (else None), with `stages` and `finished`. A run that is
-    not finished has no `parts`.
+    not finished has no `parts`. `lora`, of a run that trained low-rank additions (else None), has the `model` that they
+    are for and their `files` with `path`, `bytes`, `sha256`, `num_layers`, `ranks` and `num_parameters`.
 
     Raises:
         CheckpointError: There is no such folder, or nothing in it is of a model.
@@ -44,10 +46,12 @@ def inspect(directory: Path) -> dict[str, Any]:
 
 
 def _inspect(directory: Path) -> dict[str, Any]:
-    where: dict[str, Any] = {"folder": str(directory), "run": None}
+    where: dict[str, Any] = {"folder": str(directory), "run": None, "lora": None}
     if directory.is_dir() and foreign.is_run(directory):
         where["run"] = _run(directory)
-        if not where["run"]["finished"]:
+        if found := foreign.adapted(directory):
+            where["lora"] = {"model": str(found[0]), "files": _additions(found[1])}
+        if where["lora"] or not where["run"]["finished"]:
             empty = {"num_parameters": 0, "bytes": 0, "parts": {}, "files": [], "problems": [], "geometry": None}
             return {**where, **empty, "complete": False, "hash": None, "hash_covers": None, "written_by": None}
     return {**where, **_model(foreign.resolve(directory))}
@@ -169,6 +173,25 @@ def _run(path: Path) -> dict[str, Any]:
     return {"finished": (path / "model").is_dir(), "stages": stages}
 
 
+def _additions(folder: Path) -> list[dict[str, Any]]:
+    """Return the files with a run's low-rank additions."""
+    facts = []
+    for file in lora.find(folder):
+        header = weights.read_header(file)
+        firsts = {name: stored for name, stored in header.items() if name.endswith(FACTORS[0])}
+        facts.append(
+            {
+                "path": file.relative_to(folder.parent).as_posix(),
+                "bytes": file.stat().st_size,
+                "sha256": weights.file_digest(file),
+                "num_layers": len(firsts),
+                "ranks": sorted({stored.shape[0] for stored in firsts.values()}),
+                "num_parameters": sum(stored.num_elements for stored in header.values()),
+            }
+        )
+    return facts
+
+
 def _in_words(error: CheckpointError) -> str:
     return ": ".join([error.what, "; ".join(error.because)]) if error.because else error.what
 
@@ -208,6 +231,10 @@ def show(report: dict[str, Any], console: Any) -> None:
             say(f"{name}: {line}")
     for problem in report["problems"]:
         say(problem)
+    for file in report["lora"]["files"] if report["lora"] else ():
+        ranks = ", ".join(map(str, file["ranks"]))
+        size = f"{format_bytes(file['bytes']):>10}  {file['path']}"
+        say(f"{file['sha256']}  {size}  {file['num_layers']} layers of rank {ranks}")
     for file in report["files"]:
         if file["sha256"] is None:
             say(f"{'missing':64}  {'':10}  {file['path']}")
@@ -227,6 +254,8 @@ def show(report: dict[str, Any], console: Any) -> None:
 
 
 def _verdict(report: dict[str, Any]) -> str:
+    if report["lora"]:
+        return f"low-rank additions to `{report['lora']['model']}`"
     if report["run"] and not report["run"]["finished"]:
         return "a training that is not finished"
     kind = "the model of a finished training" if report["run"] else "a model"

@@ -125,6 +125,19 @@ def read_header(path: Path) -> dict[str, Stored]:
         ) from error
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the text that a safetensors file has beside its tensors, by key.
+
+    Raises:
+        CheckpointError: The file cannot be read.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"`{path}` cannot be read", str(error)) from error
+
+
 def header_digest(path: Path) -> str:
     """Return the sha256 of a file's header and its size: it tells models apart, but not two trainings of one model."""
     with open(path, "rb") as file:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +50,19 @@ def write_folder(
     dtype: str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     provenance: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write a model as a folder in the released layout, and return that folder.
 
     Args:
         directory: Must not exist, or be empty.
-        weights: Part (`sampan.models.build.PARTS`, each of them) to tensors by released name.
+        weights: Part (`sampan.models.build.PARTS`, each of them) to tensors by released name. Of `io.Unread` ones, no
+            more than a file's worth is in memory at a time.
         tokenizer_files: The folder of the prompt tokenizer's files, or their names and contents: TOKENIZER_FILES.
         dtype: "fp32" or "bf16" to convert, None to write tensors as they are.
         max_shard_bytes: Weights of a subfolder beyond this are spread over several files.
         provenance: Where the model comes from, for sampan.json.
+        progress: Called with the weight files written and their number.
 
     Raises:
         CheckpointError: The directory is not free, a tokenizer file is missing, the disk is full or cannot be written.
@@ -80,7 +83,7 @@ def write_folder(
             for name, content in documents.items():
                 (beside / name).parent.mkdir(parents=True, exist_ok=True)
                 files.write_bytes(beside / name, content)
-            hashes = _write_weights(beside, tensors, dtype, max_shard_bytes)
+            hashes = _write_weights(beside, tensors, dtype, max_shard_bytes, progress or (lambda done, total: None))
             own = {"sampan": __version__, "geometry": config.geometry.to_json(), "provenance": provenance or {}}
             files.write_text(beside / OWN_FILE, json.dumps({**own, "sha256": hashes}, indent=2))
             for folder in (*{(beside / name).parent for name in (*documents, *hashes)}, beside):
@@ -178,12 +181,19 @@ def _documents(
 
 
 def _write_weights(
-    root: Path, tensors: Mapping[str, Mapping[str, Any]], dtype: str | None, max_shard_bytes: int
+    root: Path,
+    tensors: Mapping[str, Mapping[str, Any]],
+    dtype: str | None,
+    max_shard_bytes: int,
+    progress: Callable[[int, int], None],
 ) -> dict[str, str]:
     """Write the weight files, with an index where there are several, and return the sha256 of each by its place."""
     hashes = {}
+    spread = {folder: list(_shards(here, dtype, max_shard_bytes)) for folder, here in tensors.items()}
+    num_files = sum(len(shards) for shards in spread.values())
+    progress(0, num_files)
     for folder, stem in sorted({(part.folder, part.weights) for part in PARTS.values()}):
-        shards = list(_shards(tensors[folder], dtype, max_shard_bytes))
+        shards = spread[folder]
         names = [f"{stem}-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
         if len(shards) == 1:
             names = [f"{stem}.safetensors"]
@@ -191,6 +201,7 @@ def _write_weights(
             path = root / folder / name
             io.save_tensors(path, {key: tensors[folder][key] for key in shard}, {"format": "pt"}, dtype=dtype)
             hashes[f"{folder}/{name}"] = file_digest(path)
+            progress(len(hashes), num_files)
         if len(shards) > 1:
             total_bytes = sum(io.num_bytes(tensor, dtype) for tensor in tensors[folder].values())
             weight_map = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}

@@ -8,6 +8,7 @@ module names:
     ops     pure functions on the framework's arrays
     device  which devices there are, host arrays in and out, memory
     update  loss, gradients, optimizer step, EMA
+    meter   what a step costs, counted before it is run
     io      weights from and to safetensors files
 
 The names every folder offers are NN_NAMES and OPS_NAMES below; a contract test holds each folder to them.
@@ -22,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 from sampan.errors import DeviceError, did_you_mean
 
 if TYPE_CHECKING:  # type checkers see one framework; at run time the names are resolved below
-    from sampan.frameworks.torch import device, io, nn, ops, update
+    from sampan.frameworks.torch import device, io, meter, nn, ops, update
 
-__all__ = ["NN_NAMES", "OPS_NAMES", "chosen", "device", "io", "nn", "ops", "update", "use"]
+__all__ = ["NN_NAMES", "OPS_NAMES", "chosen", "device", "io", "meter", "nn", "ops", "update", "use"]
 
 FRAMEWORKS = {"torch": "pip install 'sampan[torch]'"}
 NN_NAMES = (
@@ -37,6 +38,8 @@ NN_NAMES = (
     "Identity",
     "ones_param",
     "zeros_param",
+    "linear_layers",
+    "add_low_rank",
 )
 OPS_NAMES = (
     "float32", "int32",
@@ -44,7 +47,7 @@ OPS_NAMES = (
     "linear", "take", "argmin", "softmax", "silu", "gelu", "rms_norm", "layer_norm", "normalize",
     "attention", "cross_entropy", "upsample_nearest", "pad_right_bottom", "cache_write", "stop_gradient", "checkpoint",
 )  # fmt: skip
-_MODULES = ("nn", "ops", "device", "update", "io")
+_MODULES = ("nn", "ops", "device", "update", "meter", "io")
 _chosen: str | None = None
 
 

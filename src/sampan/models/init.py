@@ -3,7 +3,8 @@
 Matrices are normal with deviation 1/sqrt(fan in), tables of tokens with 1 (at 0.02, the value for fine-tuned giants, a
 short run hardly tells one token from another); biases are 0 and norm weights 1. The decoder's modulation and
 output begin at 0 (Peebles and Xie 2023, adaLN-Zero), so that its blocks begin as the identity; so do the residual blocks
-of the autoencoder, whose second convolution begins small.
+of the autoencoder, whose second convolution begins small. Of a low-rank addition (Hu et al. 2021) A is uniform within
+1/sqrt(fan in), as PEFT draws it, and B is 0, so that it begins as no addition.
 """
 
 from __future__ import annotations
@@ -23,7 +24,13 @@ _TABLES = {  # deviation of learned tables, by the end of their name
 }
 # norms after a sandwich layer's halves: small, so that a token's own embedding is heard through all layers
 _SMALL = ("post_self_attn_layernorm.weight", "post_mlp_layernorm.weight")
-_ZERO = ("norm1.linear.weight", "norm_out.linear.weight", "proj_out.weight", "relative_attention_bias.weight")
+_ZERO = (
+    "norm1.linear.weight",
+    "norm_out.linear.weight",
+    "proj_out.weight",
+    "relative_attention_bias.weight",
+    "lora_B.weight",
+)
 
 
 def initial_weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, NDArray[np.float32]]:
@@ -44,7 +51,10 @@ def _draw(name: str, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
     if len(shape) == 1:
         return np.full(shape, 0.2 if name.endswith(_SMALL) else 1.0, np.float32)
     key = int.from_bytes(hashlib.sha256(f"{seed}/weights/{name}".encode()).digest()[:16], "little")
-    draw = np.random.Generator(np.random.Philox(key=key)).standard_normal(shape, np.float32)
+    random = np.random.Generator(np.random.Philox(key=key))
+    if name.endswith("lora_A.weight"):
+        return (2 * random.random(shape, np.float32) - 1) / np.float32(math.sqrt(shape[1]))
+    draw = random.standard_normal(shape, np.float32)
     if name.endswith("quantize.embedding.weight"):
         return draw / np.linalg.norm(draw, axis=-1, keepdims=True)
     table = next((value for end, value in _TABLES.items() if name.endswith(end)), None)

@@ -99,7 +99,7 @@ def test_an_adapter(tmp_path: Path):
     written(tmp_path, **{"adapter_config.json": {}})
     assert failure(tmp_path) == (
         "error: `FOLDER` is not a model folder\n  because it holds an adapter (adapter_config.json), not a whole model"
-        + LAYOUT
+        "\n\nhint: pass the folder of the model that it adapts, and `--lora FOLDER`"
     )
 
 

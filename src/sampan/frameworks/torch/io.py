@@ -6,8 +6,9 @@ no second copy of itself; written beside, synced and renamed, so that a file is 
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from sampan.frameworks.torch.device import DTYPES
 
 Tensors = dict[str, torch.Tensor]
 SHOWN = 5  # names of each kind that an error lists
-_STORED = ("F64", "F32", "F16", "BF16")  # what a weight may be stored as; anything else is quantized, and needs scales
+_DTYPES_STORED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_STORED = tuple(_DTYPES_STORED)  # what a weight may be stored as; anything else is quantized, and needs scales
 
 
 def shapes(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
@@ -35,8 +37,10 @@ def load_weights(
     files: Mapping[str, Path],
     *,
     device: str,
-    dtype: str = "stored",
+    dtype: str | Callable[[str], str] = "stored",
     keep_fp32: tuple[str, ...] = (),
+    arrays: Mapping[str, Any] | None = None,
+    prefix: str = "",
     name: str = "the model",
 ) -> None:
     """Give a module that was built on the meta device its weights.
@@ -44,9 +48,11 @@ def load_weights(
     Nothing is read before names, shapes and stored dtypes of all tensors are found to be right.
 
     Args:
-        files: Tensor name to the safetensors file that holds it: all the module's, and no other.
-        dtype: "fp32", "bf16", or "stored" for the dtype of the file.
+        files: Tensor name to the safetensors file that holds it. With `arrays`, all the module's, and no other.
+        dtype: "fp32", "bf16", or "stored" for the dtype of the file; or what returns one of these for a tensor's name.
         keep_fp32: Beginnings of names that become fp32 whatever `dtype` says.
+        arrays: Tensor name to an array of the host, for those that no file has. They are asked for one at a time.
+        prefix: Beginning of the module's names that the files do not have.
         name: What errors call the module.
 
     Raises:
@@ -56,15 +62,26 @@ def load_weights(
     grouped: dict[Path, list[str]] = defaultdict(list)
     for tensor_name, path in files.items():
         grouped[path].append(tensor_name)
-    _check(shapes(module), grouped, set(files), name)
-    cast_to = None if dtype == "stored" else DTYPES[dtype]
+    arrays = arrays or {}
+    wanted_shapes = shapes(module)
+    _check(wanted_shapes, grouped, {*files, *arrays}, name, prefix)
+
+    def cast_to(tensor_name: str) -> torch.dtype | None:
+        kind = "fp32" if tensor_name.startswith(keep_fp32) else dtype if isinstance(dtype, str) else dtype(tensor_name)
+        return None if kind == "stored" else DTYPES[kind]
+
     loaded: Tensors = {}
     try:
         for path, tensor_names in grouped.items():
             with _opened(path) as file:
                 for tensor_name in tensor_names:
-                    wanted = torch.float32 if tensor_name.startswith(keep_fp32) else cast_to
-                    loaded[tensor_name] = _placed(file.get_tensor(tensor_name), device, wanted)
+                    stored = file.get_tensor(tensor_name.removeprefix(prefix))
+                    loaded[tensor_name] = _placed(stored, device, cast_to(tensor_name))
+        for tensor_name in arrays:
+            made = torch.from_numpy(arrays[tensor_name])
+            if tuple(made.shape) != wanted_shapes[tensor_name]:
+                raise ValueError(f"`{tensor_name}` is {tuple(made.shape)}, not {wanted_shapes[tensor_name]}")
+            loaded[tensor_name] = _placed(made, device, cast_to(tensor_name))
     except torch.OutOfMemoryError as error:
         loaded.clear()
         raise DeviceError(
@@ -86,18 +103,72 @@ def read_tensors(path: Path, device: str, names: Collection[str] | None = None) 
         return {name: _placed(file.get_tensor(name), device, None) for name in wanted}
 
 
-def num_bytes(tensor: torch.Tensor, dtype: str | None = None) -> int:
+def put_weights(module: torch.nn.Module, values: Mapping[str, Any]) -> None:
+    """Copy values, arrays of the host or of the framework, into some of a module's weights.
+
+    Raises:
+        ValueError: The module has no such weight, or one of another shape.
+    """
+    weights = module.state_dict()
+    with torch.no_grad():
+        for name, value in values.items():
+            if name not in weights or weights[name].shape != tuple(value.shape):
+                raise ValueError(f"the module has no weight `{name}` of shape {tuple(value.shape)}")
+            weights[name].copy_(torch.as_tensor(value))
+
+
+class Unread:
+    """A tensor that is still in its file: its shape and dtype are known, and `read` returns it.
+
+    `save_tensors` takes these as it takes tensors, and holds those of one file only.
+
+    Args:
+        shape, dtype: As the file's header has them; the dtype in its words, as "BF16".
+
+    Raises:
+        CheckpointError: It is stored quantized.
+    """
+
+    def __init__(self, path: Path, name: str, shape: tuple[int, ...], dtype: str):
+        if dtype not in _DTYPES_STORED:
+            raise CheckpointError(f"`{name}` in `{path}` cannot be used", f"it is quantized: {dtype}")
+        self.path, self.name = path, name
+        self.like = torch.empty(shape, dtype=_DTYPES_STORED[dtype], device="meta")
+        self._change: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.like.shape
+
+    def changed(self, change: Callable[[torch.Tensor], torch.Tensor], dtype: str | None = None) -> Unread:
+        """Return the same, with `change` applied to it when it is read.
+
+        Args:
+            change: Keeps the shape.
+            dtype: What it casts to, "fp32" or "bf16"; None where it keeps the dtype too.
+        """
+        after = copy.copy(self)
+        after.like = self.like.to(_written(self, dtype))
+        after._change = lambda tensor: change(self._change(tensor))
+        return after
+
+    def read(self) -> torch.Tensor:
+        """Return the tensor, on the CPU."""
+        return self._change(read_tensors(self.path, "cpu", (self.name,))[self.name])
+
+
+def num_bytes(tensor: torch.Tensor | Unread, dtype: str | None = None) -> int:
     """Return the bytes that `save_tensors` writes for a tensor."""
-    return tensor.numel() * _written(tensor, dtype).itemsize
+    return tensor.shape.numel() * _written(tensor, dtype).itemsize
 
 
-def dtype_name(tensor: torch.Tensor, dtype: str | None = None) -> str:
+def dtype_name(tensor: torch.Tensor | Unread, dtype: str | None = None) -> str:
     """Return the name that config files have for the dtype `save_tensors` writes: "float32", "bfloat16" …"""
     return str(_written(tensor, dtype)).removeprefix("torch.")
 
 
 def save_tensors(
-    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], *, dtype: str | None = None
+    path: Path, tensors: Mapping[str, torch.Tensor | Unread], metadata: Mapping[str, str], *, dtype: str | None = None
 ) -> None:
     """Write tensors into a safetensors file, which is whole or absent afterwards whatever happens in between.
 
@@ -108,7 +179,9 @@ def save_tensors(
         CheckpointError: The file cannot be written.
     """
     ready = {
-        name: tensor.detach().to(device="cpu", dtype=_written(tensor, dtype)).contiguous()
+        name: (tensor.read() if isinstance(tensor, Unread) else tensor.detach())
+        .to(device="cpu", dtype=_written(tensor, dtype))
+        .contiguous()
         for name, tensor in tensors.items()
     }
     try:
@@ -127,12 +200,17 @@ def _placed(tensor: torch.Tensor, device: str, dtype: torch.dtype | None) -> tor
     return moved.to(dtype or moved.dtype, copy=moved.device.type == "cpu")
 
 
-def _written(tensor: torch.Tensor, dtype: str | None) -> torch.dtype:
-    return DTYPES[dtype] if dtype is not None and tensor.is_floating_point() else tensor.dtype
+def _written(tensor: torch.Tensor | Unread, dtype: str | None) -> torch.dtype:
+    like = tensor.like if isinstance(tensor, Unread) else tensor
+    return DTYPES[dtype] if dtype is not None and like.is_floating_point() else like.dtype
 
 
 def _check(
-    wanted: Mapping[str, tuple[int, ...]], grouped: Mapping[Path, list[str]], found: set[str], name: str
+    wanted: Mapping[str, tuple[int, ...]],
+    grouped: Mapping[Path, list[str]],
+    found: set[str],
+    name: str,
+    prefix: str = "",
 ) -> None:
     problems = [
         *_listed("missing", (f"`{n}`" for n in wanted if n not in found)),
@@ -142,7 +220,7 @@ def _check(
     for path, tensor_names in grouped.items():
         with _opened(path) as file:
             for tensor_name in tensor_names:
-                stored = file.get_slice(tensor_name)
+                stored = file.get_slice(tensor_name.removeprefix(prefix))
                 shape, kind = tuple(stored.get_shape()), stored.get_dtype()
                 if tensor_name in wanted and shape != wanted[tensor_name]:
                     wrong_shape.append(f"`{tensor_name}` is {shape}, the config says {wanted[tensor_name]}")

@@ -1,0 +1,318 @@
+"""LoRA files: written as diffusers and PEFT read them, read from them and from other trainers, added and merged.
+
+    OUT/lora/decoder/pytorch_lora_weights.safetensors                       diffusers: transformer.load_lora_adapter
+    OUT/lora/ar/adapter_config.json, OUT/lora/ar/adapter_model.safetensors  PEFT: PeftModel.from_pretrained
+
+What is read becomes additions to layers of this model, by its own names, in fp32 on the host.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sampan import __version__, files
+from sampan.checkpoint import lora_names, lora_settings, weights
+from sampan.checkpoint.lora_names import ALPHA, FUSED, PIECES, A, B
+from sampan.errors import CheckpointError
+from sampan.frameworks import device as dev
+from sampan.frameworks import io, nn, ops
+from sampan.models import lora
+from sampan.models.config import ModelConfig
+
+DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
+PROVENANCE_KEY = "sampan"
+_WRITTEN_AS = {  # part → its file, and what stands before the layers' names in it
+    "decoder": (DIFFUSERS_FILE, "transformer."),
+    "ar": (lora_settings.PEFT_FILE, lora_names.PEFT_PREFIX),
+}
+_HINT = "give a safetensors file or a folder: of `sampan train`, of diffusers, or of PEFT"
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What is added to the weight of one linear layer: b · a · scale.
+
+    Args:
+        a: (rank, in).
+        b: (out, rank).
+    """
+
+    a: NDArray[np.float32]
+    b: NDArray[np.float32]
+    scale: float
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """The additions that one file has for one part.
+
+    Args:
+        additions: By the layer's name in the model.
+        strength: What the user multiplies the file's own scale with.
+    """
+
+    part: str
+    additions: Mapping[str, Addition]
+    file: Path
+    sha256: str
+    strength: float = 1.0
+
+
+def records(lows: Iterable[LowRank]) -> list[dict[str, Any]]:
+    """Return what provenance says of additions: name, hash, and the user's scale of each file, once a file."""
+    found = {
+        (low.file, low.strength): {"file": low.file.name, "sha256": low.sha256, "scale": low.strength} for low in lows
+    }
+    return list(found.values())
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write(
+    folder: Path,
+    tensors: Mapping[str, Mapping[str, Any]],
+    *,
+    alpha: float | Mapping[str, float] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write additions as diffusers and PEFT read them, each part in a folder of its own, and return `folder`.
+
+    Each file is there whole or not at all; parts that are not given stay as they are.
+
+    Args:
+        tensors: Part ("ar", "decoder") to tensors by name, of which `….lora_A.weight` and `….lora_B.weight` are written.
+        alpha: Additions are scaled by alpha / rank: one for all, or by layer; None for alpha = rank.
+        provenance: Where they come from, for the header of the files.
+
+    Raises:
+        CheckpointError: A file cannot be written.
+        ValueError: There are no additions, or half of one.
+    """
+    told = {PROVENANCE_KEY: json.dumps({"sampan": __version__, **(provenance or {})}), "format": "pt"}
+    for part, given in tensors.items():
+        kept = {name: tensor for name, tensor in given.items() if lora.trainable(name)}
+        ranks: dict[str, int] = {}
+        for layer in dict.fromkeys(name.rsplit(".lora_", maxsplit=1)[0] for name in kept):
+            pair = [kept.get(layer + end) for end in lora.FACTORS]
+            if pair[0] is None or pair[1] is None or pair[0].shape[0] != pair[1].shape[1]:
+                raise ValueError(f"`{layer}` has no `lora_A` and `lora_B` of the same rank")
+            ranks[layer] = int(pair[0].shape[0])
+        if not ranks:
+            raise ValueError(f"there are no additions to `{part}` among {len(given)} tensors")
+        alphas = {
+            layer: float(rank if alpha is None else alpha[layer] if isinstance(alpha, Mapping) else alpha)
+            for layer, rank in ranks.items()
+        }
+        settings = lora_settings.describe(ranks, alphas)
+        name, prefix = _WRITTEN_AS[part]
+        place = folder / part
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            if part == "ar":  # PEFT reads the settings beside the file, diffusers in its header
+                config = {**settings, "base_model_name_or_path": None, "task_type": None, "inference_mode": True}
+                files.write_text(place / lora_settings.CONFIG_FILE, json.dumps(config, indent=2))
+        except OSError as error:
+            raise CheckpointError(f"`{place}` cannot be written", str(error)) from error
+        header = told if part == "ar" else {**told, lora_settings.HEADER_KEY: lora_settings.header(settings)}
+        io.save_tensors(place / name, {prefix + key: tensor for key, tensor in kept.items()}, header)
+    return folder
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read(path: Path, config: ModelConfig, strength: float = 1.0) -> list[LowRank]:
+    """Return the additions of a file or a folder, by part.
+
+    Args:
+        path: A safetensors file, a folder of diffusers or PEFT, the `lora` folder of a run, or the run itself.
+        config: The model that they are for.
+        strength: What the user multiplies the file's own scale with.
+
+    Raises:
+        CheckpointError: There is no LoRA, it is a pickle, of another kind, broken, or for another model.
+    """
+    layers = {part: lora.linear_layers(part, config) for part in lora.PARTS}
+    return [low for file in find(path) for low in _read_file(file, layers, strength)]
+
+
+def find(path: Path) -> list[Path]:
+    """Return the LoRA files that a path stands for.
+
+    Raises:
+        CheckpointError: There are none, only pickles, or several that may be meant.
+    """
+    if not path.exists():
+        # a scale that is no number stays a part of the name
+        name, colon, word = path.name.rpartition(":")
+        cut = path.with_name(name) if colon and name else None
+        because = f"`{cut}` is there, and `{word}` is not a number" if cut is not None and cut.exists() else ()
+        raise CheckpointError(f"there is no LoRA `{path}`", because, _HINT)
+    if path.is_file():
+        if weights.pickles([path]):
+            raise weights.pickle_refused(path, [path.name])
+        return [path]
+    if (path / "run.json").is_file() and (path / "lora").is_dir():
+        return find(path / "lora")
+    ours = [path / part / name for part, (name, _) in _WRITTEN_AS.items() if (path / part / name).is_file()]
+    if ours:
+        return ours
+    there = sorted(path.iterdir())
+    for name in (lora_settings.PEFT_FILE, DIFFUSERS_FILE):
+        if (path / name).is_file():
+            return [path / name]
+    found = [entry for entry in there if entry.suffix == ".safetensors" and entry.is_file()]
+    if len(found) == 1 and not (path / "model_index.json").exists():
+        return found
+    if not found and (names := weights.pickles(there)):
+        raise weights.pickle_refused(path, names)
+    if found:
+        raise CheckpointError(
+            f"`{path}` is not clear",
+            f"it holds {len(found)} safetensors files, first `{found[0].name}`",
+            "name the file that is meant",
+        )
+    raise CheckpointError(f"`{path}` holds no LoRA", "it has no safetensors file", _HINT)
+
+
+def _read_file(file: Path, layers: lora_names.Layers, strength: float) -> Iterator[LowRank]:
+    stored = weights.read_header(file)
+    modules = lora_names.split(f"{file}", stored)
+    scales = lora_settings.read_scales(file, modules)
+    targets = lora_names.resolve(file, modules, layers)
+    if odd := next((name for name, s in stored.items() if s.dtype not in ("F64", "F32", "F16", "BF16")), None):
+        raise CheckpointError(
+            f"the LoRA `{file}` cannot be used",
+            f"`{odd}` is stored as {stored[odd].dtype}, which needs scales to be read",
+        )
+    tensors = {name: dev.to_numpy(tensor) for name, tensor in io.read_tensors(file, "cpu").items()}
+    pieces: dict[tuple[str, str], dict[str | None, Addition]] = {}
+    for module, roles in modules.items():
+        target = targets[module]
+        width_out, width_in = layers[target.part][target.layer]
+        for role in (A, B):
+            if role not in roles:
+                there = roles[next(iter(roles))]
+                raise CheckpointError(
+                    f"the LoRA `{file}` is not whole", f"`{there}` is there, and its other factor is not"
+                )
+        a, b = tensors[roles[A]], tensors[roles[B]]
+        _check(file, roles[A], a, target.layer, (None, width_in))
+        _check(file, roles[B], b, target.layer, (width_out // len(PIECES) if target.piece else width_out, None))
+        if len(a) != b.shape[1]:
+            raise _does_not_fit(file, f"`{roles[A]}` has rank {len(a)}, `{roles[B]}` rank {b.shape[1]}")
+        alpha = float(tensors[roles[ALPHA]].reshape(-1)[0]) if ALPHA in roles else None
+        scale = scales.of(lora_names.plain(module), len(a), alpha)
+        here = pieces.setdefault((target.part, target.layer), {})
+        here[target.piece] = Addition(a.astype(np.float32), b.astype(np.float32), scale)
+        if None in here and len(here) > 1:
+            raise CheckpointError(
+                f"the LoRA `{file}` is not clear", f"it has `{FUSED}` and a part of it, for `{target.layer}`"
+            )
+    sha256 = weights.file_digest(file)
+    for part in dict.fromkeys(part for part, _ in pieces):
+        additions = {
+            layer: here[None] if None in here else _fused(here, layers[part][layer][0])
+            for (of, layer), here in pieces.items()
+            if of == part
+        }
+        yield LowRank(part, additions, file, sha256, strength)
+
+
+def _check(file: Path, name: str, factor: Any, layer: str, wanted: tuple[int | None, int | None]) -> None:
+    fits = factor.ndim == 2 and all(w in (None, n) for w, n in zip(wanted, factor.shape, strict=True))
+    if not fits or 0 in factor.shape:
+        words = ", ".join("rank" if width is None else str(width) for width in wanted)
+        raise _does_not_fit(file, f"`{name}` is {factor.shape}, and `{layer}` takes ({words})")
+    if not np.isfinite(factor).all():
+        raise CheckpointError(f"the LoRA `{file}` is broken", f"`{name}` holds numbers that are not finite")
+
+
+def _does_not_fit(file: Path, why: str) -> CheckpointError:
+    return CheckpointError(f"the LoRA `{file}` does not fit this model", why, "is the LoRA for another model?")
+
+
+def _fused(pieces: Mapping[str | None, Addition], width_out: int) -> Addition:
+    """Return the addition to a fused layer that does what those to its parts do: A stacked, B block by block."""
+    height = width_out // len(PIECES)
+    given = [(number, pieces[name]) for number, name in enumerate(PIECES) if name in pieces]
+    b = np.zeros((width_out, sum(len(piece.a) for _, piece in given)), np.float32)
+    done = 0
+    for number, piece in given:
+        b[number * height : (number + 1) * height, done : done + len(piece.a)] = piece.b * np.float32(piece.scale)
+        done += len(piece.a)
+    return Addition(np.concatenate([piece.a for _, piece in given]), b, 1.0)
+
+
+# --- use -------------------------------------------------------------------------------------------------------------
+
+
+def add(module: Any, part: str, lows: Sequence[LowRank], dtype: str = "fp32") -> None:
+    """Put all additions to a part beside its layers; several to one layer become one of their ranks' sum.
+
+    Args:
+        module: The part, with its weights.
+        dtype: "fp32" or "bf16", that of the additions.
+    """
+    joined = _joined(part, lows)
+    nn.add_low_rank(module, {layer: (len(one.a), one.scale) for layer, one in joined.items()}, dtype=dtype)
+    values = {}
+    for layer, one in joined.items():
+        values |= dict(zip((layer + end for end in lora.FACTORS), (one.a, one.b), strict=True))
+    io.put_weights(module, values)
+
+
+def merge(
+    tensors: Mapping[str, Any], part: str, lows: Sequence[LowRank], *, subtract: bool = False, dtype: str | None = None
+) -> dict[str, Any]:
+    """Return a part's tensors with all additions in them, or taken out of them: summed in fp32, each cast once.
+
+    Args:
+        tensors: By name; an `io.Unread` stays unread, and is changed when it is read.
+        dtype: What the sums become, "fp32" or "bf16"; None for the dtype that each tensor had.
+    """
+    changed = dict(tensors)
+    for layer, one in _joined(part, lows).items():
+        weight = changed[f"{layer}.weight"]
+        summed = _sum(one, -1.0 if subtract else 1.0, dtype)
+        changed[f"{layer}.weight"] = weight.changed(summed, dtype) if isinstance(weight, io.Unread) else summed(weight)
+    return changed
+
+
+def _sum(one: Addition, sign: float, dtype: str | None) -> Callable[[Any], Any]:
+    """Return the function from a layer's weight to its weight with the addition in it."""
+
+    def summed(weight: Any) -> Any:
+        where = str(weight.device)
+        delta = ops.linear(dev.array(one.b, where), dev.array(one.a.T, where)) * (sign * one.scale)
+        return ops.cast(ops.cast(weight, ops.float32) + delta, weight.dtype if dtype is None else dev.dtype(dtype))
+
+    return summed
+
+
+def _joined(part: str, lows: Iterable[LowRank]) -> dict[str, Addition]:
+    """Return one addition a layer: the only one, or all side by side with their scales in B."""
+    found: dict[str, list[Addition]] = {}
+    for low in lows:
+        if low.part == part:
+            for layer, one in low.additions.items():
+                found.setdefault(layer, []).append(dataclasses.replace(one, scale=one.scale * low.strength))
+    return {
+        layer: several[0]
+        if len(several) == 1
+        else Addition(
+            np.concatenate([one.a for one in several]),
+            np.concatenate([one.b * np.float32(one.scale) for one in several], axis=1),
+            1.0,
+        )
+        for layer, several in found.items()
+    }
