@@ -7,6 +7,8 @@ projection whose first half is the gate, and an untied head over the visual ids 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sampan.frameworks import nn, ops
 from sampan.models.config import TextConfig
 from sampan.models.layers import Array, RMSNorm, join_heads, rotate_half_split, split_heads
@@ -34,12 +36,14 @@ class Attention(nn.Module):
         mask: Array | None,
         cache: tuple[Array, Array] | None,
         start: Array | None,
+        segments: Sequence[int] | None,
     ) -> tuple[Array, tuple[Array, Array] | None]:
         q = rotate_half_split(split_heads(self.q_proj(x), self.num_heads), cos, sin)
         k = rotate_half_split(split_heads(self.k_proj(x), self.num_kv_heads), cos, sin)
         v = split_heads(self.v_proj(x), self.num_kv_heads)
         if cache is None:
-            return self.o_proj(join_heads(ops.attention(q, k, v, mask=mask, causal=mask is None))), None
+            attended = ops.attention(q, k, v, mask=mask, causal=mask is None, segments=segments)
+            return self.o_proj(join_heads(attended)), None
         assert start is not None, "a cache is written from a slot on"
         keys, values = ops.cache_write(cache[0], k, start), ops.cache_write(cache[1], v, start)
         return self.o_proj(join_heads(ops.attention(q, keys, values, mask=mask))), (keys, values)
@@ -78,8 +82,9 @@ class Layer(nn.Module):
         mask: Array | None,
         cache: tuple[Array, Array] | None,
         start: Array | None,
+        segments: Sequence[int] | None,
     ) -> tuple[Array, tuple[Array, Array] | None]:
-        attended, cache = self.self_attn(self.input_layernorm(x), cos, sin, mask, cache, start)
+        attended, cache = self.self_attn(self.input_layernorm(x), cos, sin, mask, cache, start, segments)
         x = x + self.post_self_attn_layernorm(attended)
         return x + self.post_mlp_layernorm(self.mlp(self.post_attention_layernorm(x))), cache
 
@@ -121,8 +126,10 @@ class ARGenerator(nn.Module):
         start: Array | None = None,
         num_logits: int | None = None,
         recompute: bool = False,
+        segments: Sequence[int] | None = None,
+        logits_at: Array | None = None,
     ) -> tuple[Array, Cache | None]:
-        """Return logits (batch, num_logits or tokens, vision_vocab_size) and the cache after this call.
+        """Return logits (batch, tokens, vision_vocab_size) of all or some tokens, and the cache after this call.
 
         Args:
             input_ids: (batch, tokens). Visual ids are rows 0.. of the same table as text.
@@ -133,7 +140,11 @@ class ARGenerator(nn.Module):
                 of these tokens, and the mask must close the slots that are not written yet.
             num_logits: Compute the head for the last so many positions only.
             recompute: Keep only layer inputs for the backward pass.
+            segments: Lengths of samples packed one after another into a batch of one row; none sees another. Excludes
+                mask and cache.
+            logits_at: (n,), the tokens of a packed row to compute the head for; logits are then (1, n, …).
         """
+        assert segments is None or (mask is None and cache is None), "a packed row has neither mask nor cache"
         assert cache is None or mask is not None, "a static cache has unwritten slots, which the mask must close"
         language = self.model.language_model
         x = language.embed_tokens(input_ids)
@@ -141,10 +152,12 @@ class ARGenerator(nn.Module):
         written = []
         for index, layer in enumerate(language.layers):
             if recompute:
-                x, _ = ops.checkpoint(layer, x, cos, sin, mask, None, None)
+                x, _ = ops.checkpoint(layer, x, cos, sin, mask, None, None, segments)
             else:
-                x, kv = layer(x, cos, sin, mask, None if cache is None else cache[index], start)
+                x, kv = layer(x, cos, sin, mask, None if cache is None else cache[index], start, segments)
                 written.append(kv)
+        if logits_at is not None:
+            x = ops.take(x[0], logits_at)[None]
         x = language.norm(x)
         if num_logits is not None:
             x = x[:, x.shape[1] - num_logits :]

@@ -33,6 +33,14 @@ PARTS = {
 }
 
 
+def outline(part: str, config: ModelConfig) -> Any:
+    """Return the module of a part without memory for its weights, which are given to it later."""
+    from sampan.frameworks import device as dev  # here, because who only wants PARTS needs no framework
+
+    with dev.on_meta():
+        return build(part, config)
+
+
 def build(part: str, config: ModelConfig) -> Any:
     """Return the module of a part with freshly initialised weights, on the framework's current default device."""
 

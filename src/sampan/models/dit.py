@@ -203,6 +203,7 @@ class DiT(nn.Module):
         size_features: Array,
         cos: Array,
         sin: Array,
+        recompute: bool = False,
     ) -> tuple[KV, ...]:
         """Return keys and values per layer of one clean reference picture, written without text tokens.
 
@@ -212,7 +213,8 @@ class DiT(nn.Module):
         x, condition = self._embed(latent, prior_ids, prior_keep, time_features, size_features)
         written = []
         for block in self.transformer_blocks:
-            x, _, kv = block(x, None, condition, cos, sin, None, None)
+            arguments = (x, None, condition, cos, sin, None, None)
+            x, _, kv = ops.checkpoint(block, *arguments) if recompute else block(*arguments)
             written.append(kv)
         return tuple(written)
 

@@ -64,6 +64,13 @@ def to_patches(image: Image, config: ImageProcessorConfig, token_scale: int) -> 
     return np.ascontiguousarray(patches.reshape(rows * columns, 3 * patch * patch)), (rows, columns)
 
 
+def from_patches(patches: NDArray[np.float32], grid: Grid, patch: int) -> NDArray[np.float32]:
+    """Return the image (3, rows·patch, columns·patch) of patches (rows·columns, 3·patch²), flattened as `to_patches` does."""
+    rows, columns = grid
+    pixels = patches.reshape(rows, columns, 3, patch, patch).transpose(2, 0, 3, 1, 4)
+    return np.ascontiguousarray(pixels.reshape(3, rows * patch, columns * patch))
+
+
 def reference_size(height: int, width: int, config: ImageProcessorConfig, prior_px: int) -> tuple[int, int]:
     """Return the nearest (height, width) at which tokenizer and autoencoder agree on the grid of a reference.
 

@@ -87,7 +87,14 @@ def normalize(x: Tensor) -> Tensor:
     return F.normalize(x, dim=-1)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    segments: Sequence[int] | None = None,
+) -> Tensor:
     """Return softmax(q·kᵀ / sqrt(head_dim))·v.
 
     Args:
@@ -95,11 +102,18 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causa
         k, v: (batch, heads or fewer, keys, head_dim); fewer heads are shared by neighbouring query heads.
         mask: Boolean, True where a query may attend to a key; rank 4, broadcastable. Excludes `causal`.
         causal: Query i attends to keys 0..i; needs equal lengths.
+        segments: Lengths of stretches that lie one after another and do not see each other; `causal` holds in each.
     """
     assert not (causal and mask is not None), "a causal mask is built by the caller when there is another mask"
-    return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1]
-    )
+    if segments is None:
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1]
+        )
+    assert mask is None, "segments say what a mask would say"
+    # one call a stretch: nothing outside it is computed, and no mask of all against all is built
+    lengths = list(segments)
+    pieces = zip(*(part.split(lengths, dim=2) for part in (q, k, v)), strict=True)
+    return torch.cat([attention(*piece, causal=causal) for piece in pieces], dim=2)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
