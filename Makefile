@@ -30,10 +30,10 @@ help:
 
 setup setup-dev: python-found
 setup:
-	@"$(PYTHON)" $(SETUP) --extras torch,data
+	@"$(PYTHON)" $(SETUP) --extras torch,data,logs
 
 setup-dev:
-	@"$(PYTHON)" $(SETUP) --extras torch,data,dev
+	@"$(PYTHON)" $(SETUP) --extras torch,data,hub,logs,dev
 
 .PHONY: python-found
 python-found:

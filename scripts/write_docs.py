@@ -14,7 +14,7 @@ from unittest import mock
 
 from sampan.cli.options import parser
 from sampan.errors import JobError
-from sampan.job import STAGES, Setting, Stage, parse, sections, settings, toml
+from sampan.job import STAGES, Job, Setting, Stage, parse, sections, settings, toml
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 WIDTH = 100
@@ -72,7 +72,7 @@ def job_file() -> str:
     """Return docs/job-file.md: every setting with what it takes, its default and its meaning."""
     pages = [JOB.format(shortest=SHORTEST, error=_error(WRONG))]
     common = settings(Stage)
-    for name, section in sections():
+    for name, section in sections(Job):
         own = [
             setting for key, setting in settings(section).items() if not (issubclass(section, Stage) and key in common)
         ]
@@ -103,7 +103,7 @@ def _error(text: str) -> str:
 
 def _common(common: dict[str, Setting]) -> str:
     stages = {
-        name.removeprefix("stage."): settings(section) for name, section in sections() if name.startswith("stage.")
+        name.removeprefix("stage."): settings(section) for name, section in sections(Job) if name.startswith("stage.")
     }
     rows = [
         (f"`{name}`", _takes(s), *(_default(stages[stage][name]) for stage in STAGES), s.help)

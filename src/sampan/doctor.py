@@ -6,18 +6,16 @@ cannot be found out is None, and is never guessed.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import importlib.metadata
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from sampan import __version__
+from sampan import __version__, host
 from sampan.errors import CheckpointError
 from sampan.frameworks import FRAMEWORKS
 from sampan.units import format_bytes, format_count
@@ -44,7 +42,7 @@ def report(model: Path | None) -> dict[str, Any]:
     Raises:
         CheckpointError: A model was named and cannot be loaded.
     """
-    memory = _memory()
+    memory = dict(zip(("memory_bytes", "free_bytes"), host.memory_bytes(), strict=True))
     frameworks = {name: _framework(name) for name in _PACKAGES}
     drivers = {"nvidia": _nvidia_driver(), "ascend": _ascend_driver()}
     devices = []
@@ -101,12 +99,12 @@ def _advice(frameworks: dict[str, Any], drivers: dict[str, str | None]) -> list[
 
 def _nvidia_driver() -> str | None:
     program = shutil.which("nvidia-smi")
-    answer = _answer([program, "--query-gpu=driver_version", "--format=csv,noheader"]) if program else None
+    answer = host.answer([program, "--query-gpu=driver_version", "--format=csv,noheader"]) if program else None
     return answer.splitlines()[0].strip() if answer else None
 
 
 def _ascend_driver() -> str | None:
-    for line in _lines(Path("/usr/local/Ascend/driver/version.info")):
+    for line in host.lines(Path("/usr/local/Ascend/driver/version.info")):
         if line.lower().startswith("version="):
             return line.partition("=")[2].strip()
     return None
@@ -116,11 +114,11 @@ def _ascend_driver() -> str | None:
 
 
 def _cpu_name() -> str | None:
-    for line in _lines(Path("/proc/cpuinfo")):
+    for line in host.lines(Path("/proc/cpuinfo")):
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     if sys.platform == "darwin":
-        return _answer(["sysctl", "-n", "machdep.cpu.brand_string"])
+        return host.answer(["sysctl", "-n", "machdep.cpu.brand_string"])
     return platform.processor() or platform.machine() or None
 
 
@@ -132,7 +130,7 @@ def _usable_cores() -> int | None:
 
 
 def _instructions() -> dict[str, list[str] | None]:
-    for line in _lines(Path("/proc/cpuinfo")):
+    for line in host.lines(Path("/proc/cpuinfo")):
         key, _, words = line.partition(":")
         if key.strip() in ("flags", "Features"):
             there = set(words.split())
@@ -140,80 +138,9 @@ def _instructions() -> dict[str, list[str] | None]:
     return {"instructions": None}
 
 
-def _memory() -> dict[str, int | None]:
-    """Return `memory_bytes` and `free_bytes` of this machine, or of the container's share of it."""
-    if sys.platform == "linux":
-        return _linux_memory()
-    if sys.platform == "darwin":
-        return _macos_memory()
-    if sys.platform == "win32":
-        return _windows_memory()
-    return {"memory_bytes": None, "free_bytes": None}
-
-
-def _linux_memory() -> dict[str, int | None]:
-    kib = {line.partition(":")[0]: line.split()[1] for line in _lines(Path("/proc/meminfo")) if len(line.split()) > 1}
-    if not {"MemTotal", "MemAvailable"} <= kib.keys():
-        return {"memory_bytes": None, "free_bytes": None}
-    total_bytes, free_bytes = (int(kib[key]) * 1024 for key in ("MemTotal", "MemAvailable"))
-    group = Path("/sys/fs/cgroup")
-    limit, used = (_lines(group / name) for name in ("memory.max", "memory.current"))
-    if limit and used and limit[0].isdecimal():
-        # files that were read lately count as used there, but make room when room is needed
-        stat = dict(line.split() for line in _lines(group / "memory.stat"))
-        share_bytes = int(limit[0]) - int(used[0]) + int(stat.get("inactive_file", 0))
-        total_bytes, free_bytes = min(total_bytes, int(limit[0])), max(0, min(free_bytes, share_bytes))
-    return {"memory_bytes": total_bytes, "free_bytes": free_bytes}
-
-
-def _macos_memory() -> dict[str, int | None]:
-    total, pages = _answer(["sysctl", "-n", "hw.memsize"]), _answer(["vm_stat"])
-    if not total or not pages:
-        return {"memory_bytes": None, "free_bytes": None}
-    page_bytes = int("".join(c for c in pages.splitlines()[0] if c.isdigit()))
-    counts = {line.partition(":")[0]: line.partition(":")[2].strip(" .") for line in pages.splitlines()[1:]}
-    free_pages = sum(int(counts.get(f"Pages {kind}", "0")) for kind in ("free", "inactive", "purgeable", "speculative"))
-    return {"memory_bytes": int(total), "free_bytes": free_pages * page_bytes}
-
-
-class _WindowsMemory(ctypes.Structure):
-    """MEMORYSTATUSEX, as GlobalMemoryStatusEx fills it in."""
-
-    _fields_ = (
-        ("length", ctypes.c_uint32),
-        ("load_percent", ctypes.c_uint32),
-        *((name, ctypes.c_uint64) for name in ("total", "available", "a", "b", "c", "d", "e")),
-    )
-
-
-def _windows_memory() -> dict[str, int | None]:
-    status = _WindowsMemory(length=ctypes.sizeof(_WindowsMemory))
-    windows: Any = getattr(ctypes, "windll")  # noqa: B009  # there only on Windows, and type checkers know it
-    if not windows.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
-        return {"memory_bytes": None, "free_bytes": None}
-    return {"memory_bytes": int(status.total), "free_bytes": int(status.available)}
-
-
 def _disk(path: Path) -> dict[str, Any]:
     usage = shutil.disk_usage(path)
     return {"path": str(path.resolve()), "disk_bytes": usage.total, "free_bytes": usage.free}
-
-
-def _lines(path: Path) -> list[str]:
-    """Return the lines of one of the system's own files; none where it is not there."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-
-
-def _answer(command: list[str]) -> str | None:
-    """Return what one of the system's programs prints, or None where it is not there or fails."""
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip() or None
 
 
 # ---------------------------------------------------------------------------------------------------------------- model

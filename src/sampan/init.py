@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sampan import files
 from sampan.errors import JobError
-from sampan.job import Setting, sections, settings, toml
+from sampan.job import Job, Setting, sections, settings, toml
 from sampan.models import presets
 
 _WIDTH = 118
@@ -47,7 +47,7 @@ def text(path: Path, preset: str) -> str:
     chosen = {("", "out"): f"runs/{path.stem}", ("model", "preset"): preset}
     explained: set[str] = set()
     lines = _comment(_HEAD.format(name=path.name))
-    for name, section in sections():
+    for name, section in sections(Job):
         lines.append("")
         if name:
             lines += [f"[{name}]", *_comment(section.__doc__ or "")]
@@ -77,4 +77,6 @@ def _line(setting: Setting, chosen: str | None, meaning: str) -> list[str]:
 
 def _comment(words: str, column: int = 0) -> list[str]:
     indent = " " * column + "# "
-    return textwrap.wrap(" ".join(words.split()), _WIDTH, initial_indent=indent, subsequent_indent=indent)
+    return textwrap.wrap(
+        " ".join(words.split()), _WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )

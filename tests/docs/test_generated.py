@@ -54,6 +54,7 @@ def test_every_verb_has_its_help_with_an_example():
         "sampan checkpoint",
         "sampan checkpoint export",
         "sampan checkpoint inspect",
+        "sampan checkpoint merge",
     ]
     for verb, text in zip(verbs, re.split(r"^## .+$", page, flags=re.MULTILINE)[1:], strict=True):
         assert f"\n  {verb} " in text or f"\n  {verb}\n" in text or "verbs:" in text, verb
@@ -61,7 +62,7 @@ def test_every_verb_has_its_help_with_an_example():
 
 def test_every_setting_is_in_the_reference():
     page = write_docs.job_file()
-    for name, section in job.sections():
+    for name, section in job.sections(job.Job):
         assert (f"## `[{name}]`" if name else "## Top of the file") in page
         for setting in job.settings(section).values():
             assert f"| `{setting.name}` |" in page

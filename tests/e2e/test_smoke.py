@@ -177,7 +177,7 @@ def test_a_prompt_that_is_too_long_or_spells_a_control_token(place: Path):
 def test_a_job_that_cannot_begin_leaves_nothing(place: Path):
     job = str(ROOT / "jobs" / "smoke.toml")
     done = sampan("train", job, "--set", "out=runs/none", "--set", "data.path=nowhere", cwd=place, code=1)
-    assert "picture folder `nowhere` cannot be read" in done.stderr
+    assert "`nowhere` cannot be read" in done.stderr
     assert not (place / "runs" / "none").exists()
 
 

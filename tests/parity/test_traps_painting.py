@@ -21,6 +21,7 @@ from sampan.models import dit, pixels, positions
 from sampan.models.config import ModelConfig, SamplingConfig
 from sampan.models.vae import VAE
 from sampan.samplers import ar_decode, euler
+from sampan.samplers.paint import Painter
 
 TWO, TEXT, IMAGE = "DiT with references: two", "Text to image: square", "Image to image: one reference"
 
@@ -29,7 +30,7 @@ TWO, TEXT, IMAGE = "DiT with references: two", "Text to image: square", "Image t
 
 
 def test_trap_20_the_unconditional_branch_has_no_prior_no_words_and_no_references(bites: Bites):
-    inputs, forward, embeds = Pipeline._decoder_inputs, dit.DiT.forward, Pipeline.glyph_embeds
+    inputs, forward, embeds = Painter.inputs, dit.DiT.forward, Pipeline.glyph_embeds
 
     def prior_kept(self: Any, latent: Any, prior: Any, keep: float, *rest: Any) -> Any:
         return inputs(self, latent, prior, 1.0, *rest)
@@ -45,14 +46,14 @@ def test_trap_20_the_unconditional_branch_has_no_prior_no_words_and_no_reference
         return forward(self, *arguments[:8], seen[-1])
 
     for label in (TEXT, IMAGE):
-        bites(label, lambda patch: patch.setattr(Pipeline, "_decoder_inputs", prior_kept))
+        bites(label, lambda patch: patch.setattr(Painter, "inputs", prior_kept))
         bites(label, lambda patch: patch.setattr(Pipeline, "glyph_embeds", same_words))
         bites(label, lambda patch: patch.setattr(euler, "guided", lambda c, u, scale: c + scale * (c - u)))
     bites(IMAGE, lambda patch: patch.setattr(dit.DiT, "forward", same_references))
 
 
 def test_trap_21_a_reference_is_written_at_time_0_without_text_from_position_0(bites: Bites):
-    inputs, rope = Pipeline._decoder_inputs, positions.rope_image
+    inputs, rope = Painter.inputs, positions.rope_image
 
     def less_one(self: Any, latent: Any, prior: Any, keep: float, t: float, size: Any, num_text: int) -> Any:
         return inputs(self, latent, prior, keep, t if num_text else -1.0, size, num_text)
@@ -78,8 +79,8 @@ def test_trap_21_a_reference_is_written_at_time_0_without_text_from_position_0(b
             written.append(kv)
         return tuple(written)
 
-    bites(IMAGE, lambda patch: patch.setattr(Pipeline, "_decoder_inputs", less_one))
-    bites(IMAGE, lambda patch: patch.setattr(Pipeline, "_decoder_inputs", target_size))
+    bites(IMAGE, lambda patch: patch.setattr(Painter, "inputs", less_one))
+    bites(IMAGE, lambda patch: patch.setattr(Painter, "inputs", target_size))
     bites(IMAGE, lambda patch: patch.setattr(positions, "rope_image", running_on))
     bites(IMAGE, lambda patch: patch.setattr(dit.DiT, "reference_kv", with_text))
 

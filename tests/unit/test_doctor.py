@@ -131,30 +131,3 @@ def test_a_driver_without_the_build_for_it_is_pointed_out():
     ]
     torch |= {"cuda": "13.0", "devices": [{"device": "cuda:0"}, {"device": "cpu"}], "notes": []}
     assert doctor._advice({"torch": torch}, {"nvidia": "550.54", "ascend": None}) == []
-
-
-def test_memory_is_read_on_the_other_systems_too(monkeypatch):
-    answers = {
-        "sysctl": "17179869184",
-        "vm_stat": "Mach Virtual Memory Statistics: (page size of 16384 bytes)\n"
-        "Pages free:                  1000.\nPages inactive:               500.\nPages wired down:            9000.",
-    }
-    monkeypatch.setattr(doctor, "_answer", lambda command: answers[command[0]])
-    assert doctor._macos_memory() == {"memory_bytes": 2**34, "free_bytes": 1500 * 16384}
-    monkeypatch.setattr(doctor, "_answer", lambda command: None)
-    assert doctor._macos_memory() == {"memory_bytes": None, "free_bytes": None}
-
-
-def test_a_container_has_only_its_share_of_memory(monkeypatch):
-    files = {
-        "meminfo": ["MemTotal:       1000 kB", "MemAvailable:    900 kB"],
-        "memory.max": ["512000"],
-        "memory.current": ["300000"],
-        "memory.stat": ["anon 100000", "inactive_file 50000"],
-    }
-    monkeypatch.setattr(doctor, "_lines", lambda path: files.get(path.name, []))
-    assert doctor._linux_memory() == {"memory_bytes": 512000, "free_bytes": 262000}
-    files["memory.max"] = ["max"]
-    assert doctor._linux_memory() == {"memory_bytes": 1024000, "free_bytes": 921600}
-    files["meminfo"] = []
-    assert doctor._linux_memory() == {"memory_bytes": None, "free_bytes": None}

@@ -22,7 +22,7 @@ def test_what_is_written_is_a_job_of_defaults(tmp_path, preset):
 def test_every_setting_stands_there_and_is_explained_once(tmp_path):
     text = init.write(tmp_path / "job.toml", "nano", force=False).read_text(encoding="utf-8")
     words = re.sub(r"\s*\n\s*# ", " ", text)
-    for name, section in job.sections():
+    for name, section in job.sections(job.Job):
         body = text.partition(f"[{name}]\n")[2] if name else text
         body = re.split(r"^\[", body, maxsplit=1, flags=re.MULTILINE)[0]
         for setting in job.settings(section).values():

@@ -10,8 +10,8 @@ from typing import Any
 def read_log(path: Path) -> dict[str, dict[str, Any]]:
     """Return, for each stage in the order they first appear in a `log.jsonl`, its last line's step and loss.
 
-    A last line that was cut off by an interruption is left out, and so are lines that are no step. Without a file
-    there are no stages.
+    A last line that was cut off by an interruption is left out, and so are lines that are no step. A loss that was not
+    finite is None. Without a file there are no stages.
     """
     stages: dict[str, dict[str, Any]] = {}
     if not path.is_file():
@@ -22,8 +22,8 @@ def read_log(path: Path) -> dict[str, dict[str, Any]]:
                 record = json.loads(line)
             except json.JSONDecodeError:
                 continue  # the line being written when the machine went off
-            if not isinstance(record, dict) or not {"stage", "step"} <= record.keys():
-                continue
-            known = stages.setdefault(str(record["stage"]), {"first_loss": record.get("loss")})
-            known.update(last_step=record["step"], last_loss=record.get("loss"))
+            if not isinstance(record, dict) or not {"stage", "step", "loss"} <= record.keys():
+                continue  # a measurement at a stage's end has no loss
+            known = stages.setdefault(str(record["stage"]), {"first_loss": record["loss"]})
+            known.update(last_step=record["step"], last_loss=record["loss"])
     return stages

@@ -69,8 +69,19 @@ def _doctor(verbs: Any) -> Parser:
 
 def _data(verbs: Any) -> list[Parser]:
     group = _group(verbs, "data")
+    below = group.below()
+    prepare = _verb(
+        below,
+        "prepare",
+        run.data_prepare,
+        "Examine the pictures of a job, and encode them by the parts that are finished.",
+        "sampan data prepare job.toml",
+        "sampan data prepare job.toml --set data.workers=8",
+    )
+    prepare.add_argument("job", metavar="JOB", type=Path, help="job file; `sampan init` writes one")
+    _add_set(prepare)
     verb = _verb(
-        group.below(),
+        below,
         "emoji",
         run.data_emoji,
         "Write the pictures of a colour-emoji font, with their names as captions.",
@@ -104,8 +115,8 @@ def _data(verbs: Any) -> list[Parser]:
         default=0,
         help="chooses the colours of the edits; default: 0",
     )
-    group.description = f"Make a folder of pictures with captions.\n\n{_listing([verb])}"
-    return [verb]
+    group.description = f"Make a folder of pictures with captions.\n\n{_listing([prepare, verb])}"
+    return [prepare, verb]
 
 
 def _train(verbs: Any) -> Parser:
@@ -119,15 +130,7 @@ def _train(verbs: Any) -> Parser:
         "sampan train job.toml --resume",
     )
     verb.add_argument("job", metavar="JOB", type=Path, help="job file; `sampan init` writes one")
-    verb.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="KEY=VALUE",
-        action="append",
-        type=values.assignment,
-        default=[],
-        help="put a setting over the file's, as in stage.ar.lr=1e-4; may be repeated",
-    )
+    _add_set(verb)
     verb.add_argument("--resume", action="store_true", help="go on from the last save of the run folder")
     verb.add_argument("--framework", metavar="F", help="the same as --set place.framework=F")
     return verb
@@ -141,6 +144,7 @@ def _generate(verbs: Any) -> Parser:
         "Paint pictures from a prompt, and from reference pictures.",
         'sampan generate "a red apple" --model runs/job --seed 1',
         'sampan generate "make it blue" --reference apple.png --model FOLDER --size 1024x768 -n 2',
+        'sampan generate "a red apple" --model FOLDER --lora emoji.safetensors:0.8',
     )
     verb.add_argument("prompt", metavar="PROMPT", help="what to paint; words in quotes are drawn")
     asked = verb.add_argument_group("what is painted")
@@ -198,6 +202,7 @@ def _generate(verbs: Any) -> Parser:
     where.add_argument(
         "--model", metavar="FOLDER", default="nano", help="folder in the released layout, a run, or nano; default: nano"
     )
+    _add_loras(where, "put this LoRA beside the weights, its scale multiplied by SCALE; may be repeated")
     where.add_argument(
         "--device", metavar="D", type=values.device, default="auto", help=f"{', '.join(DEVICES)}; default: auto"
     )
@@ -232,8 +237,24 @@ def _checkpoint(verbs: Any) -> list[Parser]:
     )
     inspect.add_argument("directory", metavar="DIR", type=Path, help="model folder, or the run folder of a training")
     _add_json(inspect)
-    group.description = f"Work on model folders.\n\n{_listing([export, inspect])}"
-    return [export, inspect]
+    merge = _verb(
+        below,
+        "merge",
+        run.checkpoint_merge,
+        "Write a model with LoRAs merged into its weights.",
+        "sampan checkpoint merge models/mine models/emoji --lora emoji.safetensors:0.8",
+        "sampan checkpoint merge runs/lora models/adapted",
+        "sampan checkpoint merge models/emoji models/back --lora emoji.safetensors:0.8 --subtract",
+    )
+    merge.add_argument(
+        "model", metavar="MODEL", type=Path, help="model folder, or a run; of one that trained a LoRA, that LoRA too"
+    )
+    merge.add_argument("directory", metavar="DIR", type=Path, help="folder to write")
+    _add_loras(merge, "merge this LoRA, its scale multiplied by SCALE; may be repeated")
+    merge.add_argument("--subtract", action="store_true", help="take the LoRAs out of the weights again")
+    merge.add_argument("--dtype", metavar="T", choices=DTYPES[1:], help="%(choices)s; default: as stored")
+    group.description = f"Work on model folders.\n\n{_listing([export, inspect, merge])}"
+    return [export, inspect, merge]
 
 
 def _group(verbs: Any, name: str) -> Parser:
@@ -246,8 +267,26 @@ def _verb(verbs: Any, name: str, does: Callable[[argparse.Namespace], None], say
     return verb
 
 
+def _add_set(verb: Any) -> None:
+    verb.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        type=values.assignment,
+        default=[],
+        help="put a setting over the file's, as in stage.ar.lr=1e-4; may be repeated",
+    )
+
+
 def _add_json(verb: Any) -> None:
     verb.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_loras(verb: Any, says: str) -> None:
+    verb.add_argument(
+        "--lora", dest="loras", metavar="FILE[:SCALE]", action="append", type=values.lora, default=[], help=says
+    )
 
 
 def _listing(verbs: Sequence[Parser]) -> str:

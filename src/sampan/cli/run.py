@@ -53,6 +53,16 @@ def data_emoji(arguments: argparse.Namespace) -> None:
     _put(arguments.directory)
 
 
+def data_prepare(arguments: argparse.Namespace) -> None:
+    """Examine and encode a job's pictures; the folder of what was found out on stdout."""
+    from sampan.job import read
+
+    job = read(arguments.job, arguments.overrides)
+    from sampan.train.workspace import prepare
+
+    _put(prepare(job, console=_console()))
+
+
 def train(arguments: argparse.Namespace) -> None:
     """Train as the job says; the finished model's folder on stdout."""
     from sampan.job import read
@@ -96,6 +106,7 @@ def generate(arguments: argparse.Namespace) -> None:
         offload=arguments.offload,
         out=arguments.out,
         console=_console(),
+        loras=arguments.loras,
     )
     if arguments.json:
         _put(json.dumps({"pictures": pictures}, indent=2))
@@ -109,6 +120,23 @@ def checkpoint_export(arguments: argparse.Namespace) -> None:
     from sampan.checkpoint.export import export
 
     _put(export(arguments.run_folder, arguments.directory, arguments.dtype))
+
+
+def checkpoint_merge(arguments: argparse.Namespace) -> None:
+    """Merge LoRAs into a model; the written folder on stdout."""
+    from sampan.checkpoint.merge import merge
+    from sampan.progress import bars
+
+    with bars(_console()) as progress:
+        folder = merge(
+            arguments.model,
+            arguments.directory,
+            arguments.loras,
+            subtract=arguments.subtract,
+            dtype=arguments.dtype,
+            progress=lambda done, total: progress("writing weights", done, total),
+        )
+    _put(folder)
 
 
 def checkpoint_inspect(arguments: argparse.Namespace) -> None:

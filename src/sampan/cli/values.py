@@ -6,6 +6,7 @@ import math
 import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable
+from pathlib import Path
 
 from sampan.job import DEVICES, NUMBERED_DEVICE
 
@@ -75,6 +76,20 @@ def words(word: str) -> tuple[str, ...]:
     if not all(words):
         raise ArgumentTypeError(f"`{word}` is not a list of words separated by commas, as in en,pt")
     return words
+
+
+def lora(word: str) -> tuple[Path, float]:
+    """Read FILE or FILE:SCALE. A colon may be part of the name: the drive's, or of a file that is there."""
+    name, colon, scale = word.rpartition(":")
+    try:
+        number = float(scale)
+    except ValueError:
+        return Path(word), 1.0
+    if not colon or not name or Path(word).exists():
+        return Path(word), 1.0
+    if not math.isfinite(number):
+        raise ArgumentTypeError(f"`{scale}` in `{word}` is not a number to scale with, as in `{name}:0.8`")
+    return Path(name), number
 
 
 def assignment(word: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,11 +35,34 @@ class Order:
         return [int(self._pass(place // size)[place % size]) for place in range(start, start + count)]
 
 
-def kinds(shares: Sequence[float], num_steps: int, seed: int, purpose: str) -> NDArray[np.int64]:
-    """Return which kind of batch each step draws (num_steps,), kind k with probability in proportion to shares[k].
+class Kinds:
+    """Blocks of samples that go together: of one size, with one number of references.
 
-    A longer run begins with the kinds of a shorter one.
+    A block draws its kind in proportion to the kind's samples, and takes the next samples of that kind's own order. Blocks
+    are numbered through the run; a longer run begins with the blocks of a shorter one.
+
+    Args:
+        members: Sample numbers, in a fixed order.
+        kind_of: The kind of each member; kinds can be sorted.
+        num_blocks: How many blocks the run draws.
+        size: Samples in a block.
     """
-    edges = np.cumsum(np.asarray(shares, np.float64) / np.sum(shares))
-    draws = noise.generator(seed, purpose).random(num_steps)
-    return np.minimum(np.searchsorted(edges, draws, "right"), len(shares) - 1)
+
+    def __init__(
+        self, members: Sequence[int], kind_of: Sequence[Any], num_blocks: int, size: int, seed: int, purpose: str
+    ):
+        groups: dict[Any, list[int]] = defaultdict(list)
+        for member, kind in zip(members, kind_of, strict=True):
+            groups[kind].append(member)
+        names = sorted(groups)
+        edges = np.cumsum([len(groups[name]) for name in names]) / len(members)
+        draws = noise.generator(seed, f"{purpose}/kind").random(num_blocks)
+        self.size = size
+        self.kinds = np.minimum(np.searchsorted(edges, draws, "right"), len(names) - 1)
+        self._before = [np.cumsum(self.kinds == kind) - (self.kinds == kind) for kind in range(len(names))]
+        self._orders = [Order(groups[name], seed, f"{purpose}/order/{name}") for name in names]
+
+    def take(self, block: int) -> list[int]:
+        """Return the sample numbers of a block."""
+        kind = int(self.kinds[block])
+        return self._orders[kind].take(int(self._before[kind][block]) * self.size, self.size)

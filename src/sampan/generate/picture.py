@@ -19,11 +19,6 @@ from sampan import files
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
 
-def to_uint8(image: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return (H, W, 3) bytes of an image (3, H, W) in [-1, 1]; values beyond are clipped."""
-    return np.round(np.clip((image / 2 + 0.5).transpose(1, 2, 0), 0, 1) * 255).astype(np.uint8)
-
-
 def save_png(path: Path, pixels: NDArray[np.uint8], facts: dict[str, Any]) -> None:
     """Write a PNG whole or not at all.
 

@@ -17,21 +17,23 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from sampan import __version__
-from sampan.checkpoint.folder import Folder, load_part, open_folder
+from sampan.checkpoint import lora
+from sampan.checkpoint.folder import Folder, load_part, open_adapted
+from sampan.checkpoint.lora import LowRank
 from sampan.data import encode
-from sampan.data.pictures import load_rgb, to_array
+from sampan.data.pictures import load_rgb, to_array, to_uint8
 from sampan.errors import CheckpointError, RequestError
 from sampan.frameworks import device as dev
-from sampan.frameworks import ops
 from sampan.generate.inject import read_injected
-from sampan.generate.picture import save_png, to_uint8
+from sampan.generate.picture import save_png
 from sampan.generate.request import DEFAULT_STEPS, Request, check_length, check_size
-from sampan.models import pixels, positions
+from sampan.models import pixels
 from sampan.models.config import ModelConfig
-from sampan.models.dit import KV, join_references
+from sampan.models.dit import KV
 from sampan.models.positions import Grid
 from sampan.models.text import PromptTokenizer, glyph_batch, glyph_texts
-from sampan.samplers import ar_decode, euler, noise
+from sampan.samplers import ar_decode, noise
+from sampan.samplers.paint import Painter
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -60,12 +62,20 @@ class Pipeline:
         device: A resolved device name.
         dtype: "fp32" or "bf16".
         offload: Keep only the part at work on the device.
+        loras: Low-rank additions, put beside the weights; these stay as they are.
     """
 
     def __init__(
-        self, folder: Folder, device: str, dtype: str, offload: bool = False, progress: Progress | None = None
+        self,
+        folder: Folder,
+        device: str,
+        dtype: str,
+        offload: bool = False,
+        progress: Progress | None = None,
+        loras: Sequence[LowRank] = (),
     ):
         self.folder, self.device, self.dtype, self.offload = folder, device, dtype, offload
+        self.loras = tuple(loras)
         self.config: ModelConfig = folder.config
         self._progress: Progress = progress or (lambda what, done, total: None)
         self._parts: dict[str, Any] = {}
@@ -77,7 +87,7 @@ class Pipeline:
                 self._parts.clear()
                 dev.release(self.device)
             self._progress(f"loading {name}", 0, 1)
-            self._parts[name] = load_part(self.folder, name, device=self.device, dtype=self.dtype)
+            self._parts[name] = load_part(self.folder, name, device=self.device, dtype=self.dtype, loras=self.loras)
             self._progress(f"loading {name}", 1, 1)
         return self._parts[name]
 
@@ -110,13 +120,12 @@ class Pipeline:
         grids = (target,) if preview is None else (preview, target)
         prompt = tokenizer.encode(request.prompt, target, preview, [r.ids.shape for r in references])
         check_length(len(prompt.ids), sum(r * c for r, c in grids) + 1, config)
-        model = self.part("ar")
-        ids = ar_decode.write_tokens(
-            model,
-            prompt.with_reference_ids([r.ids for r in references]),
-            prompt.references,
+        return ar_decode.write_prior(
+            self.part("ar"),
+            prompt,
+            [r.ids for r in references],
             grids,
-            num_codes=min(config.ar.vq.num_embeddings, config.dit.prior_vq_quantizer_codebook_size),
+            config=config,
             sampling=request.sampling(config.sampling),
             seed=request.seed,
             pictures=tuple(range(request.count)),
@@ -124,8 +133,6 @@ class Pipeline:
             dtype=self.dtype,
             progress=lambda done, total: self._progress("writing tokens", done, total),
         )
-        rows, columns = target
-        return ids[:, ids.shape[1] - rows * columns :].reshape(-1, rows, columns)
 
     def glyph_embeds(self, texts: Sequence[str]) -> Floats:
         """Return (1, bytes, width) of the words to be drawn, one after another; of no words, the empty string's."""
@@ -136,14 +143,8 @@ class Pipeline:
         if not references:
             return None
         latents = [self.encode(to_array(r.image)[None]) for r in references]  # before the decoder takes the device
-        decoder = self.part("decoder")
-        written = []
-        for reference, latent in zip(references, latents, strict=True):
-            prior = positions.upsample_ids(reference.ids, self.config.upsample)
-            size = (reference.image.height, reference.image.width)
-            with dev.no_grad():
-                written.append(decoder.reference_kv(*self._decoder_inputs(latent, prior[None], 1.0, 0.0, size, 0)))
-        return join_references(written)
+        sizes = [(r.image.height, r.image.width) for r in references]
+        return self._painter().reference_kv(latents, [r.ids for r in references], sizes)
 
     def encode(self, images: Floats) -> Floats:
         """Return normalised latents (n, channels, h, w) of images (n, 3, H, W) in [-1, 1]."""
@@ -151,10 +152,7 @@ class Pipeline:
 
     def decode(self, latents: Any) -> Floats:
         """Return images (n, 3, H, W) in about [-1, 1] of normalised latents."""
-        with dev.no_grad():
-            statistics = encode.latent_statistics(self.config, self.device, self.dtype)
-            image = self.part("vae").decode(ops.cast(latents, dev.dtype(self.dtype)), *statistics)
-        return dev.to_numpy(image)
+        return encode.images(self.part("vae"), latents, self.config, self.device, self.dtype)
 
     def paint(
         self,
@@ -175,61 +173,20 @@ class Pipeline:
             glyph: (1, tokens, width).
             unconditional_glyph: Of the empty string; None switches guidance off.
         """
-        count = len(prior_ids)
-        prior = positions.upsample_ids(prior_ids, self.config.upsample)
-        patch = self.config.dit.patch_size
-        num_tokens = noise_latent.shape[-2] * noise_latent.shape[-1] // patch**2
-        times, sigmas = euler.schedule(num_steps, num_tokens, self.config.scheduler)
-        model = self.part("decoder")
-        spread = references and tuple((ops.concat([k] * count, 0), ops.concat([v] * count, 0)) for k, v in references)
-        compute = dev.dtype(self.dtype)
-
-        def branch(embeds: Floats, keep: float, kv: tuple[KV, ...] | None) -> Callable[[Any, float], Any]:
-            # only the latent and the time change from step to step
-            _, ids, kept, _, size_features, cos, sin = self._decoder_inputs(
-                noise_latent, prior, keep, 0.0, size, embeds.shape[1]
-            )
-            text = dev.array(np.repeat(embeds, count, axis=0), self.device, self.dtype)
-
-            def velocity_at(latent: Any, t: float) -> Any:
-                times = self._time_features(t, count)
-                out = model(ops.cast(latent, compute), text, ids, kept, times, size_features, cos, sin, kv)
-                return ops.cast(out, ops.float32)
-
-            return velocity_at
-
-        with_prompt = branch(glyph, 1.0, spread or None)
-        without = None if unconditional_glyph is None else branch(unconditional_glyph, 0.0, None)
-
-        def velocity(latent: Any, t: float, step: int) -> Any:
-            conditional = with_prompt(latent, t)
-            if without is not None:
-                conditional = euler.guided(conditional, without(latent, t), guidance_scale)
-            self._progress("painting", step + 1, num_steps)
-            return conditional
-
-        with dev.no_grad():
-            return euler.integrate(dev.array(noise_latent, self.device, "fp32"), velocity, times, sigmas)
-
-    def _decoder_inputs(
-        self, latent: Floats, prior: Ints, keep: float, t: float, size: Grid, num_text: int
-    ) -> tuple[Any, ...]:
-        """Return what the decoder takes beside text, on the device. `prior` is at decoder tokens (n, rows, columns)."""
-        count, dit = len(latent), self.config.dit
-        grid = (latent.shape[-2] // dit.patch_size, latent.shape[-1] // dit.patch_size)
-        cos, sin = positions.rope_image(grid, dit.attention_head_dim, num_text)
-        return (
-            dev.array(latent, self.device, self.dtype),
-            dev.array(prior.reshape(count, -1), self.device),
-            dev.array(np.full(count, keep, np.float32), self.device),
-            self._time_features(t, count),
-            dev.array(positions.size_features((0, 0), size, dit.condition_dim, count), self.device),
-            dev.array(cos, self.device),
-            dev.array(sin, self.device),
+        return self._painter().paint(
+            prior_ids,
+            noise_latent,
+            glyph,
+            unconditional_glyph,
+            references,
+            size,
+            num_steps,
+            guidance_scale,
+            lambda done, total: self._progress("painting", done, total),
         )
 
-    def _time_features(self, t: float, count: int) -> Any:
-        return dev.array(positions.sinusoid([t] * count, self.config.dit.time_embed_dim), self.device)
+    def _painter(self) -> Painter:
+        return Painter(self.part("decoder"), self.config, self.device, self.dtype)
 
     # --- the whole -----------------------------------------------------------------------------------------------------
 
@@ -317,11 +274,21 @@ def resolve_model(name: str) -> Path:
 
 
 def generate(
-    request: Request, *, model: str, device: str, dtype: str, offload: bool, out: Path | None, console: Any
+    request: Request,
+    *,
+    model: str,
+    device: str,
+    dtype: str,
+    offload: bool,
+    out: Path | None,
+    console: Any,
+    loras: Sequence[tuple[Path, float]] = (),
 ) -> list[dict[str, Any]]:
     """Paint a request's pictures, write them as PNG and return one record a picture.
 
     Args:
+        model: A model folder, or a run; the additions of a run that trained some come before `loras`.
+        loras: LoRA files or folders, each with what its own scale is multiplied with.
         out: File of the first picture; further ones get -2, -3 … Without one, `sampan-SEED.png` in the current folder.
         console: A rich console for progress.
 
@@ -340,13 +307,15 @@ def generate(
     for path in request.references:
         if not path.is_file():
             raise RequestError(f"there is no reference picture `{path}`")
-    folder = open_folder(resolve_model(model))
+    folder, own = open_adapted(resolve_model(model))
     folder.check()  # a missing shard is said now, not after the part before it has worked
+    asked = [*([(own, 1.0)] if own else []), *loras]
+    lows = [low for path, strength in asked for low in lora.read(path, folder.config, strength)]
     where = dev.resolve(device)
     kind = dev.resolve_dtype(dtype, where)
     begun = time.perf_counter()
     with bars(console) as progress:
-        pictures = Pipeline(folder, where, kind, offload, progress)(request)
+        pictures = Pipeline(folder, where, kind, offload, progress, lows)(request)
     seconds = time.perf_counter() - begun
     records = []
     for index, image in enumerate(pictures):
@@ -363,6 +332,8 @@ def generate(
             "dtype": kind,
             "version": __version__,
         }
+        if lows:
+            facts["loras"] = lora.records(lows)
         if request.prompt_metadata:
             facts["prompt"] = request.prompt
         save_png(path, image, facts)

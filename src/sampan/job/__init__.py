@@ -11,11 +11,9 @@ from sampan.job.sections import (
     NUMBERED_DEVICE,
     STAGES,
     Job,
-    Setting,
     Stage,
-    sections,
-    settings,
 )
+from sampan.job.setting import Setting, sections, settings
 
 __all__ = [
     "DEVICES",

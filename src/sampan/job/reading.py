@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 
 from sampan.errors import JobError, did_you_mean
 from sampan.job import toml
-from sampan.job.sections import STAGES, Job, Setting, kinds_in, settings, subsections
+from sampan.job.sections import LORA_STAGES, STAGES, Job
+from sampan.job.setting import Setting, kinds_in, settings, subsections
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Job:
@@ -132,6 +133,10 @@ def _value(value: Any, setting: Setting, at: toml.Key, source: _Source) -> Any:
 
 def _as_kind(value: Any, kind: Any) -> Any:
     """Return a TOML value as `kind`, or None where it is not one. A truth value is no number here."""
+    if kind is bool:
+        return value if type(value) is bool else None
+    if kind == tuple[int, ...]:
+        return tuple(value) if isinstance(value, list) and all(type(n) is int for n in value) else None
     if kind is int:
         return value if type(value) is int else None
     if kind is float:
@@ -149,5 +154,15 @@ def _as_kind(value: Any, kind: Any) -> Any:
 def _agree(job: Job, source: _Source) -> None:
     """Refuse stages that are out of the one order there is."""
     stages = job.train.stages
+    if job.train.method == "lora":
+        wrong = [name for name in stages if name not in LORA_STAGES]
+        if wrong:
+            source.refuse(
+                ("train", "stages"),
+                f'`{wrong[0]}` has no low-rank additions; with train.method = "lora" only ar and decoder are trained',
+                'stages = ["decoder"]',
+            )
+        if job.model.start is None:
+            source.refuse(("train", "method"), "`lora` adapts a model, and model.start names none")
     if not stages or stages != tuple(name for name in STAGES if name in stages):
         source.refuse(("train", "stages"), f"must be one or more of {', '.join(STAGES)}, in this order, each once")

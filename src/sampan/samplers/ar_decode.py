@@ -7,7 +7,7 @@ of 16,512 logits a token is little to bring over.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from sampan.frameworks import device as dev
 from sampan.models import positions
 from sampan.models.ar import ARGenerator
-from sampan.models.config import SamplingConfig
+from sampan.models.config import ModelConfig, SamplingConfig
 from sampan.models.positions import Grid
+from sampan.models.text import Prompt
 from sampan.samplers import noise
 
 Ints = NDArray[np.int64]
@@ -42,6 +43,43 @@ def nucleus(logits: Floats, config: SamplingConfig) -> NDArray[np.float64]:
     probabilities = np.zeros((rows, classes))
     np.put_along_axis(probabilities, order, weights / weights.sum(-1, keepdims=True), -1)
     return probabilities
+
+
+def write_prior(
+    model: ARGenerator,
+    prompt: Prompt,
+    reference_ids: Sequence[Ints],
+    grids: tuple[Grid, ...],
+    *,
+    config: ModelConfig,
+    sampling: SamplingConfig,
+    seed: int,
+    pictures: tuple[int, ...],
+    device: str,
+    dtype: str,
+    progress: Callable[[int, int], None] | None = None,
+) -> Ints:
+    """Return the ids (pictures, rows, columns) of the last grid: what the decoder paints from. See `write_tokens`.
+
+    Args:
+        prompt: Encoded for these grids.
+        reference_ids: The visual tokens (rows, columns) of each reference.
+    """
+    ids = write_tokens(
+        model,
+        prompt.with_reference_ids(reference_ids),
+        prompt.references,
+        grids,
+        num_codes=min(config.ar.vq.num_embeddings, config.dit.prior_vq_quantizer_codebook_size),
+        sampling=sampling,
+        seed=seed,
+        pictures=pictures,
+        device=device,
+        dtype=dtype,
+        progress=progress,
+    )
+    rows, columns = grids[-1]
+    return ids[:, ids.shape[1] - rows * columns :].reshape(-1, rows, columns)
 
 
 def write_tokens(

@@ -41,32 +41,45 @@ class TokenizerWithHeads(nn.Module):
 
 
 class GlyphWithHeads(nn.Module):
-    """The glyph encoder and a small convolutional reader of rendered words, which it must agree with."""
+    """The glyph encoder, and a small reader of rendered words whose picture it must find.
 
-    def __init__(self, config: ModelConfig, width: int = 64):
+    Bytes and columns of a picture are summed along the word with the same cosines, so that a word never seen is put
+    together from letters that were.
+
+    Args:
+        num_waves: Number of cosines.
+    """
+
+    def __init__(self, config: ModelConfig, num_waves: int, width: int = 64):
         super().__init__()
         self.part = GlyphEncoder(config.glyph)
+        self.to_letter = nn.Linear(config.glyph.d_model, 2 * width)
+        self.to_word = nn.Linear(2 * width * num_waves, 4 * width)
         self.convs = nn.ModuleList(
             [
-                nn.Conv2d(1, width, 5, stride=2, padding=2),
-                nn.Conv2d(width, width, 3, stride=2, padding=1),
-                nn.Conv2d(width, width, 3, stride=2, padding=1),
+                nn.Conv2d(1, width // 2, 5, stride=2, padding=2),
+                nn.Conv2d(width // 2, width, 3, stride=2, padding=1),
             ]
         )
-        self.norms = nn.ModuleList([nn.GroupNorm(8, width) for _ in range(3)])
-        self.to_picture = nn.Linear(width * 4 * 8, config.glyph.d_model)
-        self.to_word = nn.Linear(config.glyph.d_model, config.glyph.d_model)
+        self.norms = nn.ModuleList([nn.GroupNorm(8, width // 2), nn.GroupNorm(8, width)])
+        self.to_column = nn.Linear(3 * 8 * width, 2 * width)
+        self.to_picture = nn.Linear(2 * width * num_waves, 4 * width)
 
-    def read(self, pictures: Array) -> Array:
-        """Return (words, d_model) of rendered words (words, 1, 32, 128): what is written, column by column."""
+    def spell(self, ids: Array, mask: Array, buckets: Array, waves: Array) -> Array:
+        """Return (words, channels) of byte strings (words, bytes); waves: (words, num_waves, bytes)."""
+        letters = ops.gelu(self.to_letter(self.part(ids, mask, buckets)), tanh=True)
+        pooled = waves @ ops.cast(letters, ops.float32)
+        return self.to_word(pooled.reshape((pooled.shape[0], -1)))
+
+    def read(self, pictures: Array, waves: Array) -> Array:
+        """Return (words, channels) of rendered words (words, 1, 32, 4·columns); waves: (words, num_waves, columns).
+
+        The outermost columns have no neighbour on one side and are left out of `waves`.
+        """
         for conv, norm in zip(self.convs, self.norms, strict=True):
             pictures = ops.silu(norm(conv(pictures)))
-        words, width, rows, columns = pictures.shape  # 4 rows, 16 columns: halve the columns
-        pooled = ops.mean(pictures.reshape((words, width, rows, columns // 2, 2)), 4)
-        return self.to_picture(pooled.reshape((words, width * rows * (columns // 2))))
-
-    def spell(self, ids: Array, mask: Array, buckets: Array) -> Array:
-        """Return (words, d_model): the mean over each word's bytes."""
-        kept = ops.cast(mask, ops.float32)
-        embeds = self.part(ids, mask, buckets) * kept[:, :, None]
-        return self.to_word(ops.sum(embeds, 1) / ops.sum(kept, 1)[:, None])
+        words, channels, rows, columns = pictures.shape
+        stacked = ops.permute(pictures, (0, 3, 1, 2)).reshape((words, columns, channels * rows))
+        wide = ops.concat([stacked[:, :-2], stacked[:, 1:-1], stacked[:, 2:]], 2)
+        pooled = waves @ ops.cast(ops.silu(self.to_column(wide)), ops.float32)
+        return self.to_picture(pooled.reshape((words, -1)))

@@ -1,41 +1,42 @@
-"""A whole training run, in reading order: set up, learn the words, train stage after stage, write the model.
+"""A whole training run, in reading order: open the data, count the memory, train stage after stage, write the model.
 
-Everything a step needs is decided by (seed, stage, step), so that a run that was stopped goes on as if it had not been.
+Everything a step needs is decided by (seed, stage, step, row), so that a run that was stopped goes on as if it had not been.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sampan import __version__, files, frameworks
+from sampan import frameworks
 from sampan.checkpoint import export, run
-from sampan.checkpoint.folder import TOKENIZER_FILES, open_folder
-from sampan.data import readers
-from sampan.data.encode import Encoded, Pictures, encode_pictures
+from sampan.checkpoint import lora as lora_files
+from sampan.checkpoint.history import Session
 from sampan.errors import DataError, JobError
 from sampan.frameworks import device as dev
-from sampan.frameworks import update
+from sampan.frameworks import io, update
 from sampan.job import STAGES, Job
-from sampan.models import presets, text
-from sampan.models.build import build
-from sampan.models.config import ModelConfig
+from sampan.models import lora
 from sampan.models.init import initial_weights
-from sampan.progress import bars
+from sampan.train import plot
+from sampan.train.estimate import Estimate, estimate_all
+from sampan.train.gauge import gauge
 from sampan.train.guard import locked, stop_signals
+from sampan.train.journal import Journal
 from sampan.train.schedule import learning_rate
-from sampan.train.stages import Context, Stage, caption_texts, make, unique_pictures
+from sampan.train.stages import Batch, make
+from sampan.train.workspace import Workspace, open_workspace
 
 MAX_SKIPPED_IN_A_ROW = 5
+_NUM_VALIDATION_BATCHES = 8
+_NUM_SAMPLES = 8  # pictures in a grid of examples
 
 
 def train(job: Job, *, resume: bool, console: Any) -> Path:
-    """Train a job's stages and return the folder of the finished model.
+    """Train a job's stages and return the folder of the finished model, or of the finished LoRA.
 
     Args:
         resume: Go on with the run in `job.out`; where there is none, begin it.
@@ -50,172 +51,201 @@ def train(job: Job, *, resume: bool, console: Any) -> Path:
     dtype = dev.resolve_dtype(job.place.dtype, device)
     dev.set_threads(job.place.threads)
     with locked(job.out):
-        trainer = _Trainer(job, device, dtype, resume, console)
-        for stage in trainer.stages:
-            trainer.train_stage(stage)
-        return trainer.write_model()
+        work = open_workspace(job, device, dtype, resume=resume, console=console)
+        stages = [name for name in STAGES if name in job.train.stages]
+        left = [name for name in stages if not _is_done(work, name, stages)]
+        estimates = estimate_all(work, left)
+        with Journal(job.out, tensorboard=job.train.tensorboard, wandb=job.train.wandb, facts=job.as_dict()) as journal:
+            for name in stages:
+                if name in left:
+                    _StageRun(work, name, journal, estimates[name]).train()
+                else:
+                    console.print(f"{name}: done before")
+            result = _write_result(work)
+            plot.draw(job.out / "log.jsonl", job.out / "loss.png")
+        return result
 
 
-class _Trainer:
-    """The state that the stages of one run share."""
-
-    def __init__(self, job: Job, device: str, dtype: str, resume: bool, console: Any):
-        self.job, self.device, self.dtype, self.console = job, device, dtype, console
-        self.out = job.out
-        self.stages = [stage for stage in STAGES if stage in job.train.stages]
-        self.start = open_folder(job.model.start) if job.model.start else None
-        preset = presets.get(job.model.preset, job.model.override)
-        config = self.start.config if self.start else preset
-        if not self.start and len(self.stages) < len(STAGES):
-            missing = ", ".join(f"`{s}`" for s in STAGES if s not in self.stages)
-            raise JobError(
-                f"the job trains only {', '.join(f'`{s}`' for s in self.stages)}",
-                f"a model also needs {missing}, and there is no `model.start` to take them from",
-                "set model.start to a model folder, or train all stages",
-            )
-        self.samples, report = readers.get(job.data.reader)(
-            job.data.path, max_bad_share=job.data.max_bad_share, limit=job.data.limit
+def _is_done(work: Workspace, name: str, stages: Sequence[str]) -> bool:
+    """Say whether a stage is at its end; one whose num_steps was raised goes on, unless later stages stand on it."""
+    folder = run.final(work.out, name)
+    if folder is None:
+        return False
+    step, wanted = int(run.state_of(folder)["step"]), getattr(work.job.stage, name).num_steps
+    if wanted <= step:
+        return True
+    later = [s for s in stages[stages.index(name) + 1 :] if run.steps(work.out, s)]
+    if later:
+        raise JobError(
+            f"stage {name} was finished at step {step}, and the job now says {wanted}",
+            f"stage {later[0]} has been trained on what it was then",
+            f"set stage.{name}.num_steps back to {step}, or begin a new run",
         )
-        if not self.samples:
-            raise DataError(f"there is nothing to train on in `{job.data.path}`", "no row of it can be used")
-        if report.bad:
-            console.print(f"{len(report.bad)} of {report.num_rows} rows cannot be used and are left out")
-        paths, self.image_of, self.references_of = unique_pictures(self.samples)
-        side = config.geometry.default_px
-        self.pictures = Pictures(paths, side, side)
-        self._begin(config, resume)
-        self.prompt_tokenizer = text.PromptTokenizer(
-            (self.out / "processor" / "tokenizer.json").read_text(encoding="utf-8"),
-            json.loads((self.out / "processor" / "tokenizer_config.json").read_text(encoding="utf-8")),
+    return False
+
+
+def _write_result(work: Workspace) -> Path:
+    if work.is_lora:
+        assert work.start is not None, "a job without a start has no LoRA"
+        stages = work.job.train.stages
+        target = lora_files.write(
+            work.out / "lora",
+            {name: export.part_tensors(work.out, name, None) for name in stages},
+            alpha=work.job.lora.alpha,
+            provenance={
+                "base": work.start.hash,
+                "seed": work.job.seed,
+                "steps": {name: getattr(work.job.stage, name).num_steps for name in stages},
+            },
         )
-        self._frozen: dict[str, Any] = {}
-        self._encoded: Encoded | None = None
-
-    def _begin(self, config: ModelConfig, resume: bool) -> None:
-        """Make the run folder, or check that the one that is there belongs to this job; leaves `self.config`."""
-        identity = {
-            "seed": self.job.seed,
-            "model": self.job.as_dict()["model"],
-            "data": {"path": str(self.job.data.path), "pictures": len(self.pictures), "samples": len(self.samples)},
-        }
-        record = self.out / "run.json"
-        if record.is_file():
-            if not resume:
-                raise JobError(
-                    f"`{self.out}` already holds a run",
-                    (),
-                    "pass --resume to go on with it, or set `out` to another folder",
-                )
-            before = json.loads(record.read_text(encoding="utf-8"))
-            for key, value in identity.items():
-                if before[key] != value:
-                    raise JobError(
-                        f"the run in `{self.out}` was begun with another job",
-                        f"its {key} is {json.dumps(before[key])}, the job says {json.dumps(value)}",
-                        "go on with the job it was begun with, or set `out` to another folder",
-                    )
-            self.config = export.read_config(self.out)
-            return
-        occupied = [path for path in self.out.iterdir() if not path.name.startswith(".")] if self.out.exists() else []
-        if occupied:
-            raise JobError(
-                f"`{self.out}` is not empty and holds no run",
-                f"it has `{occupied[0].name}`",
-                "set `out` to another folder",
-            )
-        (self.out / "processor").mkdir(parents=True, exist_ok=True)
-        if self.start:
-            learned = {name: (self.start.path / "processor" / name).read_bytes() for name in TOKENIZER_FILES}
-        else:
-            learned = text.train_tokenizer(
-                caption_texts(self.samples),
-                config.ar.text.vision_vocab_size,
-                config.ar.vq.num_embeddings,
-                config.ar.text.vocab_size - config.ar.text.vision_vocab_size - text.NUM_SPECIALS,
-            )
-        for name, data in learned.items():
-            (self.out / "processor" / name).write_bytes(data)
-        if not self.start:
-            config = text.with_token_ids(config, learned)
-        (self.out / "job.toml").write_text(self.job.to_toml(), encoding="utf-8")
-        export.write_config(self.out, config)
-        self.config = config
-        files.write_text(
-            record, json.dumps({**identity, "sampan": __version__, "framework": frameworks.chosen()}, indent=2)
+        work.console.print(
+            f"use it: sampan generate PROMPT --model {work.job.model.start} --lora {target}", highlight=False
         )
+        return target
+    target = work.out / "model"
+    if target.exists():
+        shutil.rmtree(target)
+    return export.export(work.out, target, None)
 
-    # --- one stage -----------------------------------------------------------------------------------------------------
 
-    def train_stage(self, name: str) -> None:
-        """Train one stage from its newest checkpoint, or from the beginning, to its end."""
-        if run.final(self.out, name):
-            self.console.print(f"{name}: done before")
-            return
-        settings = getattr(self.job.stage, name)
-        self._free_frozen()
-        stage = make(name, self._context(settings))
-        updater = self._prepare(name, stage, settings)
-        step, skipped = self._restore(name, stage, updater), 0
-        began, first = time.perf_counter(), step
-        with stop_signals() as stop, self._bar(name, step, settings.num_steps) as show:
+class _StageRun:
+    """One stage, from its newest checkpoint or from the beginning, to its end."""
+
+    def __init__(self, work: Workspace, name: str, journal: Journal, estimate: Estimate):
+        self.work, self.name, self.journal, self.estimate = work, name, journal, estimate
+        self.settings = getattr(work.job.stage, name)
+        self.stage = make(name, work.context(self.settings, work.data.training))
+        held_out = work.data.validation
+        self.validation = make(name, work.context(self.settings, held_out)) if held_out else None
+        work.free_frozen()
+        self.updater = self._prepare()
+        self.skipped = 0  # in a row
+        self.num_skipped = 0
+
+    def train(self) -> None:
+        """Take every step that is left, saving on the way."""
+        work, settings, name, stage = self.work, self.settings, self.name, self.stage
+        step = first = self._restore()
+        num_rows = settings.micro_batch_size * settings.grad_accum_steps
+        began, paused_s = time.perf_counter(), 0.0
+        peak = dev.matmul_flops_per_s(work.device, work.dtype)
+        with stop_signals() as stop, gauge(work.console, name, first, settings.num_steps) as show:
             while step < settings.num_steps:
                 lr = learning_rate(step, settings.num_steps, settings.warmup_steps, settings.lr, settings.min_lr_ratio)
-                batches = [
-                    tuple(dev.array(a, self.device) for a in stage.draw(step, micro))
-                    for micro in range(settings.grad_accum_steps)
-                ]
-                report = updater.step(stage.loss, batches, lr)
+                batches = [stage.draw(step, micro) for micro in range(settings.grad_accum_steps)]
+                report = self.updater.step(stage.loss, [self._on_device(batch) for batch in batches], lr)
                 more = stage.after(step) if stage.after else {}
                 step += 1
-                speed = (step - first) * settings.micro_batch_size * settings.grad_accum_steps
-                speed /= time.perf_counter() - began
-                self._log(name, step, report, lr, speed, more)
-                show(step, report.loss, speed)
-                skipped = skipped + 1 if report.skipped else 0
-                if skipped == MAX_SKIPPED_IN_A_ROW:
-                    raise DataError(
-                        f"stage {name} stopped at step {step}",
-                        f"loss or gradient was not finite {skipped} steps in a row, with loss {report.loss}",
-                        f"lower stage.{name}.lr (now {settings.lr:g}), and go on with --resume from the last checkpoint",
-                    )
-                if step < settings.num_steps and (stop or step % self.job.train.save_every == 0):
-                    self._save(name, stage, updater, step, done=False)
+                speed = (step - first) * num_rows / (time.perf_counter() - began - paused_s)
+                mfu = speed * self.estimate.useful_flops_per_row / peak if peak else None
+                memory = dev.peak_memory_bytes(work.device)
+                values = {
+                    "loss": report.loss,
+                    "lr": lr,
+                    "grad_norm": report.grad_norm,
+                    "images_per_s": round(speed, 2),
+                    **({} if mfu is None else {"mfu": round(mfu, 4)}),
+                    **({} if memory is None else {"peak_memory_bytes": memory}),
+                    **report.values,
+                    **more,
+                }
+                pause = time.perf_counter()
+                if self.validation and (step % work.job.train.validate_every == 0 or step == settings.num_steps):
+                    values["validation_loss"] = self._validate()
+                if work.job.train.sample_every and step % work.job.train.sample_every == 0:
+                    self._sample(step)
+                self.journal.step(name, step, values, skipped=report.skipped)
+                show(step, loss=report.loss, images_per_s=speed, mfu=mfu, memory_bytes=memory, skipped=self.num_skipped)
+                self._count_skipped(step, report, batches)
+                if step < settings.num_steps and (stop or step % work.job.train.save_every == 0):
+                    self._save(step, done=False)
+                paused_s += time.perf_counter() - pause
                 if stop:
-                    self.console.print(f"{name}: stopped at step {step}; go on with --resume")
+                    work.console.print(f"{name}: stopped at step {step}; go on with --resume")
                     raise KeyboardInterrupt
+        self._finish(step)
+
+    def _on_device(self, batch: Batch) -> tuple[Any, ...]:
+        return tuple(a if a is None or isinstance(a, tuple) else dev.array(a, self.work.device) for a in batch.arrays)
+
+    def _count_skipped(self, step: int, report: update.Report, batches: Sequence[Batch]) -> None:
+        """Stop when several steps in a row had no finite loss or gradient; say which samples they saw."""
+        self.skipped = self.skipped + 1 if report.skipped else 0
+        self.num_skipped += report.skipped
+        if report.skipped:
+            bad = report.bad_micro or range(len(batches))
+            keys = [key for micro in bad for key in batches[micro].keys]
+            self.journal.event("skip", stage=self.name, step=step, loss=str(report.loss), samples=keys)
+            if self.skipped == MAX_SKIPPED_IN_A_ROW:
+                shown = ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
+                raise DataError(
+                    f"stage {self.name} stopped at step {step}",
+                    [
+                        f"loss or gradient was not finite {self.skipped} steps in a row, with loss {report.loss}",
+                        f"the last of these steps saw {shown}; all of them are in {self.work.out / 'events.jsonl'}",
+                    ],
+                    f"lower stage.{self.name}.lr (now {self.settings.lr:g}), and go on with --resume from the last "
+                    "checkpoint",
+                )
+
+    def _validate(self) -> float:
+        """Return the mean loss over the same batches of held-out samples, with the same draws, each time."""
+        assert self.validation is not None, "the caller asks"
+        losses = []
+        for step in range(min(_NUM_VALIDATION_BATCHES, self.settings.num_steps)):
+            batch = self._on_device(self.validation.draw(step, 0))
+            losses.append(self.updater.evaluate(self.stage.loss, batch))
+        return sum(losses) / len(losses)
+
+    def _sample(self, step: int) -> None:
+        if self.stage.sample is None:
+            return
+        chosen = (self.work.data.validation or self.work.data.training)[:_NUM_SAMPLES]
+        with self.updater.averaged():
+            image = self.stage.sample(self.stage.module, chosen)
+        self.work.free_frozen()
+        self.journal.image(self.name, step, "samples", image)
+
+    def _finish(self, step: int) -> None:
+        """Measure, draw, and record what follows from the finished part; the stage is done when this is saved."""
+        work, stage = self.work, self.stage
+        if stage.measure:
+            with self.updater.averaged():
+                found = stage.measure(stage.module)
+            self.journal.step(self.name, step, found, skipped=False)
+            words = ", ".join(f"{key} {value:.4g}" for key, value in found.items())
+            work.console.print(f"{self.name}: {words}", highlight=False)
         if stage.finish:
-            ema = export.own_tensors(updater.state()["ema"], stage.prefix)
-            self.config = stage.finish(self._part(name, ema))
-            export.write_config(self.out, self.config)
-        self._save(name, stage, updater, step, done=True)
+            ema = export.own_tensors(self.updater.state()["ema"], stage.prefix)
+            work.config = stage.finish(work.part(self.name, ema))
+            export.write_config(work.out, work.config)
+        self._save(step, done=True)
+        self._sample(step)  # after the save: what can go wrong here takes nothing away
 
-    def _context(self, settings: Any) -> Context:
-        return Context(
-            settings=settings,
-            seed=self.job.seed,
-            config=self.config,
-            samples=self.samples,
-            image_of=self.image_of,
-            references_of=self.references_of,
-            pictures=self.pictures,
-            prompt_tokenizer=self.prompt_tokenizer,
-            device=self.device,
-            dtype="fp32",  # ids and latents that training stands on are computed in full
-            frozen=self.frozen,
-            encoded=self.encoded,
-        )
+    # --- first weights, checkpoints ------------------------------------------------------------------------------------
 
-    def _prepare(self, name: str, stage: Stage, settings: Any) -> update.Updater:
+    def _prepare(self) -> update.Updater:
         """Give the module its first weights, on the device, and an optimizer."""
-        shapes = {key: tuple(value.shape) for key, value in stage.module.state_dict().items()}
-        weights: dict[str, Any] = {
-            key: dev.array(value, "cpu") for key, value in initial_weights(shapes, self.job.seed).items()
-        }
-        if self.start:
-            part = self.start.tensors(name, "cpu")
-            weights.update({stage.prefix + key: value for key, value in part.items()})
-        update.load_weights(stage.module, weights)
-        dev.move(stage.module, self.device)
+        work, stage, train = self.work, self.stage, self.work.job.train
+        files: dict[str, Path] = {}
+        if work.start:
+            files = {stage.prefix + name: path for name, path in work.start.files(self.name).items()}
+        if work.is_lora:
+            settings = work.job.lora
+            lora.attach(stage.module, self.name, work.config, settings.rank, settings.alpha, settings.targets)
+        new = {name: shape for name, shape in io.shapes(stage.module).items() if name not in files}
+        update.materialize(
+            stage.module,
+            files,
+            initial_weights(new, work.job.seed),
+            device=work.device,
+            dtype=work.dtype if work.is_lora else train.weights,
+            trainable=lora.trainable if work.is_lora else lambda name: True,
+            trainable_dtype="fp32" if work.is_lora else train.weights,
+            prefix=stage.prefix,
+            name=f"the {self.name}",
+        )
+        settings = self.settings
         return update.Updater(
             stage.module,
             lr=settings.lr,
@@ -224,125 +254,45 @@ class _Trainer:
             weight_decay=settings.weight_decay,
             clip_norm=settings.clip_norm,
             ema_decay=settings.ema_decay,
-            autocast=self.dtype,
+            autocast=work.dtype,
+            moments=train.moments,
+            master=train.weights == "fp32",
+            trained_only=work.is_lora,
+            frozen_rows={} if work.is_lora else stage.frozen_rows,
+            delayed={} if work.is_lora else stage.delayed,
+            seed=work.job.seed,
         )
 
-    def _restore(self, name: str, stage: Stage, updater: update.Updater) -> int:
-        folders = run.steps(self.out, name)
-        kept = int(folders[-1].name.removeprefix("step-")) if folders else 0
-        self._forget(name, kept)
-        if not folders:
-            return 0
-        state = run.read_state(folders[-1])
-        groups = run.read_groups(folders[-1], self.device)
-        updater.load_state(groups)
-        for key, value in groups["extra"].items():
-            stage.extra[key][...] = dev.to_numpy(value)
-        self.console.print(f"{name}: goes on at step {state['step']}")
-        return int(state["step"])
+    def _restore(self) -> int:
+        """Take over the newest whole checkpoint and return its step."""
+        work, name = self.work, self.name
+        folder, notes = run.newest(work.out, name)
+        state = run.read_state(folder) if folder else None
+        self.session = Session.after(state, framework=frameworks.chosen(), device=work.device)
+        step = int(state["step"]) if state else 0
+        if folder:
+            groups = run.read_groups(folder, "cpu")
+            notes += self.updater.load_state(groups)
+            for key, value in groups["extra"].items():
+                self.stage.extra[key][...] = dev.to_numpy(value)
+            self.journal.event("resume", stage=name, step=step)
+            work.console.print(f"{name}: goes on at step {step}", highlight=False)
+        for note in notes:
+            work.console.print(note, highlight=False)
+        self.journal.forget(name, step)
+        return step
 
-    def _save(self, name: str, stage: Stage, updater: update.Updater, step: int, done: bool) -> None:
-        groups = {**updater.state(), "extra": {k: dev.array(v, "cpu") for k, v in stage.extra.items()}}
+    def _save(self, step: int, done: bool) -> None:
+        work, settings = self.work, self.settings
+        groups = {**self.updater.state(), "extra": {k: dev.array(v, "cpu") for k, v in self.stage.extra.items()}}
         state = {
             "done": done,
-            "prefix": stage.prefix,
-            "seed": self.job.seed,
-            "framework": frameworks.chosen(),
-            "device": self.device,
-            "sampan": __version__,
+            "prefix": self.stage.prefix,
+            "seed": work.job.seed,
+            "rows_drawn": step * settings.micro_batch_size * settings.grad_accum_steps,
+            "schedule": {name: getattr(settings, name) for name in ("lr", "min_lr_ratio", "warmup_steps", "num_steps")},
+            "job": work.job.to_toml(),
         }
-        run.save(self.out, name, step, groups, state)
-        run.keep_last(self.out, name, self.job.train.keep_last)
-
-    def _log(
-        self, name: str, step: int, report: update.Report, lr: float, speed: float, more: dict[str, float]
-    ) -> None:
-        line = {
-            "stage": name,
-            "step": step,
-            "loss": report.loss,
-            "lr": lr,
-            "grad_norm": report.grad_norm,
-            "images_per_s": round(speed, 2),
-            **report.values,
-            **more,
-            **({"skipped": True} if report.skipped else {}),
-        }
-        with open(self.out / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def _forget(self, name: str, step: int) -> None:
-        """Drop the log's lines of steps that a stage is about to take again."""
-        path = self.out / "log.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        kept = []
-        for line in lines:
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:  # the end of a run that was killed while it wrote
-                continue
-            if row["stage"] != name or row["step"] <= step:
-                kept.append(line)
-        if len(kept) < len(lines):
-            files.write_text(path, "".join(line + "\n" for line in kept))
-
-    @contextmanager
-    def _bar(self, name: str, step: int, num_steps: int) -> Iterator[Any]:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description:<10}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}"),
-            TextColumn("{task.fields[speed]:.1f} pictures/s"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self.console) as progress:
-            task = progress.add_task(name, total=num_steps, completed=step, loss=float("nan"), speed=0.0)
-            yield lambda done, loss, speed: progress.update(task, completed=done, loss=loss, speed=speed)
-
-    # --- finished parts ------------------------------------------------------------------------------------------------
-
-    def _part(self, name: str, tensors: dict[str, Any]) -> Any:
-        """Return a part with the given weights, on the device, out of training."""
-        part = build(name, self.config)
-        update.load_weights(part, tensors)
-        update.freeze(part)
-        dev.move(part, self.device)
-        return part
-
-    def frozen(self, name: str) -> Any:
-        """Return a finished part: this run's averaged weights, or those it started from."""
-        if name not in self._frozen:
-            self._frozen[name] = self._part(name, export.part_tensors(self.out, name, self.start))
-        return self._frozen[name]
-
-    def _free_frozen(self) -> None:
-        self._frozen.clear()
-        dev.release(self.device)
-
-    def encoded(self) -> Encoded:
-        """Return the pictures as the finished tokenizer and autoencoder see them."""
-        if self._encoded is None:
-            key = " ".join(export.part_hash(self.out, name, self.start) for name in ("tokenizer", "vae"))
-            with bars(self.console) as show:
-                self._encoded = encode_pictures(
-                    self.pictures,
-                    lambda: self.frozen("tokenizer"),
-                    lambda: self.frozen("vae"),
-                    key,
-                    self.out / "cache",
-                    self.config,
-                    self.device,
-                    "fp32",
-                    show,
-                )
-        return self._encoded
-
-    def write_model(self) -> Path:
-        """Write the finished model in the released layout and return its folder."""
-        target = self.out / "model"
-        if target.exists():
-            shutil.rmtree(target)
-        return export.export(self.out, target, None)
+        run.save(work.out, self.name, step, groups, state, self.session)
+        run.keep_last(work.out, self.name, work.job.train.keep_last)
+        self.journal.event("done" if done else "save", stage=self.name, step=step)

@@ -40,6 +40,12 @@ WRONG = {
     "generate a --device gpu": f"--device: `gpu` is not one of auto, cpu, cuda, mps, npu\n\n{GENERATE}",
     "generate a --device cpu:1": f"--device: `cpu:1` is not one of auto, cpu, cuda, mps, npu\n\n{GENERATE}",
     "generate a --dtype fp16": f"--dtype: `fp16` is not one of auto, fp32, bf16\n\n{GENERATE}",
+    "generate a --lora x:inf": (
+        f"--lora: `inf` in `x:inf` is not a number to scale with, as in `x:0.8`\n\n{GENERATE}"
+    ),
+    "checkpoint merge m": (
+        "the following arguments are required: DIR\n\nhint: sampan checkpoint merge --help"
+    ),
     "train j.toml --set lr": (
         "--set: `lr` is not KEY=VALUE, as in stage.ar.lr=1e-4\n\nhint: sampan train --help"
     ),
@@ -70,11 +76,13 @@ def test_help_lists_the_verbs_there_are_with_a_line_each(capsys):
     assert [line[2:22].strip() for line in listed] == [
         "init",
         "doctor",
+        "data prepare",
         "data emoji",
         "train",
         "generate",
         "checkpoint export",
         "checkpoint inspect",
+        "checkpoint merge",
     ]
     assert all(line[22:].strip() for line in listed)
     assert '  sampan generate "a red apple" --model runs/job\n' in said.out

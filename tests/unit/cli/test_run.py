@@ -81,7 +81,7 @@ def test_generate_asks_for_what_the_options_say(stand_in, capsys):
     line = (
         "generate maçã --reference one.png --reference two.png --size 64x32 -n 2 --seed 5 --steps 7 --guidance 2 "
         "--temperature 0 --top-p 0.5 --top-k 9 --model folder --dtype bf16 --device cuda:1 --offload "
-        "--inject i.safetensors --out a.png --no-prompt-metadata"
+        "--inject i.safetensors --out a.png --no-prompt-metadata --lora x.safetensors --lora runs/y:-0.5"
     )
     assert main(line.split()) == 0
     assert generate.args == (
@@ -109,6 +109,7 @@ def test_generate_asks_for_what_the_options_say(stand_in, capsys):
         "dtype": "bf16",
         "offload": True,
         "out": Path("a.png"),
+        "loras": [(Path("x.safetensors"), 1.0), (Path("runs/y"), -0.5)],
     }
     assert capsys.readouterr().out == "a-1.png\na-2.png\n"
 
@@ -120,7 +121,9 @@ def test_generate_leaves_to_the_model_what_is_not_asked_for(stand_in):
     (request,) = generate.args
     assert request == Request(prompt="a red apple", seed=request.seed)
     del generate.kwargs["console"]
-    assert generate.kwargs == {"model": "nano", "device": "auto", "dtype": "auto", "offload": False, "out": None}
+    assert generate.kwargs == {
+        "model": "nano", "device": "auto", "dtype": "auto", "offload": False, "out": None, "loras": []
+    }  # fmt: skip
 
 
 def test_two_calls_without_a_seed_do_not_write_over_each_other(stand_in):
@@ -222,6 +225,17 @@ def test_a_report_is_shown_on_stdout_or_printed_as_json(line, module, function, 
     assert json.loads(capsys.readouterr().out) == found
 
 
+def test_checkpoint_merge_says_where_it_wrote(stand_in, capsys):
+    merge = Recorded(Path("there"))
+    stand_in("sampan.checkpoint.merge", merge=merge)
+    line = "checkpoint merge m there --lora a.safetensors:0.8 --lora b --subtract --dtype bf16"
+    assert main(line.split()) == 0
+    assert merge.args == (Path("m"), Path("there"), [(Path("a.safetensors"), 0.8), (Path("b"), 1.0)])
+    del merge.kwargs["progress"]
+    assert merge.kwargs == {"subtract": True, "dtype": "bf16"}
+    assert capsys.readouterr().out == "there\n"
+
+
 def test_checkpoint_export_says_where_it_wrote(stand_in, capsys):
     export = Recorded(Path("there"))
     stand_in("sampan.checkpoint.export", export=export)
@@ -241,6 +255,7 @@ def test_checkpoint_export_says_where_it_wrote(stand_in, capsys):
         ("generate apple", "sampan.generate.pipeline", "generate"),
         ("checkpoint export r d", "sampan.checkpoint.export", "export"),
         ("checkpoint inspect m", "sampan.checkpoint.inspect", "inspect"),
+        ("checkpoint merge m d --lora l", "sampan.checkpoint.merge", "merge"),
     ],
 )
 def test_the_real_functions_take_what_the_verbs_pass(line, module, function, stand_in, job_file):
@@ -260,5 +275,5 @@ def test_every_verb_is_documented():
 
     verbs = [value for name, value in vars(run).items() if inspect.isfunction(value) and not name.startswith("_")]
     own = [verb for verb in verbs if verb.__module__ == run.__name__]
-    assert len(own) == 7
+    assert len(own) == 8
     assert all(re.fullmatch(r".+\.", (verb.__doc__ or "").strip()) for verb in own)

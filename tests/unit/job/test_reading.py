@@ -20,7 +20,7 @@ def refused(text: str, *overrides: str) -> str:
 
 WRONG = {
     "[train]\nsave_evry = 3": (
-        "j.toml:5: train.save_evry: [train] has no such setting\n\nhint: did you mean `save_every`?"
+        "j.toml:5: train.save_evry: [train] has no such setting\n\nhint: did you mean `save_every` or `sample_every`?"
     ),
     "[sage.ar]\nlr = 1": "j.toml:4: sage: a job has no such setting\n\nhint: did you mean `stage`?",
     "[stage.unet]": (

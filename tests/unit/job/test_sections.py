@@ -15,13 +15,13 @@ from sampan import job
 from sampan.job import Setting, toml
 
 SHORTEST = 'out = "runs/x"\ndata.path = "pictures"\n'
-SETTINGS = [(name, setting) for name, section in job.sections() for setting in job.settings(section).values()]
+SETTINGS = [(name, setting) for name, section in job.sections(job.Job) for setting in job.settings(section).values()]
 JOBS = sorted((Path(__file__).resolve().parents[3] / "jobs").glob("*.toml"))
 
 
 def test_the_sections_come_in_the_order_of_the_file():
-    names = [name for name, _ in job.sections()]
-    assert names == ["", "model", "data", "place", "train", *(f"stage.{stage}" for stage in job.STAGES)]
+    names = [name for name, _ in job.sections(job.Job)]
+    assert names == ["", "model", "data", "place", "train", "lora", *(f"stage.{stage}" for stage in job.STAGES)]
 
 
 @pytest.mark.parametrize(("section", "setting"), SETTINGS, ids=lambda value: getattr(value, "name", value))
@@ -88,4 +88,4 @@ def test_as_dict_is_plain_json_with_every_setting():
         for key in section.split(".") if section else []:
             inner = inner[key]
         assert setting.name in inner
-    assert set(held) == {"out", "seed", "model", "data", "place", "train", "stage"}
+    assert set(held) == {"out", "seed", "model", "data", "place", "train", "lora", "stage"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -89,3 +91,14 @@ def test_a_reference_is_brought_to_a_size_on_which_both_sides_agree(height: int,
 def test_a_reference_that_is_too_narrow_is_refused_before_it_is_distorted():
     with pytest.raises(RequestError, match=r"its aspect ratio is 6\.00"):
         pixels.reference_size(500, 3000, RELEASED, 32)
+
+
+def test_patches_become_the_picture_they_were_cut_from():
+    nano = presets.get("nano")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 160, 3), np.uint8))
+    config = dataclasses.replace(nano.processor, min_pixels=256, max_pixels=512**2)
+    patches, grid = pixels.to_patches(image, config, 1)
+    assert grid == (6, 10)
+    again = pixels.from_patches(patches, grid, config.patch_size)
+    assert again.shape == (3, 96, 160)
+    assert np.array_equal(np.round((again + 1) * 127.5).transpose(1, 2, 0), np.asarray(image))

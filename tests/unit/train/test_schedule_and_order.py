@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from sampan.data.batches import Order, kinds
+from sampan.data.batches import Kinds, Order
 from sampan.models.init import initial_weights
 from sampan.train.schedule import learning_rate
 
@@ -31,10 +31,17 @@ def test_a_place_in_the_order_does_not_depend_on_how_it_was_reached():
     assert whole != Order(range(10), 4, "x").take(0, 35)
 
 
-def test_kinds_follow_their_shares_and_a_longer_run_begins_like_a_shorter_one():
-    long = kinds([3, 1], 4000, 0, "x")
-    assert abs((long == 0).mean() - 0.75) < 0.03
-    np.testing.assert_array_equal(long[:100], kinds([3, 1], 100, 0, "x"))
+def test_blocks_are_of_one_kind_follow_its_share_and_a_longer_run_begins_like_a_shorter_one():
+    members, kind_of = list(range(40)), ["plain"] * 30 + ["edit"] * 10
+    long = Kinds(members, kind_of, 4000, 2, 0, "x")
+    assert abs((long.kinds == 1).mean() - 0.75) < 0.03  # sorted: edit, plain
+    short = Kinds(members, kind_of, 100, 2, 0, "x")
+    np.testing.assert_array_equal(long.kinds[:100], short.kinds)
+    blocks = [short.take(block) for block in range(100)]
+    assert blocks == [long.take(block) for block in range(100)]
+    assert all(len({kind_of[i] for i in block}) == 1 for block in blocks)
+    plain = [i for block in blocks for i in block if i < 30]
+    assert sorted(plain[:30]) == list(range(30))  # a pass of its kind, whole
 
 
 def test_initial_weights_depend_on_seed_and_name_only():

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gc
+import time
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import torch
 
+from sampan import host
 from sampan.errors import DeviceError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_PROBE_S, _PROBE_REPEATS = 0.5, 3  # how long the rate of matrix products is looked for, and how often at each size
 
 
 def available() -> list[str]:
@@ -137,9 +140,68 @@ def synchronize(device: str) -> None:
         torch.npu.synchronize()  # type: ignore[attr-defined]
 
 
+def memory_bytes(device: str) -> tuple[int | None, int | None]:
+    """Return a device's memory and what of it this process can still have; None is what the device does not tell.
+
+    What PyTorch holds of freed tensors counts as free. The CPU's is the machine's, or the container's share of it.
+    """
+    if device.startswith("cuda"):
+        free, total = torch.cuda.mem_get_info(device)
+        return total, free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.startswith("npu"):
+        npu: Any = torch.npu  # type: ignore[attr-defined]  # torch_npu adds it
+        free, total = npu.mem_get_info(device)
+        return total, free + npu.memory_reserved(device) - npu.memory_allocated(device)
+    if device.startswith("mps"):  # shared with the host; this much of it is the GPU's to use
+        total = torch.mps.recommended_max_memory()
+        return total, max(0, total - torch.mps.current_allocated_memory())
+    return host.memory_bytes()
+
+
 def peak_memory_bytes(device: str) -> int | None:
-    """Return the most memory tensors have taken on the device so far, or None where it is not counted."""
-    return torch.cuda.max_memory_allocated() if device.startswith("cuda") else None
+    """Return the most memory that was taken so far, or None where it is not counted.
+
+    On CUDA and Ascend it is that of tensors on the device; on a CPU that of the whole process, the program included.
+    """
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
+    if device.startswith("npu"):
+        return int(torch.npu.max_memory_allocated(device))  # type: ignore[attr-defined]
+    return host.peak_memory_bytes() if device == "cpu" else None
+
+
+def matmul_flops_per_s(device: str, dtype: str) -> float:
+    """Return the rate at which a device multiplies square matrices of "fp32" or "bf16": the best of a short probe.
+
+    The probe takes half a second, and doubles the side of the matrices as long as there is time.
+    """
+    sides = (256, 512, 1024, 2048) if device == "cpu" else (1024, 2048, 4096, 8192)
+    _matmul_s(torch.ones((64, 64), device=device, dtype=DTYPES[dtype]), device, 1)  # loads the libraries; may take long
+    best, ends = 0.0, time.perf_counter() + _PROBE_S
+    for side in sides:
+        matrix = torch.ones((side, side), device=device, dtype=DTYPES[dtype])
+        once_s = _matmul_s(matrix, device, 1)
+        for _ in range(_PROBE_REPEATS):
+            best = max(best, 2 * side**3 / once_s)
+            # half of what is left is for this size
+            count = int((ends - time.perf_counter()) / once_s / (2 * _PROBE_REPEATS))
+            if count < 1:
+                break
+            once_s = _matmul_s(matrix, device, count) / count
+        best = max(best, 2 * side**3 / once_s)
+        if ends - time.perf_counter() < 10 * once_s:  # the next size takes eight times as long
+            break
+    return best
+
+
+def _matmul_s(matrix: torch.Tensor, device: str, count: int) -> float:
+    product = torch.empty_like(matrix)
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(count):
+        torch.mm(matrix, matrix, out=product)
+    synchronize(device)
+    return time.perf_counter() - start
 
 
 def _npu_available() -> bool:

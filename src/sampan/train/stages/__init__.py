@@ -6,15 +6,16 @@ A stage module offers `make(context) -> Stage`; the loop does the rest.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sampan.data.encode import Encoded, Pictures
-from sampan.data.readers.image_folder import Sample
+from sampan.data.encode import Encoded
+from sampan.data.gallery import Pictures
+from sampan.data.readers import Sample
+from sampan.data.sources import Source
 from sampan.models.config import ModelConfig
 from sampan.models.text import PromptTokenizer
 
@@ -34,23 +35,66 @@ class Context:
     Args:
         settings: This stage's section of the job.
         samples: The data set; `image_of[i]` is sample i's picture number, `references_of[i]` those of its references.
+        members: Numbers of the samples that are drawn from: those of training, or those of validation.
         pictures: Every picture once, targets and references.
+        adapting: Training starts from a folder's weights.
+        module_dtype: Of the weights that are trained, for what uses them outside training.
         frozen: Returns a part that is finished, on the device, out of training.
         encoded: Returns the pictures as the finished tokenizer and autoencoder see them.
+        paint_ids: Returns a function that makes an image of visual ids (rows, columns), for a look at them.
     """
 
     settings: Any
     seed: int
     config: ModelConfig
-    samples: list[Sample]
-    image_of: list[int]
-    references_of: list[tuple[int, ...]]
+    samples: Sequence[Sample]
+    image_of: Sequence[int]
+    references_of: Sequence[tuple[int, ...]]
+    members: Sequence[int]
     pictures: Pictures
     prompt_tokenizer: PromptTokenizer
     device: str
-    dtype: str
+    module_dtype: str
+    adapting: bool
     frozen: Callable[[str], Any]
     encoded: Callable[[], Encoded]
+    paint_ids: Callable[[], Callable[[Any], Any]]
+
+    @property
+    def num_blocks(self) -> int:
+        """Micro-batches that the stage draws in all."""
+        return self.settings.num_steps * self.settings.grad_accum_steps
+
+    def block(self, step: int, micro: int) -> int:
+        """Return the number of a micro-batch, counted through the stage."""
+        return step * self.settings.grad_accum_steps + micro
+
+    def rows(self, micro: int) -> range:
+        """Return the places of a micro-batch's samples in the step's global batch, by which their draws are keyed."""
+        size = self.settings.micro_batch_size
+        return range(micro * size, (micro + 1) * size)
+
+    def picture_members(self) -> list[int]:
+        """Return the numbers of the pictures that the members have, references included."""
+        return sorted({p for i in self.members for p in (self.image_of[i], *self.references_of[i])})
+
+    def caption(self, sample: int, random: np.random.Generator) -> str:
+        """Return one of a sample's captions, drawn."""
+        captions = self.samples[sample].captions
+        return captions[int(random.integers(len(captions)))]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch on the host.
+
+    Args:
+        arrays: What the loss takes after the module. NumPy arrays are brought to the device; tuples stay as they are.
+        keys: Names of its samples, for a report of what went wrong.
+    """
+
+    arrays: tuple[Any, ...]
+    keys: tuple[str, ...] = ()
 
 
 @dataclass
@@ -58,22 +102,30 @@ class Stage:
     """One stage, ready for the loop.
 
     Args:
-        module: What is trained, heads that are not exported included.
+        module: What is trained, heads that are not exported included; on the meta device until the loop gives it weights.
         prefix: Where in it the part's own weights stand ("" when it is the part).
-        draw: Returns the host arrays of (step, micro-batch).
-        loss: Called with the module and those arrays on the device; returns a scalar and numbers for the log.
+        draw: Returns the batch of (step, micro-batch).
+        loss: Called with the module and a batch's arrays on the device; returns a scalar and numbers for the log.
         after: Called after every step with its number; may change the module (dead codes) and returns numbers to log.
         finish: Called once at the end with the finished part; returns what changes in the model's config.
+        measure: Called at the end with the trained module; returns numbers that say how well it does what it is for.
+        sample: Called now and then with the trained module; returns a picture of what it does, of given samples.
         extra: Host arrays that a checkpoint must keep beside weights and moments.
+        frozen_rows: Parameter name to the first of its rows that is never changed.
+        delayed: Parameter name to the step at which its training begins.
     """
 
     module: Any
-    draw: Callable[[int, int], tuple[np.ndarray, ...]]
+    draw: Callable[[int, int], Batch]
     loss: Callable[..., Any]
     prefix: str = ""
     after: Callable[[int], dict[str, float]] | None = None
     finish: Callable[[Any], ModelConfig] | None = None
+    measure: Callable[[Any], dict[str, float]] | None = None
+    sample: Callable[[Any, Sequence[int]], Any] | None = None
     extra: dict[str, np.ndarray] = field(default_factory=dict)
+    frozen_rows: dict[str, int] = field(default_factory=dict)
+    delayed: dict[str, int] = field(default_factory=dict)
 
 
 def make(name: str, context: Context) -> Stage:
@@ -82,19 +134,19 @@ def make(name: str, context: Context) -> Stage:
     return getattr(importlib.import_module(module), function)(context)
 
 
-def caption_texts(samples: list[Sample]) -> list[str]:
+def caption_texts(samples: Iterable[Sample]) -> list[str]:
     """Return every caption once, in order."""
     return list(dict.fromkeys(caption for sample in samples for caption in sample.captions))
 
 
-def unique_pictures(samples: list[Sample]) -> tuple[list[Path], list[int], list[tuple[int, ...]]]:
+def unique_pictures(samples: Iterable[Sample]) -> tuple[list[Source], list[int], list[tuple[int, ...]]]:
     """Return every picture once, each sample's picture number, and each sample's reference numbers."""
-    numbers: dict[Path, int] = {}
+    numbers: dict[Source, int] = {}
+    image_of: list[int] = []
+    references_of: list[tuple[int, ...]] = []
     for sample in samples:
-        for path in (sample.image, *sample.references):
-            numbers.setdefault(path, len(numbers))
-    return (
-        list(numbers),
-        [numbers[sample.image] for sample in samples],
-        [tuple(numbers[path] for path in sample.references) for sample in samples],
-    )
+        for source in (sample.image, *sample.references):
+            numbers.setdefault(source, len(numbers))
+        image_of.append(numbers[sample.image])
+        references_of.append(tuple(numbers[source] for source in sample.references))
+    return list(numbers), image_of, references_of

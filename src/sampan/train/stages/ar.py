@@ -1,105 +1,121 @@
 """The generator: next visual token, the preview weighted, on cached ids.
 
-A micro-batch is of one kind, text to image or editing with a given number of references, so that its rows line up: prompts
-are padded on the left and the generated tokens stand in the same columns.
+The samples of a micro-batch, of any size and with any number of references, are packed one after another into one row. Each
+keeps its own positions and sees nothing of the others, so that the loss is that of the samples one by one and no token is
+padding.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sampan.data.batches import Order, kinds
+from sampan.data.batches import Order
+from sampan.frameworks import io
 from sampan.losses import tokens
 from sampan.models import positions
-from sampan.models.build import build
+from sampan.models.build import outline
 from sampan.samplers import noise
-from sampan.train.stages import Context, Stage
+from sampan.train import preview
+from sampan.train.stages import Batch, Context, Stage
 
-
-class KindOrder:
-    """Which kind of samples a step draws, and which samples of that kind.
-
-    Kinds are numbers of references; a kind is drawn in proportion to its samples.
-    """
-
-    def __init__(self, context: Context, purpose: str):
-        members: dict[int, list[int]] = defaultdict(list)
-        for index, references in enumerate(context.references_of):
-            members[len(references)].append(index)
-        self.members = [members[kind] for kind in sorted(members)]
-        draws = context.settings.num_steps * context.settings.grad_accum_steps
-        self.kinds = kinds([len(m) for m in self.members], draws, context.seed, f"{purpose}/kind")
-        self.before = [np.cumsum(self.kinds == kind) - (self.kinds == kind) for kind in range(len(self.members))]
-        self.orders = [Order(m, context.seed, f"{purpose}/order/{k}") for k, m in enumerate(self.members)]
-
-    def take(self, draw: int, count: int) -> list[int]:
-        """Return the sample numbers of the given draw (step·grad_accum_steps + micro-batch)."""
-        kind = int(self.kinds[draw])
-        return self.orders[kind].take(int(self.before[kind][draw]) * count, count)
+Ints = NDArray[np.int64]
+_TABLE = "model.language_model.embed_tokens.weight"
+_HEAD = "lm_head.weight"
 
 
 def make(context: Context) -> Stage:
     """Return the stage."""
     settings, config, seed = context.settings, context.config, context.seed
-    encoded = context.encoded()
-    order = KindOrder(context, "ar")
-    text = config.ar.text
-    target, preview = encoded.target_ids.shape[1:], encoded.preview_ids.shape[1:]
-    weight = settings.preview_weight
+    order = Order(context.members, seed, "ar/order")
+    text, size = config.ar.text, settings.micro_batch_size
 
-    def draw(step: int, micro: int) -> tuple[np.ndarray, ...]:
-        chosen = order.take(step * settings.grad_accum_steps + micro, settings.micro_batch_size)
-        random = noise.generator(seed, "ar/draw", step, micro)
-        grids = [target] if context.references_of[chosen[0]] else [preview, target]
-        prompts, generated, places = [], [], []
-        for index in chosen:
-            captions = context.samples[index].captions
-            caption = captions[int(random.integers(len(captions)))]
-            if random.random() < settings.drop_prompt:
-                caption = ""
-            references = [encoded.target_ids[i] for i in context.references_of[index]]
-            prompt = context.prompt_tokenizer.encode(
-                caption, target, None if references else preview, [r.shape for r in references]
-            )
-            prompts.append(prompt.with_reference_ids(references))
-            picture = context.image_of[index]
-            pieces = (
-                [encoded.target_ids[picture]]
-                if references
-                else [encoded.preview_ids[picture], encoded.target_ids[picture]]
-            )
-            generated.append(np.concatenate([p.reshape(-1) for p in pieces]))
-            prefix, following = positions.prompt_positions(len(prompts[-1]), prompt.references)
-            # the end token is predicted, not read: its position is not needed
-            places.append(np.concatenate([prefix, positions.generated_positions(following, grids)[:, :-1]], axis=1))
-        longest = max(len(p) for p in prompts)
-        num_tokens = longest + len(generated[0])
-        ids = np.full((len(chosen), num_tokens), text.pad_token_id, np.int64)
-        where = np.ones((3, len(chosen), num_tokens), np.int64)
-        for row, (prompt, made, place) in enumerate(zip(prompts, generated, places, strict=True)):
-            ids[row, num_tokens - len(prompt) - len(made) :] = np.concatenate([prompt, made])
-            where[:, row, num_tokens - place.shape[1] :] = place
-        cos, sin = positions.rope_text(where, text)
-        mask = positions.left_padded_mask(
-            [len(p) + len(g) for p, g in zip(prompts, generated, strict=True)], num_tokens
+    def draw(step: int, micro: int) -> Batch:
+        chosen = order.take(context.block(step, micro) * size, size)
+        samples = []
+        for row, index in zip(context.rows(micro), chosen, strict=True):
+            random = noise.generator(seed, "ar", step, row)
+            caption = context.caption(index, random)
+            caption = "" if random.random() < settings.drop_prompt else caption
+            samples.append(_sample(context, index, caption))
+        ids, places, labels, weights = zip(*samples, strict=True)
+        lengths = [len(i) for i in ids]
+        # the first label of a sample is read off its image-start token, the last token of its prompt
+        ends = np.cumsum(lengths)
+        read_at = np.concatenate([np.arange(end - len(one), end) for end, one in zip(ends, labels, strict=True)])
+        cos, sin = positions.rope_text(np.concatenate(places, axis=1)[:, None], text)
+        return Batch(
+            (
+                np.concatenate(ids)[None],
+                cos,
+                sin,
+                read_at,
+                np.concatenate(labels)[None],
+                np.concatenate(weights)[None],
+                tuple(lengths),
+            ),
+            tuple(context.samples[i].key for i in chosen),
         )
-        labels = np.stack([np.append(g, text.eos_token_id) for g in generated])
-        num_preview = 0 if len(grids) == 1 else preview[0] * preview[1]
-        num_target = target[0] * target[1]
-        by_token = tokens.token_weights(
-            num_preview,
-            num_target,
-            tokens.preview_weight(num_preview, num_target) if weight == "auto" else float(weight),
-        )
-        return ids, cos, sin, mask, labels, np.tile(by_token, (len(chosen), 1))
 
     def loss(
-        module: Any, ids: Any, cos: Any, sin: Any, mask: Any, labels: Any, weights: Any
+        module: Any, ids: Any, cos: Any, sin: Any, read_at: Any, labels: Any, weights: Any, segments: tuple[int, ...]
     ) -> tuple[Any, dict[str, Any]]:
-        logits, _ = module(ids, cos, sin, mask, num_logits=labels.shape[1])
+        logits, _ = module(ids, cos, sin, recompute=settings.recompute, segments=segments, logits_at=read_at)
         return tokens.token_loss(logits, labels, weights), {}
 
-    return Stage(build("ar", config), draw, loss)
+    def sample(module: Any, chosen: Sequence[int]) -> Any:
+        """Return what is painted from true tokens beside what is painted from those the generator writes."""
+        encoded, pictures = context.encoded(), context.pictures
+        captions = [context.samples[i].captions[0] for i in chosen]
+        found = preview.written(
+            module,
+            captions,
+            [pictures.size_of(context.image_of[i]) for i in chosen],
+            [[encoded.target_ids(r) for r in context.references_of[i]] for i in chosen],
+            tokenizer=context.prompt_tokenizer, config=config, device=context.device, dtype=context.module_dtype,
+            seed=seed,
+        )  # fmt: skip
+        truths = [encoded.target_ids(context.image_of[i]) for i in chosen]
+        return preview.written_grid(truths, found, captions, context.paint_ids())
+
+    module = outline("ar", config)
+    freeze_text = context.adapting if settings.freeze_text is None else settings.freeze_text
+    later = set(io.shapes(module)) - {_TABLE, _HEAD}
+    return Stage(
+        module,
+        draw,
+        loss,
+        sample=sample,
+        frozen_rows={_TABLE: text.vision_vocab_size} if freeze_text else {},
+        delayed=dict.fromkeys(sorted(later), settings.head_steps) if settings.head_steps else {},
+    )
+
+
+def _sample(context: Context, index: int, caption: str) -> tuple[Ints, Ints, Ints, NDArray[np.float32]]:
+    """Return one sample's input ids (tokens,), positions (3, tokens), labels (generated,) and their weights.
+
+    The end token is predicted and not read, so that the generated tokens read are one fewer than the labels.
+    """
+    config, encoded, picture = context.config, context.encoded(), context.image_of[index]
+    references = [encoded.target_ids(i) for i in context.references_of[index]]
+    target = encoded.target_ids(picture)
+    pieces = [target] if references else [encoded.preview_ids(picture), target]
+    grids = [piece.shape for piece in pieces]
+    prompt = context.prompt_tokenizer.encode(
+        caption, target.shape, None if references else grids[0], [r.shape for r in references]
+    )
+    generated = np.concatenate([piece.reshape(-1) for piece in pieces])
+    prefix, following = positions.prompt_positions(len(prompt.ids), prompt.references)
+    places = np.concatenate([prefix, positions.generated_positions(following, grids)[:, :-1]], axis=1)
+    num_preview = 0 if references else pieces[0].size
+    given = context.settings.preview_weight
+    weight = tokens.preview_weight(num_preview, target.size) if given == "auto" else float(given)
+    return (
+        np.concatenate([prompt.with_reference_ids(references), generated]),
+        places,
+        np.append(generated, config.ar.text.eos_token_id),
+        tokens.token_weights(num_preview, target.size, weight),
+    )

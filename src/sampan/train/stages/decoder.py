@@ -1,116 +1,161 @@
 """The decoder: velocity of a rectified flow from cached latents, prior ids and glyph embeddings, with references.
 
 Conditions are dropped as guidance and robustness need: everything at once (the unconditional branch), the words alone, the
-references alone; and a share of prior ids is replaced at random, because at use the generator makes mistakes.
+references alone; and a share of prior ids is replaced at random, because at use the generator makes mistakes. A micro-batch
+is of one size and its references have the same sizes, so that its rows line up.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sampan.data.encode import glyph_embeds
+from sampan.data.batches import Kinds
 from sampan.losses import flow
 from sampan.models import positions
-from sampan.models.build import build
+from sampan.models.build import outline
 from sampan.models.dit import join_references
+from sampan.models.positions import Grid
 from sampan.models.text import glyph_texts
 from sampan.samplers import euler, noise
-from sampan.train.stages import Context, Stage
-from sampan.train.stages.ar import KindOrder
+from sampan.train import preview
+from sampan.train.stages import Batch, Context, Stage
+
+Floats = NDArray[np.float32]
+_PER_REFERENCE = 7  # arrays of a reference in a batch
 
 
 def make(context: Context) -> Stage:
     """Return the stage."""
     settings, config, seed = context.settings, context.config, context.seed
-    dit, encoded = config.dit, context.encoded()
-    order = KindOrder(context, "decoder")
-    glyph = context.frozen("glyph")
-    words: dict[tuple[str, ...], np.ndarray] = {}
+    dit, encoded, pictures = config.dit, context.encoded(), context.pictures
+    codes, count = config.ar.vq.num_embeddings, settings.micro_batch_size
+    order = Kinds(
+        context.members,
+        [tuple(map(pictures.size_of, (context.image_of[i], *context.references_of[i]))) for i in context.members],
+        context.num_blocks, count, seed, "decoder",
+    )  # fmt: skip
 
-    def embeds_of(texts: tuple[str, ...]) -> np.ndarray:
-        if texts not in words:
-            words[texts] = glyph_embeds(glyph, texts, config, context.device)
-        return words[texts]
+    def grid_of(size: Grid) -> Grid:
+        pixels = config.vae.factor * dit.patch_size
+        return size[0] // pixels, size[1] // pixels
 
-    height, width = encoded.latents.shape[-2:]
-    grid = (height // dit.patch_size, width // dit.patch_size)
-    num_image = grid[0] * grid[1]
-    size = (context.pictures.height_px, context.pictures.width_px)
-    mu = euler.shift(num_image, config.scheduler)
-    codes = config.ar.vq.num_embeddings
-    reference_tables = positions.rope_image(grid, dit.attention_head_dim, 0)
+    def prior_of(ids: Any) -> Any:
+        return positions.upsample_ids(ids, config.upsample).reshape(-1)
 
-    def draw(step: int, micro: int) -> tuple[np.ndarray, ...]:
-        chosen = order.take(step * settings.grad_accum_steps + micro, settings.micro_batch_size)
-        count = len(chosen)
-        random = noise.generator(seed, "decoder/draw", step, micro)
-        pictures = [context.image_of[i] for i in chosen]
-        clean = encoded.latents[pictures]
-        sigma, t = flow.flow_times(random.standard_normal(count), settings.time_mean, settings.time_std, mu)
-        dropped = random.random(count) < settings.drop_condition
-        no_words = dropped | (random.random(count) < settings.drop_glyph)
-        no_references = dropped | (random.random(count) < settings.drop_references)
-        prior = encoded.target_ids[pictures]
-        replaced = random.random(prior.shape) < settings.prior_noise
-        prior = np.where(replaced, random.integers(0, codes, prior.shape), prior)
-        prior = positions.upsample_ids(prior, config.upsample).reshape(count, -1)
-        texts = []
-        for row, index in enumerate(chosen):
-            captions = context.samples[index].captions
-            caption = captions[int(random.integers(len(captions)))]
-            texts.append(embeds_of(() if no_words[row] else tuple(glyph_texts(caption))))
+    def num_references(sample: int) -> int:
+        return len(context.references_of[sample])
+
+    def draw(step: int, micro: int) -> Batch:
+        chosen = order.take(context.block(step, micro))
+        size = pictures.size_of(context.image_of[chosen[0]])
+        grid = grid_of(size)
+        mu = euler.shift(grid[0] * grid[1], config.scheduler)
+        clean = encoded.latents([context.image_of[i] for i in chosen])
+        texts: list[Floats] = []
+        priors, noises, normals, keep, open_references, sizes = [], [], [], [], [], []
+        for row, index in zip(context.rows(micro), chosen, strict=True):
+            random = noise.generator(seed, "decoder", step, row)
+            normals.append(random.standard_normal())
+            drop_all, drop_words, drop_references = random.random(3) < (
+                settings.drop_condition, settings.drop_glyph, settings.drop_references,
+            )  # fmt: skip
+            words = () if drop_all or drop_words else tuple(glyph_texts(context.caption(index, random)))
+            texts.append(encoded.glyph(words))
+            keep.append(0.0 if drop_all else 1.0)
+            open_references.append(not (drop_all or drop_references))
+            prior = encoded.target_ids(context.image_of[index])
+            replaced = random.random(prior.shape) < settings.prior_noise
+            priors.append(prior_of(np.where(replaced, random.integers(0, codes, prior.shape), prior)))
+            noises.append(random.standard_normal(clean.shape[1:], np.float32))
+            sizes.append(positions.size_features(pictures.crop_of(context.image_of[index]), size, dit.condition_dim, 1))
+        sigma, t = flow.flow_times(np.array(normals), settings.time_mean, settings.time_std, mu)
         num_text = max(len(text) for text in texts)
-        embeds = np.zeros((count, num_text, dit.text_embed_dim), np.float32)
-        references = np.array([context.references_of[i] for i in chosen], np.int64)
-        num_references = references.shape[1]
-        mask = np.ones((count, 1, 1, num_references * num_image + num_text + num_image), bool)
-        for row, text in enumerate(texts):
-            embeds[row, num_text - len(text) :] = text
-            # padding of a training batch is closed: a picture made alone has none
-            mask[row, ..., num_references * num_image : num_references * num_image + num_text - len(text)] = False
-            if no_references[row]:
-                mask[row, ..., : num_references * num_image] = False
-        reference_prior = positions.upsample_ids(encoded.target_ids[references], config.upsample)
+        references = [
+            _reference([context.references_of[i][k] for i in chosen]) for k in range(num_references(chosen[0]))
+        ]
+        num_reference_tokens = sum(ids.shape[1] for _, ids, *_ in references)
+        return Batch(
+            (
+                clean,
+                np.stack(noises),
+                sigma,
+                np.stack([np.pad(text, ((num_text - len(text), 0), (0, 0))) for text in texts]),
+                np.stack(priors),
+                np.array(keep, np.float32),
+                positions.sinusoid(t, dit.time_embed_dim),
+                np.concatenate(sizes),
+                *positions.rope_image(grid, dit.attention_head_dim, num_text),
+                _mask([len(text) for text in texts], open_references, num_reference_tokens, num_text, len(priors[0])),
+                *(array for reference in references for array in reference),
+            ),
+            tuple(context.samples[i].key for i in chosen),
+        )
+
+    def _reference(members: list[int]) -> tuple[Any, ...]:
+        """Return what `reference_kv` takes for one reference of each row; the keep of its prior is 1."""
+        size = pictures.size_of(members[0])
         return (
-            clean,
-            random.standard_normal(clean.shape, np.float32),
-            sigma,
-            embeds,
-            prior,
-            1 - dropped.astype(np.float32),
-            positions.sinusoid(t, dit.time_embed_dim),
-            positions.size_features((0, 0), size, dit.condition_dim, count),
-            *positions.rope_image(grid, dit.attention_head_dim, num_text),
-            mask,
-            encoded.latents[references],
-            reference_prior.reshape(count, num_references, num_image),
+            encoded.latents(members),
+            np.stack([prior_of(encoded.target_ids(i)) for i in members]),
+            np.ones(count, np.float32),
             positions.sinusoid([0.0] * count, dit.time_embed_dim),
-            *reference_tables,
+            positions.size_features((0, 0), size, dit.condition_dim, count),
+            *positions.rope_image(grid_of(size), dit.attention_head_dim, 0),
         )
 
     def loss(
         module: Any, clean: Any, draws: Any, sigma: Any, embeds: Any, prior: Any, keep: Any, times: Any, sizes: Any,
-        cos: Any, sin: Any, mask: Any, reference_latents: Any, reference_prior: Any, zero_times: Any,
-        reference_cos: Any, reference_sin: Any,
+        cos: Any, sin: Any, mask: Any, *references: Any,
     ) -> tuple[Any, dict[str, Any]]:  # fmt: skip
+        each = range(0, len(references), _PER_REFERENCE)
         written = [
-            module.reference_kv(
-                reference_latents[:, k],
-                reference_prior[:, k],
-                keep * 0 + 1,
-                zero_times,
-                sizes,
-                reference_cos,
-                reference_sin,
-            )
-            for k in range(reference_latents.shape[1])
+            module.reference_kv(*references[first : first + _PER_REFERENCE], recompute=settings.recompute)
+            for first in each
         ]
         velocity = module(
             flow.noisy(clean, draws, sigma), embeds, prior, keep, times, sizes, cos, sin,
-            join_references(written) if written else None, mask,
+            join_references(written) if written else None, mask, recompute=settings.recompute,
         )  # fmt: skip
         return flow.flow_loss(velocity, clean, draws), {}
 
-    return Stage(build("decoder", config), draw, loss)
+    def sample(module: Any, chosen: Sequence[int]) -> Any:
+        """Return originals beside what is painted from their true tokens."""
+        shown = [context.image_of[i] for i in chosen]
+        subjects = [
+            preview.Subject(
+                encoded.target_ids(context.image_of[i]),
+                encoded.glyph(tuple(glyph_texts(context.samples[i].captions[0]))),
+                pictures.size_of(context.image_of[i]),
+                tuple(
+                    (encoded.latents([r])[0], encoded.target_ids(r), pictures.size_of(r))
+                    for r in context.references_of[i]
+                ),
+            )
+            for i in chosen
+        ]
+        painted = preview.painted(
+            module, lambda: context.frozen("vae"), [subject(i) for i in chosen], config=config, device=context.device,
+            dtype=context.module_dtype, num_steps=preview.NUM_STEPS, seed=seed, guidance_scale=preview.GUIDANCE,
+            no_words=encoded.glyph(()),
+        )  # fmt: skip
+        return preview.pairs([pictures[i] for i in shown], painted, [context.samples[i].captions[0] for i in chosen])
+
+    return Stage(outline("decoder", config), draw, loss, sample=sample)
+
+
+def _mask(
+    text_lengths: list[int], open_references: list[bool], num_references: int, num_text: int, num_image: int
+) -> NDArray[np.bool_] | None:
+    """Return which keys (rows, 1, 1, references + text + image) are open, or None where all are.
+
+    The padding in front of a shorter text is closed: a picture made alone has none.
+    """
+    mask = np.ones((len(text_lengths), 1, 1, num_references + num_text + num_image), bool)
+    for row, (length, is_open) in enumerate(zip(text_lengths, open_references, strict=True)):
+        mask[row, ..., num_references : num_references + num_text - length] = False
+        mask[row, ..., :num_references] = is_open
+    return None if mask.all() else mask

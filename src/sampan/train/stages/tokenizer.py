@@ -1,57 +1,67 @@
 """The picture tokenizer: quantised features that paint their patch again and agree with the caption.
 
 Codes that nothing chose for a while are moved onto features of the current batch, or a codebook dies to a handful of
-entries.
+entries. How many codes are in use, and how evenly, is logged.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sampan.data.batches import Order
-from sampan.data.encode import grid_patches
+from sampan.data.batches import Kinds
+from sampan.data.encode import grid_patches, token_ids
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
 from sampan.losses.contrast import contrast_loss
 from sampan.losses.quantizer import quantize_straight
 from sampan.models import positions
 from sampan.samplers import noise
+from sampan.train import preview
 from sampan.train.heads import TokenizerWithHeads
-from sampan.train.stages import Context, Stage
+from sampan.train.stages import Batch, Context, Stage
 
-_REVIVE_EVERY = 20  # steps between looks for dead codes
+_LOOK_EVERY = 20  # steps between looks for dead codes
 _TEMPERATURE = 0.07
+_PREVIEW_SHARE = 0.25
 
 
 def make(context: Context) -> Stage:
-    """Return the stage. Half of the micro-batches see the preview's grid, so that both sizes share the codes."""
+    """Return the stage. A quarter of the micro-batches see the preview's grid, so that both sizes share the codes."""
     settings, config, seed = context.settings, context.config, context.seed
-    pictures, captions = context.pictures, _captions_of(context)
-    order = Order(range(len(pictures)), seed, "tokenizer/order")
-    batch, accumulate = settings.micro_batch_size, settings.grad_accum_steps
-    side = (pictures.height_px, pictures.width_px)
-    grids = (config.geometry.prior_grid(*side), config.geometry.preview_grid(*side))
-    gathers = [positions.bilinear_gather(grid, config.ar.vision.grid_side) for grid in grids]
-    module = TokenizerWithHeads(config, config.ar.text.vocab_size)
+    pictures, captions, members = context.pictures, _captions_of(context), context.picture_members()
+    batch, geometry = settings.micro_batch_size, config.geometry
+    order = Kinds(members, [pictures.size_of(i) for i in members], context.num_blocks, batch, seed, "tokenizer")
+    with dev.on_meta():
+        module = TokenizerWithHeads(config, config.ar.text.vocab_size)
     num_codes = config.ar.vq.num_embeddings
     extra = {"uses": np.zeros(num_codes, np.int64)}  # since the last look
     recent: dict[str, Any] = {}
 
-    def draw(step: int, micro: int) -> tuple[np.ndarray, ...]:
-        chosen = order.take((step * accumulate + micro) * batch, batch)
-        random = noise.generator(seed, "tokenizer/draw", step, micro)
-        which = 0 if random.random() < 0.75 else 1
-        patches = np.stack([grid_patches(pictures[i], grids[which], config.processor.patch_size) for i in chosen])
-        words = [captions[i][int(random.integers(len(captions[i])))] if captions[i] else [] for i in chosen]
+    def draw(step: int, micro: int) -> Batch:
+        chosen = order.take(context.block(step, micro))
+        size = pictures.size_of(chosen[0])
+        is_preview = noise.generator(seed, "tokenizer/grid", step, micro).random() < _PREVIEW_SHARE
+        grid = geometry.preview_grid(*size) if is_preview else geometry.prior_grid(*size)
+        patches = np.stack([grid_patches(pictures[i], grid, config.processor.patch_size) for i in chosen])
+        words: list[list[int]] = []
+        for row, index in zip(context.rows(micro), chosen, strict=True):
+            known = captions.get(index)
+            random = noise.generator(seed, "tokenizer", step, row)
+            words.append(known[int(random.integers(len(known)))] if known else [])
         width = max(1, *(len(w) for w in words))
         ids, mask = np.zeros((batch, width), np.int64), np.zeros((batch, width), np.float32)
         for row, word in enumerate(words):
             ids[row, : len(word)], mask[row, : len(word)] = word, 1
         has_caption = np.asarray(mask.any(1), np.float32)
         mask[:, 0] = np.maximum(mask[:, 0], 1 - has_caption)  # an empty row must not divide by nothing; it weighs 0
-        return patches, *gathers[which], ids, mask, has_caption, np.arange(batch)
+        gather = positions.bilinear_gather(grid, config.ar.vision.grid_side)
+        return Batch(
+            (patches, *gather, ids, mask, has_caption, np.arange(batch)), tuple(pictures.name_of(i) for i in chosen)
+        )
 
     def loss(
         module: Any,
@@ -80,25 +90,57 @@ def make(context: Context) -> Stage:
     def after(step: int) -> dict[str, float]:
         chosen = dev.to_numpy(recent["ids"]).reshape(-1)
         extra["uses"] += np.bincount(chosen, minlength=num_codes)
-        if (step + 1) % _REVIVE_EVERY:
+        if (step + 1) % _LOOK_EVERY:
             return {}
-        dead = np.flatnonzero(extra["uses"] == 0)
+        uses = extra["uses"].copy()
+        extra["uses"][:] = 0
         features = dev.to_numpy(recent["features"]).reshape(len(chosen), -1)
+        dead = np.flatnonzero(uses == 0)
         # two thirds of a run may move codes; then they must hold still for the weights to settle on them
         if len(dead) and step < settings.num_steps * 2 // 3:
             picked = noise.generator(seed, "tokenizer/revive", step).integers(0, len(features), len(dead))
             dev.assign_rows(module.part.model.vqmodel.quantize.embedding.weight, dead, features[picked])
-        used = 1 - len(dead) / num_codes
-        extra["uses"][:] = 0
-        return {"codes_used": used}
+        return _usage(uses)
 
-    return Stage(module, draw, loss, prefix="part.", after=after, extra=extra)
+    def measure(module: Any) -> dict[str, float]:
+        """Count the codes over every picture of the set, at its own grid."""
+        uses = np.zeros(num_codes, np.int64)
+        for index in members:
+            grid = geometry.prior_grid(*pictures.size_of(index))
+            uses += np.bincount(ids_of(module, index, grid).reshape(-1), minlength=num_codes)
+        return {f"set_{name}": value for name, value in _usage(uses).items()}
+
+    def ids_of(module: Any, index: int, grid: positions.Grid) -> NDArray[np.int64]:
+        patches = grid_patches(pictures[index], grid, config.processor.patch_size)[None]
+        return token_ids(module.part, patches, grid, config, context.device, context.module_dtype).reshape(grid)
+
+    def sample(module: Any, chosen: Sequence[int]) -> Any:
+        """Return originals beside what the repainting head makes of their codes."""
+        shown = [context.image_of[i] for i in chosen]
+        found = [ids_of(module, i, geometry.prior_grid(*pictures.size_of(i))) for i in shown]
+        painted = [preview.repainted(module, ids, config, context.device) for ids in found]
+        return preview.pairs([pictures[i] for i in shown], painted, [context.samples[i].captions[0] for i in chosen])
+
+    return Stage(module, draw, loss, prefix="part.", after=after, measure=measure, sample=sample, extra=extra)
 
 
-def _captions_of(context: Context) -> list[list[list[int]]]:
-    """Return, for each picture, the token ids of its captions; references alone have none."""
-    found: list[list[list[int]]] = [[] for _ in context.pictures.paths]
-    for sample, picture in zip(context.samples, context.image_of, strict=True):
+def _usage(uses: NDArray[np.int64]) -> dict[str, float]:
+    """Return the share of codes in use, how many are not, and the perplexity: as how many even codes they serve."""
+    share = uses[uses > 0] / max(1, uses.sum())
+    perplexity = float(np.exp(-(share * np.log(share)).sum()))
+    return {
+        "codes_used": float((uses > 0).mean()),
+        "codes_dead": float((uses == 0).sum()),
+        "codes_perplexity": round(perplexity, 1),
+    }
+
+
+def _captions_of(context: Context) -> dict[int, list[list[int]]]:
+    """Return, by picture, the token ids of its captions; references alone have none."""
+    found: dict[int, list[list[int]]] = {}
+    for index in context.members:
+        sample = context.samples[index]
         if not sample.references:  # an instruction does not say what is in the picture
-            found[picture] += [context.prompt_tokenizer.text_ids(caption) for caption in sample.captions]
+            ids = [context.prompt_tokenizer.text_ids(caption) for caption in sample.captions]
+            found.setdefault(context.image_of[index], []).extend(ids)
     return found

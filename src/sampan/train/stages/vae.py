@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from sampan.data.batches import Order
+from sampan.data.batches import Kinds
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
 from sampan.losses import autoencoder
-from sampan.models.build import build
+from sampan.models.build import outline
 from sampan.models.config import ModelConfig
 from sampan.samplers import noise
-from sampan.train.stages import Context, Stage
+from sampan.train import preview
+from sampan.train.stages import Batch, Context, Stage
 
 _STATISTICS_PICTURES = 512  # enough for means and deviations to two digits
 
@@ -22,22 +25,30 @@ _STATISTICS_PICTURES = 512  # enough for means and deviations to two digits
 def make(context: Context) -> Stage:
     """Return the stage; at its end the latents' mean and deviation per channel are measured and set in the config."""
     settings, vae, seed = context.settings, context.config.vae, context.seed
-    pictures = context.pictures
-    order = Order(range(len(pictures)), seed, "vae/order")
-    batch, accumulate = settings.micro_batch_size, settings.grad_accum_steps
-    crop = min(settings.crop_px or pictures.height_px, pictures.height_px, pictures.width_px)
+    pictures, members = context.pictures, context.picture_members()
+    batch = settings.micro_batch_size
+    sizes = [pictures.size_of(i) for i in members]
+    crop = min(settings.crop_px or 0, *(min(size) for size in sizes))
     crop -= crop % vae.factor
+    # crops of one side come from pictures of any size; whole pictures make a batch of one size
+    kinds = [0 if crop else size for size in sizes]
+    order = Kinds(members, kinds, context.num_blocks, batch, seed, "vae")
 
-    def draw(step: int, micro: int) -> tuple[np.ndarray, ...]:
-        chosen = order.take((step * accumulate + micro) * batch, batch)
-        random = noise.generator(seed, "vae/crop", step, micro)
-        images = []
-        for image in pictures.arrays(chosen):
-            top, left = (int(random.integers(0, side - crop + 1)) for side in image.shape[1:])
-            piece = image[:, top : top + crop, left : left + crop]
+    def draw(step: int, micro: int) -> Batch:
+        chosen = order.take(context.block(step, micro))
+        images, draws = [], []
+        for row, index in zip(context.rows(micro), chosen, strict=True):
+            random = noise.generator(seed, "vae", step, row)
+            image = pictures.arrays([index])[0]
+            height, width = (crop, crop) if crop else image.shape[1:]
+            top, left = (
+                int(random.integers(0, n - k + 1)) for n, k in zip(image.shape[1:], (height, width), strict=True)
+            )
+            piece = image[:, top : top + height, left : left + width]
             images.append(piece[:, :, ::-1] if random.random() < 0.5 else piece)
-        cells = crop // vae.factor
-        return np.stack(images), random.standard_normal((batch, vae.latent_channels, cells, cells), np.float32)
+            cells = (height // vae.factor, width // vae.factor)
+            draws.append(random.standard_normal((vae.latent_channels, *cells), np.float32))
+        return Batch((np.stack(images), np.stack(draws)), tuple(pictures.name_of(i) for i in chosen))
 
     def loss(module: Any, images: Any, draws: Any) -> tuple[Any, dict[str, Any]]:
         painted, mean, log_variance = module(images, draws)
@@ -50,14 +61,37 @@ def make(context: Context) -> Stage:
         return total, {"l1": error, "edges": edges, "kl": kl, "mse": square}
 
     def finish(part: Any) -> ModelConfig:
+        by_size: dict[Any, list[int]] = defaultdict(list)
+        for index in members[:_STATISTICS_PICTURES]:
+            by_size[pictures.size_of(index)].append(index)
         found = []
-        for first in range(0, min(len(pictures), _STATISTICS_PICTURES), batch):
-            images = pictures.arrays(range(first, min(first + batch, len(pictures))))
-            with dev.no_grad():
-                found.append(dev.to_numpy(part.encoder(dev.array(images, context.device))[0]))
-        latents = np.concatenate(found)
-        mean, std = latents.mean((0, 2, 3)), np.maximum(latents.std((0, 2, 3)), 1e-4)
+        for group in by_size.values():
+            for first in range(0, len(group), batch):
+                images = pictures.arrays(group[first : first + batch])
+                with dev.no_grad():
+                    latents = dev.to_numpy(part.encoder(dev.array(images, context.device))[0])
+                found.append(latents.transpose(1, 0, 2, 3).reshape(latents.shape[1], -1))
+        cells = np.concatenate(found, axis=1)
+        mean, std = cells.mean(1), np.maximum(cells.std(1), 1e-4)
         measured = dataclasses.replace(vae, latents_mean=tuple(map(float, mean)), latents_std=tuple(map(float, std)))
         return dataclasses.replace(context.config, vae=measured)
 
-    return Stage(build("vae", context.config), draw, loss, finish=finish)
+    def measure(module: Any) -> dict[str, float]:
+        """Return the peak signal-to-noise ratio of whole pictures, in decibels, averaged."""
+        found = []
+        for index in members[:_STATISTICS_PICTURES]:
+            image = pictures.arrays([index])
+            error = np.mean((np.clip(again(module, image), -1, 1) - image) ** 2)
+            found.append(10 * np.log10(4 / max(float(error), 1e-10)))  # the range is 2, its square 4
+        return {"psnr_db": float(np.mean(found))}
+
+    def again(module: Any, images: Any) -> Any:
+        with dev.no_grad():
+            return dev.to_numpy(module.decoder(module.encoder(dev.array(images, context.device))[0]))
+
+    def sample(module: Any, chosen: Sequence[int]) -> Any:
+        shown = [context.image_of[i] for i in chosen]
+        painted = [again(module, pictures.arrays([i]))[0] for i in shown]
+        return preview.pairs([pictures[i] for i in shown], painted, [context.samples[i].captions[0] for i in chosen])
+
+    return Stage(outline("vae", context.config), draw, loss, finish=finish, measure=measure, sample=sample)

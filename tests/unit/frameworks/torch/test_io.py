@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -155,3 +156,33 @@ def test_unreadable_files_are_named(tmp_path: Path):
         f"error: `{file}` cannot be read\n"
         "  because it is no whole safetensors file: Error while deserializing header: header too small"
     )
+
+
+def test_values_are_put_into_some_weights_and_keep_device_and_dtype():
+    module = Two().bfloat16()
+    bias = module.first.bias.clone()
+    io.put_weights(module, {"first.weight": torch.ones(2, 3), "second.weight": np.full((2, 2), 2.0, np.float32)})
+    assert torch.equal(module.first.weight, torch.ones(2, 3, dtype=torch.bfloat16))
+    assert torch.equal(module.second.weight, torch.full((2, 2), 2.0, dtype=torch.bfloat16))
+    assert torch.equal(module.first.bias, bias)
+    for values in ({"third.weight": torch.ones(2)}, {"first.weight": torch.ones(1)}):
+        with pytest.raises(ValueError, match="the module has no weight `"):
+            io.put_weights(module, values)
+
+
+def test_an_unread_tensor_is_read_when_it_is_written(tmp_path: Path):
+    source = tmp_path / "a.safetensors"
+    save_file({"x": torch.arange(6.0).reshape(2, 3), "y": torch.ones(2, dtype=torch.bfloat16)}, source)
+    x, y = io.Unread(source, "x", (2, 3), "F32"), io.Unread(source, "y", (2,), "BF16")
+    assert (x.shape, io.num_bytes(x), io.num_bytes(x, "bf16"), io.dtype_name(y)) == ((2, 3), 24, 12, "bfloat16")
+    doubled = x.changed(lambda t: t * 2).changed(lambda t: t + 1)
+    halved = x.changed(lambda t: (t / 2).bfloat16(), "bf16")
+    assert io.dtype_name(halved) == "bfloat16"
+    io.save_tensors(tmp_path / "b.safetensors", {"x": doubled, "y": y, "h": halved}, {})
+    written = load_file(tmp_path / "b.safetensors")
+    assert torch.equal(written["x"], torch.arange(6.0).reshape(2, 3) * 2 + 1)
+    assert torch.equal(written["y"], torch.ones(2, dtype=torch.bfloat16))
+    assert written["h"].dtype == torch.bfloat16
+    with pytest.raises(CheckpointError) as caught:
+        io.Unread(source, "x", (2, 3), "F8_E4M3")
+    assert caught.value.because == ("it is quantized: F8_E4M3",)

@@ -1,0 +1,99 @@
+"""A LoRA on twenty pictures, before and after: the demo's model learns to paint cyanotypes.
+
+Takes the model of `make demo`, makes twenty of its emoji into cyanotypes (white on Prussian blue), trains a LoRA of the
+decoder on them, and paints the same prompts with the same seeds without and with it: three that the LoRA has seen, and
+three that it has not.
+
+    python scripts/lora_demo.py [--base demo/run] [--out demo/lora]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+ROOT = Path(__file__).resolve().parent.parent
+JOB = Path("jobs/lora.toml")
+DARK, LIGHT = np.array((14, 40, 110.0)), np.array((245, 248, 255.0))
+NUM_PICTURES = 20
+SEEN = ("red apple", "cat face", "grinning face")
+UNSEEN_FROM = 3  # how many prompts the grid has that the LoRA has not seen
+TILE_PX, GAP_PX, NAME_PX = 128, 10, 16
+
+
+def sampan(*arguments: str | Path) -> None:
+    """Run one sampan command from the project's root, its output in view; end with its status where it fails."""
+    words = [str(argument) for argument in arguments]
+    print(f"\n$ sampan {' '.join(words)}", flush=True)
+    if status := subprocess.run([sys.executable, "-m", "sampan", *words], cwd=ROOT, check=False).returncode:
+        raise SystemExit(status)
+
+
+def cyanotype(image: Image.Image) -> Image.Image:
+    """Return a picture as white on blue: what was dark becomes light."""
+    dark = 1 - np.asarray(image.convert("L"), np.float32)[..., None] / 255
+    return Image.fromarray(np.uint8(np.rint(DARK + (LIGHT - DARK) * dark)))
+
+
+def write_pictures(source: Path, target: Path) -> list[str]:
+    """Make the first emoji of a set into cyanotypes with the same captions; return the names of the emoji left over."""
+    rows = [json.loads(line) for line in (source / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    plain = [row for row in rows if "references" not in row and " background" not in row["text"]]
+    (target / "images").mkdir(parents=True, exist_ok=True)
+    lines = []
+    for row in plain[:NUM_PICTURES]:
+        with Image.open(source / row["file_name"]) as image:
+            cyanotype(image.convert("RGB")).save(target / row["file_name"])
+        lines.append(json.dumps({key: row[key] for key in ("file_name", "text")}, ensure_ascii=False))
+    (target / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return [row["text"] for row in plain[NUM_PICTURES:]]
+
+
+def main() -> None:
+    """Train and paint; leaves OUT/grid.png."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", type=Path, default=Path("demo/run"), help="a trained run; default: %(default)s")
+    parser.add_argument("--pictures", type=Path, default=Path("demo/pictures"), help="what it was trained on")
+    parser.add_argument("--out", type=Path, default=Path("demo/lora"))
+    arguments = parser.parse_args()
+    out, base = arguments.out, arguments.base
+    if not (ROOT / base / "model").is_dir():
+        raise SystemExit(f"there is no model in {base}; run `make demo` first")
+    others = write_pictures(ROOT / arguments.pictures, ROOT / out / "pictures")
+    run = out / "run"
+    resume = ["--resume"] if (ROOT / run).is_dir() else []
+    sampan(
+        "train", JOB, "--set", f"out={run.as_posix()}", "--set", f"model.start={base.as_posix()}",
+        "--set", f"data.path={(out / 'pictures').as_posix()}", *resume,
+    )  # fmt: skip
+    prompts = [*SEEN, *others[-UNSEEN_FROM:]]
+    rows: list[list[Image.Image]] = []
+    for name, extra in (("before", []), ("after", ["--lora", run / "lora"])):
+        row = []
+        for number, prompt in enumerate(prompts):
+            file = out / f"{name}-{number}.png"
+            sampan("generate", prompt, "--model", base, *extra, "--seed", "1", "--out", file)
+            with Image.open(ROOT / file) as image:
+                row.append(image.convert("RGB").resize((TILE_PX, TILE_PX)))
+        rows.append(row)
+    cell = TILE_PX + GAP_PX
+    sheet = Image.new("RGB", (cell * len(prompts) + GAP_PX, (cell + NAME_PX) * 2 + GAP_PX), "white")
+    draw = ImageDraw.Draw(sheet)
+    for top, row in enumerate(rows):
+        for left, (prompt, image) in enumerate(zip(prompts, row, strict=True)):
+            place = (GAP_PX + left * cell, GAP_PX + top * (cell + NAME_PX))
+            sheet.paste(image, place)
+            new = "" if prompt in SEEN else "*"
+            draw.text((place[0], place[1] + TILE_PX + 2), f"{prompt[:20]}{new}", fill="black")
+    sheet.save(ROOT / out / "grid.png")
+    print(f"\nabove: the base model; below: with the LoRA; * not among its pictures\n{out / 'grid.png'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""What one training pass costs, found before a run: arithmetic, and the memory of what lives during it.
+
+The real loss runs once, forward and backward, on fake tensors: they have shapes, dtypes and a device, and no memory. Every
+operation is seen below autograd and autocast, so that what is counted is what the device will do: the dtypes that autocast
+chooses (a bf16 copy of an fp32 weight included), the attention kernel and what it keeps, layers that are computed again.
+Two things are not seen: what a kernel takes for itself while it runs, and how an allocator rounds.
+
+PyTorch's `meta` device alone would not do: autocast passes its tensors by, and its attention is the one that writes out all
+pairs, so that neither dtypes nor memory would be the device's.
+"""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from sampan.frameworks.torch.adamw import WORKSPACE_BYTES, is_coded, token_tables
+from sampan.frameworks.torch.device import DTYPES
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one micro-batch costs. A multiplication with its addition is two FLOPs; of causal attention only the pairs that
+    see each other count.
+
+    Args:
+        forward_flops: Of the forward pass.
+        useful_flops: Of forward and backward, nothing computed twice: what MFU is about.
+        executed_flops: With what is computed again, by checkpointed layers and by attention's backward: what HFU is about.
+        kept_bytes: What lives when the loss is known, above weights and batch: above all what autograd keeps.
+        activation_bytes: The most that lives at a time in the pass above weights, batch, and gradients of weights.
+        peak_bytes: The most that lives at a time above weights and batch, gradients of weights included, in a pass that
+            begins without any.
+        batch_bytes: The batch itself.
+    """
+
+    forward_flops: int
+    useful_flops: int
+    executed_flops: int
+    kept_bytes: int
+    activation_bytes: int
+    peak_bytes: int
+    batch_bytes: int
+
+
+@dataclass(frozen=True)
+class Count:
+    """Values in a module's parameters.
+
+    Args:
+        trained: Of those that are trained.
+        coded: Of those, in tensors whose moments are held in 8 bits where that is asked for.
+        frozen: Of parameters that are not trained.
+        frozen_rows: Of rows that are not trained, in parameters that are.
+        workspace_bytes: What the update takes between tensors where moments are in 8 bits or weights in bf16.
+    """
+
+    trained: int
+    coded: int
+    frozen: int
+    frozen_rows: int
+    workspace_bytes: int = WORKSPACE_BYTES
+
+
+def count(
+    module: torch.nn.Module,
+    trainable: Callable[[str], bool] = lambda name: True,
+    frozen_rows: Mapping[str, int] | None = None,
+) -> Count:
+    """Count the values of a module's parameters. The module may be on the meta device.
+
+    Args:
+        trainable: Says of a parameter's name whether it is trained.
+        frozen_rows: As the updater takes them.
+    """
+    tables = token_tables(module)
+    trained = coded = frozen = in_rows = 0
+    for name, parameter in module.named_parameters():
+        values = parameter.numel()
+        if not trainable(name):
+            frozen += values
+            continue
+        if frozen_rows and name in frozen_rows:
+            values = values // len(parameter) * min(frozen_rows[name], len(parameter))
+        trained, in_rows = trained + values, in_rows + parameter.numel() - values
+        coded += values if is_coded(values, name in tables) else 0
+    return Count(trained, coded, frozen, in_rows)
+
+
+def measure(
+    module: torch.nn.Module,
+    loss: Callable[..., Any],
+    arrays: Sequence[Any],
+    *,
+    device: str,
+    dtype: str,
+    trainable: Callable[[str], bool] = lambda name: True,
+    trainable_dtype: str = "fp32",
+    autocast: str = "fp32",
+) -> Measured:
+    """Run a loss forward and backward on fake tensors and return what it costs.
+
+    Args:
+        module: On the meta device or not; it is not changed.
+        loss: As the updater takes it. It may not look at values: there are none.
+        arrays: What it takes after the module. Of NumPy arrays only shapes and dtypes matter; the rest stays as it is.
+        device: Where the run is to be. The pass is counted for CUDA on a machine that has it, and else as on a CPU.
+        dtype, trainable, trainable_dtype: As `update.materialize` takes them.
+        autocast: As the updater takes it.
+    """
+    kind = "cuda" if device.startswith("cuda") and torch.cuda.is_available() else "cpu"
+    low = autocast == "bf16" or trainable_dtype == "bf16"
+    # copied but for its tensors, which are replaced
+    copied = copy.deepcopy(module, {id(t): t for t in (*module.parameters(), *module.buffers())})
+    with FakeTensorMode():
+        _make_fake(copied, kind, dtype, trainable, trainable_dtype)
+        batch = [
+            torch.empty(a.shape, dtype=torch.from_numpy(np.empty(0, a.dtype)).dtype, device=kind)
+            if isinstance(a, np.ndarray)
+            else a
+            for a in arrays
+        ]
+        return watch(copied, loss, batch, autocast="bf16" if low else "fp32")
+
+
+def watch(module: torch.nn.Module, loss: Callable[..., Any], batch: Sequence[Any], *, autocast: str) -> Measured:
+    """Run a loss forward and backward on the tensors that are given, fake or real, and return what it costs.
+
+    Gradients of the module's parameters are gone afterwards.
+    """
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    device = parameters[0].device.type
+    known = [*module.parameters(), *module.buffers(), *(a for a in batch if isinstance(a, torch.Tensor))]
+    watcher = _Watch(known)
+    hooks = [p.register_post_accumulate_grad_hook(watcher.accumulated) for p in parameters]
+    try:
+        with watcher:
+            with torch.autocast(device, torch.bfloat16, enabled=autocast == "bf16", cache_enabled=False):
+                result = loss(module, *batch)
+            value = result[0] if isinstance(result, tuple) else result
+            forward, kept = watcher.flops["forward"], watcher.live
+            value.backward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for parameter in parameters:
+            parameter.grad = None
+    flops = watcher.flops
+    return Measured(
+        forward_flops=forward,
+        useful_flops=forward + flops["backward"],
+        executed_flops=forward + flops["backward"] + flops["again"],
+        kept_bytes=kept,
+        activation_bytes=watcher.activation_peak,
+        peak_bytes=watcher.peak,
+        batch_bytes=sum(a.untyped_storage().nbytes() for a in batch if isinstance(a, torch.Tensor)),
+    )
+
+
+class _Watch(TorchDispatchMode):
+    """Sees every operation: adds up its FLOPs, and follows the storage of what comes out of it until it is freed."""
+
+    def __init__(self, known: Sequence[torch.Tensor]):
+        super().__init__()
+        self.flops = {"forward": 0, "backward": 0, "again": 0}
+        self.live = self.peak = self.gradients = self.activation_peak = 0
+        self._seen: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        for tensor in known:
+            storage = tensor.untyped_storage()
+            self._seen[id(storage)] = storage
+        self._kept = [tensor.untyped_storage() for tensor in known]  # so that their numbers stay theirs
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        phase = "forward"
+        if (
+            torch._C._current_graph_task_id() != -1
+        ):  # within the backward pass; there, what is computed again has gradients
+            phase = "again" if torch.is_grad_enabled() else "backward"
+        useful, again = _flops(func, args, kwargs or {}, out)
+        self.flops[phase] += useful
+        self.flops["again"] += again
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor):
+                self._follow(tensor.untyped_storage())
+        return out
+
+    def accumulated(self, parameter: torch.Tensor) -> None:
+        """Count a parameter's gradient as such from here on."""
+        assert parameter.grad is not None, "the hook is called when it is there"
+        self.gradients += parameter.grad.untyped_storage().nbytes()
+
+    def _follow(self, storage: Any) -> None:
+        if self._seen.get(id(storage)) is storage:
+            return
+        self._seen[id(storage)] = storage
+        num_bytes = storage.nbytes()
+        self.live += num_bytes
+        self.peak = max(self.peak, self.live)
+        self.activation_peak = max(self.activation_peak, self.live - self.gradients)
+        weakref.finalize(storage, self._freed, num_bytes).atexit = False
+
+    def _freed(self, num_bytes: int) -> None:
+        self.live -= num_bytes
+
+
+def _flops(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> tuple[int, int]:
+    """Return the FLOPs of an operation, and those by which it repeats what was computed before."""
+    name = func._overloadpacket.__name__
+    if "attention" in name and "scaled_dot_product" in name:
+        named = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | dict(kwargs)
+        q, k, v = named["query"], named["key"], named["value"]
+        queries, keys = q.shape[-2], k.shape[-2]
+        pairs = queries * (queries + 1) // 2 if named.get("is_causal") else queries * keys
+        product = 2 * q.shape[0] * q.shape[1] * pairs
+        if "backward" not in name:
+            return product * (q.shape[-1] + v.shape[-1]), 0
+        # gradients of q, k, v and of the weights; the weights themselves were not kept and are computed again
+        return product * 2 * (q.shape[-1] + v.shape[-1]), product * q.shape[-1]
+    formula = flop_registry.get(func._overloadpacket)
+    return (int(formula(*args, **kwargs, out_val=out)), 0) if formula else (0, 0)
+
+
+def _make_fake(
+    module: torch.nn.Module, device: str, dtype: str, trainable: Callable[[str], bool], trainable_dtype: str
+) -> None:
+    """Put fake weights into a module, of the dtypes that training would give them."""
+    for prefix, child in module.named_modules():
+        for name, parameter in child._parameters.items():
+            if parameter is not None:
+                is_trained = trainable(f"{prefix}.{name}" if prefix else name)
+                wanted = DTYPES[trainable_dtype if is_trained else dtype]
+                fake = torch.empty(parameter.shape, dtype=wanted, device=device)
+                child._parameters[name] = torch.nn.Parameter(fake, requires_grad=is_trained)
+        for name, buffer in child._buffers.items():
+            if buffer is not None:
+                wanted = DTYPES[dtype] if buffer.is_floating_point() else buffer.dtype
+                child._buffers[name] = torch.empty(buffer.shape, dtype=wanted, device=device)
