@@ -6,6 +6,8 @@ accent and descender. Pillow's basic layout is used, which needs no library that
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,7 +38,7 @@ class Font:
 
 FONTS = {
     "open-sans": Font("OpenSans.ttf", "sans-serif"),
-    "eb-garamond": Font("EBGaramond.ttf", "serif"),
+    "bodoni-moda": Font("BodoniModa.ttf", "serif"),
     "zilla-slab": Font("ZillaSlab.ttf", "slab serif"),
     "jetbrains-mono": Font("JetBrainsMono.ttf", "monospaced"),
     "pacifico": Font("Pacifico.ttf", "brush script", has_plain_capitals=False),
@@ -46,7 +48,7 @@ FONTS = {
     "saira-stencil": Font("SairaStencilOne.ttf", "stencil"),
     "grenze-gotisch": Font("GrenzeGotisch.ttf", "blackletter", has_plain_capitals=False),
     "courier-prime": Font("CourierPrime.ttf", "monospaced", is_held_out=True),
-    "bodoni-moda": Font("BodoniModa.ttf", "serif", is_held_out=True),
+    "eb-garamond": Font("EBGaramond.ttf", "serif", is_held_out=True),
 }
 TRAIN_FONTS = tuple(name for name, font in FONTS.items() if not font.is_held_out)
 HELD_OUT_FONTS = tuple(name for name, font in FONTS.items() if font.is_held_out)
@@ -96,9 +98,17 @@ class Block:
 @lru_cache(maxsize=1024)
 def face(font: str, size_px: int) -> Any:
     """Return a font of FONTS at a size, as Pillow draws with it."""
-    file = resources.files("sampan.data") / "fonts" / FONTS[font].file
-    with file.open("rb") as opened:
-        return ImageFont.truetype(opened, size_px, layout_engine=ImageFont.Layout.BASIC)
+    return ImageFont.truetype(io.BytesIO(_content(font)), size_px, layout_engine=ImageFont.Layout.BASIC)
+
+
+@lru_cache(maxsize=len(FONTS))
+def _content(font: str) -> bytes:
+    return (resources.files("sampan.data") / "fonts" / FONTS[font].file).read_bytes()
+
+
+def sha256() -> str:
+    """Return one digest of all fonts: other fonts make other pictures."""
+    return hashlib.sha256(b"".join(map(_content, FONTS))).hexdigest()
 
 
 def ink_box(text: str, font: str, size_px: int) -> tuple[float, float, float, float]:

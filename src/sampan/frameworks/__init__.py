@@ -43,7 +43,7 @@ NN_NAMES = (
 )
 OPS_NAMES = (
     "float32", "int32",
-    "cast", "permute", "concat", "chunk", "where", "mean", "sum", "exp", "abs", "sqrt", "clip",
+    "cast", "permute", "concat", "chunk", "split", "where", "mean", "sum", "exp", "abs", "sqrt", "clip",
     "linear", "take", "argmin", "softmax", "silu", "gelu", "rms_norm", "layer_norm", "normalize",
     "attention", "cross_entropy", "upsample_nearest", "pad_right_bottom", "cache_write", "stop_gradient", "checkpoint",
 )  # fmt: skip

@@ -125,14 +125,14 @@ class Block(nn.Module):
             attended, kv = self.attn1(normed, cos, sin, reference, mask)
             x = x + attended * gate_attn[:, None]
             return x + self.ff(modulate(x, shift_ff, scale_ff)) * gate_ff[:, None], None, kv
-        num_text = text.shape[1]
+        lengths = (text.shape[1], x.shape[1])
         both = ops.concat((modulate(text, text_shift_attn, text_scale_attn), normed), 1)
         attended, kv = self.attn1(both, cos, sin, reference, mask)
-        text = text + attended[:, :num_text] * text_gate_attn[:, None]
-        x = x + attended[:, num_text:] * gate_attn[:, None]
+        to_text, to_image = ops.split(attended, lengths, 1)
+        text, x = text + to_text * text_gate_attn[:, None], x + to_image * gate_attn[:, None]
         both = ops.concat((modulate(text, text_shift_ff, text_scale_ff), modulate(x, shift_ff, scale_ff)), 1)
-        fed = self.ff(both)
-        return x + fed[:, num_text:] * gate_ff[:, None], text + fed[:, :num_text] * text_gate_ff[:, None], kv
+        to_text, to_image = ops.split(self.ff(both), lengths, 1)
+        return x + to_image * gate_ff[:, None], text + to_text * text_gate_ff[:, None], kv
 
 
 class DiT(nn.Module):

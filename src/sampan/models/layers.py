@@ -54,11 +54,11 @@ def rotate_half_split(x: Array, cos: Array, sin: Array) -> Array:
         cos, sin: (batch or 1, 1, tokens, n). Their dtype is the dtype of the arithmetic; the result returns to x's.
     """
     n = cos.shape[-1]
-    first, second = ops.cast(x[..., :n], cos.dtype), ops.cast(x[..., n : 2 * n], cos.dtype)
-    rotated = ops.cast(ops.concat((first * cos - second * sin, second * cos + first * sin), -1), x.dtype)
-    if 2 * n == x.shape[-1]:
-        return rotated
-    return ops.concat((rotated, x[..., 2 * n :]), -1)
+    rest = x.shape[-1] - 2 * n
+    first, second, *passed = ops.split(x, (n, n, rest) if rest else (n, n), -1)
+    first, second = ops.cast(first, cos.dtype), ops.cast(second, cos.dtype)
+    rotated = (first * cos - second * sin, second * cos + first * sin)
+    return ops.concat((*(ops.cast(part, x.dtype) for part in rotated), *passed), -1)
 
 
 def modulate(x: Array, shift: Array, scale: Array) -> Array:

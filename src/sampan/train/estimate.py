@@ -70,13 +70,16 @@ def estimate_all(work: Workspace, stages: Sequence[str]) -> dict[str, Estimate]:
 
 
 def _table(needs: Mapping[str, Need], title: str) -> Any:
-    """Return what stages need, a row each, with a column for whatever one of them needs."""
+    """Return what stages need, a row each, with a column for what is at least a hundredth of one of them."""
     from rich.table import Table
 
-    names = [f.name for f in dataclasses.fields(Need) if any(getattr(need, f.name) for need in needs.values())]
-    table = Table("stage", "in all", *names, title=title, title_justify="left", box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    def counts(name: str) -> bool:
+        return any(getattr(need, name) >= need.total / 100 for need in needs.values())
+
+    names = [f.name for f in dataclasses.fields(Need) if counts(f.name)]
+    table = Table("stage", title=title, title_justify="left", box=None, pad_edge=False)
+    for name in ("in all", *names):
+        table.add_column(name, justify="right", no_wrap=True)
     for stage, need in needs.items():
         sizes = [getattr(need, name) for name in names]
         table.add_row(stage, format_bytes(need.total), *(format_bytes(size) if size else "" for size in sizes))

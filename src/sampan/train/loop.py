@@ -25,7 +25,7 @@ from sampan.train import plot
 from sampan.train.estimate import Estimate, estimate_all
 from sampan.train.gauge import gauge
 from sampan.train.guard import locked, stop_signals
-from sampan.train.journal import Journal
+from sampan.train.journal import Journal, check_installed
 from sampan.train.schedule import learning_rate
 from sampan.train.stages import Batch, make
 from sampan.train.workspace import Workspace, open_workspace
@@ -46,6 +46,7 @@ def train(job: Job, *, resume: bool, console: Any) -> Path:
         JobError, DataError, CheckpointError, DeviceError: Before anything long begins, where it can be known.
         KeyboardInterrupt: After the state has been saved.
     """
+    check_installed(tensorboard=job.train.tensorboard, wandb=job.train.wandb)
     frameworks.use(job.place.framework)
     device = dev.resolve(job.place.device)
     dtype = dev.resolve_dtype(job.place.dtype, device)
@@ -62,7 +63,10 @@ def train(job: Job, *, resume: bool, console: Any) -> Path:
                 else:
                     console.print(f"{name}: done before")
             result = _write_result(work)
-            plot.draw(job.out / "log.jsonl", job.out / "loss.png")
+            if plot.is_installed():
+                plot.draw(job.out / "log.jsonl", job.out / "loss.png")
+            else:
+                console.print(f"no loss.png: matplotlib is not installed ({plot.INSTALL})", highlight=False)
         return result
 
 

@@ -37,6 +37,11 @@ def chunk(x: Tensor, parts: int, axis: int) -> tuple[Tensor, ...]:
     return torch.chunk(x, parts, axis)
 
 
+def split(x: Tensor, sizes: Sequence[int], axis: int) -> tuple[Tensor, ...]:
+    """Split `x` into parts of the given sizes along an axis. Unlike slices, its gradient is put together in one pass."""
+    return torch.split(x, list(sizes), axis)
+
+
 def mean(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
     """Average over the given axes, or over all."""
     return x.mean() if axis is None else x.mean(axis)
@@ -112,7 +117,7 @@ def attention(
     assert mask is None, "segments say what a mask would say"
     # one call a stretch: nothing outside it is computed, and no mask of all against all is built
     lengths = list(segments)
-    pieces = zip(*(part.split(lengths, dim=2) for part in (q, k, v)), strict=True)
+    pieces = zip(*(split(part, lengths, 2) for part in (q, k, v)), strict=True)
     return torch.cat([attention(*piece, causal=causal) for piece in pieces], dim=2)
 
 

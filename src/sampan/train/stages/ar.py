@@ -30,7 +30,7 @@ _HEAD = "lm_head.weight"
 def make(context: Context) -> Stage:
     """Return the stage."""
     settings, config, seed = context.settings, context.config, context.seed
-    order = Order(context.members, seed, "ar/order")
+    encoded, order = context.encoded(), Order(context.members, seed, "ar/order")
     text, size = config.ar.text, settings.micro_batch_size
 
     def draw(step: int, micro: int) -> Batch:
@@ -68,7 +68,7 @@ def make(context: Context) -> Stage:
 
     def sample(module: Any, chosen: Sequence[int]) -> Any:
         """Return what is painted from true tokens beside what is painted from those the generator writes."""
-        encoded, pictures = context.encoded(), context.pictures
+        pictures = context.pictures
         captions = [context.samples[i].captions[0] for i in chosen]
         found = preview.written(
             module,
@@ -84,13 +84,14 @@ def make(context: Context) -> Stage:
     module = outline("ar", config)
     freeze_text = context.adapting if settings.freeze_text is None else settings.freeze_text
     later = set(io.shapes(module)) - {_TABLE, _HEAD}
+    delayed: dict[str, int] = dict.fromkeys(sorted(later), int(settings.head_steps)) if settings.head_steps else {}
     return Stage(
         module,
         draw,
         loss,
         sample=sample,
         frozen_rows={_TABLE: text.vision_vocab_size} if freeze_text else {},
-        delayed=dict.fromkeys(sorted(later), settings.head_steps) if settings.head_steps else {},
+        delayed=delayed,
     )
 
 

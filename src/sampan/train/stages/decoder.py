@@ -125,18 +125,16 @@ def make(context: Context) -> Stage:
     def sample(module: Any, chosen: Sequence[int]) -> Any:
         """Return originals beside what is painted from their true tokens."""
         shown = [context.image_of[i] for i in chosen]
-        subjects = [
-            preview.Subject(
-                encoded.target_ids(context.image_of[i]),
-                encoded.glyph(tuple(glyph_texts(context.samples[i].captions[0]))),
-                pictures.size_of(context.image_of[i]),
-                tuple(
-                    (encoded.latents([r])[0], encoded.target_ids(r), pictures.size_of(r))
-                    for r in context.references_of[i]
-                ),
-            )
-            for i in chosen
-        ]
+
+        def subject(index: int) -> preview.Subject:
+            picture, caption = context.image_of[index], context.samples[index].captions[0]
+            references = [
+                (encoded.latents([r])[0], encoded.target_ids(r), pictures.size_of(r))
+                for r in context.references_of[index]
+            ]
+            words = encoded.glyph(tuple(glyph_texts(caption)))
+            return preview.Subject(encoded.target_ids(picture), words, pictures.size_of(picture), tuple(references))
+
         painted = preview.painted(
             module, lambda: context.frozen("vae"), [subject(i) for i in chosen], config=config, device=context.device,
             dtype=context.module_dtype, num_steps=preview.NUM_STEPS, seed=seed, guidance_scale=preview.GUIDANCE,

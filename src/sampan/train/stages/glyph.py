@@ -106,12 +106,12 @@ def evaluate(module: Any, device: str, avoid: Sequence[str] = (), num_words: int
     """
     avoided, words = {text.casefold() for text in avoid}, Words(is_test=True)
     random = noise.generator(0, "glyph/measure")
-    chosen: dict[str, None] = {}
+    chosen: dict[str, str] = {}
     while len(chosen) < num_words:
-        text = cased(words.draw(random, _MOST_LETTERS, _LEAST_LETTERS), random)
+        text = words.draw(random, _MOST_LETTERS, _LEAST_LETTERS)
         if text.casefold() not in avoided:
-            chosen[text] = None
-    texts = list(chosen)
+            chosen.setdefault(text.casefold(), cased(text, random))
+    texts = list(chosen.values())
     spelt = [_on_host(module.spell, device, *spelled(part, module.part.config, False)) for part in _parts(texts)]
     found = {}
     for name, fonts in (("", lettering.TRAIN_FONTS), ("_unseen_font", lettering.HELD_OUT_FONTS)):
@@ -146,8 +146,8 @@ def cased(text: str, random: np.random.Generator) -> str:
 
 
 def changed(text: str, random: np.random.Generator) -> str:
-    """Return a text that differs by one letter: another one, one less, one more, or two neighbours exchanged."""
-    place, kind = int(random.integers(len(text))), int(random.integers(6))
+    """Return a text that differs by a letter (another one, one less, one more, two exchanged), or by capitals."""
+    place, kind = int(random.integers(len(text))), int(random.integers(7))
     letter = _LETTERS[int(random.integers(len(_LETTERS)))]
     if kind == 0 and len(text) > _LEAST_LETTERS:
         return (text[:place] + text[place + 1 :]).strip() or letter
@@ -155,6 +155,9 @@ def changed(text: str, random: np.random.Generator) -> str:
         return text[:place] + letter + text[place:]
     if kind == 2 and place:
         return text[: place - 1] + text[place] + text[place - 1] + text[place + 1 :]
+    if kind == 3:
+        first, rest = text[0], text[1:]
+        return (first.swapcase() + rest if random.random() < 0.5 else text.swapcase()).replace("\u0307", "")
     return text[:place] + letter + text[place + 1 :]
 
 
@@ -183,7 +186,16 @@ def rendered(
     """Return a text's picture (32, 128) in [-1, 1], a little turned and moved, and where its ink begins and ends, in px."""
     font = fonts[int(random.integers(len(fonts)))]
     image = lettering.picture(text, font, int(random.integers(18, 31)))
-    image = image.rotate(float(random.uniform(-4, 4)), Image.Resampling.BILINEAR, expand=True)
+    turn, lean = float(random.uniform(-0.07, 0.07)), float(random.uniform(-0.2, 0.2))  # in rad; of the height
+    width, height = image.size
+    wide = width + abs(lean) * (height + 0.07 * width)
+    high = height + abs(turn) * wide
+    image = image.transform(
+        (round(wide), round(high)),
+        Image.Transform.AFFINE,
+        (1, lean, min(0.0, -lean * high), turn, 1, min(0.0, -turn * wide)),
+        Image.Resampling.BILINEAR,
+    )
     room_px = WIDTH_PX - 2 * COLUMN_PX  # the outermost columns are not read
     scale = min(1.0, HEIGHT_PX / image.height, room_px / image.width)
     width = max(1, min(room_px, round(image.width * scale * float(random.uniform(0.85, 1.15)))))
