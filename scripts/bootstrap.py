@@ -4,7 +4,7 @@ Standard library only. A Debian python3 has neither pip nor ensurepip, so the en
 the one that lies beside this file: the same on every machine. A second call finds the stamp and returns at once.
 
     python3 scripts/bootstrap.py                        what the demo needs
-    python3 scripts/bootstrap.py --extras torch,data,dev    what the tests need as well
+    python3 scripts/bootstrap.py --extras torch,data,hub,logs,dev    what the tests need as well
 
 Where Linux shows no NVIDIA driver, the CPU build of PyTorch is taken: first from the index that pip is set up with,
 then from --torch-index. Everywhere else the plain build is right. A --torch-version with a local part ("2.13.0+cu130")

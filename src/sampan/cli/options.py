@@ -115,8 +115,36 @@ def _data(verbs: Any) -> list[Parser]:
         default=0,
         help="chooses the colours of the edits; default: 0",
     )
-    group.description = f"Make a folder of pictures with captions.\n\n{_listing([prepare, verb])}"
-    return [prepare, verb]
+    signs = _verb(
+        below,
+        "signs",
+        run.data_signs,
+        "Write rendered signs, with the words in quotes in their captions.",
+        "sampan data signs signs --count 1000",
+        "sampan data signs unseen --count 200 --split test --seed 1",
+    )
+    signs.add_argument(
+        "directory", metavar="DIR", type=Path, help="folder to write; its captions lie in metadata.jsonl"
+    )
+    signs.add_argument("--count", metavar="N", type=values.whole(1), required=True, help="number of signs")
+    signs.add_argument(
+        "--edits", action="store_true", help="also write each sign changed in one thing, as an edit of it"
+    )
+    signs.add_argument(
+        "--size", metavar="PX", type=values.whole(1), default=128, help="side of a picture; default: 128"
+    )
+    signs.add_argument(
+        "--split",
+        choices=("train", "test", "all"),
+        default="train",
+        help="train: no word, font of a word or composition of the test; test: only such; all: any; default: train",
+    )
+    signs.add_argument(
+        "--seed", metavar="S", type=values.whole(0, MAX_SEED), default=0, help="chooses the signs; default: 0"
+    )
+    every = [prepare, verb, signs]
+    group.description = f"Make a folder of pictures with captions, or prepare one.\n\n{_listing(every)}"
+    return every
 
 
 def _train(verbs: Any) -> Parser:

@@ -53,6 +53,27 @@ def data_emoji(arguments: argparse.Namespace) -> None:
     _put(arguments.directory)
 
 
+def data_signs(arguments: argparse.Namespace) -> None:
+    """Write a set of signs; its folder on stdout."""
+    from sampan.data.signs import write
+    from sampan.progress import bars
+
+    console = _console()
+    with bars(console) as progress:
+        summary = write(
+            arguments.directory,
+            count=arguments.count,
+            size_px=arguments.size,
+            edits=arguments.edits,
+            split=arguments.split,
+            seed=arguments.seed,
+            progress=lambda done, total: progress("signs", done, total),
+        )
+    state = "written" if summary.written else "there already"
+    console.print(f"{summary.num_pictures} pictures of {summary.num_signs} signs, {summary.num_rows} rows, {state}")
+    _put(arguments.directory)
+
+
 def data_prepare(arguments: argparse.Namespace) -> None:
     """Examine and encode a job's pictures; the folder of what was found out on stdout."""
     from sampan.job import read

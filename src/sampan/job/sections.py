@@ -218,9 +218,9 @@ class TokenizerStage(Stage):
 class GlyphStage(Stage):
     """The encoder of text that is to be drawn."""
 
-    num_steps: int = 300
-    micro_batch_size: int = 32
-    lr: float = 1e-3
+    num_steps: int = 1200
+    micro_batch_size: int = 64
+    lr: float = 3e-3
     temperature: float = say("Sharpness of the contrast between words; smaller is sharper.", 0.07, above=0)
 
 

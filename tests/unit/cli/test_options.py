@@ -78,6 +78,7 @@ def test_help_lists_the_verbs_there_are_with_a_line_each(capsys):
         "doctor",
         "data prepare",
         "data emoji",
+        "data signs",
         "train",
         "generate",
         "checkpoint export",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sampan.data import lettering
+from sampan.data.signs.split import is_test_word
 from sampan.data.signs.words import Words
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
@@ -51,7 +52,7 @@ def make(context: Context) -> Stage:
         """Return the word of a row; every second one may be its neighbour with one letter changed."""
         random = noise.generator(seed, "glyph", step, row)
         if row % 2 and random.random() < _NEIGHBOUR_SHARE:
-            return changed(word(step, row - 1), random)
+            return neighbour(word(step, row - 1), random)
         if quoted and random.random() < _QUOTED_SHARE:
             return quoted[int(random.integers(len(quoted)))]
         return drawn(words, random)
@@ -95,7 +96,8 @@ def make(context: Context) -> Stage:
 def evaluate(module: Any, device: str, avoid: Sequence[str] = (), num_words: int = MEASURED_WORDS) -> dict[str, float]:
     """Return the shares of unseen words whose bytes find their own picture among those of all the words.
 
-    The words are the same whatever was trained: they are of the test side of `sampan.data.signs.split`, all different.
+    The words are the same whatever was trained: they are of the test side of `sampan.data.signs.split`, all different,
+    and stand upright, in any of the fonts and sizes.
 
     Args:
         module: A trained GlyphWithHeads.
@@ -104,6 +106,22 @@ def evaluate(module: Any, device: str, avoid: Sequence[str] = (), num_words: int
     Returns:
         `retrieval@1` with the fonts of the training, `retrieval@1_unseen_font` with those that are kept from it.
     """
+    texts = measured_words(num_words, avoid)
+    spelt = [_on_host(module.spell, device, *spelled(part, module.part.config, False)) for part in _parts(texts)]
+    found = {}
+    for name, fonts in (("", lettering.TRAIN_FONTS), ("_unseen_font", lettering.HELD_OUT_FONTS)):
+        seen = []
+        for part in _parts(list(enumerate(texts))):
+            drawn = [rendered(text, noise.generator(0, "glyph/measure" + name, row), fonts, 0.0) for row, text in part]
+            pictures = np.stack([picture for picture, _ in drawn])[:, None]
+            seen.append(_on_host(module.read, device, pictures, column_waves([box for _, box in drawn])))
+        nearest = (_unit(np.concatenate(spelt)) @ _unit(np.concatenate(seen)).T).argmax(1)
+        found[f"retrieval@1{name}"] = float((nearest == np.arange(num_words)).mean())
+    return found
+
+
+def measured_words(num_words: int, avoid: Sequence[str] = ()) -> list[str]:
+    """Return different words of the test side, each in some case; two that differ by case alone are one word."""
     avoided, words = {text.casefold() for text in avoid}, Words(is_test=True)
     random = noise.generator(0, "glyph/measure")
     chosen: dict[str, str] = {}
@@ -111,18 +129,7 @@ def evaluate(module: Any, device: str, avoid: Sequence[str] = (), num_words: int
         text = words.draw(random, _MOST_LETTERS, _LEAST_LETTERS)
         if text.casefold() not in avoided:
             chosen.setdefault(text.casefold(), cased(text, random))
-    texts = list(chosen.values())
-    spelt = [_on_host(module.spell, device, *spelled(part, module.part.config, False)) for part in _parts(texts)]
-    found = {}
-    for name, fonts in (("", lettering.TRAIN_FONTS), ("_unseen_font", lettering.HELD_OUT_FONTS)):
-        seen = []
-        for part in _parts(list(enumerate(texts))):
-            drawn = [rendered(text, noise.generator(0, "glyph/measure" + name, row), fonts) for row, text in part]
-            pictures = np.stack([picture for picture, _ in drawn])[:, None]
-            seen.append(_on_host(module.read, device, pictures, column_waves([box for _, box in drawn])))
-        nearest = (_unit(np.concatenate(spelt)) @ _unit(np.concatenate(seen)).T).argmax(1)
-        found[f"retrieval@1{name}"] = float((nearest == np.arange(num_words)).mean())
-    return found
+    return list(chosen.values())
 
 
 def can_draw(text: str) -> bool:
@@ -143,6 +150,15 @@ def drawn(words: Words, random: np.random.Generator) -> str:
 def cased(text: str, random: np.random.Generator) -> str:
     """Return a text as it is, with a capital at its beginning, or all in capitals."""
     return (str, str.title, str.upper)[int(random.integers(3))](text)
+
+
+def neighbour(text: str, random: np.random.Generator) -> str:
+    """Return a text that differs a little, and that the test does not ask for; the same text where none is found."""
+    for _ in range(8):
+        other = changed(text, random)
+        if not any(map(is_test_word, other.split(" "))):
+            return other
+    return text
 
 
 def changed(text: str, random: np.random.Generator) -> str:
@@ -181,12 +197,19 @@ def spelled(texts: Sequence[str], config: GlyphConfig, has_front_pad: bool) -> t
 
 
 def rendered(
-    text: str, random: np.random.Generator, fonts: Sequence[str]
+    text: str, random: np.random.Generator, fonts: Sequence[str], sway: float = 1.0
 ) -> tuple[NDArray[np.float32], tuple[float, float]]:
-    """Return a text's picture (32, 128) in [-1, 1], a little turned and moved, and where its ink begins and ends, in px."""
+    """Return a text's picture (32, 128) in [-1, 1], and where its ink begins and ends, in px.
+
+    Args:
+        sway: How far it may be turned, leaned, stretched, made bolder or paler; at 0, font, size and place alone differ.
+    """
     font = fonts[int(random.integers(len(fonts)))]
     image = lettering.picture(text, font, int(random.integers(18, 31)))
-    turn, lean = float(random.uniform(-0.07, 0.07)), float(random.uniform(-0.2, 0.2))  # in rad; of the height
+    turn, lean = (
+        sway * float(random.uniform(-0.07, 0.07)),
+        sway * float(random.uniform(-0.2, 0.2)),
+    )  # rad; of the height
     width, height = image.size
     wide = width + abs(lean) * (height + 0.07 * width)
     high = height + abs(turn) * wide
@@ -198,7 +221,7 @@ def rendered(
     )
     room_px = WIDTH_PX - 2 * COLUMN_PX  # the outermost columns are not read
     scale = min(1.0, HEIGHT_PX / image.height, room_px / image.width)
-    width = max(1, min(room_px, round(image.width * scale * float(random.uniform(0.85, 1.15)))))
+    width = max(1, min(room_px, round(image.width * scale * float(random.uniform(0.85, 1.15)) ** sway)))
     height = max(1, round(image.height * scale))
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -206,8 +229,11 @@ def rendered(
     top = min(room, max(0, room // 2 + int(random.integers(-2, 3))))
     canvas = Image.new("L", (WIDTH_PX, HEIGHT_PX))
     canvas.paste(image, (left, top))
-    strength = float(random.uniform(0.6, 1))
-    return (np.asarray(canvas, np.float32) / 127.5 - 1) * np.float32(strength), (float(left), float(left + width))
+    weight, strength = float(random.uniform(0.8, 1.3)) ** sway, float(random.uniform(0.6, 1)) ** sway
+    light = (np.asarray(canvas, np.float32) / 255) ** np.float32(
+        weight
+    )  # grey edges count more or less: stronger, finer
+    return ((2 * light - 1) * strength).astype(np.float32), (float(left), float(left + width))
 
 
 def column_waves(boxes: Sequence[tuple[float, float]]) -> NDArray[np.float32]:

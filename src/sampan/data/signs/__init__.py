@@ -1,0 +1,144 @@
+"""Rendered signs: words on boards, plates, labels and screens, with the words in their captions.
+
+    words.py     what is written             lettering (one room up)  the fonts, and lines measured in them
+    split.py     what training never sees    colors.py, canvas.py     which colours can be read, and drawing in shares
+    draws.py     sign number n, and an edit  scenes.py, outdoors.py, objects.py, layouts.py  what is drawn
+    captions.py  what is said of it          sign.py                  a sign and a kind of sign as values
+
+It gives a training pictures whose words are known, endlessly many of them, and a test whose words it cannot have seen.
+Words, words in a font and compositions are kept apart by a digest, so that any two sets agree on what is test.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sampan
+from sampan import files
+from sampan.data import folder, lettering
+from sampan.data.signs.captions import captions, instructions
+from sampan.data.signs.draws import SPLITS, Signs
+from sampan.data.signs.layouts import paint
+from sampan.data.signs.sign import Sign
+from sampan.data.signs.split import is_test_composition, is_test_pair, is_test_word
+from sampan.errors import DataError, did_you_mean
+from sampan.samplers import noise
+
+__all__ = ["SIZES_PX", "SPLITS", "Summary", "is_test_composition", "is_test_pair", "is_test_word", "write"]
+
+SIZES_PX = (128, 2048)  # on fewer pixels the smallest letters could not be read
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What lies in the folder.
+
+    Args:
+        written: False where the folder already held exactly this.
+    """
+
+    directory: Path
+    num_signs: int
+    num_pictures: int
+    num_rows: int
+    written: bool
+
+
+def write(
+    directory: str | Path,
+    *,
+    count: int,
+    size_px: int = 128,
+    edits: bool = False,
+    split: str = "train",
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Summary:
+    """Write the pictures and their captions into a folder, which appears complete or not at all.
+
+    Args:
+        directory: New or empty, or written by this command and unchanged since; then it is replaced, or left alone
+            where it already is what is asked for.
+        count: How many signs. The first n of a larger set are those of a set of n.
+        size_px: Side of the pictures. The same seed draws the same signs at every size.
+        edits: Also write each sign with one thing changed, as a picture of its own and as the target of an edit.
+        split: One of SPLITS; see draws.Signs.
+
+    Raises:
+        DataError: An argument out of range, or a folder that cannot be used.
+    """
+    directory = Path(directory).resolve()
+    for name, value, least, most in (("count", count, 1, None), ("size_px", size_px, *SIZES_PX)):
+        if value < least or (most is not None and value > most):
+            span = f"from {least} to {most}" if most is not None else f"at least {least}"
+            raise DataError("the signs cannot be made", f"`{name}` is {value}, and it must be {span}")
+    if split not in SPLITS:
+        raise DataError("the signs cannot be made", f"`{split}` is not a split", did_you_mean(split, SPLITS))
+    recipe = {
+        "made_by": f"sampan {sampan.__version__} data signs",
+        "count": count,
+        "size_px": size_px,
+        "edits": edits,
+        "split": split,
+        "seed": seed,
+        "fonts_sha256": lettering.sha256(),
+    }
+    known = folder.finished(directory, recipe)
+    if known is not None:
+        return Summary(directory, **known, written=False)
+    signs = Signs(seed, split)
+    summary: dict[str, Any] = {"num_signs": count}
+    with folder.replaced(directory, recipe, summary) as beside:
+        (beside / "images").mkdir()
+        rows: list[dict[str, Any]] = []
+        for number in range(count):
+            rows += _write_sign(beside, signs, number, size_px, edits)
+            if progress:
+                progress(number + 1, count)
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        files.write_bytes(beside / "metadata.jsonl", lines.encode())
+        summary["num_pictures"] = len({row["file_name"] for row in rows})
+        summary["num_rows"] = len(rows)
+    return Summary(directory, **summary, written=True)
+
+
+def _write_sign(beside: Path, signs: Signs, number: int, size_px: int, edits: bool) -> list[dict[str, Any]]:
+    """Write the pictures of a sign and return its rows: plain, and where asked for changed, plain and as an edit."""
+    sign, split = signs.draw(number), signs.split_of(number)
+    random = noise.generator(signs.seed, "signs/captions", number)
+    first = f"images/{number:06d}.png"
+    _save(beside / first, sign, size_px)
+    rows = [_row(first, captions(sign, random), sign, split)]
+    if edits:
+        edit = signs.edit(number)
+        target = f"images/{number:06d}-{edit.kind}.png"
+        _save(beside / target, edit.after, size_px)
+        asked = _row(target, instructions(sign, edit.after, random), edit.after, split)
+        rows += [_row(target, captions(edit.after, random), edit.after, split)]
+        rows += [asked | {"references": [first], "edit": edit.kind}]
+    return rows
+
+
+def _save(path: Path, sign: Sign, size_px: int) -> None:
+    buffer = io.BytesIO()
+    paint(sign, size_px).save(buffer, "PNG", compress_level=4)  # flat colours: more effort hardly makes it smaller
+    files.write_bytes(path, buffer.getvalue())
+
+
+def _row(file_name: str, texts: list[str], sign: Sign, split: str) -> dict[str, Any]:
+    return {
+        "file_name": file_name,
+        "text": texts,
+        "words": list(sign.lines),
+        "font": sign.font,
+        "layout": sign.layout,
+        "plate": sign.plate,
+        "ink": sign.ink,
+        "scene": sign.scene,
+        "split": split,
+    }
