@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from e2e.command import sampan
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,18 +31,6 @@ micro_batch_size = 4
 num_steps = 3
 micro_batch_size = 4
 """
-
-
-def sampan(*arguments: str | Path, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run the command line and check how it ends; an error never shows a traceback."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
-    done = subprocess.run(
-        [sys.executable, "-m", "sampan", *map(str, arguments)],
-        cwd=cwd, env=environment, capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
-    assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,7 @@ One run folder serves the whole file. Everything goes through the command line i
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +14,10 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+from e2e.command import sampan
+
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("vae", "tokenizer", "glyph", "ar", "decoder")
-
-
-def sampan(*arguments: str | Path, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run the command line and check how it ends; an error never shows a traceback."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
-    done = subprocess.run(
-        [sys.executable, "-m", "sampan", *map(str, arguments)],
-        cwd=cwd, env=environment, capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
-    assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")

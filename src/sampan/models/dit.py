@@ -129,10 +129,11 @@ class Block(nn.Module):
         both = ops.concat((modulate(text, text_shift_attn, text_scale_attn), normed), 1)
         attended, kv = self.attn1(both, cos, sin, reference, mask)
         to_text, to_image = ops.split(attended, lengths, 1)
-        text, x = text + to_text * text_gate_attn[:, None], x + to_image * gate_attn[:, None]
-        both = ops.concat((modulate(text, text_shift_ff, text_scale_ff), modulate(x, shift_ff, scale_ff)), 1)
+        words: Array = text + to_text * text_gate_attn[:, None]
+        x = x + to_image * gate_attn[:, None]
+        both = ops.concat((modulate(words, text_shift_ff, text_scale_ff), modulate(x, shift_ff, scale_ff)), 1)
         to_text, to_image = ops.split(self.ff(both), lengths, 1)
-        return x + to_image * gate_ff[:, None], text + to_text * text_gate_ff[:, None], kv
+        return x + to_image * gate_ff[:, None], words + to_text * text_gate_ff[:, None], kv
 
 
 class DiT(nn.Module):

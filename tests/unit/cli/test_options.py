@@ -58,6 +58,14 @@ WRONG = {
         "hint: sampan data emoji --help"
     ),
     "data emoji d --edits -1": "--edits: must be at least 0, got -1\n\nhint: sampan data emoji --help",
+    "data signs d": "the following arguments are required: --count\n\nhint: sampan data signs --help",
+    "data signs d --count 0": "--count: must be at least 1, got 0\n\nhint: sampan data signs --help",
+    "data signs d --count 3 --split tset": (
+        "--split: `tset` is not one of train, test, all\n\nhint: sampan data signs --help"
+    ),
+    "data signs d --count 3 --seed -1": (
+        "--seed: must be from 0 to 4294967295, got -1\n\nhint: sampan data signs --help"
+    ),
 }  # fmt: skip
 
 

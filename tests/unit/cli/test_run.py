@@ -202,6 +202,51 @@ def test_data_emoji_writes_a_picture_set(stand_in, capsys):
     }
 
 
+def test_data_signs_writes_a_set_of_signs(stand_in, capsys):
+    summary = SimpleNamespace(num_signs=3, num_pictures=6, num_rows=9, written=False)
+    write = Recorded(summary)
+    stand_in("sampan.data.signs", write=write)
+    line = "data signs set --count 3 --edits --size 256 --split test --seed 4"
+    assert main(line.split()) == 0
+    assert callable(write.kwargs.pop("progress"))
+    assert write.args == (Path("set"),)
+    assert write.kwargs == {"count": 3, "size_px": 256, "edits": True, "split": "test", "seed": 4}
+    said = capsys.readouterr()
+    assert said.out == "set\n"
+    assert "6 pictures of 3 signs, 9 rows, there already" in said.err
+    assert main(["data", "signs", "set", "--count", "3"]) == 0
+    del write.kwargs["progress"]
+    assert write.kwargs == {"count": 3, "size_px": 128, "edits": False, "split": "train", "seed": 0}
+
+
+def test_data_signs_from_the_command_to_the_folder(tmp_path, capsys):
+    line = ["data", "signs", str(tmp_path / "set"), "--count", "2", "--edits"]
+    for state in ("written", "there already"):
+        assert main(line) == 0
+        said = capsys.readouterr()
+        assert said.out == f"{tmp_path / 'set'}\n"
+        assert f"4 pictures of 2 signs, 6 rows, {state}" in said.err
+    rows = (tmp_path / "set" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    assert all((tmp_path / "set" / json.loads(row)["file_name"]).is_file() for row in rows)
+    assert len(rows) == 6
+
+
+def test_data_signs_says_what_it_cannot_do(tmp_path, capsys):
+    assert main(["data", "signs", str(tmp_path / "set"), "--count", "2", "--size", "32"]) == 1
+    because = "`size_px` is 32, and it must be from 128 to 2048"
+    # what is left of the bars on a terminal is an empty line
+    assert capsys.readouterr().err.lstrip("\n") == f"error: the signs cannot be made\n  because {because}\n"
+    assert not (tmp_path / "set").exists()
+    kept = tmp_path / "set.txt"
+    kept.write_text("mine")
+    assert main(["data", "signs", str(kept), "--count", "2"]) == 1
+    assert capsys.readouterr().err.lstrip("\n") == (
+        f"error: `{kept}` is not overwritten\n  because it is a file\n\n"
+        "hint: name another folder, or delete this one yourself\n"
+    )
+    assert kept.read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("line", "module", "function", "args"),
     [
@@ -251,6 +296,7 @@ def test_checkpoint_export_says_where_it_wrote(stand_in, capsys):
     [
         ("doctor", "sampan.doctor", "report"),
         ("data emoji pics", "sampan.data.emoji", "write"),
+        ("data signs pics --count 1", "sampan.data.signs", "write"),
         ("train JOB", "sampan.train.loop", "train"),
         ("generate apple", "sampan.generate.pipeline", "generate"),
         ("checkpoint export r d", "sampan.checkpoint.export", "export"),
@@ -260,7 +306,8 @@ def test_checkpoint_export_says_where_it_wrote(stand_in, capsys):
 )
 def test_the_real_functions_take_what_the_verbs_pass(line, module, function, stand_in, job_file):
     real = importlib.import_module(module)
-    summary = SimpleNamespace(num_emoji=0, num_pictures=0, num_rows=0, num_left_out=0, written=True)
+    counts = {"num_emoji": 0, "num_signs": 0, "num_pictures": 0, "num_rows": 0, "num_left_out": 0}
+    summary = SimpleNamespace(**counts, written=True)
     recorded = Recorded([] if function == "generate" else summary if function == "write" else {})
     show = Recorded()
     stand_in(module, **{function: recorded, "show": show})
@@ -275,5 +322,5 @@ def test_every_verb_is_documented():
 
     verbs = [value for name, value in vars(run).items() if inspect.isfunction(value) and not name.startswith("_")]
     own = [verb for verb in verbs if verb.__module__ == run.__name__]
-    assert len(own) == 8
+    assert len(own) == 10
     assert all(re.fullmatch(r".+\.", (verb.__doc__ or "").strip()) for verb in own)
