@@ -63,27 +63,25 @@ def estimate_all(work: Workspace, stages: Sequence[str]) -> dict[str, Estimate]:
         notes += [f"{name}: {note}" for note in more]
     if found:
         of_device = f"`{work.device}`" if free is None else f"`{work.device}`, {format_bytes(free)} free"
-        work.console.print(_table({name: e.need for name, e in found.items()}, f"memory on {of_device}"))
+        notes = [f"memory on {of_device}", *_table({name: e.need for name, e in found.items()}), *notes]
     for note in notes:
-        work.console.print(note, highlight=False)
+        work.console.print(note, highlight=False, soft_wrap=True)
     return found
 
 
-def _table(needs: Mapping[str, Need], title: str) -> Any:
-    """Return what stages need, a row each, with a column for what is at least a hundredth of one of them."""
-    from rich.table import Table
+def _table(needs: Mapping[str, Need]) -> list[str]:
+    """Return what stages need in lines, with a column for what is at least a hundredth of one of them."""
 
     def counts(name: str) -> bool:
         return any(getattr(need, name) >= need.total / 100 for need in needs.values())
 
     names = [f.name for f in dataclasses.fields(Need) if counts(f.name)]
-    table = Table("stage", title=title, title_justify="left", box=None, pad_edge=False)
-    for name in ("in all", *names):
-        table.add_column(name, justify="right", no_wrap=True)
+    rows = [["stage", "in all", *names]]
     for stage, need in needs.items():
-        sizes = [getattr(need, name) for name in names]
-        table.add_row(stage, format_bytes(need.total), *(format_bytes(size) if size else "" for size in sizes))
-    return table
+        sizes = [need.total, *(getattr(need, name) for name in names)]
+        rows.append([stage, *(format_bytes(size) if size else "" for size in sizes)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
 
 
 @dataclass(frozen=True)
