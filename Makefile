@@ -33,7 +33,7 @@ setup:
 	@"$(PYTHON)" $(SETUP) --extras torch,data,logs
 
 setup-dev:
-	@"$(PYTHON)" $(SETUP) --extras torch,data,hub,logs,dev
+	@"$(PYTHON)" $(SETUP) --extras torch,mindspore,tensorflow,data,hub,logs,dev
 
 .PHONY: python-found
 python-found:

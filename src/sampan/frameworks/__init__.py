@@ -27,7 +27,11 @@ if TYPE_CHECKING:  # type checkers see one framework; at run time the names are 
 
 __all__ = ["NN_NAMES", "OPS_NAMES", "chosen", "device", "io", "meter", "nn", "ops", "update", "use"]
 
-FRAMEWORKS = {"torch": "pip install 'sampan[torch]'"}
+FRAMEWORKS = {
+    "torch": "pip install 'sampan[torch]'",
+    "mindspore": "pip install 'sampan[mindspore]'",
+    "tensorflow": "pip install 'sampan[tensorflow]'",
+}
 NN_NAMES = (
     "Module",
     "ModuleList",

@@ -26,7 +26,7 @@ from sampan.train.workspace import Workspace
 from sampan.units import format_bytes
 
 if TYPE_CHECKING:
-    from sampan.frameworks.torch.meter import Count, Measured
+    from sampan.frameworks.records import Count, Measured
 
 _LOOKED_FOR_S = 5.0
 _LOOKED_AT = 24  # micro-batches among which the largest is counted

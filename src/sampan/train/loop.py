@@ -18,6 +18,7 @@ from sampan.checkpoint.history import Session
 from sampan.errors import DataError, JobError
 from sampan.frameworks import device as dev
 from sampan.frameworks import io, update
+from sampan.frameworks.records import Report
 from sampan.job import STAGES, Job
 from sampan.models import lora
 from sampan.models.init import initial_weights
@@ -138,7 +139,7 @@ class _StageRun:
                 lr = learning_rate(step, settings.num_steps, settings.warmup_steps, settings.lr, settings.min_lr_ratio)
                 batches = [stage.draw(step, micro) for micro in range(settings.grad_accum_steps)]
                 report = self.updater.step(stage.loss, [self._on_device(batch) for batch in batches], lr)
-                more = stage.after(step) if stage.after else {}
+                more = stage.after(step, report.arrays) if stage.after else {}
                 step += 1
                 speed = (step - first) * num_rows / (time.perf_counter() - began - paused_s)
                 mfu = speed * self.estimate.useful_flops_per_row / peak if peak else None
@@ -172,7 +173,7 @@ class _StageRun:
     def _on_device(self, batch: Batch) -> tuple[Any, ...]:
         return tuple(a if a is None or isinstance(a, tuple) else dev.array(a, self.work.device) for a in batch.arrays)
 
-    def _count_skipped(self, step: int, report: update.Report, batches: Sequence[Batch]) -> None:
+    def _count_skipped(self, step: int, report: Report, batches: Sequence[Batch]) -> None:
         """Stop when several steps in a row had no finite loss or gradient; say which samples they saw."""
         self.skipped = self.skipped + 1 if report.skipped else 0
         self.num_skipped += report.skipped

@@ -16,7 +16,7 @@ from sampan.errors import JobError
 from sampan.units import format_bytes
 
 if TYPE_CHECKING:
-    from sampan.frameworks.torch.meter import Count, Measured
+    from sampan.frameworks.records import Count, Measured
 
 _BYTES = {"fp32": 4, "bf16": 2}
 _BLOCK = 256  # values that share the scale of a moment in 8 bits

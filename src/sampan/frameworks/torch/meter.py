@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,52 +23,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from sampan.frameworks.records import Count, Measured
 from sampan.frameworks.torch.adamw import WORKSPACE_BYTES, is_coded, token_tables
 from sampan.frameworks.torch.device import DTYPES
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one micro-batch costs. A multiplication with its addition is two FLOPs; of causal attention only the pairs that
-    see each other count.
-
-    Args:
-        forward_flops: Of the forward pass.
-        useful_flops: Of forward and backward, nothing computed twice: what MFU is about.
-        executed_flops: With what is computed again, by checkpointed layers and by attention's backward: what HFU is about.
-        kept_bytes: What lives when the loss is known, above weights and batch: above all what autograd keeps.
-        activation_bytes: The most that lives at a time in the pass above weights, batch, and gradients of weights.
-        peak_bytes: The most that lives at a time above weights and batch, gradients of weights included, in a pass that
-            begins without any.
-        batch_bytes: The batch itself.
-    """
-
-    forward_flops: int
-    useful_flops: int
-    executed_flops: int
-    kept_bytes: int
-    activation_bytes: int
-    peak_bytes: int
-    batch_bytes: int
-
-
-@dataclass(frozen=True)
-class Count:
-    """Values in a module's parameters.
-
-    Args:
-        trained: Of those that are trained.
-        coded: Of those, in tensors whose moments are held in 8 bits where that is asked for.
-        frozen: Of parameters that are not trained.
-        frozen_rows: Of rows that are not trained, in parameters that are.
-        workspace_bytes: What the update takes between tensors where moments are in 8 bits or weights in bf16.
-    """
-
-    trained: int
-    coded: int
-    frozen: int
-    frozen_rows: int
-    workspace_bytes: int = WORKSPACE_BYTES
 
 
 def count(
@@ -94,7 +50,7 @@ def count(
             values = values // len(parameter) * min(frozen_rows[name], len(parameter))
         trained, in_rows = trained + values, in_rows + parameter.numel() - values
         coded += values if is_coded(values, name in tables) else 0
-    return Count(trained, coded, frozen, in_rows)
+    return Count(trained, coded, frozen, in_rows, WORKSPACE_BYTES)
 
 
 def measure(

@@ -5,37 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sampan.errors import CheckpointError
+from sampan.frameworks.records import Report
+from sampan.frameworks.torch import device as dev
 from sampan.frameworks.torch import io
 from sampan.frameworks.torch.adamw import CHUNK, FusedAdamW, TensorwiseAdamW, is_coded, token_tables
 
 Tensors = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Report:
-    """What one step did.
-
-    Args:
-        loss: Mean loss over the step's micro-batches.
-        grad_norm: Length of the gradient before clipping.
-        values: Further numbers the loss function gave, averaged likewise.
-        skipped: Loss or gradient was not finite and nothing was changed.
-        bad_micro: Of a skipped step, the micro-batches whose own loss or gradient was not finite; empty where only
-            their sum was not.
-    """
-
-    loss: float
-    grad_norm: float
-    values: dict[str, float]
-    skipped: bool
-    bad_micro: tuple[int, ...] = ()
 
 
 class Updater:
@@ -110,16 +91,23 @@ class Updater:
         self.num_updates = 0
 
     def step(self, loss: Callable[..., Any], batches: Sequence[Sequence[Any]], lr: float | None = None) -> Report:
-        """Take one step over micro-batches; `loss(module, *batch)` returns a scalar, or a scalar and a dict of numbers."""
+        """Take one step over micro-batches.
+
+        Args:
+            loss: `loss(module, *batch)` returns a scalar, or a scalar and a dict: scalars in it are averaged over the
+                micro-batches, arrays are handed on of the last one.
+        """
         self._release_delayed()
         self._clear_gradients()
         losses: list[float] = []
         values: dict[str, float] = {}
+        arrays: Tensors = {}
         for batch in batches:
             value, more = self._backward(loss, batch, len(batches))
             losses.append(value)
-            for name, number in more.items():
-                values[name] = values.get(name, 0.0) + float(number.detach()) / len(batches)
+            arrays = {name: given.detach() for name, given in more.items() if given.ndim}
+            for name in more.keys() - arrays.keys():
+                values[name] = values.get(name, 0.0) + float(more[name].detach()) / len(batches)
         total = sum(value / len(batches) for value in losses)
         norm = self._grad_norm()
         length = float(norm)
@@ -127,11 +115,11 @@ class Updater:
             bad = tuple(i for i, value in enumerate(losses) if not math.isfinite(value))
             bad = bad or self._bad_gradients(loss, batches)
             self._clear_gradients()
-            return Report(total, length, values, skipped=True, bad_micro=bad)
+            return Report(total, length, values, True, bad, {n: dev.to_numpy(a) for n, a in arrays.items()})
         self.optimizer.update(self.lr if lr is None else lr, torch.clamp(self.clip_norm / (norm + 1e-6), max=1.0))
         self._average()
         self.num_updates += 1
-        return Report(total, length, values, skipped=False)
+        return Report(total, length, values, skipped=False, arrays={n: dev.to_numpy(a) for n, a in arrays.items()})
 
     def evaluate(self, loss: Callable[..., Any], batch: Sequence[Any]) -> float:
         """Return the loss of a batch under the weights as they are now; inside `averaged`, under the average."""

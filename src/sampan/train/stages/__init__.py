@@ -6,7 +6,7 @@ A stage module offers `make(context) -> Stage`; the loop does the rest.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,8 +105,10 @@ class Stage:
         module: What is trained, heads that are not exported included; on the meta device until the loop gives it weights.
         prefix: Where in it the part's own weights stand ("" when it is the part).
         draw: Returns the batch of (step, micro-batch).
-        loss: Called with the module and a batch's arrays on the device; returns a scalar and numbers for the log.
-        after: Called after every step with its number; may change the module (dead codes) and returns numbers to log.
+        loss: Called with the module and a batch's arrays on the device; returns a scalar, and by name numbers for the log
+            and arrays for `after`. It keeps nothing, so that a framework may compile it.
+        after: Called after every step with its number and the arrays of its last micro-batch; may change the module (dead
+            codes) and returns numbers to log.
         finish: Called once at the end with the finished part; returns what changes in the model's config.
         measure: Called at the end with the trained module; returns numbers that say how well it does what it is for.
         sample: Called now and then with the trained module; returns a picture of what it does, of given samples.
@@ -119,7 +121,7 @@ class Stage:
     draw: Callable[[int, int], Batch]
     loss: Callable[..., Any]
     prefix: str = ""
-    after: Callable[[int], dict[str, float]] | None = None
+    after: Callable[[int, Mapping[str, np.ndarray]], dict[str, float]] | None = None
     finish: Callable[[Any], ModelConfig] | None = None
     measure: Callable[[Any], dict[str, float]] | None = None
     sample: Callable[[Any, Sequence[int]], Any] | None = None

@@ -6,7 +6,7 @@ entries. How many codes are in use, and how evenly, is logged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,6 @@ def make(context: Context) -> Stage:
         module = TokenizerWithHeads(config, config.ar.text.vocab_size)
     num_codes = config.ar.vq.num_embeddings
     extra = {"uses": np.zeros(num_codes, np.int64)}  # since the last look
-    recent: dict[str, Any] = {}
 
     def draw(step: int, micro: int) -> Batch:
         chosen = order.take(context.block(step, micro))
@@ -77,7 +76,6 @@ def make(context: Context) -> Stage:
         features = model.visual(patches, gather_ids, gather_weights)
         z, codes = model.vqmodel.project(features), model.vqmodel.codebook()
         chosen = model.vqmodel(features)
-        recent["features"], recent["ids"] = ops.stop_gradient(z), chosen
         quantised, vq_loss = quantize_straight(z, codes, chosen, settings.commitment_weight, settings.codebook_weight)
         painted = ops.cast(module.paint(quantised, gather_ids, gather_weights), ops.float32)
         error = ops.mean(ops.abs(painted - patches))
@@ -85,16 +83,17 @@ def make(context: Context) -> Stage:
             module.to_caption(ops.mean(quantised, 1)), module.captions(ids, mask), rows, has_caption, _TEMPERATURE
         )
         total = error + vq_loss + settings.contrast_weight * contrast
-        return total, {"l1": error, "vq": vq_loss, "contrast": contrast}
+        numbers = {"l1": error, "vq": vq_loss, "contrast": contrast}
+        return total, {**numbers, "features": ops.stop_gradient(z), "ids": chosen}
 
-    def after(step: int) -> dict[str, float]:
-        chosen = dev.to_numpy(recent["ids"]).reshape(-1)
+    def after(step: int, arrays: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+        chosen = arrays["ids"].reshape(-1)
         extra["uses"] += np.bincount(chosen, minlength=num_codes)
         if (step + 1) % _LOOK_EVERY:
             return {}
         uses = extra["uses"].copy()
         extra["uses"][:] = 0
-        features = dev.to_numpy(recent["features"]).reshape(len(chosen), -1)
+        features = arrays["features"].reshape(len(chosen), -1)
         dead = np.flatnonzero(uses == 0)
         # two thirds of a run may move codes; then they must hold still for the weights to settle on them
         if len(dead) and step < settings.num_steps * 2 // 3:

@@ -1,0 +1,1 @@
+"""The seam on MindSpore, for CPU and Ascend."""

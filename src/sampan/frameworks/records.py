@@ -1,0 +1,75 @@
+"""What frameworks report about a step, in plain numbers. Loads no framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one step did.
+
+    Args:
+        loss: Mean loss over the step's micro-batches.
+        grad_norm: Length of the gradient before clipping.
+        values: Further numbers the loss function gave, averaged likewise.
+        skipped: Loss or gradient was not finite and nothing was changed.
+        bad_micro: Of a skipped step, the micro-batches whose own loss or gradient was not finite; empty where only
+            their sum was not.
+        arrays: Arrays that the loss function gave, of the step's last micro-batch, on the host.
+    """
+
+    loss: float
+    grad_norm: float
+    values: dict[str, float]
+    skipped: bool
+    bad_micro: tuple[int, ...] = ()
+    arrays: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one micro-batch costs. A multiplication with its addition is two FLOPs; of causal attention only the pairs that
+    see each other count.
+
+    Args:
+        forward_flops: Of the forward pass.
+        useful_flops: Of forward and backward, nothing computed twice: what MFU is about.
+        executed_flops: With what is computed again, by checkpointed layers and by attention's backward: what HFU is about.
+        kept_bytes: What lives when the loss is known, above weights and batch: above all what autograd keeps.
+        activation_bytes: The most that lives at a time in the pass above weights, batch, and gradients of weights.
+        peak_bytes: The most that lives at a time above weights and batch, gradients of weights included, in a pass that
+            begins without any.
+        batch_bytes: The batch itself.
+    """
+
+    forward_flops: int
+    useful_flops: int
+    executed_flops: int
+    kept_bytes: int
+    activation_bytes: int
+    peak_bytes: int
+    batch_bytes: int
+
+
+@dataclass(frozen=True)
+class Count:
+    """Values in a module's parameters.
+
+    Args:
+        trained: Of those that are trained.
+        coded: Of those, in tensors whose moments are held in 8 bits where that is asked for.
+        frozen: Of parameters that are not trained.
+        frozen_rows: Of rows that are not trained, in parameters that are.
+        workspace_bytes: What the update takes between tensors where moments are in 8 bits or weights in bf16.
+    """
+
+    trained: int
+    coded: int
+    frozen: int
+    frozen_rows: int
+    workspace_bytes: int = 0
