@@ -12,9 +12,9 @@ import torch
 
 from sampan import host
 from sampan.errors import DeviceError
+from sampan.frameworks import rate
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-_PROBE_S, _PROBE_REPEATS = 0.5, 3  # how long the rate of matrix products is looked for, and how often at each size
 
 
 def available() -> list[str]:
@@ -171,37 +171,20 @@ def peak_memory_bytes(device: str) -> int | None:
 
 
 def matmul_flops_per_s(device: str, dtype: str) -> float:
-    """Return the rate at which a device multiplies square matrices of "fp32" or "bf16": the best of a short probe.
+    """Return the rate at which a device multiplies square matrices of "fp32" or "bf16": the best of a short probe."""
+    matrices: dict[int, torch.Tensor] = {}
 
-    The probe takes half a second, and doubles the side of the matrices as long as there is time.
-    """
-    sides = (256, 512, 1024, 2048) if device == "cpu" else (1024, 2048, 4096, 8192)
-    _matmul_s(torch.ones((64, 64), device=device, dtype=DTYPES[dtype]), device, 1)  # loads the libraries; may take long
-    best, ends = 0.0, time.perf_counter() + _PROBE_S
-    for side in sides:
-        matrix = torch.ones((side, side), device=device, dtype=DTYPES[dtype])
-        once_s = _matmul_s(matrix, device, 1)
-        for _ in range(_PROBE_REPEATS):
-            best = max(best, 2 * side**3 / once_s)
-            # half of what is left is for this size
-            count = int((ends - time.perf_counter()) / once_s / (2 * _PROBE_REPEATS))
-            if count < 1:
-                break
-            once_s = _matmul_s(matrix, device, count) / count
-        best = max(best, 2 * side**3 / once_s)
-        if ends - time.perf_counter() < 10 * once_s:  # the next size takes eight times as long
-            break
-    return best
+    def seconds(side: int, count: int) -> float:
+        matrix = matrices.setdefault(side, torch.ones((side, side), device=device, dtype=DTYPES[dtype]))
+        product = torch.empty_like(matrix)
+        synchronize(device)
+        start = time.perf_counter()
+        for _ in range(count):
+            torch.mm(matrix, matrix, out=product)
+        synchronize(device)
+        return time.perf_counter() - start
 
-
-def _matmul_s(matrix: torch.Tensor, device: str, count: int) -> float:
-    product = torch.empty_like(matrix)
-    synchronize(device)
-    start = time.perf_counter()
-    for _ in range(count):
-        torch.mm(matrix, matrix, out=product)
-    synchronize(device)
-    return time.perf_counter() - start
+    return rate.matmul_flops_per_s(device, seconds)
 
 
 def _npu_available() -> bool:

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from sampan.errors import CheckpointError, DeviceError
 from sampan.files import replacing
+from sampan.frameworks import stored
 from sampan.frameworks.torch.device import DTYPES
 
 Tensors = dict[str, torch.Tensor]
-SHOWN = 5  # names of each kind that an error lists
-_DTYPES_STORED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-_STORED = tuple(_DTYPES_STORED)  # what a weight may be stored as; anything else is quantized, and needs scales
 
 
 def shapes(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
@@ -64,7 +61,7 @@ def load_weights(
         grouped[path].append(tensor_name)
     arrays = arrays or {}
     wanted_shapes = shapes(module)
-    _check(wanted_shapes, grouped, {*files, *arrays}, name, prefix)
+    stored.check(wanted_shapes, grouped, {*files, *arrays}, name, prefix)
 
     def cast_to(tensor_name: str) -> torch.dtype | None:
         kind = "fp32" if tensor_name.startswith(keep_fp32) else dtype if isinstance(dtype, str) else dtype(tensor_name)
@@ -73,10 +70,10 @@ def load_weights(
     loaded: Tensors = {}
     try:
         for path, tensor_names in grouped.items():
-            with _opened(path) as file:
+            with stored.opened(path, "pt") as file:
                 for tensor_name in tensor_names:
-                    stored = file.get_tensor(tensor_name.removeprefix(prefix))
-                    loaded[tensor_name] = _placed(stored, device, cast_to(tensor_name))
+                    found = file.get_tensor(tensor_name.removeprefix(prefix))
+                    loaded[tensor_name] = _placed(found, device, cast_to(tensor_name))
         for tensor_name in arrays:
             made = torch.from_numpy(arrays[tensor_name])
             if tuple(made.shape) != wanted_shapes[tensor_name]:
@@ -98,7 +95,7 @@ def read_tensors(path: Path, device: str, names: Collection[str] | None = None) 
     Raises:
         CheckpointError: The file is missing or cannot be read.
     """
-    with _opened(path) as file:
+    with stored.opened(path, "pt") as file:
         wanted = file.keys() if names is None else names
         return {name: _placed(file.get_tensor(name), device, None) for name in wanted}
 
@@ -130,10 +127,10 @@ class Unread:
     """
 
     def __init__(self, path: Path, name: str, shape: tuple[int, ...], dtype: str):
-        if dtype not in _DTYPES_STORED:
+        if dtype not in stored.FLOATING:
             raise CheckpointError(f"`{name}` in `{path}` cannot be used", f"it is quantized: {dtype}")
         self.path, self.name = path, name
-        self.like = torch.empty(shape, dtype=_DTYPES_STORED[dtype], device="meta")
+        self.like = torch.empty(shape, dtype=getattr(torch, stored.FLOATING[dtype]), device="meta")
         self._change: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor
 
     @property
@@ -203,51 +200,3 @@ def _placed(tensor: torch.Tensor, device: str, dtype: torch.dtype | None) -> tor
 def _written(tensor: torch.Tensor | Unread, dtype: str | None) -> torch.dtype:
     like = tensor.like if isinstance(tensor, Unread) else tensor
     return DTYPES[dtype] if dtype is not None and like.is_floating_point() else like.dtype
-
-
-def _check(
-    wanted: Mapping[str, tuple[int, ...]],
-    grouped: Mapping[Path, list[str]],
-    found: set[str],
-    name: str,
-    prefix: str = "",
-) -> None:
-    problems = [
-        *_listed("missing", (f"`{n}`" for n in wanted if n not in found)),
-        *_listed("not part of it", (f"`{n}`" for n in sorted(found) if n not in wanted)),
-    ]
-    wrong_shape, quantized = [], []
-    for path, tensor_names in grouped.items():
-        with _opened(path) as file:
-            for tensor_name in tensor_names:
-                stored = file.get_slice(tensor_name.removeprefix(prefix))
-                shape, kind = tuple(stored.get_shape()), stored.get_dtype()
-                if tensor_name in wanted and shape != wanted[tensor_name]:
-                    wrong_shape.append(f"`{tensor_name}` is {shape}, the config says {wanted[tensor_name]}")
-                if kind not in _STORED:
-                    quantized.append(f"`{tensor_name}` is {kind}")
-    problems += _listed("of another shape", wrong_shape)
-    problems += _listed("quantized", quantized)
-    if problems:
-        raise CheckpointError(
-            f"the weights of {name} are not those of its config",
-            problems,
-            "`sampan checkpoint inspect` lists every difference",
-        )
-
-
-def _listed(kind: str, names: Iterable[str]) -> list[str]:
-    every = list(names)
-    more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
-    return [f"{len(every)} {kind}: {', '.join(every[:SHOWN])}{more}"] if every else []
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            yield file
-    except FileNotFoundError as error:
-        raise CheckpointError(f"there is no file `{path}`") from error
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"`{path}` cannot be read", f"it is no whole safetensors file: {error}") from error

@@ -1,0 +1,205 @@
+"""Devices on MindSpore: which there are, which dtype suits them, host arrays in and out, memory.
+
+MindSpore has one device a process, and moves an array there when an operation needs it. `resolve` sets it. Whether it is an
+Ascend chip is asked in one place, `is_ascend`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import time
+from contextlib import AbstractContextManager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, mint
+from mindspore.common.api import _pynative_executor
+from mindspore.nn.utils import no_init_parameters
+
+from sampan import host
+from sampan.errors import DeviceError
+from sampan.frameworks import rate
+
+DTYPES = {"fp32": ms.float32, "bf16": ms.bfloat16, "fp16": ms.float16}
+_NUMPY_OF = {"fp32": np.float32, "fp16": np.float16}
+
+
+@cache
+def _target() -> list[str]:
+    """Return a list with the device that was resolved; empty before."""
+    return []
+
+
+def is_ascend() -> bool:
+    """Say whether this process computes on an Ascend chip: the one question by which adapters choose fused operators."""
+    return bool(_target()) and _target()[0].startswith("npu")
+
+
+def available() -> list[str]:
+    """Return the kinds of device this process can use, best first; "cpu" is always the last."""
+    return ["npu", "cpu"] if ms.device_context.ascend.is_available() else ["cpu"]
+
+
+def resolve(name: str) -> str:
+    """Return a device that is there, the best one for "auto", else the one named, and make it the one of this process.
+
+    Raises:
+        DeviceError: The named device is not there, or this process has computed on another one.
+    """
+    found = available()
+    if name == "auto":
+        name = found[0]
+    kind, _, number = name.partition(":")
+    if kind not in found:
+        why = {
+            "npu": "this MindSpore finds no Ascend device: it needs CANN in the version that goes with it",
+            "cuda": "MindSpore runs on Ascend and on CPUs; PyTorch runs on NVIDIA GPUs",
+        }.get(kind, f"MindSpore knows no such device; here are: {', '.join(found)}")
+        raise DeviceError(f"there is no `{name}` device", why, f"use --device {found[0]}, or --device auto")
+    if _target() and _target()[0] != name:
+        raise DeviceError(f"this process computes on `{_target()[0]}` and cannot change to `{name}`")
+    if not _target():
+        ms.set_device("Ascend" if kind == "npu" else "CPU", *([int(number)] if number and kind == "npu" else []))
+        _target().append(name)
+    return name
+
+
+def resolve_dtype(name: str, device: str) -> str:
+    """Return "fp32", "bf16" or "fp16": the named one, or for "auto" bf16 on Ascend and fp32 on a CPU.
+
+    Raises:
+        DeviceError: bf16 on a CPU, where MindSpore has no matrix products in it.
+    """
+    on_npu = device.startswith("npu")
+    if name == "auto":
+        return "bf16" if on_npu else "fp32"
+    if name == "bf16" and not on_npu:
+        raise DeviceError(
+            "MindSpore does not compute in bf16 on a CPU",
+            "it stores bf16 there, but has no matrix products, sums or softmax in it",
+            "use dtype fp32 or fp16 there, or PyTorch",
+        )
+    return name
+
+
+def dtype(name: str) -> Any:
+    """Return the framework's dtype of "fp32", "bf16" or "fp16"."""
+    return DTYPES[name]
+
+
+def on_meta() -> AbstractContextManager[Any]:
+    """Return a context in which modules are built without memory."""
+    return no_init_parameters()
+
+
+def array(values: Any, device: str, dtype: str | None = None) -> Tensor:
+    """Return a host array as the framework's own; floating values in the named dtype where one is given."""
+    found = np.ascontiguousarray(values)
+    if dtype in _NUMPY_OF and found.dtype.kind == "f":
+        found = found.astype(_NUMPY_OF[dtype])
+    tensor = Tensor(found)
+    return tensor.astype(DTYPES[dtype]) if dtype is not None and found.dtype.kind == "f" else tensor
+
+
+def zeros(shape: tuple[int, ...], device: str, dtype: str) -> Tensor:
+    """Return zeros."""
+    return array(np.zeros(shape, np.float32), device, dtype)
+
+
+def to_numpy(tensor: Any) -> np.ndarray[Any, Any]:
+    """Return a tensor's values on the host, in memory of their own; bf16 becomes fp32."""
+    if isinstance(tensor, np.ndarray):
+        return tensor
+    return (tensor.astype(ms.float32) if tensor.dtype == ms.bfloat16 else tensor).asnumpy().copy()
+
+
+def no_grad() -> AbstractContextManager[Any]:
+    """Return a context that records nothing for gradients."""
+    return ms._no_grad()
+
+
+def seed(value: int) -> None:
+    """Seed the framework's own generator, which nothing here draws from."""
+    ms.set_seed(value % 2**32)
+
+
+def set_threads(count: int | None) -> int:
+    """Use `count` CPU cores where given; return how many are used.
+
+    MindSpore makes its threads when it is imported. So that a job can still say how many, all of them are held to that many
+    cores, where the system lets a process do that (Linux).
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return os.cpu_count() or 1
+    allowed = sorted(os.sched_getaffinity(0))
+    if count is not None and count < len(allowed):
+        for task in Path("/proc/self/task").iterdir():
+            with contextlib.suppress(ProcessLookupError):  # a thread that has ended meanwhile
+                os.sched_setaffinity(int(task.name), allowed[:count])
+        ctypes.CDLL("libgomp.so.1").omp_set_num_threads(count)
+    return len(os.sched_getaffinity(0))
+
+
+def move(module: Any, device: str) -> None:
+    """Do nothing: MindSpore moves weights when they are used."""
+
+
+def release(device: str) -> None:
+    """Give memory of freed parts back to the device."""
+    gc.collect()
+    if device.startswith("npu"):
+        ms.runtime.empty_cache()
+
+
+def synchronize(device: str) -> None:
+    """Wait until the device has done what it was given."""
+    if device.startswith("npu"):
+        ms.runtime.synchronize()
+    else:
+        _pynative_executor.sync()
+
+
+def memory_bytes(device: str) -> tuple[int | None, int | None]:
+    """Return a device's memory and what of it this process can still have; None is what the device does not tell."""
+    if not device.startswith("npu"):
+        return host.memory_bytes()
+    total = int(ms.hal.get_device_properties(0).total_memory)
+    return total, total - int(ms.runtime.memory_allocated())
+
+
+def peak_memory_bytes(device: str) -> int | None:
+    """Return the most memory that was taken so far.
+
+    On Ascend it is that of tensors on the device; on a CPU that of the whole process, the program included.
+    """
+    return int(ms.runtime.max_memory_allocated()) if device.startswith("npu") else host.peak_memory_bytes()
+
+
+def matmul_flops_per_s(device: str, dtype: str) -> float:
+    """Return the rate at which a device multiplies square matrices of a dtype: the best of a short probe."""
+    matrices: dict[int, Tensor] = {}
+
+    def seconds(side: int, count: int) -> float:
+        matrix = matrices.setdefault(side, zeros((side, side), device, dtype) + 1)
+        synchronize(device)
+        start = time.perf_counter()
+        for _ in range(count):
+            product = mint.matmul(matrix, matrix)
+        synchronize(device)
+        del product
+        return time.perf_counter() - start
+
+    return rate.matmul_flops_per_s(device, seconds)
+
+
+def assign_rows(table: Any, rows: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> None:
+    """Overwrite rows of a weight table."""
+    changed = to_numpy(table)
+    changed[rows] = values
+    table.set_data(Tensor(changed).astype(table.dtype))
