@@ -14,21 +14,18 @@ from typing import Any
 from sampan import frameworks
 from sampan.checkpoint import export, run
 from sampan.checkpoint import lora as lora_files
-from sampan.checkpoint.history import Session
+from sampan.checkpoint.history import Session, in_words, place_of
 from sampan.errors import DataError, JobError
 from sampan.frameworks import device as dev
-from sampan.frameworks import io, update
 from sampan.frameworks.records import Report
 from sampan.job import STAGES, Job
-from sampan.models import lora
-from sampan.models.init import initial_weights
 from sampan.train import plot
 from sampan.train.estimate import Estimate, estimate_all
 from sampan.train.gauge import gauge
 from sampan.train.guard import locked, stop_signals
 from sampan.train.journal import Journal, check_installed
-from sampan.train.schedule import learning_rate
 from sampan.train.stages import Batch, make
+from sampan.train.steps import Steps
 from sampan.train.workspace import Workspace, open_workspace
 
 MAX_SKIPPED_IN_A_ROW = 5
@@ -119,40 +116,38 @@ class _StageRun:
     def __init__(self, work: Workspace, name: str, journal: Journal, estimate: Estimate):
         self.work, self.name, self.journal, self.estimate = work, name, journal, estimate
         self.settings = getattr(work.job.stage, name)
-        self.stage = make(name, work.context(self.settings, work.data.training))
+        self.steps = Steps(work, name)
+        self.stage, self.updater = self.steps.stage, self.steps.updater
         held_out = work.data.validation
         self.validation = make(name, work.context(self.settings, held_out)) if held_out else None
         work.free_frozen()
-        self.updater = self._prepare()
         self.skipped = 0  # in a row
         self.num_skipped = 0
 
     def train(self) -> None:
         """Take every step that is left, saving on the way."""
-        work, settings, name, stage = self.work, self.settings, self.name, self.stage
+        work, settings, name = self.work, self.settings, self.name
         step = first = self._restore()
         num_rows = settings.micro_batch_size * settings.grad_accum_steps
         began, paused_s = time.perf_counter(), 0.0
         peak = dev.matmul_flops_per_s(work.device, work.dtype)
         with stop_signals() as stop, gauge(work.console, name, first, settings.num_steps) as show:
             while step < settings.num_steps:
-                lr = learning_rate(step, settings.num_steps, settings.warmup_steps, settings.lr, settings.min_lr_ratio)
-                batches = [stage.draw(step, micro) for micro in range(settings.grad_accum_steps)]
-                report = self.updater.step(stage.loss, [self._on_device(batch) for batch in batches], lr)
-                more = stage.after(step, report.arrays) if stage.after else {}
+                taken = self.steps.take(step)
+                report = taken.report
                 step += 1
                 speed = (step - first) * num_rows / (time.perf_counter() - began - paused_s)
                 mfu = speed * self.estimate.useful_flops_per_row / peak if peak else None
                 memory = dev.peak_memory_bytes(work.device)
                 values = {
                     "loss": report.loss,
-                    "lr": lr,
+                    "lr": taken.lr,
                     "grad_norm": report.grad_norm,
                     "images_per_s": round(speed, 2),
                     **({} if mfu is None else {"mfu": round(mfu, 4)}),
                     **({} if memory is None else {"peak_memory_bytes": memory}),
                     **report.values,
-                    **more,
+                    **taken.more,
                 }
                 pause = time.perf_counter()
                 if self.validation and (step % work.job.train.validate_every == 0 or step == settings.num_steps):
@@ -161,7 +156,7 @@ class _StageRun:
                     self._sample(step)
                 self.journal.step(name, step, values, skipped=report.skipped)
                 show(step, loss=report.loss, images_per_s=speed, mfu=mfu, memory_bytes=memory, skipped=self.num_skipped)
-                self._count_skipped(step, report, batches)
+                self._count_skipped(step, report, taken.batches)
                 if step < settings.num_steps and (stop or step % work.job.train.save_every == 0):
                     self._save(step, done=False)
                 paused_s += time.perf_counter() - pause
@@ -169,9 +164,6 @@ class _StageRun:
                     work.console.print(f"{name}: stopped at step {step}; go on with --resume")
                     raise KeyboardInterrupt
         self._finish(step)
-
-    def _on_device(self, batch: Batch) -> tuple[Any, ...]:
-        return tuple(a if a is None or isinstance(a, tuple) else dev.array(a, self.work.device) for a in batch.arrays)
 
     def _count_skipped(self, step: int, report: Report, batches: Sequence[Batch]) -> None:
         """Stop when several steps in a row had no finite loss or gradient; say which samples they saw."""
@@ -198,7 +190,7 @@ class _StageRun:
         assert self.validation is not None, "the caller asks"
         losses = []
         for step in range(min(_NUM_VALIDATION_BATCHES, self.settings.num_steps)):
-            batch = self._on_device(self.validation.draw(step, 0))
+            batch = self.steps.on_device(self.validation.draw(step, 0))
             losses.append(self.updater.evaluate(self.stage.loss, batch))
         return sum(losses) / len(losses)
 
@@ -227,69 +219,43 @@ class _StageRun:
         self._save(step, done=True)
         self._sample(step)  # after the save: what can go wrong here takes nothing away
 
-    # --- first weights, checkpoints ------------------------------------------------------------------------------------
-
-    def _prepare(self) -> update.Updater:
-        """Give the module its first weights, on the device, and an optimizer."""
-        work, stage, train = self.work, self.stage, self.work.job.train
-        files: dict[str, Path] = {}
-        if work.start:
-            files = {stage.prefix + name: path for name, path in work.start.files(self.name).items()}
-        if work.is_lora:
-            settings = work.job.lora
-            lora.attach(stage.module, self.name, work.config, settings.rank, settings.alpha, settings.targets)
-        new = {name: shape for name, shape in io.shapes(stage.module).items() if name not in files}
-        update.materialize(
-            stage.module,
-            files,
-            initial_weights(new, work.job.seed),
-            device=work.device,
-            dtype=work.dtype if work.is_lora else train.weights,
-            trainable=lora.trainable if work.is_lora else lambda name: True,
-            trainable_dtype="fp32" if work.is_lora else train.weights,
-            prefix=stage.prefix,
-            name=f"the {self.name}",
-        )
-        settings = self.settings
-        return update.Updater(
-            stage.module,
-            lr=settings.lr,
-            beta1=settings.beta1,
-            beta2=settings.beta2,
-            weight_decay=settings.weight_decay,
-            clip_norm=settings.clip_norm,
-            ema_decay=settings.ema_decay,
-            autocast=work.dtype,
-            moments=train.moments,
-            master=train.weights == "fp32",
-            trained_only=work.is_lora,
-            frozen_rows={} if work.is_lora else stage.frozen_rows,
-            delayed={} if work.is_lora else stage.delayed,
-            seed=work.job.seed,
-        )
+    # --- checkpoints -------------------------------------------------------------------------------------------------
 
     def _restore(self) -> int:
         """Take over the newest whole checkpoint and return its step."""
         work, name = self.work, self.name
         folder, notes = run.newest(work.out, name)
         state = run.read_state(folder) if folder else None
-        self.session = Session.after(state, framework=frameworks.chosen(), device=work.device)
+        self.session = Session.after(
+            state,
+            framework=frameworks.chosen(),
+            device=work.device,
+            dtype=work.dtype,
+            threads=dev.set_threads(None),
+        )
         step = int(state["step"]) if state else 0
         if folder:
-            groups = run.read_groups(folder, "cpu")
-            notes += self.updater.load_state(groups)
-            for key, value in groups["extra"].items():
-                self.stage.extra[key][...] = dev.to_numpy(value)
-            self.journal.event("resume", stage=name, step=step)
-            work.console.print(f"{name}: goes on at step {step}", highlight=False)
+            notes += self.steps.restore(folder)
+            said, facts = self._moved()
+            self.journal.event("resume", stage=name, step=step, **facts)
+            work.console.print(f"{name}: goes on at step {step}{said}", highlight=False)
         for note in notes:
             work.console.print(note, highlight=False)
         self.journal.forget(name, step)
         return step
 
+    def _moved(self) -> tuple[str, dict[str, Any]]:
+        """Return, in words and for the journal, from what to what the stage has moved; nothing where it has not."""
+        if not self.session.before:
+            return "", {}
+        before, now = place_of(self.session.before[-1]), self.session.place()
+        # an old record does not say everything
+        if all(before[key] in (None, now[key]) for key in ("framework", "version", "device", "dtype")):
+            return "", {}
+        return f", from {in_words(before)} to {in_words(now)}", {"from": before, "to": now}
+
     def _save(self, step: int, done: bool) -> None:
         work, settings = self.work, self.settings
-        groups = {**self.updater.state(), "extra": {k: dev.array(v, "cpu") for k, v in self.stage.extra.items()}}
         state = {
             "done": done,
             "prefix": self.stage.prefix,
@@ -298,6 +264,6 @@ class _StageRun:
             "schedule": {name: getattr(settings, name) for name in ("lr", "min_lr_ratio", "warmup_steps", "num_steps")},
             "job": work.job.to_toml(),
         }
-        run.save(work.out, self.name, step, groups, state, self.session)
+        run.save(work.out, self.name, step, self.steps.groups(), state, self.session)
         run.keep_last(work.out, self.name, work.job.train.keep_last)
         self.journal.event("done" if done else "save", stage=self.name, step=step)

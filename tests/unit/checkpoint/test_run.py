@@ -12,7 +12,7 @@ import torch
 
 from sampan import __version__
 from sampan.checkpoint import run
-from sampan.checkpoint.history import Session
+from sampan.checkpoint.history import Session, in_words, place_of, taken_by, versions_of
 from sampan.errors import CheckpointError
 from sampan.frameworks import io
 
@@ -49,14 +49,41 @@ def test_the_history_is_carried_over(tmp_path: Path):
     state = run.read_state(save(tmp_path, 5, session=first))
     second = Session.after(state, framework="torch", device="cuda:1")
     state = run.read_state(save(tmp_path, 9, done=True, session=second))
-    assert [(h["from_step"], h["to_step"], h["device"], h["sampan"]) for h in state["history"]] == [
-        (0, 5, "cpu", __version__),
-        (5, 9, "cuda:1", __version__),
+    assert [(h["from_step"], h["to_step"], h["device"], h["versions"]) for h in state["history"]] == [
+        (0, 5, "cpu", state["versions"]),
+        (5, 9, "cuda:1", state["versions"]),
     ]
+    assert state["versions"]["sampan"] == __version__
     assert all(h["started"] <= h["ended"] and h["machine"]["cores"] for h in state["history"])
     assert (state["framework"], state["device"]) == ("torch", "cuda:1")
     assert state["versions"]["torch"] == torch.__version__
     assert {"sampan", "python", "numpy", "torch"} == state["versions"].keys()
+
+
+def test_a_record_of_a_session_says_what_numbers_depend_on():
+    session = Session.after(None, framework="torch", device="cpu", dtype="fp32", threads=2)
+    (entry,) = session.history(7)
+    place = place_of(entry)
+    assert place == session.place()
+    assert place == {
+        "framework": "torch",
+        "version": entry["versions"]["torch"],
+        "device": "cpu",
+        "dtype": "fp32",
+        "threads": 2,
+    }
+    assert in_words(place) == f"torch {place['version']} on cpu in fp32"
+    old = {"from_step": 0, "to_step": 7, "framework": "torch", "device": "cuda:1", "sampan": "0.0.9"}
+    assert versions_of(old) == {"sampan": "0.0.9"}
+    assert in_words(place_of(old)) == "torch on cuda:1"
+
+
+def test_who_took_steps_is_found_in_the_history():
+    history = [{"from_step": 0, "to_step": 5}, {"from_step": 5, "to_step": 9}, {"from_step": 9, "to_step": 12}]
+    assert taken_by(history, 5, 9) == history[1:2]
+    assert taken_by(history, 4, 9) == history[:2]
+    assert taken_by(history, 6, 10) == history[1:]
+    assert taken_by([], 0, 5) == []
 
 
 def test_an_old_checkpoint_without_sizes_is_read(tmp_path: Path):
