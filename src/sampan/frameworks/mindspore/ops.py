@@ -168,6 +168,8 @@ def attention(
     assert not (causal and mask is not None), "a causal mask is built by the caller when there is another mask"
     if segments is not None:
         assert mask is None, "segments say what a mask would say"
+        if is_ascend():
+            return _fused().packed_attention(q, k, v, segments, causal)
         # one call a stretch: nothing outside it is computed, and no mask of all against all is built
         pieces = zip(*[split(part, segments, 2) for part in (q, k, v)], strict=True)
         return concat([attention(one, keys, values, None, causal) for one, keys, values in pieces], 2)
