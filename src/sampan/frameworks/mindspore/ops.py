@@ -3,8 +3,8 @@
 Where a weight meets an array of another dtype, the array is brought to the weight's: there is no autocast, so that what is
 computed in which dtype can be read here. Statistics of norms, softmax and losses are fp32 whatever the dtype.
 
-On Ascend six of these take the vendor's fused operator (sampan.frameworks.mindspore.ascend); elsewhere that is not even
-imported. Functions are written as `def`, without `try` and without lambdas, because a compiled step reads their source.
+On Ascend six of these take the vendor's fused operator (sampan.frameworks.mindspore.ascend). Functions are written as
+`def`, without `try`, imports and lambdas, because a compiled step reads their source.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from mindspore import Tensor, mint
 from mindspore import nn as cells
 from mindspore import ops as own
 
+from sampan.frameworks.mindspore import ascend
 from sampan.frameworks.mindspore.device import is_ascend
 
 F = mint.nn.functional
@@ -96,7 +97,7 @@ def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float)
 def take(table: Tensor, ids: Tensor) -> Tensor:
     """Return rows of `table` (rows, channels) at integer `ids` of any shape: (*ids, channels)."""
     if is_ascend():
-        return _fused().take(table, ids)
+        return ascend.take(table, ids)
     return own.gather(table, ids, 0)
 
 
@@ -118,14 +119,14 @@ def silu(x: Tensor) -> Tensor:
 def gelu(x: Tensor, tanh: bool) -> Tensor:
     """Return GELU: the tanh approximation or the exact erf form."""
     if is_ascend():
-        return _fused().gelu(x, tanh)
+        return ascend.gelu(x, tanh)
     return own.gelu(x, approximate="tanh" if tanh else "none")
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Normalise the last axis by its root mean square in fp32, return to the dtype of `x`, then multiply by `weight`."""
     if is_ascend():
-        return _fused().rms_norm(x, weight, eps)
+        return ascend.rms_norm(x, weight, eps)
     y = cast(x, ms.float32)
     return cast(y * mint.rsqrt(mint.mean(y * y, -1, True) + eps), x.dtype) * weight
 
@@ -133,7 +134,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def layer_norm(x: Tensor, eps: float, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """Normalise the last axis to zero mean and unit variance in fp32; scale and shift where given."""
     if is_ascend():
-        return _fused().layer_norm(x, eps, weight, bias)
+        return ascend.layer_norm(x, eps, weight, bias)
     y = cast(x, ms.float32)
     centred = y - mint.mean(y, -1, True)
     normed = centred * mint.rsqrt(mint.mean(centred * centred, -1, True) + eps)
@@ -169,12 +170,12 @@ def attention(
     if segments is not None:
         assert mask is None, "segments say what a mask would say"
         if is_ascend():
-            return _fused().packed_attention(q, k, v, segments, causal)
+            return ascend.packed_attention(q, k, v, segments, causal)
         # one call a stretch: nothing outside it is computed, and no mask of all against all is built
         pieces = zip(*[split(part, segments, 2) for part in (q, k, v)], strict=True)
         return concat([attention(one, keys, values, None, causal) for one, keys, values in pieces], 2)
     if is_ascend():
-        return _fused().attention(q, k, v, mask, causal)
+        return ascend.attention(q, k, v, mask, causal)
     return plain_attention(q, k, v, mask, causal)
 
 
@@ -197,7 +198,7 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal
 def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """Return Σ wᵢ·CEᵢ / Σ wᵢ in fp32, for logits (n, classes), integer labels (n,) and weights (n,)."""
     if is_ascend():
-        losses = _fused().cross_entropy(cast(logits, ms.float32), cast(labels, ms.int32))
+        losses = ascend.cross_entropy(cast(logits, ms.float32), cast(labels, ms.int32))
     else:
         losses = own.cross_entropy(cast(logits, ms.float32), cast(labels, ms.int32), reduction="none")
     return mint.sum(losses * weights) / mint.sum(weights)
@@ -238,9 +239,3 @@ def checkpoint(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 _CLOSED = -1e30  # of a score in fp32: its exponential is 0 beside any other, and a row that is all closed stays finite
-
-
-def _fused() -> Any:
-    from sampan.frameworks.mindspore import ascend
-
-    return ascend
