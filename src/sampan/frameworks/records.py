@@ -45,6 +45,7 @@ class Measured:
         peak_bytes: The most that lives at a time above weights and batch, gradients of weights included, in a pass that
             begins without any.
         batch_bytes: The batch itself.
+        working_bytes: Working weights in a lower dtype, where the trained ones are a copy beside them that ranks share.
     """
 
     forward_flops: int
@@ -54,6 +55,7 @@ class Measured:
     activation_bytes: int
     peak_bytes: int
     batch_bytes: int
+    working_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Count:
         frozen: Of parameters that are not trained.
         frozen_rows: Of rows that are not trained, in parameters that are.
         workspace_bytes: What the update takes between tensors where moments are in 8 bits or weights in bf16.
+        update_bytes: What it takes beside weights, gradients, moments and average in any case.
+        num_ranks: Processes that share moments, average and the update.
     """
 
     trained: int
@@ -73,3 +77,5 @@ class Count:
     frozen: int
     frozen_rows: int
     workspace_bytes: int = 0
+    update_bytes: int = 0
+    num_ranks: int = 1

@@ -18,7 +18,7 @@ from sampan.units import format_bytes
 if TYPE_CHECKING:
     from sampan.frameworks.records import Count, Measured
 
-_BYTES = {"fp32": 4, "bf16": 2}
+_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _BLOCK = 256  # values that share the scale of a moment in 8 bits
 _TIGHT = 0.95  # share of the free memory from which on a warning is due
 
@@ -74,7 +74,7 @@ def needed(
     Args:
         count: Values of the trained part.
         measured: One micro-batch, with weights of these dtypes.
-        trained_dtype, frozen_dtype: "fp32" or "bf16", of trained and of other weights.
+        trained_dtype, frozen_dtype: "fp32", "bf16" or "fp16", of trained and of other weights.
         moments: "fp32" or "8bit".
         averaged: Whether there is a moving average of the weights; it is fp32.
         grad_accum_steps: With more than one, a pass finds the gradients of the one before in place. With one, they come
@@ -87,12 +87,15 @@ def needed(
     tensorwise = coded or trained_dtype == "bf16"
     single = max(0, measured.peak_bytes - gradients)
     activations = measured.activation_bytes if grad_accum_steps > 1 else single
-    workspace = min(count.workspace_bytes, 9 * 4 * count.trained) if tensorwise else 0
+    workspace = max(count.update_bytes, min(count.workspace_bytes, 9 * 4 * count.trained) if tensorwise else 0)
+    weights = (count.trained + count.frozen_rows) * size
+    if measured.working_bytes:
+        weights = measured.working_bytes + count.trained * size // count.num_ranks
     return Need(
-        weights=(count.trained + count.frozen_rows) * size + count.frozen * _BYTES[frozen_dtype],
+        weights=weights + count.frozen * _BYTES[frozen_dtype],
         gradients=gradients,
-        moments=2 * (4 * (count.trained - coded) + coded + 4 * (coded // _BLOCK)),
-        average=4 * count.trained if averaged else 0,
+        moments=2 * (4 * (count.trained - coded) + coded + 4 * (coded // _BLOCK)) // count.num_ranks,
+        average=4 * count.trained // count.num_ranks if averaged else 0,
         activations=activations,
         workspace=max(0, workspace - activations),
         batch=measured.batch_bytes,

@@ -1,0 +1,128 @@
+"""What one training pass costs on MindSpore, found before a run: arithmetic, and the memory of what lives during it.
+
+MindSpore has no fake tensors. The real module and the real loss run on outlines (sampan.frameworks.outline): while they do,
+outlines stand in the place of the module's parameters and of the seam's functions. FLOPs are exact. Memory is the sum of
+what each operation's gradient keeps, by the rules there; what a kernel takes for itself and how an allocator rounds is not
+seen. On Ascend norms and attention are fused kernels; on a CPU they are written out, attention with all pairs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from sampan.frameworks import OPS_NAMES
+from sampan.frameworks.codes import is_coded
+from sampan.frameworks.mindspore import ops, parallel
+from sampan.frameworks.mindspore.nn import Embedding, Module
+from sampan.frameworks.outline import array
+from sampan.frameworks.outline import ops as outlined
+from sampan.frameworks.outline.tape import BYTES, Tape
+from sampan.frameworks.records import Count, Measured
+
+# fp32 copies of a vector that an update makes beside the gradient: clipped, the new first moment, and what their
+# arithmetic has in between
+_UPDATE_COPIES = 6
+
+
+def count(
+    module: Any,
+    trainable: Callable[[str], bool] = lambda name: True,
+    frozen_rows: Mapping[str, int] | None = None,
+) -> Count:
+    """Count the values of a module's parameters. The module may have been built without memory.
+
+    Args:
+        trainable: Says of a parameter's name whether it is trained.
+        frozen_rows: As the updater takes them.
+    """
+    tables = {f"{name}.weight" for name, cell in module.cells_and_names() if isinstance(cell, Embedding)}
+    trained = coded = frozen = in_rows = 0
+    for name, parameter in module.parameters_and_names():
+        values, rows = prod(parameter.shape), parameter.shape[0] if parameter.shape else 1
+        if not trainable(name):
+            frozen += values
+            continue
+        used = values // rows * min((frozen_rows or {}).get(name, rows), rows)
+        trained, in_rows = trained + used, in_rows + values - used
+        coded += used if is_coded(used, name in tables) else 0
+    ranks = parallel.num_ranks()
+    copies = _UPDATE_COPIES * BYTES["fp32"] * trained // ranks
+    return Count(trained, coded, frozen, in_rows, update_bytes=copies, num_ranks=ranks)
+
+
+def measure(
+    module: Any,
+    loss: Callable[..., Any],
+    arrays: Sequence[Any],
+    *,
+    device: str,
+    dtype: str,
+    trainable: Callable[[str], bool] = lambda name: True,
+    trainable_dtype: str = "fp32",
+    autocast: str = "fp32",
+) -> Measured:
+    """Run a loss forward and backward on outlines and return what it costs.
+
+    The gradients of a pass are new arrays, which are added to those of the pass before when it is over: they are part of
+    what a pass takes above gradients.
+
+    Args:
+        module: With memory or without; it is as before afterwards.
+        loss: As the updater takes it. It may not look at values: there are none.
+        arrays: What it takes after the module. Of NumPy arrays only shapes and dtypes matter; the rest stays as it is.
+        device: Where the run is to be.
+        dtype, trainable, trainable_dtype: As `update.materialize` takes them.
+        autocast: As the updater takes it.
+
+    Raises:
+        TypeError: The loss looks at values.
+        ValueError: Nothing that is trained takes part in it.
+    """
+    tape = Tape(fused=device.startswith("npu"))
+    working = trainable_dtype if autocast == "fp32" else autocast
+
+    def weight(name: str, parameter: Any) -> array.Outline:
+        is_trained = trainable(name)
+        return array.weight(tape, parameter.shape, working if is_trained else dtype, trained=is_trained)
+
+    with _outlines(module, weight):
+        batch = [array.given(tape, each) if isinstance(each, np.ndarray) else each for each in arrays]
+        batch_bytes = sum(each.nbytes for each in arrays if isinstance(each, np.ndarray))
+        found = tape.measure(lambda: loss(module, *batch), batch_bytes=batch_bytes)
+    values = sum(prod(parameter.shape) for name, parameter in module.parameters_and_names() if trainable(name))
+    working_bytes = BYTES[working] * values if working != trainable_dtype else 0
+    return dataclasses.replace(found, activation_bytes=found.peak_bytes, working_bytes=working_bytes)
+
+
+@contextmanager
+def _outlines(module: Any, weight: Callable[[str, Any], array.Outline]) -> Iterator[None]:
+    """Put outlines in the place of a module's parameters and of the seam's functions while the block runs."""
+    functions = {name: getattr(ops, name) for name in (*OPS_NAMES, "conv2d", "group_norm")}
+    parameters = [
+        (cell._params, leaf, parameter, f"{path}.{leaf}" if path else leaf)
+        for path, cell in module.cells_and_names()
+        for leaf, parameter in cell._params.items()
+    ]
+
+    def call(self: Any, *arguments: Any, **named: Any) -> Any:
+        return self.construct(*arguments, **named)
+
+    try:
+        Module.__call__ = call  # a Cell's own makes its parameters' memory, and knows arrays only
+        for name in functions:
+            setattr(ops, name, getattr(outlined, name))
+        for holder, leaf, parameter, name in parameters:
+            holder[leaf] = weight(name, parameter)
+        yield
+    finally:
+        del Module.__call__
+        for name, function in functions.items():
+            setattr(ops, name, function)
+        for holder, leaf, parameter, _ in parameters:
+            holder[leaf] = parameter
