@@ -31,7 +31,7 @@ from sampan.frameworks.mindspore import ops
 
 _HEAD_DIM_STEP, _MAX_HEAD_DIM = 16, 512
 _MAX_ROWS = 1024
-_LATER = Tensor(np.triu(np.ones((2048, 2048), np.bool_), 1))  # a compiled step takes it as a constant
+_LATER = Tensor(np.triu(np.ones((2048, 2048), np.bool_), 1))  # made here because a compiled step takes it as a constant
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:

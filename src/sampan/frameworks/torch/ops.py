@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as _checkpoint
 
+from sampan.frameworks.torch import ascend
+
 float32 = torch.float32
 int32 = torch.int32
 
@@ -79,6 +81,8 @@ def gelu(x: Tensor, tanh: bool) -> Tensor:
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Normalise the last axis by its root mean square in fp32, return to the dtype of `x`, then multiply by `weight`."""
+    if x.device.type == "npu":
+        return ascend.rms_norm(x, weight, eps)
     return F.rms_norm(x, (x.shape[-1],), None, eps) * weight
 
 
@@ -110,6 +114,8 @@ def attention(
         segments: Lengths of stretches that lie one after another and do not see each other; `causal` holds in each.
     """
     assert not (causal and mask is not None), "a causal mask is built by the caller when there is another mask"
+    if q.device.type == "npu":
+        return ascend.attention(q, k, v, mask, causal, segments)
     if segments is None:
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1]
