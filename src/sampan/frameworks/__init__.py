@@ -11,7 +11,8 @@ module names:
     meter   what a step costs, counted before it is run
     io      weights from and to safetensors files
 
-The names every folder offers are NN_NAMES and OPS_NAMES below; a contract test holds each folder to them.
+The names every folder offers are NN_NAMES and OPS_NAMES below, less what LEFT_OUT says; a contract test holds each folder
+to them. A framework that leaves something out is there for the comparison only, and is refused for everything else.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from sampan.errors import DeviceError, did_you_mean
 if TYPE_CHECKING:  # type checkers see one framework; at run time the names are resolved below
     from sampan.frameworks.torch import device, io, meter, nn, ops, update
 
-__all__ = ["NN_NAMES", "OPS_NAMES", "chosen", "device", "io", "meter", "nn", "ops", "update", "use"]
+__all__ = ["LEFT_OUT", "NN_NAMES", "OPS_NAMES", "chosen", "device", "io", "meter", "nn", "ops", "update", "use"]
 
 FRAMEWORKS = {
     "torch": "pip install 'sampan[torch]'",
@@ -51,19 +52,37 @@ OPS_NAMES = (
     "linear", "take", "argmin", "softmax", "silu", "gelu", "rms_norm", "layer_norm", "normalize",
     "attention", "cross_entropy", "upsample_nearest", "pad_right_bottom", "cache_write", "stop_gradient", "checkpoint",
 )  # fmt: skip
+# what a framework does not offer that is there to compare the training step of generator and decoder, and for nothing else
+LEFT_OUT = {
+    "tensorflow": frozenset((
+        "Conv2d", "GroupNorm", "linear_layers", "add_low_rank",
+        "int32", "where", "sum", "exp", "abs", "sqrt", "clip", "argmin", "softmax", "normalize", "upsample_nearest",
+        "pad_right_bottom", "stop_gradient", "meter",
+    )),
+}  # fmt: skip
 _MODULES = ("nn", "ops", "device", "update", "meter", "io")
 _chosen: str | None = None
 
 
-def use(name: str) -> None:
+def use(name: str, *, comparing: bool = False) -> None:
     """Choose the framework of this process, before the first model module is imported.
 
+    Args:
+        comparing: Nothing but a training step of generator or decoder is asked for, so that a framework in LEFT_OUT will do.
+
     Raises:
-        DeviceError: The name is unknown, the framework is not installed, or another one was chosen before.
+        DeviceError: The name is unknown, the framework is not installed, it is there for the comparison only, or another
+            one was chosen before.
     """
     global _chosen
     if name not in FRAMEWORKS:
         raise DeviceError(f"`{name}` is not a framework that sampan knows", (), did_you_mean(name, FRAMEWORKS))
+    if name in LEFT_OUT and not comparing:
+        raise DeviceError(
+            f"sampan neither trains nor generates on {name}",
+            "it is there to compare a training step of generator and decoder, and has nothing else",
+            "use --framework torch or mindspore; `sampan bench` compares all three",
+        )
     if _chosen not in (None, name):
         raise DeviceError(
             f"this process runs on {_chosen} and cannot change to {name}", (), "start a new process with --framework"
