@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 from sampan import __version__, files
 from sampan.checkpoint import foreign, run
 from sampan.checkpoint.folder import Folder, open_folder
+from sampan.checkpoint.runlog import read_record
 from sampan.checkpoint.write import write_folder
 from sampan.errors import CheckpointError
 from sampan.frameworks import io
@@ -79,18 +80,13 @@ def export(out: Path, directory: Path, dtype: str | None) -> Path:
     Raises:
         CheckpointError: It is no run, a stage is not finished, or the folder exists and is not empty.
     """
-    record = out / "run.json"
-    if not record.is_file():
-        raise CheckpointError(
-            f"`{out}` is not a run", "it has no run.json", "give the folder that a job names as its `out`"
-        )
+    facts = read_record(out)
     if foreign.adapted(out):
         raise CheckpointError(
             f"the run in `{out}` has no model of its own",
             "it trained low-rank additions to another model",
             f"`sampan checkpoint merge {out} {directory}` writes that model with the additions in it",
         )
-    facts = json.loads(record.read_text(encoding="utf-8"))
     model_start = facts["model"].get("start")
     start = open_folder(Path(model_start)) if model_start else None
     config = read_config(out)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sampan import __version__
+from sampan.checkpoint.tolerance import TOLERANCES
 from sampan.cli import run, values
 from sampan.errors import SampanError, did_you_mean
 from sampan.generate.request import DEFAULT_GUIDANCE, DEFAULT_STEPS
@@ -156,10 +157,20 @@ def _train(verbs: Any) -> Parser:
         "sampan train job.toml",
         "sampan train job.toml --set seed=1 --set stage.ar.lr=1e-4",
         "sampan train job.toml --resume",
+        "sampan train job.toml --resume runs/job --framework mindspore",
     )
-    verb.add_argument("job", metavar="JOB", type=Path, help="job file; `sampan init` writes one")
+    # not required by argparse, which gives a word behind --resume to that; the verb asks for it
+    verb.add_argument("job", metavar="JOB", nargs="?", type=Path, help="job file; `sampan init` writes one")
     _add_set(verb)
-    verb.add_argument("--resume", action="store_true", help="go on from the last save of the run folder")
+    verb.add_argument(
+        "--resume",
+        metavar="RUN",
+        nargs="?",
+        type=Path,
+        const=True,
+        default=False,
+        help="go on from the last save of the job's run folder, or of the run in RUN, on whatever framework",
+    )
     verb.add_argument("--framework", metavar="F", help="the same as --set place.framework=F")
     return verb
 
@@ -281,8 +292,42 @@ def _checkpoint(verbs: Any) -> list[Parser]:
     _add_loras(merge, "merge this LoRA, its scale multiplied by SCALE; may be repeated")
     merge.add_argument("--subtract", action="store_true", help="take the LoRAs out of the weights again")
     merge.add_argument("--dtype", metavar="T", choices=DTYPES[1:], help="%(choices)s; default: as stored")
-    group.description = f"Work on model folders.\n\n{_listing([export, inspect, merge])}"
-    return [export, inspect, merge]
+    verify = _verb(
+        below,
+        "verify",
+        run.checkpoint_verify,
+        "Check that a run's files are those that were written, and that its steps come out again.",
+        "sampan checkpoint verify runs/job",
+        "sampan checkpoint verify runs/job --replay 3",
+        "sampan checkpoint verify runs/job --replay 3 --seed 7 --framework mindspore --device cpu",
+    )
+    verify.add_argument("run_folder", metavar="RUN", type=Path, help="run folder of a training")
+    verify.add_argument(
+        "--replay",
+        metavar="K",
+        type=values.whole(1),
+        help="take the steps of K windows between kept checkpoints again, chosen at random; default: none",
+    )
+    verify.add_argument(
+        "--seed", metavar="S", type=values.whole(0, MAX_SEED), help="same seed, same windows; default: a new one"
+    )
+    verify.add_argument("--framework", metavar="F", help="what takes the steps; default: what the run was begun with")
+    verify.add_argument(
+        "--device", metavar="D", type=values.device, help=f"{', '.join(DEVICES)}; default: that of the steps"
+    )
+    verify.add_argument(
+        "--tolerance",
+        dest="tolerances",
+        metavar="WHAT=X",
+        action="append",
+        type=values.tolerance,
+        default=[],
+        help=f"{', '.join(f'{name} (default: {most:g})' for name, most in TOLERANCES.items())}; may be repeated",
+    )
+    _add_json(verify)
+    every = [export, inspect, merge, verify]
+    group.description = f"Work on model folders.\n\n{_listing(every)}"
+    return every
 
 
 def _group(verbs: Any, name: str) -> Parser:

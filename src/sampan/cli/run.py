@@ -6,10 +6,12 @@ Whatever loads numpy or a framework is imported here, inside the verb, so that h
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import secrets
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from sampan.job import MAX_SEED
@@ -76,9 +78,11 @@ def data_signs(arguments: argparse.Namespace) -> None:
 
 def data_prepare(arguments: argparse.Namespace) -> None:
     """Examine and encode a job's pictures; the folder of what was found out on stdout."""
+    from sampan import frameworks
     from sampan.job import read
 
     job = read(arguments.job, arguments.overrides)
+    frameworks.use(job.place.framework)
     from sampan.train.workspace import prepare
 
     _put(prepare(job, console=_console()))
@@ -86,15 +90,27 @@ def data_prepare(arguments: argparse.Namespace) -> None:
 
 def train(arguments: argparse.Namespace) -> None:
     """Train as the job says; the finished model's folder on stdout."""
+    from sampan import frameworks
+    from sampan.checkpoint.runlog import read_record
     from sampan.job import read
 
+    path: Path | None = arguments.job
+    run_folder = arguments.resume if isinstance(arguments.resume, Path) else None
+    if path is None and run_folder is not None and run_folder.is_file():
+        path, run_folder = run_folder, None  # `train --resume JOB`: what follows the option is the job
+    if path is None:
+        raise arguments.verb.fail("the following arguments are required: JOB")
     overrides = list(arguments.overrides)
     if arguments.framework:
         overrides.append(f"place.framework={arguments.framework}")
-    job = read(arguments.job, overrides)
+    job = read(path, overrides)
+    if run_folder is not None:
+        read_record(run_folder)  # going on needs something to go on with
+        job = dataclasses.replace(job, out=run_folder)
+    frameworks.use(job.place.framework)  # before anything is imported that computes
     from sampan.train.loop import train  # after the job is read: what is wrong there is said at once
 
-    _put(train(job, resume=arguments.resume, console=_console()))
+    _put(train(job, resume=arguments.resume is not False, console=_console()))
 
 
 def generate(arguments: argparse.Namespace) -> None:
@@ -165,6 +181,27 @@ def checkpoint_inspect(arguments: argparse.Namespace) -> None:
     from sampan.checkpoint.inspect import inspect, show
 
     _print_report(inspect(arguments.directory), show, arguments.json)
+
+
+def checkpoint_verify(arguments: argparse.Namespace) -> None:
+    """Check a run's files, and take some of its steps again; the report on stdout, an error where something differs."""
+    from sampan import frameworks
+    from sampan.checkpoint.runlog import read_record
+
+    record = read_record(arguments.run_folder)
+    frameworks.use(arguments.framework or record["framework"])
+    from sampan.train.verify import refuse, show, verify
+
+    report = verify(
+        arguments.run_folder,
+        replay=arguments.replay,
+        seed=secrets.randbelow(MAX_SEED + 1) if arguments.seed is None else arguments.seed,
+        device=arguments.device,
+        tolerances=dict(arguments.tolerances),
+        console=_console(),
+    )
+    _print_report(report, show, arguments.json)
+    refuse(report)
 
 
 def _put(data: object) -> None:

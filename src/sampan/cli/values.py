@@ -8,6 +8,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
 
+from sampan.checkpoint.tolerance import TOLERANCES
 from sampan.job import DEVICES, NUMBERED_DEVICE
 
 
@@ -90,6 +91,14 @@ def lora(word: str) -> tuple[Path, float]:
     if not math.isfinite(number):
         raise ArgumentTypeError(f"`{scale}` in `{word}` is not a number to scale with, as in `{name}:0.8`")
     return Path(name), number
+
+
+def tolerance(word: str) -> tuple[str, float]:
+    """Read WHAT=NUMBER."""
+    name, equals, most = word.partition("=")
+    if not equals or name not in TOLERANCES:
+        raise ArgumentTypeError(f"`{word}` is not WHAT=X with one of {', '.join(TOLERANCES)}, as in loss=0.001")
+    return name, number(0)(most)
 
 
 def assignment(word: str) -> str:

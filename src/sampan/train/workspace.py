@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 from sampan import __version__, files, frameworks
 from sampan.checkpoint import export, run
 from sampan.checkpoint.folder import TOKENIZER_FILES, Folder, open_folder
+from sampan.checkpoint.runlog import read_record
 from sampan.data.encode import Encoded, encode
 from sampan.errors import DataError, JobError
 from sampan.frameworks import device as dev
@@ -198,6 +200,26 @@ def open_workspace(job: Job, device: str, dtype: str, *, resume: bool, console: 
             "lower data.validation_share",
         )
     return Workspace(job, device, dtype, console, start, _begin(job, start, config, data), data)
+
+
+def reopen(job: Job, out: Path, device: str, dtype: str, *, cache: Path, console: Any) -> Workspace:
+    """Open a run to look at it: nothing is written into its folder.
+
+    Args:
+        job: As a checkpoint of the run has it.
+        out: The run folder, wherever it lies now.
+        cache: Stands in for the run's cache: a folder to write to. What it lacks is made again.
+
+    Raises:
+        JobError, DataError, CheckpointError: What the run was begun with is not there any more.
+    """
+    start = read_record(out)["model"].get("start")  # found from any current directory, unlike the job's
+    model = dataclasses.replace(job.model, start=Path(start) if start else None)
+    job = dataclasses.replace(job, out=out, model=model, data=dataclasses.replace(job.data, cache=cache))
+    config = export.read_config(out)
+    data = open_dataset(job.data, config, cache, console)
+    _compare(job, _identity(job, data.digest))
+    return Workspace(job, device, dtype, console, open_folder(Path(start)) if start else None, config, data)
 
 
 def prepare(job: Job, *, console: Any) -> Path:

@@ -46,6 +46,19 @@ WRONG = {
     "checkpoint merge m": (
         "the following arguments are required: DIR\n\nhint: sampan checkpoint merge --help"
     ),
+    "checkpoint verify": "the following arguments are required: RUN\n\nhint: sampan checkpoint verify --help",
+    "checkpoint verify r --replay 0": (
+        "--replay: must be at least 1, got 0\n\nhint: sampan checkpoint verify --help"
+    ),
+    "checkpoint verify r --tolerance lr=1": (
+        "--tolerance: `lr=1` is not WHAT=X with one of loss, weights, ema, moments, tensor, as in loss=0.001\n\n"
+        "hint: sampan checkpoint verify --help"
+    ),
+    "checkpoint verify r --tolerance loss=-1": (
+        "--tolerance: must be at least 0, got -1\n\nhint: sampan checkpoint verify --help"
+    ),
+    "train": "the following arguments are required: JOB\n\nhint: sampan train --help",
+    "train --resume runs/x": "the following arguments are required: JOB\n\nhint: sampan train --help",
     "train j.toml --set lr": (
         "--set: `lr` is not KEY=VALUE, as in stage.ar.lr=1e-4\n\nhint: sampan train --help"
     ),
@@ -92,6 +105,7 @@ def test_help_lists_the_verbs_there_are_with_a_line_each(capsys):
         "checkpoint export",
         "checkpoint inspect",
         "checkpoint merge",
+        "checkpoint verify",
     ]
     assert all(line[22:].strip() for line in listed)
     assert '  sampan generate "a red apple" --model runs/job\n' in said.out

@@ -160,6 +160,35 @@ def test_train_reads_the_job_with_its_overrides(stand_in, job_file, capsys):
     assert train.kwargs["resume"] is False
 
 
+def test_train_goes_on_with_another_run_folder(stand_in, job_file, tmp_path, capsys):
+    train = Recorded(Path("x"))
+    stand_in("sampan.train.loop", train=train)
+    folder = tmp_path / "run"
+    assert main(["train", str(job_file), "--resume", str(folder)]) == 1
+    assert capsys.readouterr().err == (
+        f"error: `{folder}` is not a run\n  because there is no such folder\n\n"
+        "hint: give the folder that a job names as its `out`\n"
+    )
+    folder.mkdir()
+    assert main(["train", str(job_file), "--resume", str(folder)]) == 1
+    assert "because it has no run.json\n" in capsys.readouterr().err
+    (folder / "run.json").write_text("{}", encoding="utf-8")
+    for line in ([str(job_file), "--resume", str(folder)], ["--resume", str(folder), str(job_file)]):
+        assert main(["train", *line]) == 0
+        assert train.args[0].out == folder
+        assert train.kwargs["resume"] is True
+    assert main(["train", "--resume", str(job_file)]) == 0  # what follows is the job, not a run
+    assert (train.args[0].out, train.kwargs["resume"]) == (Path("runs/x"), True)
+
+
+def test_train_on_a_framework_that_is_none(stand_in, job_file, capsys):
+    stand_in("sampan.train.loop", train=Recorded())
+    assert main(["train", str(job_file), "--framework", "mindspre"]) == 1
+    assert capsys.readouterr().err == (
+        "error: `mindspre` is not a framework that sampan knows\n\nhint: did you mean `mindspore`?\n"
+    )
+
+
 def test_a_wrong_job_is_refused_before_a_framework_is_loaded(stand_in, job_file, capsys):
     def train(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("training began")
@@ -167,6 +196,29 @@ def test_a_wrong_job_is_refused_before_a_framework_is_loaded(stand_in, job_file,
     stand_in("sampan.train.loop", train=train)
     assert main(["train", str(job_file), "--set", "seed=x"]) == 1
     assert capsys.readouterr().err == 'error: --set: seed: must be a whole number, got "x"\n'
+
+
+def test_verify_asks_for_what_the_options_say(stand_in, tmp_path, capsys):
+    report = {"comes_out": True}
+    verify, show, refuse = Recorded(report), Recorded(), Recorded()
+    stand_in("sampan.train.verify", verify=verify, show=show, refuse=refuse)
+    (tmp_path / "run.json").write_text('{"framework": "torch"}', encoding="utf-8")
+    line = f"checkpoint verify {tmp_path} --replay 2 --seed 9 --device cpu --tolerance loss=1e-3 --tolerance tensor=3"
+    assert main(line.split()) == 0
+    assert verify.args == (tmp_path,)
+    assert verify.kwargs.pop("console").stderr
+    assert verify.kwargs == {
+        "replay": 2,
+        "seed": 9,
+        "device": "cpu",
+        "tolerances": {"loss": 1e-3, "tensor": 3.0},
+    }
+    assert show.args[0] == refuse.args[0] == report
+    assert main(["checkpoint", "verify", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == report
+    assert verify.kwargs["replay"] is verify.kwargs["device"] is None
+    assert main(["checkpoint", "verify", str(tmp_path), "--framework", "torhc"]) == 1
+    assert "`torhc` is not a framework that sampan knows\n\nhint: did you mean `torch`?" in capsys.readouterr().err
 
 
 def test_data_emoji_writes_a_picture_set(stand_in, capsys):
@@ -322,5 +374,5 @@ def test_every_verb_is_documented():
 
     verbs = [value for name, value in vars(run).items() if inspect.isfunction(value) and not name.startswith("_")]
     own = [verb for verb in verbs if verb.__module__ == run.__name__]
-    assert len(own) == 10
+    assert len(own) == 11
     assert all(re.fullmatch(r".+\.", (verb.__doc__ or "").strip()) for verb in own)
