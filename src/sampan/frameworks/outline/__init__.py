@@ -8,7 +8,8 @@ counting references.
 
 Which operation keeps what for its gradient:
 
-    linear, matmul, conv2d      each factor whose counterpart needs a gradient; weights are there in any case
+    linear, matmul              each factor whose counterpart needs a gradient; weights are there in any case
+    conv2d                      what went in
     x * y, x / y                likewise; a division also keeps its divisor where that needs a gradient
     exp, sqrt, rsqrt, softmax   what came out
     abs, clip, silu, gelu       what went in

@@ -67,10 +67,12 @@ def mean(x: Outline, axis: Axes = None, keep: bool = False) -> Outline:
     return made((x,), kept if keep else [n for a, n in enumerate(x.shape) if a not in axes], x.dtype)
 
 
-sum = mean
+def sum(x: Outline, axis: Axes = None) -> Outline:
+    """Add over the given axes, or over all."""
+    return mean(x, axis)
 
 
-def _keeping_input(x: Outline, *_: Any) -> Outline:
+def _keeping_input(x: Outline) -> Outline:
     return made((x,), x.shape, x.dtype, keeps=[x])
 
 
@@ -79,7 +81,12 @@ def _keeping_output(x: Outline) -> Outline:
 
 
 exp = sqrt = _rsqrt = _keeping_output
-abs = silu = clip = _keeping_input
+abs = silu = _keeping_input
+
+
+def clip(x: Outline, low: float, high: float) -> Outline:
+    """Limit every element to [low, high]."""
+    return _keeping_input(x)
 
 
 def gelu(x: Outline, tanh: bool) -> Outline:
@@ -122,8 +129,7 @@ def conv2d(x: Outline, weight: Outline, bias: Outline, stride: int, padding: int
     cells = [(n + 2 * padding - k) // stride + 1 for n, k in zip(x.shape[2:], kernel, strict=True)]
     shape = (x.shape[0], channels, *cells)
     flops = 2 * math.prod(shape) * math.prod(weight.shape[1:])
-    keeps = [*([x] if weight.needs_grad else []), *([weight] if x.needs_grad else [])]
-    return made((x, weight, bias), shape, weight.dtype, keeps=keeps, flops=flops, back=(flops, flops, 0))
+    return made((x, weight, bias), shape, weight.dtype, keeps=[x], flops=flops, back=(flops, flops, 0))
 
 
 def take(table: Outline, ids: Outline) -> Outline:
