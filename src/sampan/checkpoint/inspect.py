@@ -14,6 +14,7 @@ from sampan.checkpoint import folder as layout
 from sampan.checkpoint import foreign, lora, run, weights
 from sampan.checkpoint.documents import read_json
 from sampan.checkpoint.expected import differences, expected_shapes
+from sampan.checkpoint.history import versions_of
 from sampan.checkpoint.runlog import read_log
 from sampan.errors import CheckpointError
 from sampan.models.build import PARTS
@@ -23,6 +24,9 @@ from sampan.units import format_bytes, format_count
 _SECTION_OF = {"ar": "ar", "tokenizer": "ar", "decoder": "dit", "vae": "vae", "glyph": "glyph"}
 _KINDS = {"missing": "missing", "unexpected": "unexpected", "wrong_shape": "of another shape"}
 _NAMES_SHOWN = 5
+_OF_A_SESSION = (
+    "from_step", "to_step", "framework", "device", "dtype", "threads", "versions", "machine", "started", "ended",
+)  # fmt: skip
 
 
 def inspect(directory: Path) -> dict[str, Any]:
@@ -32,9 +36,11 @@ def inspect(directory: Path) -> dict[str, Any]:
     `hash_covers` (None when not complete); `geometry`; `written_by` (sampan version and provenance, or None); `parts`
     by name with `folder`, `num_parameters`, `bytes`, `dtypes` (dtype to bytes), `missing`, `unexpected`, `wrong_shape`,
     `problem`; `files` with `path`, `bytes`, `sha256` and `as_written` (None where no hash was recorded);
-    `num_parameters` and `bytes` in all; `run` for a run folder (else None), with `stages` and `finished`. A run that is
-    not finished has no `parts`. `lora`, of a run that trained low-rank additions (else None), has the `model` that they
-    are for and their `files` with `path`, `bytes`, `sha256`, `num_layers`, `ranks` and `num_parameters`.
+    `num_parameters` and `bytes` in all; `run` for a run folder (else None), with `stages` and `finished`. A stage's
+    `sessions` are the processes that took its steps: `from_step`, `to_step`, `framework`, `device`, `dtype`, `threads`,
+    `versions`, `machine`, `started`, `ended` (None: not recorded). A run that is not finished has no `parts`. `lora`, of a
+    run that trained low-rank additions (else None), has the `model` that they are for and their `files` with `path`,
+    `bytes`, `sha256`, `num_layers`, `ranks` and `num_parameters`.
 
     Raises:
         CheckpointError: There is no such folder, or nothing in it is of a model.
@@ -169,8 +175,17 @@ def _run(path: Path) -> dict[str, Any]:
             **facts,
             "last_saved": saved[-1].name if saved else None,
             "finished": run.final(path, stage) is not None,
+            "sessions": _sessions(saved[-1]) if saved else [],
         }
     return {"finished": (path / "model").is_dir(), "stages": stages}
+
+
+def _sessions(folder: Path) -> list[dict[str, Any]]:
+    """Return who took the steps that led to a checkpoint, oldest first."""
+    return [
+        {**{key: entry.get(key) for key in _OF_A_SESSION}, "versions": versions_of(entry)}
+        for entry in run.state_of(folder).get("history", ())
+    ]
 
 
 def _additions(folder: Path) -> list[dict[str, Any]]:
@@ -217,6 +232,8 @@ def show(report: dict[str, Any], console: Any) -> None:
                 "yes" if stage["finished"] else "no",
             )
         console.print(table)
+        if any(stage["sessions"] for stage in report["run"]["stages"].values()):
+            console.print(_been(report["run"]["stages"]))
     if report["parts"]:
         table = Table("part", "folder", "parameters", "size", "dtypes", "state")
         for name, part in report["parts"].items():
@@ -251,6 +268,39 @@ def show(report: dict[str, Any], console: Any) -> None:
         say(f"hash: {report['hash']} (over configs, tokenizer, and the weights' {report['hash_covers']})")
     if report["written_by"]:
         say(f"written by: sampan {report['written_by']['sampan']}")
+
+
+def _been(stages: dict[str, Any]) -> Any:
+    """Return the table of where a run has been."""
+    from rich.table import Table
+
+    table = Table(
+        "stage", "steps", "framework", "device", "dtype", "sampan", "python", "numpy", "machine", "when (UTC)"
+    )
+    for name, stage in stages.items():
+        for number, session in enumerate(stage["sessions"]):
+            versions, machine = session["versions"], session["machine"] or {}
+            table.add_row(
+                "" if number else name,
+                f"{session['from_step'] + 1}-{session['to_step']}",
+                " ".join(filter(None, (session["framework"], versions.get(session["framework"])))),
+                _or_dash(session["device"]),
+                _or_dash(session["dtype"]),
+                *(_or_dash(versions.get(package)) for package in ("sampan", "python", "numpy")),
+                ", ".join(filter(None, (machine.get("host"), machine.get("processor")))) or "-",
+                _span(session["started"], session["ended"]),
+            )
+        if stage["sessions"]:
+            table.add_section()
+    return table
+
+
+def _span(started: str | None, ended: str | None) -> str:
+    """Return when a session was, as "2026-11-23 18:04:05 to 18:09:30": the day once where it is the same."""
+    if not started or not ended:
+        return "-"
+    (day, begun), (last_day, over) = (when.split("+")[0].split("T") for when in (started, ended))
+    return f"{day} {begun} to {over}" if day == last_day else f"{day} {begun} to {last_day} {over}"
 
 
 def _verdict(report: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from sampan.checkpoint import run
 from sampan.checkpoint.folder import open_folder
+from sampan.checkpoint.history import Session
 from sampan.checkpoint.inspect import inspect, show
 from sampan.errors import CheckpointError
 from sampan.models.build import PARTS
@@ -146,8 +147,16 @@ def test_a_run_is_reported_stage_by_stage(folder: Path, tmp_path: Path):
                 "last_loss": 1.0,
                 "last_saved": "step-00000002",
                 "finished": True,
+                "sessions": [],
             },
-            "ar": {"first_loss": 7.0, "last_step": 1, "last_loss": 7.0, "last_saved": None, "finished": False},
+            "ar": {
+                "first_loss": 7.0,
+                "last_step": 1,
+                "last_loss": 7.0,
+                "last_saved": None,
+                "finished": False,
+                "sessions": [],
+            },
         },
     }
     assert (report["complete"], report["parts"], report["files"]) == (False, {}, [])
@@ -158,6 +167,42 @@ def test_a_run_is_reported_stage_by_stage(folder: Path, tmp_path: Path):
     assert report["complete"]
     assert set(report["parts"]) == set(PARTS)
     assert shown(report).startswith(f"{out}: the model of a finished training, whole\n")
+
+
+def test_where_a_run_has_been(tmp_path: Path):
+    session, state = Session.after(None, framework="torch", device="cpu", dtype="fp32", threads=1), {"done": False}
+    saved = run.save(tmp_path, "ar", 100, {"weights": {"a": torch.zeros(1)}}, state, session)
+    # what an older sampan wrote had no dtype, threads and versions
+    old = {"from_step": 100, "to_step": 200, "framework": "mindspore", "device": "npu:1", "sampan": "0.0.9"}
+    state = run.read_state(saved) | {"history": [*run.read_state(saved)["history"], old], "step": 200}
+    (saved / "state.json").write_text(json.dumps(state), "utf-8")
+    session = Session.after(state, framework="torch", device="cuda:0", dtype="bf16", threads=8)
+    run.save(tmp_path, "ar", 300, {"weights": {"a": torch.zeros(1)}}, {"done": True}, session)
+    first, second, third = inspect(tmp_path)["run"]["stages"]["ar"]["sessions"]
+    assert (first["from_step"], first["to_step"], first["device"], first["threads"]) == (0, 100, "cpu", 1)
+    assert first["versions"]["torch"] == torch.__version__
+    assert first["started"] <= first["ended"]
+    assert second == {
+        "from_step": 100,
+        "to_step": 200,
+        "framework": "mindspore",
+        "device": "npu:1",
+        "dtype": None,
+        "threads": None,
+        "versions": {"sampan": "0.0.9"},
+        "machine": None,
+        "started": None,
+        "ended": None,
+    }
+    assert (third["from_step"], third["to_step"], third["dtype"]) == (200, 300, "bf16")
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown(inspect(tmp_path)).splitlines()]
+    rows = [row for row in rows if len(row) == 10]
+    assert [row[:5] for row in rows] == [
+        ["ar", "1-100", f"torch {torch.__version__}", "cpu", "fp32"],
+        ["", "101-200", "mindspore", "npu:1", "-"],
+        ["", "201-300", f"torch {torch.__version__}", "cuda:0", "bf16"],
+    ]
+    assert rows[1][5:] == ["0.0.9", "-", "-", "-", "-"]
 
 
 @pytest.mark.parametrize("make", ["nothing", "empty", "other"])
