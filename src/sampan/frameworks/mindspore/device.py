@@ -169,8 +169,10 @@ def memory_bytes(device: str) -> tuple[int | None, int | None]:
     """Return a device's memory and what of it this process can still have; None is what the device does not tell."""
     if not device.startswith("npu"):
         return host.memory_bytes()
-    total = int(ms.hal.get_device_properties(0).total_memory)
-    return total, total - int(ms.runtime.memory_allocated())
+    (zeros((1,), device, "fp32") + 1).asnumpy()  # before its first operation a chip is said to have no memory
+    facts = ms.hal.get_device_properties(0)  # of the current device, whatever number is given
+    kept = ms.runtime.memory_reserved() - ms.runtime.memory_allocated()  # of freed arrays, and had again
+    return int(facts.total_memory), int(facts.free_memory) + int(kept)
 
 
 def peak_memory_bytes(device: str) -> int | None:

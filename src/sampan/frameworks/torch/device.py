@@ -49,6 +49,10 @@ def resolve(name: str) -> str:
         raise DeviceError(f"there is no `{name}` device", why, f"use --device {found[0]}, or --device auto")
     if kind == "cuda" and ":" in name and int(name.split(":")[1]) >= torch.cuda.device_count():
         raise DeviceError(f"there is no `{name}` device", f"this machine has {torch.cuda.device_count()} GPUs")
+    if kind == "npu" and ":" in name:
+        count = torch.npu.device_count()  # type: ignore[attr-defined]  # torch_npu adds it
+        if int(name.split(":")[1]) >= count:
+            raise DeviceError(f"there is no `{name}` device", f"this machine has {count} NPUs")
     return name
 
 
@@ -137,7 +141,7 @@ def synchronize(device: str) -> None:
     elif device.startswith("mps"):
         torch.mps.synchronize()
     elif device.startswith("npu"):
-        torch.npu.synchronize()  # type: ignore[attr-defined]
+        torch.npu.synchronize(device)  # type: ignore[attr-defined]  # without a name it waits for the current one
 
 
 def memory_bytes(device: str) -> tuple[int | None, int | None]:
