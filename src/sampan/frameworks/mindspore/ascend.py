@@ -19,7 +19,6 @@ Rules taken from the reference pages of MindSpore 2.10 (https://www.mindspore.cn
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -127,15 +126,6 @@ def take(table: Tensor, ids: Tensor) -> Tensor:
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the cross-entropy (n,) of fp32 logits (n, classes) and int32 labels (n,)."""
     return F.cross_entropy(logits, labels, reduction="none")
-
-
-def reduce_scatter(vector: Tensor) -> Tensor:
-    """Return this rank's part of the sum over ranks: of n ranks, the r-th gets the r-th of n equal parts of (values,).
-
-    HCCL has this in one collective; the CPU's library has not. The length must divide by the number of ranks.
-    """
-    part: Any = own.ReduceScatter(own.ReduceOp.SUM)(vector)
-    return part
 
 
 def _is_fused(q: Tensor) -> bool:

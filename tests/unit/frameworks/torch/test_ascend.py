@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sampan.errors import DeviceError
 from sampan.frameworks.torch import ascend, device, ops
 
 # one unit in the last place of a value near 1, times two
@@ -352,6 +353,22 @@ def test_what_the_operator_would_compute_without_an_error_is_found(calls, monkey
     assert far(ascend.attention(q, k, v, mask, False), expected) < TOLERANCE[torch.float16]
     monkeypatch.setattr(ascend, name, broken)
     assert far(ascend.attention(q, k, v, mask, False), expected) > 50 * TOLERANCE[torch.float16]
+
+
+# ------------------------------------------------------------------------------------------------------------ the device
+
+
+def test_an_npu_by_number_is_there_and_is_the_one_waited_for(monkeypatch):
+    waited: list[str] = []
+    chips = SimpleNamespace(is_available=lambda: True, device_count=lambda: 2, synchronize=waited.append)
+    monkeypatch.setitem(sys.modules, "torch_npu", SimpleNamespace())
+    monkeypatch.setattr(torch, "npu", chips, raising=False)
+    assert device.resolve("npu") == "npu" and device.resolve("npu:1") == "npu:1"
+    with pytest.raises(DeviceError) as caught:
+        device.resolve("npu:2")
+    assert str(caught.value) == "error: there is no `npu:2` device\n  because this machine has 2 NPUs"
+    device.synchronize("npu:1")
+    assert waited == ["npu:1"]
 
 
 # ---------------------------------------------------------------------------------------------------- on the chip itself
