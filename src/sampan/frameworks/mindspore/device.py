@@ -65,6 +65,10 @@ def resolve(name: str) -> str:
     if _target() and _target()[0] != name:
         raise DeviceError(f"this process computes on `{_target()[0]}` and cannot change to `{name}`")
     if not _target():
+        if kind == "cpu":
+            # one thread hands operations to another and both wait by spinning; on a CPU that takes several times as long
+            # as to run them at once, and an operator that fails is reported by a later one
+            ms.runtime.launch_blocking()
         ms.set_device("Ascend" if kind == "npu" else "CPU", *([int(number)] if number and kind == "npu" else []))
         _target().append(name)
     return name
@@ -198,10 +202,3 @@ def matmul_flops_per_s(device: str, dtype: str) -> float:
         return time.perf_counter() - start
 
     return rate.matmul_flops_per_s(device, seconds)
-
-
-def assign_rows(table: Any, rows: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> None:
-    """Overwrite rows of a weight table."""
-    changed = to_numpy(table)
-    changed[rows] = values
-    table.set_data(Tensor(changed).astype(table.dtype))

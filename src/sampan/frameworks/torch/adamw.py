@@ -16,12 +16,12 @@ from collections.abc import Collection, Mapping
 
 import torch
 
+from sampan.frameworks.codes import BLOCK, num_blocks
 from sampan.frameworks.torch import blockwise
 
 Tensors = dict[str, torch.Tensor]
 EPS = 1e-8
 MOMENTS = {"exp_avg": True, "exp_avg_sq": False}  # name, and whether it has a sign
-SMALLEST_CODED = 4096  # values of the smallest tensor whose moments are held in 8 bits: smaller ones save nothing
 CHUNK = 2**23  # values computed at once; what is in between is fp32
 WORKSPACE_BYTES = 9 * 4 * CHUNK  # the most that is in between
 
@@ -153,7 +153,7 @@ class TensorwiseAdamW:
             key = f"{name}.{moment}"
             if name in self.coded:
                 zero = int(blockwise.encode(torch.zeros(1), MOMENTS[moment])[0])
-                blocks = blockwise.num_blocks(tensor.numel())
+                blocks = num_blocks(tensor.numel())
                 self.moments[f"{key}.codes"] = torch.full(tensor.shape, zero, dtype=torch.uint8, device=tensor.device)
                 self.moments[f"{key}.scales"] = torch.zeros(blocks, dtype=torch.float32, device=tensor.device)
             else:
@@ -207,14 +207,6 @@ def stochastic_bf16(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor
     return (draws.add_(x.view(torch.int32)) & -(2**16)).view(torch.float32).to(torch.bfloat16)
 
 
-def is_coded(num_values: int, is_table: bool) -> bool:
-    """Say whether the moments of a tensor are held in 8 bits where that is asked for.
-
-    Tables of tokens are left out: most of their rows have no gradient in most steps, and then a large one.
-    """
-    return num_values >= SMALLEST_CODED and not is_table
-
-
 def token_tables(module: torch.nn.Module) -> set[str]:
     """Return the names of a module's embedding tables."""
     return {
@@ -225,7 +217,7 @@ def token_tables(module: torch.nn.Module) -> set[str]:
 
 
 def _blocks(part: slice) -> slice:
-    return slice(part.start // blockwise.BLOCK, blockwise.num_blocks(part.stop))
+    return slice(part.start // BLOCK, num_blocks(part.stop))
 
 
 def _generator(key: str, device: torch.device) -> torch.Generator:

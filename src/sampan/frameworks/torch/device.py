@@ -197,9 +197,3 @@ def _npu_available() -> bool:
     except ImportError:
         return False
     return bool(torch.npu.is_available())  # type: ignore[attr-defined]
-
-
-def assign_rows(table: torch.Tensor, rows: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> None:
-    """Overwrite rows of a weight table."""
-    with torch.no_grad():
-        table[torch.from_numpy(rows).to(table.device)] = torch.from_numpy(values).to(table)

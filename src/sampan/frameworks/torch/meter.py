@@ -23,8 +23,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from sampan.frameworks.codes import is_coded
 from sampan.frameworks.records import Count, Measured
-from sampan.frameworks.torch.adamw import WORKSPACE_BYTES, is_coded, token_tables
+from sampan.frameworks.torch.adamw import WORKSPACE_BYTES, token_tables
 from sampan.frameworks.torch.device import DTYPES
 
 

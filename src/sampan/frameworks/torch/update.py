@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from sampan.errors import CheckpointError
+from sampan.frameworks.codes import is_coded
 from sampan.frameworks.records import Report
 from sampan.frameworks.torch import device as dev
 from sampan.frameworks.torch import io
-from sampan.frameworks.torch.adamw import CHUNK, FusedAdamW, TensorwiseAdamW, is_coded, token_tables
+from sampan.frameworks.torch.adamw import CHUNK, FusedAdamW, TensorwiseAdamW, token_tables
 
 Tensors = dict[str, torch.Tensor]
 
@@ -37,6 +39,7 @@ class Updater:
             nor an average.
         delayed: Parameter name to the number of updates before its training begins. Until then it has no gradient.
         seed: Key of the draws that round bf16 weights.
+        compiled: Compile the loss with its gradient (torch.compile), when a step first calls it.
 
     Raises:
         ValueError: No parameter is trained, or weights are of another dtype than `master` says.
@@ -59,7 +62,9 @@ class Updater:
         frozen_rows: Mapping[str, int] | None = None,
         delayed: Mapping[str, int] | None = None,
         seed: int = 0,
+        compiled: bool = False,
     ):
+        self.compiled: dict[Any, Callable[..., Any]] | None = {} if compiled else None  # by the loss as it was given
         self.module, self.lr = module, lr  # of a step that names no other
         self.clip_norm, self.ema_decay, self.trained_only = clip_norm, ema_decay, trained_only
         self.frozen_rows, self.delayed = dict(frozen_rows or {}), dict(delayed or {})
@@ -124,7 +129,7 @@ class Updater:
     def evaluate(self, loss: Callable[..., Any], batch: Sequence[Any]) -> float:
         """Return the loss of a batch under the weights as they are now; inside `averaged`, under the average."""
         with torch.no_grad(), self._casting():
-            result = loss(self.module, *batch)
+            result = self._called(loss)(self.module, *batch)
         return float(result[0] if isinstance(result, tuple) else result)
 
     @contextmanager
@@ -148,6 +153,11 @@ class Updater:
                     tensor.data = before
                 else:
                     tensor.data.copy_(before)
+
+    def assign_rows(self, name: str, rows: NDArray[Any], values: NDArray[Any]) -> None:
+        """Overwrite rows of a trained table; moments and average stay."""
+        table = self.parameters[name].detach()
+        table[torch.from_numpy(rows).to(table.device)] = torch.from_numpy(values).to(table)
 
     def state(self) -> dict[str, Tensors]:
         """Return what a checkpoint keeps: `weights`, `ema`, and `optimizer`: moments and counts of updates.
@@ -204,9 +214,17 @@ class Updater:
         # without the cache no bf16 copies of weights outlive their use in a pass that is computed again
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast == "bf16", cache_enabled=False)
 
+    def _called(self, loss: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what is called for a loss: itself, or what was compiled of it."""
+        if self.compiled is None:
+            return loss
+        if loss not in self.compiled:
+            self.compiled[loss] = torch.compile(loss)
+        return self.compiled[loss]
+
     def _backward(self, loss: Callable[..., Any], batch: Sequence[Any], parts: int) -> tuple[float, dict[str, Any]]:
         with self._casting():
-            result = loss(self.module, *batch)
+            result = self._called(loss)(self.module, *batch)
         value, more = result if isinstance(result, tuple) else (result, {})
         (value / parts).backward()
         for name in self.frozen_rows:  # of a table's gradient only the trained rows are kept
@@ -258,6 +276,14 @@ class Updater:
             return rows
         frozen = self.parameters[name].detach()[len(rows) :]
         return torch.cat([rows.cpu(), frozen.to("cpu", rows.dtype)])
+
+
+def check(*, weights: str) -> None:
+    """Say now what a training would refuse later: on PyTorch nothing.
+
+    Args:
+        weights: "fp32" or "bf16", as the job's train.weights.
+    """
 
 
 def materialize(

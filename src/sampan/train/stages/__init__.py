@@ -27,6 +27,8 @@ STAGES = {
     "decoder": "sampan.train.stages.decoder:make",
 }
 
+Rows = dict[str, tuple[np.ndarray, np.ndarray]]  # parameter name to row numbers and their new values
+
 
 @dataclass(frozen=True)
 class Context:
@@ -107,8 +109,8 @@ class Stage:
         draw: Returns the batch of (step, micro-batch).
         loss: Called with the module and a batch's arrays on the device; returns a scalar, and by name numbers for the log
             and arrays for `after`. It keeps nothing, so that a framework may compile it.
-        after: Called after every step with its number and the arrays of its last micro-batch; may change the module (dead
-            codes) and returns numbers to log.
+        after: Called after every step with its number and the arrays of its last micro-batch; returns numbers to log, and
+            rows of weight tables to overwrite (dead codes).
         finish: Called once at the end with the finished part; returns what changes in the model's config.
         measure: Called at the end with the trained module; returns numbers that say how well it does what it is for.
         sample: Called now and then with the trained module; returns a picture of what it does, of given samples.
@@ -121,7 +123,7 @@ class Stage:
     draw: Callable[[int, int], Batch]
     loss: Callable[..., Any]
     prefix: str = ""
-    after: Callable[[int, Mapping[str, np.ndarray]], dict[str, float]] | None = None
+    after: Callable[[int, Mapping[str, np.ndarray]], tuple[dict[str, float], Rows]] | None = None
     finish: Callable[[Any], ModelConfig] | None = None
     measure: Callable[[Any], dict[str, float]] | None = None
     sample: Callable[[Any, Sequence[int]], Any] | None = None

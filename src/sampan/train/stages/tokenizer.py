@@ -22,11 +22,12 @@ from sampan.models import positions
 from sampan.samplers import noise
 from sampan.train import preview
 from sampan.train.heads import TokenizerWithHeads
-from sampan.train.stages import Batch, Context, Stage
+from sampan.train.stages import Batch, Context, Rows, Stage
 
 _LOOK_EVERY = 20  # steps between looks for dead codes
 _TEMPERATURE = 0.07
 _PREVIEW_SHARE = 0.25
+_CODEBOOK = "part.model.vqmodel.quantize.embedding.weight"
 
 
 def make(context: Context) -> Stage:
@@ -86,20 +87,21 @@ def make(context: Context) -> Stage:
         numbers = {"l1": error, "vq": vq_loss, "contrast": contrast}
         return total, {**numbers, "features": ops.stop_gradient(z), "ids": chosen}
 
-    def after(step: int, arrays: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+    def after(step: int, arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, float], Rows]:
         chosen = arrays["ids"].reshape(-1)
         extra["uses"] += np.bincount(chosen, minlength=num_codes)
         if (step + 1) % _LOOK_EVERY:
-            return {}
+            return {}, {}
         uses = extra["uses"].copy()
         extra["uses"][:] = 0
         features = arrays["features"].reshape(len(chosen), -1)
         dead = np.flatnonzero(uses == 0)
+        moved: Rows = {}
         # two thirds of a run may move codes; then they must hold still for the weights to settle on them
         if len(dead) and step < settings.num_steps * 2 // 3:
             picked = noise.generator(seed, "tokenizer/revive", step).integers(0, len(features), len(dead))
-            dev.assign_rows(module.part.model.vqmodel.quantize.embedding.weight, dead, features[picked])
-        return _usage(uses)
+            moved[_CODEBOOK] = (dead, features[picked])
+        return _usage(uses), moved
 
     def measure(module: Any) -> dict[str, float]:
         """Count the codes over every picture of the set, at its own grid."""

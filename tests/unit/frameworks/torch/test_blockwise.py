@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from sampan.frameworks.codes import num_blocks, values
 from sampan.frameworks.torch import blockwise
 
 
@@ -20,7 +21,7 @@ def spread(count: int, signed: bool) -> torch.Tensor:
 
 @pytest.mark.parametrize("signed", [True, False])
 def test_there_are_256_values_denser_towards_the_end(signed: bool):
-    table = blockwise.values(signed)
+    table = values(signed)
     assert len(table) == len(np.unique(table)) == 256
     assert table[-1] == 1 and table.min() == pytest.approx(-0.993 if signed else 0, abs=1e-4)
     positive = table[table > 0]
@@ -35,7 +36,7 @@ def test_a_code_is_that_of_the_nearest_value(signed: bool):
     numbers = spread(2**16, signed)
     codes, scales = blockwise.encode(numbers, signed)
     assert torch.all(scales == 1) and codes.dtype == torch.uint8
-    table = blockwise.values(signed).astype(np.float64)
+    table = values(signed).astype(np.float64)
     borders = ((table[1:] + table[:-1]) / 2).astype(np.float32)
     wanted = np.searchsorted(borders, numbers.numpy())
     if not signed:
@@ -49,7 +50,7 @@ def test_numbers_come_back_within_a_code_of_their_block(count: int, signed: bool
     numbers = spread(count, signed) * torch.logspace(-8, 8, count)
     codes, scales = blockwise.encode(numbers, signed)
     back = blockwise.decode(codes, scales, signed)
-    assert codes.shape == back.shape == (count,) and len(scales) == blockwise.num_blocks(count)
+    assert codes.shape == back.shape == (count,) and len(scales) == num_blocks(count)
     error = (back - numbers).abs() / scales.repeat_interleave(blockwise.BLOCK)[:count]
     assert float(error.max()) < 0.0075  # half the widest distance between two values
 

@@ -1,0 +1,110 @@
+"""The ranks of a run, on MindSpore: processes that `msrun` starts, over HCCL on Ascend and MindSpore's own on a CPU.
+
+What ranks exchange in a step are flat fp32 vectors. ReduceScatter is used where the device has it; MindSpore has none on a
+CPU, and there the whole sum is made on every rank and each keeps its slice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+from mindspore import Tensor, ops
+from mindspore import communication as comm
+
+from sampan.errors import DeviceError
+from sampan.frameworks.mindspore.device import is_ascend
+
+_LAUNCHED = "MS_WORKER_NUM"  # msrun sets it
+_state: dict[str, Any] = {"rank": 0, "ranks": 1}
+
+
+def start(device: str) -> None:
+    """Join the ranks that msrun started; without msrun there is one. The device is resolved before.
+
+    Raises:
+        DeviceError: The ranks do not find each other.
+    """
+    if _state["ranks"] > 1 or int(os.environ.get(_LAUNCHED, "1")) == 1:
+        return
+    try:
+        comm.init()
+    except RuntimeError as error:
+        raise DeviceError(
+            f"the {os.environ[_LAUNCHED]} ranks of msrun do not find each other",
+            str(error).strip().splitlines()[0],
+            "is another run using this --master_port?",
+        ) from error
+    _state.update(rank=comm.get_rank(), ranks=comm.get_group_size())
+
+
+def rank() -> int:
+    """Return this process's number, from 0."""
+    return _state["rank"]
+
+
+def num_ranks() -> int:
+    """Return how many processes share a step."""
+    return _state["ranks"]
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if num_ranks() > 1:
+        total(Tensor(np.zeros(1, np.float32))).asnumpy()
+
+
+def total(x: Tensor) -> Tensor:
+    """Return the sum of every rank's array; all have the same shape."""
+    return _operator("AllReduce")(x) if num_ranks() > 1 else x
+
+
+def scattered(x: Tensor) -> Tensor:
+    """Return this rank's slice of the sum of every rank's vector, whose length divides by the number of ranks."""
+    if num_ranks() == 1:
+        return x
+    if is_ascend():
+        return _operator("ReduceScatter")(x)
+    size = x.shape[0] // num_ranks()
+    return total(x)[rank() * size : (rank() + 1) * size]
+
+
+def whole(x: Tensor) -> Tensor:
+    """Return every rank's vector, one after another."""
+    return _operator("AllGather")(x) if num_ranks() > 1 else x
+
+
+def gathered(value: Any) -> list[Any]:
+    """Return every rank's plain value (JSON), in order."""
+    if num_ranks() == 1:
+        return [value]
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = whole(Tensor(np.array([len(text)], np.float32))).asnumpy().astype(int)
+    padded = np.zeros(sizes.max(), np.float32)  # fp32 is what every backend gathers; a byte is exact in it
+    padded[: len(text)] = text
+    rows = whole(Tensor(padded)).asnumpy().reshape(num_ranks(), -1).astype(np.uint8)
+    return [json.loads(bytes(row[:size])) for row, size in zip(rows, sizes, strict=True)]
+
+
+def from_last(arrays: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the last rank's host arrays, of fp32 or integers below 2**24, on every rank."""
+    if num_ranks() == 1:
+        return arrays
+    facts = gathered({name: [list(a.shape), a.dtype.str] for name, a in arrays.items()})[-1]
+    found = {}
+    for name, (shape, dtype) in facts.items():
+        own = arrays[name].astype(np.float32) if rank() == num_ranks() - 1 else np.zeros(shape, np.float32)
+        found[name] = total(Tensor(np.ascontiguousarray(own))).asnumpy().astype(dtype)
+    return found
+
+
+def _operator(name: str) -> Any:
+    """Return a collective over all ranks; made once."""
+    if name not in _state:
+        _state[name] = getattr(ops, name)()
+    return _state[name]
+
+
+__all__ = ["barrier", "from_last", "gathered", "num_ranks", "rank", "scattered", "start", "total", "whole"]

@@ -1,0 +1,531 @@
+"""One training step on MindSpore: loss, gradients, clipping, AdamW, EMA, shared by ranks; and the state of a checkpoint.
+
+The arithmetic of AdamW is PyTorch's, bias correction included (Loshchilov and Hutter 2019). MindSpore's own optimizers are
+not used: see decision record 0003.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, mint, ops
+
+from sampan.errors import CheckpointError, DeviceError
+from sampan.frameworks.codes import is_coded
+from sampan.frameworks.mindspore import device as dev
+from sampan.frameworks.mindspore import io, parallel
+from sampan.frameworks.mindspore.flat import Kind, Vector, host_bytes, vectors
+from sampan.frameworks.mindspore.nn import Embedding, put_parameter
+from sampan.frameworks.records import Report
+
+EPS = 1e-8
+_FIRST_SCALE, _GROWS_EVERY, _MOST_HALVINGS = 2.0**12, 1000, 24  # of the loss in fp16
+Arrays = dict[str, Any]
+
+
+class Updater:
+    """AdamW with clipping and an exponential moving average of the weights.
+
+    Ranks share a step: each gives its own micro-batches to `step`, as many as the others, and holds its slice of master
+    weights, moments and average. All methods but `evaluate` are called by every rank, or by none.
+
+    Args:
+        module: Its parameters that require gradients are trained. They are fp32, and become `autocast` here.
+        lr, beta1, beta2, weight_decay: AdamW's. Decay acts on matrices only, and not on embedding tables.
+        clip_norm: Gradients longer than this are shortened to it.
+        ema_decay: s ← d·s + (1-d)·w, with d ramped up as (1 + n)/(10 + n) over the first steps n. With 0 there is no
+            average, and the weights stand for it. It is held in fp32.
+        autocast: "fp32", "bf16" or "fp16": the dtype of the working weights, and with it of the matrix products. Below
+            fp32 there are master weights beside them. In fp16 the loss is scaled, by a power of two that is halved when a
+            gradient overflows (the step is then taken again) and doubled after a thousand steps without.
+        moments: "fp32", or "8bit" for those of large tensors that are not embedding tables.
+        master: Has to be True: weights in bf16 without master weights are PyTorch's alone.
+        trained_only: The state's weights are those that are trained, and no other.
+        frozen_rows: Parameter name to its first row that is never changed; this row and all after it have neither moments
+            nor an average.
+        delayed: Parameter name to the number of updates before its training begins. Until then it has no gradient.
+        seed: Taken for the other frameworks' sake; nothing is drawn here.
+        compiled: Compile loss and gradients (ms.jit, traced), once for each set of shapes.
+
+    Raises:
+        DeviceError: `master` is False.
+        ValueError: No parameter is trained, or one is not fp32.
+    """
+
+    def __init__(
+        self,
+        module: Any,
+        *,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        weight_decay: float,
+        clip_norm: float,
+        ema_decay: float,
+        autocast: str,
+        moments: str = "fp32",
+        master: bool = True,
+        trained_only: bool = False,
+        frozen_rows: Mapping[str, int] | None = None,
+        delayed: Mapping[str, int] | None = None,
+        seed: int = 0,
+        compiled: bool = False,
+    ):
+        check(weights="fp32" if master else "bf16")
+        self.module, self.lr, self.betas = module, lr, (beta1, beta2)
+        self.clip_norm, self.ema_decay, self.trained_only = clip_norm, ema_decay, trained_only
+        self.frozen_rows, self.delayed, self.compiled = dict(frozen_rows or {}), dict(delayed or {}), compiled
+        self.dtype = dev.dtype(autocast)
+        trained = {name: p for name, p in module.parameters_and_names() if p.requires_grad}
+        low = [name for name, p in trained.items() if p.dtype != ms.float32]
+        strange = [name for name in (*self.frozen_rows, *self.delayed) if name not in trained]
+        if not trained or strange:
+            raise ValueError(f"`{strange[0]}` is not trained" if strange else "nothing in the module is trained")
+        if low:
+            raise ValueError(f"`{low[0]}` is {trained[low[0]].dtype}, and is to be trained as fp32")
+        self.num_updates, self.loss_scale, self.steps_at_scale = 0, _FIRST_SCALE if autocast == "fp16" else 1.0, 0
+        tables = _tables(module)
+        self.shapes = {name: self._trained_shape(name, p) for name, p in trained.items()}
+        self._decays = {n: weight_decay if len(s) >= 2 and n not in tables else 0.0 for n, s in self.shapes.items()}
+        self._coded = {n: moments == "8bit" and is_coded(math.prod(s), n in tables) for n, s in self.shapes.items()}
+        self._graphs: dict[Any, _Pass] = {}
+        self.vectors = self._sorted({})
+        values = {name: self._rows(name, p) for name, p in trained.items()}
+        for vector in self.vectors:
+            own = vector.own(vector.joined(values))
+            if self.dtype != ms.float32:
+                vector.kept["master"] = own
+            if ema_decay:
+                vector.kept["average"] = own.copy()
+        if self.dtype != ms.float32:
+            for name, parameter in trained.items():
+                put_parameter(module, name, parameter.value().astype(self.dtype), self.dtype)
+        self.parameters: dict[str, Parameter] = {n: p for n, p in module.parameters_and_names() if n in trained}
+
+    def step(self, loss: Callable[..., Any], batches: Sequence[Sequence[Any]], lr: float | None = None) -> Report:
+        """Take one step over micro-batches: those of this rank, as many as every other rank has.
+
+        Args:
+            loss: `loss(module, *batch)` returns a scalar, or a scalar and a dict: scalars in it are averaged over the
+                micro-batches, arrays are handed on of the last one.
+        """
+        for _ in range(_MOST_HALVINGS):
+            seen = self._passes(loss, batches)
+            if self.loss_scale == 1 or not math.isfinite(seen.loss) or math.isfinite(seen.norm):
+                break
+            self.loss_scale, self.steps_at_scale = self.loss_scale / 2, 0
+        if not (math.isfinite(seen.norm) and math.isfinite(seen.loss)):
+            bad = seen.bad or self._bad_gradients(loss, batches)
+            return Report(seen.loss, seen.norm, seen.values, True, bad, seen.arrays)
+        self._update(self.lr if lr is None else lr, seen.gradients, min(1.0, self.clip_norm / (seen.norm + 1e-6)))
+        self.num_updates += 1
+        self._grow_scale()
+        return Report(seen.loss, seen.norm, seen.values, skipped=False, arrays=seen.arrays)
+
+    def evaluate(self, loss: Callable[..., Any], batch: Sequence[Any]) -> float:
+        """Return the loss of a batch under the weights as they are now; inside `averaged`, under the average."""
+        with dev.no_grad():
+            result = loss(self.module, *batch)
+        return float((result[0] if isinstance(result, tuple) else result).asnumpy())
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the average into the module while the block runs; no step may be taken in it."""
+        before = dict(self.parameters) if self.ema_decay else {}
+        try:
+            for vector in self.vectors if before else ():
+                for name, average in vector.parted(parallel.whole(vector.kept["average"])).items():
+                    value = self._whole(name, average, before[name].value())
+                    put_parameter(self.module, name, value.astype(self.dtype), self.dtype)
+            yield
+        finally:
+            for name, parameter in before.items():
+                _cell_of(self.module, name)._params[name.rpartition(".")[2]] = parameter
+
+    def assign_rows(self, name: str, rows: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> None:
+        """Overwrite rows of a trained table, in its master weights too; moments and average stay."""
+        for vector in self.vectors:
+            if name in vector.shapes and "master" in vector.kept:
+                parts = vector.parted(parallel.whole(vector.kept["master"]))
+                table = parts[name].asnumpy().copy()
+                table[rows] = values
+                vector.kept["master"] = vector.own(vector.joined({**parts, name: Tensor(table)}))
+        parameter = self.parameters[name]
+        table = parameter.value().astype(ms.float32).asnumpy().copy()
+        table[rows] = values
+        ops.assign(parameter, Tensor(table).astype(parameter.dtype))
+
+    def held_bytes(self) -> dict[str, int]:
+        """Return the bytes that this rank holds: working `weights`, and its slices of `master`, `moments`, `average`."""
+        kept = {
+            group: host_bytes([t for vector in self.vectors for key, t in vector.kept.items() if key.startswith(begin)])
+            for group, begin in (("master", "master"), ("moments", "exp_avg"), ("average", "average"))
+        }
+        return {"weights": host_bytes(list(self.parameters.values())), **kept}
+
+    # --- the state of a checkpoint -------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Arrays]:
+        """Return what a checkpoint keeps: `weights`, `ema`, and `optimizer`: moments and counts of updates.
+
+        `NAME.step` stands there where a tensor had fewer updates than the whole. Without an average, `ema` is the same
+        dict as `weights`. Nothing in it says how many ranks there were. Arrays are whole, on the host.
+        """
+        weights: Arrays = {
+            name: parameter.value()
+            for name, parameter in self.module.parameters_and_names()
+            if name in self.parameters or not self.trained_only
+        }
+        ema: Arrays = {}
+        optimizer: Arrays = {"num_updates": np.array(self.num_updates)}
+        if self.loss_scale != 1:
+            optimizer |= {
+                "loss_scale": np.array(self.loss_scale),
+                "steps_at_loss_scale": np.array(self.steps_at_scale),
+            }
+        for vector in self.vectors:
+            for key, group in (("master", weights), ("average", ema)):
+                if key in vector.kept:
+                    parts = vector.parted(parallel.whole(vector.kept[key]))
+                    group |= {n: self._whole(n, part, self.parameters[n].value()) for n, part in parts.items()}
+            if vector.count:
+                optimizer |= vector.moments_by_name()
+                if vector.count != self.num_updates:
+                    optimizer |= {f"{name}.step": np.array(vector.count) for name in vector.shapes}
+        return {"weights": weights, "ema": {**weights, **ema} if ema else weights, "optimizer": optimizer}
+
+    def load_state(self, state: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+        """Take over what `state` returned, tensor by tensor; return in words what had to be converted.
+
+        Where there is no `ema`, or an empty one, the weights are its beginning.
+
+        Raises:
+            CheckpointError: It is the state of other parameters.
+        """
+        weights, optimizer = state["weights"], state["optimizer"]
+        averages = state.get("ema") or weights
+        mine = {
+            name: parameter
+            for name, parameter in self.module.parameters_and_names()
+            if name in self.parameters or not self.trained_only
+        }
+        _check_same("weights", {n: p.shape for n, p in mine.items()}, {n: t.shape for n, t in weights.items()})
+        self.num_updates = int(dev.to_numpy(optimizer["num_updates"]))
+        counts = {
+            name: int(dev.to_numpy(optimizer.get(f"{name}.step", optimizer["num_updates"])))
+            for name in self.shapes
+            if f"{name}.exp_avg" in optimizer or f"{name}.exp_avg.codes" in optimizer
+        }
+        held = {n: optimizer.get(f"{n}.exp_avg.codes", optimizer.get(f"{n}.exp_avg")).shape for n in counts}
+        _check_same("moments", {name: self.shapes[name] for name in counts}, held)
+        if self.loss_scale != 1 and "loss_scale" in optimizer:
+            self.loss_scale = float(dev.to_numpy(optimizer["loss_scale"]))
+            self.steps_at_scale = int(dev.to_numpy(optimizer["steps_at_loss_scale"]))
+        rounded = [n for n in self.parameters if str(weights[n].dtype).lower() not in ("float32", "torch.float32")]
+        for name, parameter in mine.items():
+            ops.assign(parameter, Tensor(dev.to_numpy(weights[name])).astype(parameter.dtype))
+        self.vectors = self._sorted(counts)
+        converted = {"8 bits": 0, "fp32": 0}
+        for vector in self.vectors:
+            names = list(vector.shapes)
+            if self.dtype != ms.float32:
+                vector.kept["master"] = vector.own(vector.joined(self._first_rows(weights, names)))
+            if self.ema_decay:
+                vector.kept["average"] = vector.own(vector.joined(self._first_rows(averages, names)))
+            if vector.count:
+                moments = {k: dev.to_numpy(v) for k, v in optimizer.items() if k.rpartition(".exp_avg")[0] in names}
+                for kind, number in vector.load_moments(moments).items():
+                    converted[kind] += number
+        said = [f"{number} moments go on in {kind}" for kind, number in converted.items() if number]
+        notes = (" and ".join(said),) if said else ()
+        if rounded:
+            before = str(weights[rounded[0]].dtype).lower()
+            notes = (f"{len(rounded)} weights were saved in {before} and go on in float32", *notes)
+        return notes
+
+    # --- parts of a step -----------------------------------------------------------------------------------------------
+
+    def _passes(self, loss: Callable[..., Any], batches: Sequence[Sequence[Any]]) -> _Seen:
+        """Run every micro-batch forward and backward, and bring the ranks' results together."""
+        active = [v for v in self.vectors if v.kind.starts <= self.num_updates]
+        names = [name for vector in active for name in vector.shapes]
+        parts = len(batches) * parallel.num_ranks()
+        sums: list[Tensor | None] = [None] * len(active)
+        losses, values, arrays = [], {}, {}
+        for batch in batches:
+            one = self._backward(loss, batch, names)
+            losses.append(float(one.loss.asnumpy()))
+            arrays = {name: given for name, given in one.more.items() if given.ndim}
+            for name in one.more.keys() - arrays.keys():
+                values[name] = values.get(name, 0.0) + float(one.more[name].asnumpy()) / parts
+            for index, vector in enumerate(active):
+                joined = vector.joined(self._first_rows(one.gradients, list(vector.shapes)))
+                before = sums[index]
+                sums[index] = joined if before is None else before + joined
+        slices = [parallel.scattered(each) / (parts * self.loss_scale) for each in sums if each is not None]
+        square = sum((mint.sum(each * each) for each in slices), Tensor(np.float32(0)))
+        bad = [parallel.rank() * len(batches) + i for i, value in enumerate(losses) if not math.isfinite(value)]
+        from_all = parallel.gathered([sum(losses), values, bad, float(square.asnumpy())])
+        return _Seen(
+            loss=sum(own[0] for own in from_all) / parts,
+            norm=math.sqrt(sum(own[3] for own in from_all)),
+            values={name: sum(own[1][name] for own in from_all) for name in sorted(values)},
+            bad=tuple(index for own in from_all for index in own[2]),
+            arrays=parallel.from_last({name: dev.to_numpy(a) for name, a in arrays.items()}),
+            gradients=dict(zip(map(id, active), slices, strict=True)),
+        )
+
+    def _backward(self, loss: Callable[..., Any], batch: Sequence[Any], names: Sequence[str]) -> _One:
+        """Return loss and gradients of one micro-batch; gradients carry the loss scale."""
+        constants = tuple((i, given) for i, given in enumerate(batch) if not isinstance(given, Tensor))
+        key = (loss, constants, tuple(names))
+        if key not in self._graphs:
+            self._graphs = {key: _Pass(self, loss, constants, names)} if not self.compiled else {
+                **self._graphs, key: _Pass(self, loss, constants, names),
+            }  # fmt: skip
+        return self._graphs[key](batch)
+
+    def _update(self, lr: float, gradients: Mapping[int, Tensor], clip: float) -> None:
+        beta1, beta2 = self.betas
+        decay = min(self.ema_decay, (1 + self.num_updates) / (10 + self.num_updates))
+        for vector in self.vectors:
+            if id(vector) in gradients:
+                vector.count += 1
+                g = gradients[id(vector)] * clip
+                first, second = vector.moment("exp_avg"), vector.moment("exp_avg_sq")
+                first = first + (g - first) * (1 - beta1)
+                second = second * beta2 + g * g * (1 - beta2)
+                vector.keep_moment("exp_avg", first)
+                vector.keep_moment("exp_avg_sq", second)
+                root = mint.sqrt(second) / math.sqrt(1 - beta2**vector.count) + EPS
+                weights = self._own_weights(vector) * (1 - lr * vector.kind.decay)
+                weights = weights - (first / root) * (lr / (1 - beta1**vector.count))
+                if "master" in vector.kept:
+                    vector.kept["master"] = weights
+                for name, part in vector.parted(parallel.whole(weights.astype(self.dtype))).items():
+                    parameter = self.parameters[name]
+                    ops.assign(parameter, self._whole(name, part, parameter.value()))
+            else:
+                weights = self._own_weights(vector)
+            if self.ema_decay:
+                average = vector.kept["average"]
+                vector.kept["average"] = average + (weights - average) * (1 - decay)
+
+    def _own_weights(self, vector: Vector) -> Tensor:
+        """Return this rank's slice of fp32 weights. Working weights in fp32 are their own master."""
+        if "master" in vector.kept:
+            return vector.kept["master"]
+        return vector.own(vector.joined({n: self._rows(n, self.parameters[n]) for n in vector.shapes}))
+
+    def _bad_gradients(self, loss: Callable[..., Any], batches: Sequence[Sequence[Any]]) -> tuple[int, ...]:
+        """Compute the micro-batches again, one at a time, and return those whose own gradient is not finite."""
+        names = [n for vector in self.vectors if vector.kind.starts <= self.num_updates for n in vector.shapes]
+        bad = []
+        for index, batch in enumerate(batches):
+            gradients = self._backward(loss, batch, names).gradients.values()
+            if not all(np.isfinite(dev.to_numpy(gradient)).all() for gradient in gradients):
+                bad.append(parallel.rank() * len(batches) + index)
+        return tuple(index for own in parallel.gathered(bad) for index in own)
+
+    def _grow_scale(self) -> None:
+        if self.loss_scale != 1:
+            self.steps_at_scale += 1
+            if self.steps_at_scale == _GROWS_EVERY:
+                self.loss_scale, self.steps_at_scale = self.loss_scale * 2, 0
+
+    # --- tensors and their rows ----------------------------------------------------------------------------------------
+
+    def _sorted(self, counts: Mapping[str, int]) -> list[Vector]:
+        return vectors(
+            self.shapes,
+            {n: Kind(self._decays[n], counts.get(n, 0), self.delayed.get(n, 0), self._coded[n]) for n in self.shapes},
+        )
+
+    def _trained_shape(self, name: str, parameter: Parameter) -> tuple[int, ...]:
+        rows = min(self.frozen_rows.get(name, parameter.shape[0]), parameter.shape[0])
+        return (rows, *parameter.shape[1:])
+
+    def _rows(self, name: str, tensor: Tensor) -> Tensor:
+        """Return what of a tensor is trained."""
+        return tensor[: self.frozen_rows[name]] if name in self.frozen_rows else tensor
+
+    def _first_rows(self, tensors: Mapping[str, Any], names: Sequence[str]) -> dict[str, Tensor]:
+        return {n: self._rows(n, t if isinstance(t := tensors[n], Tensor) else Tensor(t)) for n in names}
+
+    def _whole(self, name: str, rows: Tensor, before: Tensor) -> Tensor:
+        """Return trained rows with the frozen ones after them."""
+        if name not in self.frozen_rows:
+            return rows
+        return mint.cat([rows, before[self.frozen_rows[name] :].astype(rows.dtype)], 0)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What all micro-batches of all ranks gave; gradients are this rank's slices, by id of their vector."""
+
+    loss: float
+    norm: float
+    values: dict[str, float]
+    bad: tuple[int, ...]
+    arrays: dict[str, np.ndarray[Any, Any]]
+    gradients: dict[int, Tensor]
+
+
+@dataclass(frozen=True)
+class _One:
+    """What one micro-batch gave."""
+
+    loss: Tensor
+    more: dict[str, Tensor]
+    gradients: dict[str, Tensor]
+
+
+class _Pass:
+    """Loss and gradients of one set of parameters, compiled or not; what is no tensor in a batch is a constant of it."""
+
+    def __init__(
+        self, updater: Updater, loss: Callable[..., Any], constants: Sequence[tuple[int, Any]], names: Sequence[str]
+    ):
+        self.updater, self.names, self.more_names = updater, list(names), []
+        fixed = dict(constants)
+        module = updater.module
+
+        def value(scale: Tensor, *tensors: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+            given = iter(tensors)
+            batch = [fixed[i] if i in fixed else next(given) for i in range(len(fixed) + len(tensors))]
+            result = loss(module, *batch)
+            found, more = result if isinstance(result, tuple) else (result, {})
+            self.more_names = list(more)
+            return found * scale, (found, *more.values())
+
+        weights = tuple(updater.parameters[name] for name in names)
+        function = ms.value_and_grad(value, None, weights, has_aux=True)
+
+        def both(*tensors: Tensor) -> Any:
+            return function(*tensors)
+
+        self.run = ms.jit(both, capture_mode="trace") if updater.compiled else function
+
+    def __call__(self, batch: Sequence[Any]) -> _One:
+        tensors = [given for given in batch if isinstance(given, Tensor)]
+        (_, (loss, *more)), gradients = self.run(Tensor(np.float32(self.updater.loss_scale)), *tensors)
+        return _One(loss, dict(zip(self.more_names, more, strict=True)), dict(zip(self.names, gradients, strict=True)))
+
+
+def check(*, weights: str) -> None:
+    """Say now what a training would refuse later.
+
+    Args:
+        weights: "fp32" or "bf16", as the job's train.weights.
+
+    Raises:
+        DeviceError: bf16 weights without master weights.
+    """
+    if weights != "fp32":
+        raise DeviceError(
+            "train.weights = \"bf16\" cannot be trained on MindSpore",
+            "master weights are always fp32 there, and ranks share them instead",
+            "set train.weights = \"fp32\", and place.dtype = \"bf16\" for products in bf16",
+        )  # fmt: skip
+
+
+def gradients(
+    module: Any, loss: Callable[..., Any], batch: Sequence[Any]
+) -> tuple[float, dict[str, np.ndarray[Any, Any]]]:
+    """Return a batch's loss and its gradient by every trained parameter's name, on the host."""
+    names = [name for name, parameter in module.parameters_and_names() if parameter.requires_grad]
+
+    def value(*given: Any) -> Tensor:
+        result = loss(module, *given)
+        return result[0] if isinstance(result, tuple) else result
+
+    found = dict(module.parameters_and_names())
+    number, slopes = ms.value_and_grad(value, None, tuple(found[name] for name in names))(*batch)
+    return float(number.asnumpy()), {name: dev.to_numpy(g) for name, g in zip(names, slopes, strict=True)}
+
+
+def materialize(
+    module: Any,
+    files: Mapping[str, Path] | None,
+    arrays: Mapping[str, Any],
+    *,
+    device: str,
+    dtype: str,
+    trainable: Callable[[str], bool],
+    trainable_dtype: str,
+    prefix: str = "",
+    name: str = "the model",
+) -> None:
+    """Give a module that was built without memory its weights, and say which are trained.
+
+    Args:
+        files: Parameter name to the safetensors file that holds it.
+        arrays: Parameter name to a host array, for all that no file has. They are asked for one at a time, so that a
+            mapping may make them then.
+        dtype: Of parameters that are not trained.
+        trainable: Says of a parameter's name whether it is trained.
+        trainable_dtype: Of parameters that are; the updater takes fp32.
+        prefix: Beginning of names in `files` that the files themselves do not have.
+        name: What errors call the module.
+
+    Raises:
+        CheckpointError: A tensor is missing, unexpected, of another shape or quantized, or a file cannot be read.
+    """
+    io.load_weights(
+        module,
+        files or {},
+        device=device,
+        dtype=lambda n: trainable_dtype if trainable(n) else dtype,
+        arrays=arrays,
+        prefix=prefix,
+        name=name,
+    )
+    for parameter_name, parameter in module.parameters_and_names():
+        parameter.requires_grad = trainable(parameter_name)
+
+
+def freeze(module: Any) -> None:
+    """Take a module's parameters out of training."""
+    for _, parameter in module.parameters_and_names():
+        parameter.requires_grad = False
+    module.set_train(False)
+
+
+def load_weights(module: Any, weights: Mapping[str, Any]) -> None:
+    """Copy weights into a module; every name must be there and no other."""
+    mine = io.shapes(module)
+    _check_same("weights", mine, {name: tuple(value.shape) for name, value in weights.items()})
+    io.put_weights(module, weights)
+
+
+def _tables(module: Any) -> set[str]:
+    """Return the names of a module's embedding tables."""
+    return {
+        f"{name}.weight" if name else "weight" for name, cell in module.cells_and_names() if isinstance(cell, Embedding)
+    }
+
+
+def _cell_of(module: Any, name: str) -> Any:
+    cell = module
+    for step in name.split(".")[:-1]:
+        cell = cell._cells[step]
+    return cell
+
+
+def _check_same(what: str, mine: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    differences = [
+        f"`{name}` is {tuple(saved[name]) if name in saved else 'missing'} there and "
+        f"{tuple(mine[name]) if name in mine else 'not part of it'} here"
+        for name in sorted({*mine, *saved})
+        if name not in mine or name not in saved or tuple(mine[name]) != tuple(saved[name])
+    ]
+    if differences:
+        more = f", and {len(differences) - 1} more" if len(differences) > 1 else ""
+        raise CheckpointError(f"the saved {what} are not those of what is trained", f"{differences[0]}{more}")
