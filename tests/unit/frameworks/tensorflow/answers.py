@@ -1,7 +1,7 @@
 """What one framework answers to a fixed set of questions about generator and decoder: a program, run once a framework.
 
-`python answers.py FRAMEWORK FILE QUESTION…` writes arrays by name into FILE (npz). Weights and batches are drawn from a seed by
-NumPy, so that two frameworks are asked the same, whatever else they are asked. A question is "PART WHAT" or
+`python answers.py FRAMEWORK FILE QUESTION…` writes arrays by name into FILE (npz). NumPy draws weights and batches from one
+seed, so that two frameworks are asked the same, whatever else they are asked. A question is "PART WHAT" or
 "PART WHAT compiled", with a part of PARTS and one of "gradients", "recomputed" and "steps"; its answers begin with its words.
 """
 
