@@ -182,8 +182,12 @@ def attention(
         if is_ascend():
             return ascend.packed_attention(q, k, v, segments, causal)
         # one call a stretch: nothing outside it is computed, and no mask of all against all is built
-        pieces = zip(*[split(part, segments, 2) for part in (q, k, v)], strict=True)
-        return concat([attention(one, keys, values, None, causal) for one, keys, values in pieces], 2)
+        parts = [split(part, segments, 2) for part in (q, k, v)]
+        return concat([_attend(parts[0][i], parts[1][i], parts[2][i], None, causal) for i in range(len(segments))], 2)
+    return _attend(q, k, v, mask, causal)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
     if is_ascend():
         return ascend.attention(q, k, v, mask, causal)
     return plain_attention(q, k, v, mask, causal)

@@ -42,7 +42,8 @@ def _npu(notes: list[str]) -> list[dict[str, Any]]:
     else:
         # before a process has begun to use the chip its memory is told as 0
         name, total_bytes = properties.name or None, int(properties.total_memory) or None
-    count = ms.device_context.ascend.device_count()
+    chips: Any = ms.device_context
+    count = chips.ascend.device_count()
     return [_facts(f"npu:{index}", name, "fast", memory_bytes=total_bytes) for index in range(count)]
 
 

@@ -287,9 +287,9 @@ class Updater:
         constants = tuple((i, given) for i, given in enumerate(batch) if not isinstance(given, Tensor))
         key = (loss, constants, tuple(names))
         if key not in self._graphs:
-            self._graphs = {key: _Pass(self, loss, constants, names)} if not self.compiled else {
-                **self._graphs, key: _Pass(self, loss, constants, names),
-            }  # fmt: skip
+            if not self.compiled:  # nothing is gained by keeping one
+                self._graphs.clear()
+            self._graphs[key] = _Pass(self, loss, batch, names)
         return self._graphs[key](batch)
 
     def _update(self, lr: float, gradients: Mapping[int, Tensor], clip: float) -> None:
@@ -390,33 +390,41 @@ class _One:
 class _Pass:
     """Loss and gradients of one set of parameters, compiled or not; what is no tensor in a batch is a constant of it."""
 
-    def __init__(
-        self, updater: Updater, loss: Callable[..., Any], constants: Sequence[tuple[int, Any]], names: Sequence[str]
-    ):
-        self.updater, self.names, self.more_names = updater, list(names), []
-        fixed = dict(constants)
-        module = updater.module
+    def __init__(self, updater: Updater, loss: Callable[..., Any], batch: Sequence[Any], names: Sequence[str]):
+        self.updater, self.names = updater, list(names)
+        self.more_names: list[str] = []
+        module, weights = updater.module, tuple(updater.parameters[name] for name in names)
+        # a compiled function is read as text: it may neither keep anything nor look at types, and gives one flat tuple
+        fixed = [None if isinstance(given, Tensor) else given for given in batch]
+        is_tensor = [isinstance(given, Tensor) for given in batch]
+        places = [sum(is_tensor[:index]) for index in range(len(batch))]
 
-        def value(scale: Tensor, *tensors: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-            given = iter(tensors)
-            batch = [fixed[i] if i in fixed else next(given) for i in range(len(fixed) + len(tensors))]
+        def value(scale: Tensor, *tensors: Tensor) -> Any:
+            whole = [tensors[places[i]] if is_tensor[i] else fixed[i] for i in range(len(fixed))]
+            found, more = _split(loss(module, *whole))
+            return found * scale, (found, *more)
+
+        with dev.no_grad():
             result = loss(module, *batch)
-            found, more = result if isinstance(result, tuple) else (result, {})
-            self.more_names = list(more)
-            return found * scale, (found, *more.values())
-
-        weights = tuple(updater.parameters[name] for name in names)
+        self.more_names = list(result[1]) if isinstance(result, tuple) else []
         function = ms.value_and_grad(value, None, weights, has_aux=True)
 
         def both(*tensors: Tensor) -> Any:
             return function(*tensors)
 
-        self.run = ms.jit(both, capture_mode="trace") if updater.compiled else function
+        self.run = ms.jit(both) if updater.compiled else function
 
     def __call__(self, batch: Sequence[Any]) -> _One:
         tensors = [given for given in batch if isinstance(given, Tensor)]
         (_, (loss, *more)), gradients = self.run(Tensor(np.float32(self.updater.loss_scale)), *tensors)
         return _One(loss, dict(zip(self.more_names, more, strict=True)), dict(zip(self.names, gradients, strict=True)))
+
+
+def _split(result: Any) -> Any:
+    """Return a loss and what it gave beside, in order."""
+    if isinstance(result, tuple):
+        return result[0], list(result[1].values())
+    return result, []
 
 
 def check(*, weights: str) -> None:
