@@ -76,8 +76,8 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, segments: Sequence[int], c
     """
     batch, heads, positions, head_dim = q.shape
     if not causal or not _is_fused(q) or batch * len(segments) > _MAX_ROWS:
-        pieces = zip(*[ops.split(part, segments, 2) for part in (q, k, v)], strict=True)
-        return ops.concat([attention(one, keys, values, None, causal) for one, keys, values in pieces], 2)
+        qs, ks, vs = ops.split(q, segments, 2), ops.split(k, segments, 2), ops.split(v, segments, 2)
+        return ops.concat([attention(qs[i], ks[i], vs[i], None, causal) for i in range(len(segments))], 2)
     ends, end = [], 0
     for length in list(segments) * batch:
         end += length

@@ -185,7 +185,8 @@ def test_what_the_operator_does_not_take_is_computed_plainly(calls, shape, dtype
     assert far(result, reference(q, k, v, mask)) < TOLERANCE[dtype]
 
 
-def test_a_compiled_step_reaches_the_operators(calls, monkeypatch):
+@pytest.mark.parametrize("what", ["results", pytest.param("gradients", marks=pytest.mark.slow)])
+def test_a_compiled_step_reaches_the_operators(calls, monkeypatch, what):
     """A step is compiled from the source of what it calls; stand-ins that look into arrays cannot be, so these are simple."""
 
     def simple(q, k, v, head_num=1, attn_mask=None, scalar_value=1.0, input_layout="", sparse_mode=0, **lengths):
@@ -199,14 +200,19 @@ def test_a_compiled_step_reaches_the_operators(calls, monkeypatch):
 
     def step(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         masked, causal = ops.attention(q, k, v, mask), ops.attention(q, k, v, None, True)
-        packed = ops.attention(q, k, v, None, True, (3, 2))
-        return masked, causal, packed, ops.rms_norm(q, q[0, 0, 0], 1e-5), ops.attention(q[:, :, :1], k, v, mask)
+        packed, apart = ops.attention(q, k, v, None, True, (3, 2)), ops.attention(q, k, v, None, False, (3, 2))
+        return masked, causal, packed, apart, ops.rms_norm(q, q[0, 0, 0], 1e-5), ops.attention(q[:, :, :1], k, v, mask)
 
     monkeypatch.setattr(own, "flash_attention_score", simple)
     monkeypatch.setattr(own, "rms_norm", simple_norm)
     monkeypatch.setattr(ops, "is_ascend", always)
     given = *arrays(2, 4, 4, 5, 5, 40, ms.float16), Tensor(open_pairs(2, 1, 1, 5))
-    for one, other in zip(ms.jit(step)(*given), step(*given), strict=True):
+
+    def loss(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        return sum([mint.sum(each.astype(ms.float32) ** 2) for each in step(q, k, v, mask)])
+
+    function = step if what == "results" else ms.grad(loss, (0, 1, 2))
+    for one, other in zip(ms.jit(function)(*given), function(*given), strict=True):
         np.testing.assert_allclose(values(one), values(other), rtol=2e-3, atol=2e-3)
 
 
