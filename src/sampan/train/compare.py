@@ -103,14 +103,3 @@ def relative(recorded: float, again: float) -> float:
     if not (math.isfinite(recorded) or math.isfinite(again)):
         return 0.0
     return math.inf if not math.isfinite(recorded - again) else ratio(abs(again - recorded), abs(recorded))
-
-
-def deviation(first: Array, second: Array, width: int) -> float:
-    """Return the largest difference of two curves at a step, each first averaged over the last `width` steps.
-
-    Args:
-        width: 1 compares the steps themselves.
-    """
-    kernel = np.full(width, 1 / width)
-    one, other = (np.convolve(curve, kernel, mode="valid") for curve in (first, second))
-    return float(np.max(np.abs(one - other)))
