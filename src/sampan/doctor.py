@@ -49,13 +49,13 @@ def report(model: Path | None) -> dict[str, Any]:
     for facts in frameworks.values():
         for device in facts.get("devices", []):
             if device["device"] == "cpu":
-                device |= {"name": _cpu_name(), **memory}
+                device |= {"name": cpu_name(), **memory}
             devices.append(device)
     return {
         "sampan": __version__,
         "python": {"version": platform.python_version(), "executable": sys.executable},
         "platform": platform.platform(),
-        "cpu": {"name": _cpu_name(), "cores": os.cpu_count(), "usable_cores": _usable_cores(), **_instructions()},
+        "cpu": {"name": cpu_name(), "cores": os.cpu_count(), "usable_cores": usable_cores(), **_instructions()},
         "memory": memory,
         "disk": _disk(model if model is not None and model.exists() else Path.cwd()),
         "drivers": drivers,
@@ -113,7 +113,8 @@ def _ascend_driver() -> str | None:
 # -------------------------------------------------------------------------------------------------------------- machine
 
 
-def _cpu_name() -> str | None:
+def cpu_name() -> str | None:
+    """Return what the processor calls itself."""
     for line in host.lines(Path("/proc/cpuinfo")):
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -122,7 +123,7 @@ def _cpu_name() -> str | None:
     return platform.processor() or platform.machine() or None
 
 
-def _usable_cores() -> int | None:
+def usable_cores() -> int | None:
     """Return the cores this process may run on, which a container or a job scheduler can limit."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from sampan import __version__
 from sampan.checkpoint.tolerance import TOLERANCES
-from sampan.cli import run, values
-from sampan.errors import SampanError, did_you_mean
+from sampan.cli import bench_options, run, values
+from sampan.cli.parsing import Parser
 from sampan.generate.request import DEFAULT_GUIDANCE, DEFAULT_STEPS
 from sampan.job import DEVICES, DTYPES, MAX_SEED
 from sampan.models.presets import PRESETS
@@ -32,7 +31,8 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"sampan {__version__}", help="print the version")
     verbs = top.below()
-    listed = [_init(verbs), _doctor(verbs), *_data(verbs), _train(verbs), _generate(verbs), *_checkpoint(verbs)]
+    listed = [_init(verbs), _doctor(verbs), *_data(verbs), _train(verbs), _generate(verbs)]
+    listed += [*_checkpoint(verbs), _bench(verbs)]
     says = "Train and run GLM-Image-class image models on whatever accelerator is at hand."
     top.description = f"{says}\n\n{_listing(listed)}"
     return top
@@ -330,6 +330,22 @@ def _checkpoint(verbs: Any) -> list[Parser]:
     return every
 
 
+def _bench(verbs: Any) -> Parser:
+    verb = _verb(
+        verbs,
+        "bench",
+        run.bench,
+        "Time a training step on several frameworks, after comparing what they compute.",
+        "sampan bench --frameworks torch,mindspore --html bench.html",
+        "sampan bench job.toml --modes eager --parts decoder",
+        "sampan bench --kit",
+        "sampan bench --diverge torch mindspore --steps 5",
+    )
+    bench_options.add(verb)
+    _add_set(verb)
+    return verb
+
+
 def _group(verbs: Any, name: str) -> Parser:
     return verbs.add_parser(name, usage=f"sampan {name} VERB ...")
 
@@ -374,38 +390,3 @@ def _examples(*lines: str, after: str = "") -> str:
     return "\n".join(
         ["examples:" if len(lines) > 1 else "example:", *(f"  {line}" for line in lines), "", after]
     ).rstrip()
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with whole option names only, and with errors written as all others are."""
-
-    def __init__(self, **settings: Any):
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
-
-    def below(self) -> Any:
-        """Return where the verbs below this one are added; they are listed in the description, not by argparse."""
-        return self.add_subparsers(prog=self.prog, metavar="VERB", required=True, help=argparse.SUPPRESS)
-
-    def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
-        """Parse a command line; what is wrong with it is said by the verb it is for, and ends the process with 2."""
-        arguments, unknown = self.parse_known_args(argv)
-        if unknown:
-            known = set(re.findall(r"--?[a-z][a-z-]*", arguments.verb.format_usage()))
-            quotes = "words that belong together stand in quotes"
-            near = did_you_mean(unknown[0], known) if unknown[0].startswith("-") else quotes
-            arguments.verb.fail(f"there is no place for `{unknown[0]}`", near)
-        return arguments
-
-    def error(self, message: str) -> NoReturn:
-        """Write argparse's message in our words, and exit."""
-        if wrong := re.fullmatch(r"argument (.+): invalid choice: '(.*)' \(choose from (.*)\)", message):
-            where, word, choices = wrong.groups()
-            known = re.findall(r"[\w-]+", choices)
-            if where == "VERB":
-                self.fail(f"`{word}` is not a verb", did_you_mean(word, known))
-            self.fail(f"{where}: `{word}` is not one of {', '.join(known)}")
-        self.fail(re.sub(r"^argument (.+?): ", r"\1: ", message))
-
-    def fail(self, what: str, hint: str | None = None) -> NoReturn:
-        """Write an error on stderr and exit with 2."""
-        self.exit(2, f"{SampanError(what, (), hint or f'{self.prog} --help').render()}\n")

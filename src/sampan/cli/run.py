@@ -204,6 +204,17 @@ def checkpoint_verify(arguments: argparse.Namespace) -> None:
     refuse(report)
 
 
+def bench(arguments: argparse.Namespace) -> None:
+    """Measure; the names of the files with what was found on stdout."""
+    from sampan.job import read
+
+    job = read(arguments.job, arguments.overrides) if arguments.job else None
+    from sampan.bench.verb import from_arguments, measure
+
+    for path in measure(job, from_arguments(arguments), _console()):
+        _put(path)
+
+
 def _put(data: object) -> None:
     sys.stdout.write(f"{data}\n")
 

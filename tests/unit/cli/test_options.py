@@ -12,7 +12,7 @@ WRONG = {
     "": "the following arguments are required: VERB\n\nhint: sampan --help",
     "trian job.toml": "`trian` is not a verb\n\nhint: did you mean `train`?",
     "data emojis": "`emojis` is not a verb\n\nhint: did you mean `emoji`?",
-    "serve": "`serve` is not a verb\n\nhint: known: `checkpoint`, `data`, `doctor`, `generate`, `init`, `train`",
+    "serve": "`serve` is not a verb\n\nhint: known: `bench`, `checkpoint`, `data`, `doctor`, `generate`, `init`, `train`",
     "data": "the following arguments are required: VERB\n\nhint: sampan data --help",
     "generate": f"the following arguments are required: PROMPT\n\n{GENERATE}",
     "generate a red": "there is no place for `red`\n\nhint: words that belong together stand in quotes",
@@ -62,6 +62,13 @@ WRONG = {
     "train j.toml --set lr": (
         "--set: `lr` is not KEY=VALUE, as in stage.ar.lr=1e-4\n\nhint: sampan train --help"
     ),
+    "bench --rounds 0": "--rounds: must be at least 1, got 0\n\nhint: sampan bench --help",
+    "bench --tolerance 2": "--tolerance: must be more than 0 and at most 1, got 2\n\nhint: sampan bench --help",
+    "bench --frameworks torch,": (
+        "--frameworks: `torch,` is not a list of words separated by commas, as in en,pt\n\nhint: sampan bench --help"
+    ),
+    "bench --diverge torch": "--diverge: expected 2 arguments\n\nhint: sampan bench --help",
+    "bench --dtype int8": "--dtype: `int8` is not one of auto, fp32, bf16\n\nhint: sampan bench --help",
     "init --preset nana": "--preset: `nana` is not one of glm-image, nano\n\nhint: sampan init --help",
     "checkpoint export r d --dtype auto": (
         "--dtype: `auto` is not one of fp32, bf16\n\nhint: sampan checkpoint export --help"
@@ -106,6 +113,7 @@ def test_help_lists_the_verbs_there_are_with_a_line_each(capsys):
         "checkpoint inspect",
         "checkpoint merge",
         "checkpoint verify",
+        "bench",
     ]
     assert all(line[22:].strip() for line in listed)
     assert '  sampan generate "a red apple" --model runs/job\n' in said.out

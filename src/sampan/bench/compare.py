@@ -1,0 +1,95 @@
+"""How far one side's answer is from another's, and when that is too far to be timed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sampan.bench.sides import Side
+from sampan.errors import SampanError
+
+# Of the largest value of a tensor. In fp32 frameworks differ by about 1e-5 through the order of their sums; a wrong formula
+# differs by more than 1e-2. bf16 has 8 bits, which a dozen layers deep leave about 2e-2.
+TOLERANCE = {"fp32": 2e-4, "fp16": 2e-2, "bf16": 1e-1}
+# a gradient that is small beside the largest of all comes of terms that cancel, and has their rounding
+FLOOR = 1e-3
+_NAMED = 3  # tensors that an error names
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a side made of the first batch: its loss, and a file with every gradient by name."""
+
+    side: Side
+    loss: float
+    gradients: Path
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far an answer is from the reference; errors are of the largest value.
+
+    Args:
+        worst: Tensors and their errors, the worst first.
+    """
+
+    loss: float
+    worst: Sequence[tuple[str, float]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for a record."""
+        name, error = self.worst[0]
+        return {"loss": self.loss, "gradient": error, "tensor": name}
+
+
+def relative(mine: NDArray[Any], reference: NDArray[Any], floor: float = 0.0) -> float:
+    """Return max|mine - reference| over the larger of max|reference| and `floor`; infinite where that cannot be said."""
+    if mine.shape != reference.shape or not (np.isfinite(mine).all() and np.isfinite(reference).all()):
+        return math.inf
+    if not mine.size:
+        return 0.0
+    # a difference of unsigned or boolean arrays would not be one
+    wide = np.float64 if mine.dtype.kind in "biu" else np.result_type(mine.dtype, np.float32)
+    error = float(np.abs(mine.astype(wide) - reference.astype(wide)).max())
+    scale = max(float(np.abs(reference.astype(wide)).max()), floor)
+    return error / scale if scale else (0.0 if error == 0 else math.inf)
+
+
+def difference(reference: Answer, answer: Answer) -> Difference:
+    """Compare loss and gradients. A tensor that only one side has is infinitely far."""
+    loss = abs(answer.loss - reference.loss) / max(abs(reference.loss), 1e-30)
+    with np.load(reference.gradients) as theirs, np.load(answer.gradients) as mine:
+        floor = FLOOR * max((float(np.abs(theirs[name]).max(initial=0.0)) for name in theirs.files), default=0.0)
+        errors = dict.fromkeys({*theirs.files} ^ {*mine.files}, math.inf)
+        for name in {*theirs.files} & {*mine.files}:
+            errors[name] = relative(mine[name], theirs[name], floor)
+    worst = sorted(errors.items(), key=lambda one: (-one[1], one[0]))
+    return Difference(loss if math.isfinite(loss) else math.inf, worst)
+
+
+def check(reference: Answer, answer: Answer, dtype: str) -> Difference:
+    """Return the difference of two answers.
+
+    Raises:
+        SampanError: It is too large: what would be timed is wrong on one side. Names side, tensors and errors.
+    """
+    found, allowed = difference(reference, answer), TOLERANCE[dtype]
+    wrong = [f"the gradient of `{name}` differs by {error:.1e}" for name, error in found.worst if not error <= allowed]
+    facts = [f"the loss differs by {found.loss:.1e}"] if not found.loss <= allowed else []
+    facts += wrong[:_NAMED]
+    if len(wrong) > _NAMED:
+        facts.append(f"{len(wrong) - _NAMED} further gradients differ too")
+    if facts:
+        raise SampanError(
+            f"{answer.side.label} gives another answer than {reference.side.label}, and is not timed",
+            [*facts, f"in {dtype} a difference of {allowed:.0e} of a tensor's largest value is allowed"],
+            "the first operation that differs is named by: sampan bench --diverge "
+            f"{reference.side.framework} {answer.side.framework}",
+        )
+    return found

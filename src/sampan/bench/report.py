@@ -1,0 +1,151 @@
+"""What was measured, in lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sampan.units import format_bytes, format_count, format_flops, format_flops_per_s, format_seconds
+
+CPU_SAYS_NOTHING = "These ratios were taken on a CPU. They say nothing about Ascend, or about any other accelerator."
+
+
+def lines(record: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a record of race, kit or diverge, with its tables in columns."""
+    yield record["what"]
+    yield from facts(record)
+    for title, table in tables(record):
+        yield ""
+        yield title
+        yield from columns(table)
+    if says := plain_words(record):
+        yield ""
+        yield from says
+
+
+def plain_words(record: Mapping[str, Any]) -> list[str]:
+    """Return what a reader must not miss."""
+    found = [*record["notes"], *record.get("left_out", ())]
+    if any(side["device"] == "cpu" for side in record.get("sides", record.get("rows", ()))):
+        found.append(CPU_SAYS_NOTHING)
+    return found
+
+
+def facts(record: Mapping[str, Any]) -> list[str]:
+    """Return the conditions of a measurement, a line each."""
+    machine, load = record["machine"], record["load_average"]
+    first = record.get("sides", record.get("rows"))[0]
+    found = [
+        f"date      {record['date']}, sampan {machine['sampan']}, Python {machine['python']}, {machine['system']}",
+        f"machine   {machine['cpu'] or 'unknown'}, {machine['usable_cores']} of {machine['cores']} cores",
+        f"device    {first['device_name'] or first['device']}, {first['dtype']}",
+        f"load      {_load(load['before'])} before, {_load(load['after'])} after (average of a minute)",
+    ]
+    if "shape" in record:
+        shape = record["shape"]
+        sizes = ", ".join(f"{count} of {part}" for part, count in shape["micro_batch_size"].items())
+        found.append(f"size      {shape['origin']}: preset {shape['preset']}, {shape['px']} px; micro-batch {sizes}")
+    if "rounds" in record:
+        found.append(
+            f"rounds    {record['rounds']}, interleaved, after {record['warm_up_steps']} steps that do not count"
+        )
+    if "tolerance" in record:
+        found.append(f"steps     {record['steps']}; allowed is a difference of {record['tolerance']:.0e}")
+    if "budget_s" in record:
+        found.append(f"time      at most about {format_seconds(record['budget_s'])}")
+    seen = {f"{side['framework']} {side['version']}, {side['threads']} threads": None for side in
+            record.get("sides", record.get("rows"))}  # fmt: skip
+    return [*found, *(f"framework {said}" for said in seen)]
+
+
+def tables(record: Mapping[str, Any]) -> list[tuple[str, list[list[str]]]]:
+    """Return the tables of a record: a title, and rows of which the first is the head."""
+    if "rows" in record:
+        return [("one block, median of its repeats", _kit(record["rows"]))]
+    if "tolerance" in record:
+        return [(_parted(part, found), _lockstep(found)) for part, found in record["parts"].items()]
+    return [(_title(part, found), _race(record["ratios_to"], found)) for part, found in record["parts"].items()]
+
+
+def columns(table: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table as lines with columns under one another."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
+
+
+def _title(part: str, found: Mapping[str, Any]) -> str:
+    counted = "not counted" if found["flops_per_step"] is None else format_flops(found["flops_per_step"])
+    by = f" (counted by {found['flops_counted_by']})" if found["flops_counted_by"] else ""
+    return (
+        f"{part}: {format_count(found['num_parameters'])} parameters, {counted} a step{by}; "
+        f"matrices are multiplied at {format_flops_per_s(found['peak_flops_per_s'])}"
+    )
+
+
+def _race(first: str, found: Mapping[str, Any]) -> list[list[str]]:
+    head = ["side", "step", f"over {first} (quartiles)", "CPU time", "first step", "memory", "MFU", "differs by"]
+    rows = [head]
+    for row in found["results"]:
+        device = row["peak_device_bytes"]
+        rows.append([
+            f"{row['framework']} {row['mode']}",
+            format_seconds(row["step_s"]["median"]),
+            _quartiles(row["ratio"]),
+            "unknown" if row["cpu_ratio"] is None else f"{row['cpu_ratio']['median']:.2f}",
+            format_seconds(row["first_step_s"]),
+            format_bytes(row["peak_rss_bytes"]) + ("" if device is None else f" + {format_bytes(device)} on it"),
+            _share(row["mfu"]),
+            "reference" if row["error"] is None else f"{max(row['error']['loss'], row['error']['gradient']):.0e}",
+        ])  # fmt: skip
+    return rows
+
+
+def _kit(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    table = [["side", "block", "tokens", "forward", "MFU", "with backward and update", "MFU", "repeats", "memory"]]
+    for row in rows:
+        passes = [row["forward"], row["step"]]
+        on_device = row["peak_device_bytes"]
+        timed = [
+            word
+            for one in passes
+            for word in (("-", "-") if one is None else (format_seconds(one["seconds"]["median"]), _share(one["mfu"])))
+        ]
+        table.append([
+            f"{row['framework']} {row['mode']}",
+            row["part"],
+            str(row["tokens"]),
+            *timed,
+            ", ".join(str(one["repeats"]) for one in passes if one is not None),
+            format_bytes(row["peak_rss_bytes"] if on_device is None else on_device),
+        ])  # fmt: skip
+    return table
+
+
+def _parted(part: str, found: Mapping[str, Any]) -> str:
+    if found["parted"]:
+        return f"{part} parts at {found['said']}"
+    seen = f", {found['num_calls']} operations in each," if found["num_calls"] else ""
+    return f"{part}: no difference past the tolerance in {len(found['steps'])} steps{seen} was found"
+
+
+def _lockstep(found: Mapping[str, Any]) -> list[list[str]]:
+    kinds = ("operation", "loss", "gradient", "weights")
+    head = ["step", *kinds]
+    rows = [[str(row["step"]), *(_error(row.get(kind)) for kind in kinds)] for row in found["steps"]]
+    return [head, *rows]
+
+
+def _error(error: float | None) -> str:
+    return "-" if error is None else f"{error:.0e}"
+
+
+def _quartiles(ratio: Mapping[str, float]) -> str:
+    return f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})"
+
+
+def _share(share: float | None) -> str:
+    return "N/A" if share is None else f"{share:.1%}"
+
+
+def _load(load: float | None) -> str:
+    return "unknown" if load is None else f"{load:.2f}"

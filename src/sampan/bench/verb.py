@@ -1,0 +1,148 @@
+"""What `sampan bench` does with its options: one of three measurements, written as JSON and, where asked for, as HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from sampan.bench import diverge, kit, report, results, shapes, sides
+from sampan.bench.page import page
+from sampan.bench.process import Place
+from sampan.bench.race import race
+from sampan.errors import RequestError
+from sampan.files import write_text
+from sampan.job import Job
+
+ROUNDS = 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options as they were given; None is one that was not.
+
+    Args:
+        frameworks, modes, parts: Names, as sampan.bench.sides takes them.
+        kit: Single blocks are measured.
+        diverge: Two words FRAMEWORK[:MODE]: they are run in lockstep.
+        rounds: Of a race.
+        tokens, budget: Of the kit; the budget in seconds.
+        steps, tolerance: Of the lockstep.
+        device, dtype, threads: Over what the job says.
+        json, html: Files to write; without `json` one is added to results/.
+    """
+
+    frameworks: tuple[str, ...] | None = None
+    modes: tuple[str, ...] | None = None
+    parts: tuple[str, ...] | None = None
+    rounds: int | None = None
+    kit: bool = False
+    tokens: int | None = None
+    budget: float | None = None
+    diverge: Sequence[str] | None = None
+    steps: int | None = None
+    tolerance: float | None = None
+    device: str | None = None
+    dtype: str | None = None
+    threads: int | None = None
+    seed: int = 0
+    json: Path | None = None
+    html: Path | None = None
+
+
+def from_arguments(arguments: Any) -> Options:
+    """Return the options of a parsed command line.
+
+    Raises:
+        RequestError: A setting is put over that of a job, and there is none.
+    """
+    if arguments.overrides and arguments.job is None:
+        raise RequestError("--set changes a job, and none is given", (), "name a job file, or leave --set out")
+    return Options(**{field.name: getattr(arguments, field.name) for field in fields(Options)})
+
+
+_ONLY_WITH = {"tokens": "kit", "budget": "kit", "steps": "diverge", "tolerance": "diverge"}
+_NOT_WITH = {"rounds": ("kit", "diverge"), "frameworks": ("diverge",), "modes": ("diverge",)}
+
+
+def measure(job: Job | None, options: Options, console: Any) -> list[Path]:
+    """Measure, print the report on the console, and return the files that were written.
+
+    Raises:
+        RequestError: Options that do not go together, or unknown names.
+        SampanError: What is measured cannot be run, or a side gives a wrong answer.
+    """
+    _check(job, options)
+    parts = options.parts or sides.PARTS
+    place = Place(
+        options.device or (job.place.device if job else "auto"),
+        options.dtype or (job.place.dtype if job else "auto"),
+        options.threads or (job.place.threads if job else None),
+    )
+
+    def say(words: str) -> None:
+        console.print(words, markup=False, highlight=False, soft_wrap=True)
+
+    if options.diverge:
+        stem, record = "diverge", _diverge(job, options, parts, place, say)
+    else:
+        chosen, notes = sides.choose(options.frameworks, options.modes or sides.MODES)
+        for note in notes:
+            say(f"note: {note}")
+        if options.kit:
+            stem, record = "kit", kit.kit(
+                chosen, parts, tokens=options.tokens, budget_s=options.budget or kit.BUDGET_S, place=place,
+                seed=options.seed, say=say, notes=notes,
+            )  # fmt: skip
+        else:
+            stem, record = "bench", race(
+                chosen, parts, shapes.of_job(job) if job else shapes.BUILT_IN, rounds=options.rounds or ROUNDS,
+                place=place, seed=options.seed, say=say, notes=notes,
+            )  # fmt: skip
+    if job:
+        record["job"] = {"text": job.text, "overrides": list(job.overrides)}
+    say("")
+    for line in report.lines(record):
+        say(line)
+    written = [
+        results.put(options.json, record) if options.json else results.add(f"{stem}_{kit.device_of(record)}", record)
+    ]
+    if options.kit:
+        say("")
+        say(kit.HAND_IN.format(path=written[0]))
+    if options.html:
+        options.html.parent.mkdir(parents=True, exist_ok=True)
+        write_text(options.html, page(record))
+        written.append(options.html)
+    return written
+
+
+def _diverge(job: Job | None, options: Options, parts: Sequence[str], place: Place, say: Any) -> dict[str, Any]:
+    assert options.diverge, "it was asked for"
+    first, second = (sides.parse(word) for word in options.diverge)
+    if first == second:
+        raise RequestError(
+            f"--diverge: both sides are {first.label}", (), "name two frameworks, or two modes: torch torch:compiled"
+        )
+    return diverge.diverge(
+        (first, second), parts, shapes.of_job(job) if job else shapes.SMALL,
+        steps=options.steps or diverge.NUM_STEPS, tolerance=options.tolerance or diverge.TOLERANCE,
+        place=place, seed=options.seed, say=say,
+    )  # fmt: skip
+
+
+def _check(job: Job | None, options: Options) -> None:
+    given = {field.name for field in fields(options) if getattr(options, field.name) not in (None, False)}
+    if options.kit and options.diverge:
+        raise RequestError("--kit and --diverge are two measurements", (), "ask for one at a time")
+    if options.kit and job:
+        raise RequestError("--kit takes no job", "it measures blocks of the released size", "leave JOB out, or --kit")
+    for name, needed in _ONLY_WITH.items():
+        if name in given and needed not in given:
+            raise RequestError(f"--{name} is for --{needed}", (), f"add --{needed}, or leave --{name} out")
+    for name, others in _NOT_WITH.items():
+        for other in others:
+            if name in given and other in given:
+                raise RequestError(f"--{name} is not for --{other}", (), f"leave --{name} out")
+    sides.check_names("--parts", options.parts or (), sides.PARTS)
