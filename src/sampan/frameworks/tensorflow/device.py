@@ -20,6 +20,7 @@ from sampan.frameworks import rate
 from sampan.frameworks.tensorflow.nn import without_memory
 
 DTYPES = {"fp32": tf.float32}
+_THREADS = "TF_NUM_INTRAOP_THREADS"  # OMP_NUM_THREADS says nothing to TensorFlow
 
 
 def available() -> list[str]:
@@ -115,7 +116,8 @@ def set_threads(count: int | None) -> int:
                 f"TensorFlow cannot change to {count} threads in this process",
                 f"it has computed something already: {str(error).strip()}",
             ) from error
-    return threading.get_intra_op_parallelism_threads() or _usable_cores()  # 0: as many as there are cores
+    # 0 is TensorFlow's own choice: what its environment variable says, or as many as there are cores
+    return threading.get_intra_op_parallelism_threads() or int(os.environ.get(_THREADS, "0")) or _usable_cores()
 
 
 def move(module: Any, device: str) -> None:

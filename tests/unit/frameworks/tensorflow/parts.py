@@ -83,7 +83,10 @@ def values(module: nn.Module) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------------- device
 
 
-def test_threads_are_chosen_before_anything_is_computed():
+def test_threads_are_chosen_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "7")
+    assert dev.set_threads(None) == 7
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS")
     assert dev.set_threads(None) >= 1
     assert probe()["threads"] == dev.set_threads(None)
     assert dev.set_threads(2) == 2

@@ -30,7 +30,7 @@ def answers(framework: str, questions: tuple[str, ...], folder: Path) -> Answers
     program, file = Path(__file__).with_name("answers.py"), folder / f"{framework}.npz"
     done = subprocess.run(
         [sys.executable, str(program), framework, str(file), *questions],
-        capture_output=True, text=True, timeout=280, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
+        capture_output=True, text=True, timeout=800, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     with np.load(file) as found:
