@@ -67,9 +67,11 @@ def checkpoint(out: Path, stage: str, step: int) -> Path:
     return out / "stages" / stage / f"step-{step:08d}"
 
 
-def train(out: Path, framework: str, until: tuple[str, int] | None, *options: str, resume: bool = True) -> float:
+def train(
+    out: Path, framework: str, until: tuple[str, int] | None, *options: str, resume: bool = True, job: Path = JOB
+) -> float:
     """Train in a process of its own, to the end or until a checkpoint is there; return the seconds it took."""
-    command = [sys.executable, "-m", "sampan", "train", str(JOB), "--framework", framework, *options]
+    command = [sys.executable, "-m", "sampan", "train", str(job), "--framework", framework, *options]
     command += ["--resume", str(out)] if resume else []
     print("$ sampan", *command[3:], *(["# until", *map(str, until)] if until else []), flush=True)
     environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "COLUMNS": "120"}

@@ -25,7 +25,7 @@ _SECTION_OF = {"ar": "ar", "tokenizer": "ar", "decoder": "dit", "vae": "vae", "g
 _KINDS = {"missing": "missing", "unexpected": "unexpected", "wrong_shape": "of another shape"}
 _NAMES_SHOWN = 5
 _OF_A_SESSION = (
-    "from_step", "to_step", "framework", "device", "dtype", "threads", "versions", "machine", "started", "ended",
+    "from_step", "to_step", "framework", "device", "dtype", "threads", "ranks", "versions", "machine", "started", "ended",
 )  # fmt: skip
 
 
@@ -38,9 +38,9 @@ def inspect(directory: Path) -> dict[str, Any]:
     `problem`; `files` with `path`, `bytes`, `sha256` and `as_written` (None where no hash was recorded);
     `num_parameters` and `bytes` in all; `run` for a run folder (else None), with `stages` and `finished`. A stage's
     `sessions` are the processes that took its steps: `from_step`, `to_step`, `framework`, `device`, `dtype`, `threads`,
-    `versions`, `machine`, `started`, `ended` (None: not recorded). A run that is not finished has no `parts`. `lora`, of a
-    run that trained low-rank additions (else None), has the `model` that they are for and their `files` with `path`,
-    `bytes`, `sha256`, `num_layers`, `ranks` and `num_parameters`.
+    `ranks`, `versions`, `machine`, `started`, `ended` (None: not recorded). A run that is not finished has no `parts`.
+    `lora`, of a run that trained low-rank additions (else None), has the `model` that they are for and their `files` with
+    `path`, `bytes`, `sha256`, `num_layers`, `ranks` and `num_parameters`.
 
     Raises:
         CheckpointError: There is no such folder, or nothing in it is of a model.

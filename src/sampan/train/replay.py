@@ -203,7 +203,7 @@ class Replays:
         )
         recorded_on = tuple(place_of(entry) for entry in sessions)
         same_place = all(place == session.place() for place in recorded_on) and all(
-            entry.get("machine") == machine() for entry in sessions
+            entry.get("machine") == machine() and entry.get("ranks") in (None, 1) for entry in sessions
         )
         return Replayed(window, recorded_on, session.place(), same_place, loss, distances, (*problems, *counts))
 

@@ -189,6 +189,7 @@ def test_where_a_run_has_been(tmp_path: Path):
         "device": "npu:1",
         "dtype": None,
         "threads": None,
+        "ranks": None,
         "versions": {"sampan": "0.0.9"},
         "machine": None,
         "started": None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -139,5 +140,28 @@ def test_a_fault_on_the_way_exceeds_the_bound(fault, stage, carry, courses, copi
     go_on(copied, tiny_job, stage, FAULTS[fault])
     assert carry.read_course(copied, stage).sessions[-1]["to_step"] == NUM_STEPS
     judged = carry.judge(*courses[stage], carry.read_course(copied, stage))
-    print(fault, stage, {k: round(v, 3) for k, v in judged["share_of_spread"].items()})
     assert not judged["holds"], judged["share_of_spread"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("stage", ["ar", "decoder"])
+def test_torch_mindspore_torch_is_the_straight_run(stage, carry, courses, copied, tiny_job, tmp_path):
+    pytest.importorskip("mindspore")
+    job = tmp_path / "job.toml"
+    job.write_text(tiny_job, "utf-8")
+    for folder in (copied / "stages" / stage).glob("step-*"):
+        if int(folder.name.removeprefix("step-")) > NUM_STEPS // 3:
+            shutil.rmtree(folder)
+    carry.train(copied, "mindspore", (stage, AT), "--set", f'train.stages=["{stage}"]', job=job)
+    go_on(copied, tiny_job, stage, None)
+    course = carry.read_course(copied, stage)
+    assert [entry["framework"] for entry in course.sessions] == ["torch", "mindspore", "torch"]
+    judged = carry.judge(*courses[stage], course)
+    assert min(judged["off"].values()) > 0  # another framework did take part
+    assert judged["holds"], judged["share_of_spread"]
+    # what one framework trained comes out on the other, in a process that has only that one
+    line = f"checkpoint verify {copied} --replay 2 --seed 1 --framework mindspore"
+    done = subprocess.run([sys.executable, "-m", "sampan", *line.split()], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "mindspore" in done.stdout
