@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,6 +47,14 @@ def test_each_mode_saves_what_it_says():
     assert coded.moments == 8 * 488 + 2 * 512 + 2 * 4 * 2
     # the update's own memory counts where it is more than that of a pass, which is gone by then
     assert coded.workspace == 36 * 1000 - 500
+
+
+def test_ranks_share_what_the_update_needs_and_not_working_weights():
+    count = dataclasses.replace(COUNT, workspace_bytes=0, update_bytes=6 * 4 * 250, num_ranks=4)
+    full = needed(count, PASS, **PLAIN)
+    assert (full.weights, full.moments, full.average, full.workspace) == (1010 * 4 + 200, 2000, 1000, 6000 - 500)
+    below = needed(count, dataclasses.replace(PASS, working_bytes=1010 * 2), **PLAIN)
+    assert below.weights == 1010 * 2 + 1000 * 4 // 4 + 200  # what the products read, and a share of the fp32 ones
 
 
 @pytest.mark.parametrize(
