@@ -28,7 +28,7 @@ def draw(losses: Mapping[str, Mapping[str, Floats]], spreads: Mapping[str, float
 
     Args:
         losses: Of each step, by run and stage.
-        spreads: By stage, the largest difference of a step's loss between two seeds.
+        spreads: By stage, the median difference of a step's loss between two seeds.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -79,7 +79,7 @@ def _differences(panel: Any, losses: Mapping[str, Floats], spread: float) -> Non
             ends[label] = (float(np.exp(np.nanmean(np.log(off[-30:])))), color)
     bound = SHARE * spread
     panel.axhline(bound, color="tab:green", linewidth=1.2)
-    panel.text(2, bound * 1.25, "a tenth of the spread between two seeds", color="tab:green", fontsize="small")
+    panel.text(2, bound * 1.25, "a tenth of what two seeds differ by (median)", color="tab:green", fontsize="small")
     _label_ends(panel, ends, is_log=True)
 
 

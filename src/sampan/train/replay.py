@@ -136,9 +136,8 @@ class Replayed:
         said = list(self.problems)
         worst, step = self.loss
         if worst > tolerances["loss"]:
-            said.append(
-                f"the loss of step {step} differs by {worst:.2g} of what was recorded (at most {tolerances['loss']:g})"
-            )
+            most = tolerances["loss"]
+            said.append(f"the loss of step {step} is off by {worst:.2g} of the recorded one (at most {most:g})")
         for name, found in self.distances.items():
             most = tolerances[name if name in tolerances else "moments"]
             if found.share > most:

@@ -140,6 +140,7 @@ def test_a_fault_on_the_way_exceeds_the_bound(fault, stage, carry, courses, copi
     go_on(copied, tiny_job, stage, FAULTS[fault])
     assert carry.read_course(copied, stage).sessions[-1]["to_step"] == NUM_STEPS
     judged = carry.judge(*courses[stage], carry.read_course(copied, stage))
+    print(fault, stage, {k: round(v, 3) for k, v in judged["share_of_spread"].items()})
     assert not judged["holds"], judged["share_of_spread"]
 
 
