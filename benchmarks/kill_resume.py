@@ -10,7 +10,6 @@ of the model, the final checkpoints and the numbers in the log must be the same,
 from __future__ import annotations
 
 import argparse
-import datetime
 import hashlib
 import itertools
 import json
@@ -27,6 +26,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from sampan.bench import results
 
 ROOT = Path(__file__).resolve().parent.parent
 JOB = ROOT / "jobs" / "smoke.toml"
@@ -302,22 +303,16 @@ def main() -> int:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         facts = prove(Path(folder), given.kills, given.seed)
-    date = datetime.datetime.now(tz=datetime.UTC).strftime("%Y%m%d")
     record = {
         "what": "a small training killed with SIGKILL and resumed, compared with one that ran straight through",
-        "date": date,
+        "date": results.today(),
         "job": JOB.relative_to(ROOT).as_posix(),
         "settings": {"num_steps": NUM_STEPS, "save_every": SAVE_EVERY, "seed": given.seed, "kills": given.kills},
         "machine": {"system": platform.system(), "cpu": platform.machine(), "cores": os.cpu_count(), "threads": 1},
         "versions": {"python": platform.python_version(), **{p: version(p) for p in ("sampan", "numpy", "torch")}},
         **facts,
     }
-    names = (
-        f"kill-resume_{date}{suffix}.json"
-        for suffix in itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
-    )
-    target = next(path for name in names if not (path := given.out / name).exists())  # results are never replaced
-    target.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    target = results.add("kill-resume", record, given.out)
     for kill in facts["kills"]:
         where = "before the first step" if kill["stage"] is None else f"{kill['stage']} step {kill['step']}"
         print(f"{kill['kind']:>7}  {kill['after_s']:6.2f} s  {where}{', saving' if kill['saving'] else ''}")

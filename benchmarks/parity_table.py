@@ -9,8 +9,6 @@ prints the table as Markdown. Relative errors are max|ours - oracle| / max|oracl
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import platform
 import sys
 import tempfile
@@ -36,6 +34,7 @@ from parity.gradients import GRADIENT_TOLERANCE, GRADIENTS, gradient_errors  # n
 from parity.ours import Ours  # noqa: E402
 from parity.theirs import Theirs  # noqa: E402
 from parity.tiny import build  # noqa: E402
+from sampan.bench import results  # noqa: E402
 
 TRANSFORMERS, DIFFUSERS = "transformers", "diffusers"
 ORACLES = {
@@ -119,10 +118,9 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(1)
     rows = measure()
-    date = datetime.date.today()
     record = {
         "what": "greatest relative error of each part against the published implementation, small random weights, CPU",
-        "date": date.isoformat(),
+        "date": results.today(),
         "tolerance": {"fp32": FP32_TOLERANCE, "gradient": GRADIENT_TOLERANCE, "bf16_times_oracle_error": BF16_RATIO},
         "machine": {"cpu": platform.processor() or platform.machine(), "system": platform.system(), "threads": 1},
         "versions": {
@@ -133,10 +131,7 @@ def main() -> None:
         },
         "parts": rows,
     }
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    names = (f"parity_{date:%Y%m%d}{suffix}.json" for suffix in ("", *(f"-{n}" for n in range(2, 1000))))
-    file = next(path for path in map(arguments.out.joinpath, names) if not path.exists())  # results are only added to
-    file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    file = results.add("parity", record, arguments.out)
     print(markdown(rows))
     print(f"\nwritten to {file}", file=sys.stderr)
     failed = [

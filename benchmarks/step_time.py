@@ -10,10 +10,6 @@ both alike. Ratios are the result; the milliseconds only say what kind of size w
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +24,7 @@ import torch  # noqa: E402
 
 from oracle import Sizes, build_tiny_pipeline  # noqa: E402
 from parity.ours import Ours  # noqa: E402
+from sampan.bench import results  # noqa: E402
 from sampan.models import positions  # noqa: E402
 from sampan.models.config import SamplingConfig  # noqa: E402
 from sampan.samplers import ar_decode  # noqa: E402
@@ -145,13 +142,9 @@ def main() -> None:
     }
     record = {
         "what": "one generated token (greedy, cached) and one decoder pass, fp32, beside the libraries",
-        "date": datetime.date.today().isoformat(),
-        "machine": {
-            "cpu": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-        },
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "date": results.today(),
+        "machine": {**results.machine(), "threads": torch.get_num_threads()},
+        "load_average": results.load_average(),
         "versions": {
             "torch": torch.__version__,
             "transformers": transformers.__version__,
@@ -160,12 +153,7 @@ def main() -> None:
         "rounds": arguments.rounds,
         "results": found,
     }
-    path = arguments.out / f"step-time_{record['date'].replace('-', '')}.json"
-    number = 1
-    while path.exists():  # results are only ever added
-        number += 1
-        path = path.with_stem(f"step-time_{record['date'].replace('-', '')}_{number}")
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    path = results.add("step-time", record, arguments.out)
     print("| what | library ms | sampan ms | library / sampan (quartiles) | outputs differ by |\n|---|---|---|---|---|")
     for name, row in found.items():
         quartiles = f"{row['speedup_quartile_low']:.2f}-{row['speedup_quartile_high']:.2f}"

@@ -25,10 +25,6 @@ scripts' batches stands in the results too.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import os
-import platform
 import sys
 import tempfile
 import time
@@ -47,6 +43,7 @@ from training import library  # noqa: E402
 from training.shares import encoder_share  # noqa: E402
 from training.world import Ours, World, ar_batch, decoder_batch, make_world  # noqa: E402
 
+from sampan.bench import results  # noqa: E402
 from sampan.models.config import ModelConfig  # noqa: E402
 
 _ENCODERS = replace(
@@ -171,13 +168,9 @@ def main() -> None:
     }
     record = {
         "what": "one training step, fp32, beside a training script on the libraries",
-        "date": datetime.date.today().isoformat(),
-        "machine": {
-            "cpu": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-        },
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "date": results.today(),
+        "machine": {**results.machine(), "threads": torch.get_num_threads()},
+        "load_average": results.load_average(),
         "versions": {
             "torch": torch.__version__,
             "transformers": transformers.__version__,
@@ -190,12 +183,7 @@ def main() -> None:
         "released_encoder_share": released,
         "results": found,
     }
-    path = arguments.out / f"train-step_{record['date'].replace('-', '')}.json"
-    number = 1
-    while path.exists():  # results are only ever added
-        number += 1
-        path = path.with_stem(f"train-step_{record['date'].replace('-', '')}_{number}")
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    path = results.add("train-step", record, arguments.out)
     print(table(found))
     print(f"written to {path}")
 

@@ -51,6 +51,8 @@ class Parting:
         """Say it in a sentence."""
         error = "" if self.error is None else f" by {self.error:.1e}"
         where = f" in `{self.layer}`" if self.layer else ""
+        if self.kind == "calls":
+            return f"step {self.step}: {self.what}{where}"
         return f"step {self.step}: the {self.kind} {self.what}{where} differs{error}"
 
 
@@ -150,7 +152,13 @@ class _Lockstep:
         self.num_calls, row["operation"] = len(calls[0]), 0.0
         for number, (mine, theirs) in enumerate(zip(*calls, strict=False)):
             if mine != theirs:
-                return Parting(step, "calls", f"{number}, {mine[0]} here and {theirs[0]} there,", mine[1], None)
+                return Parting(
+                    step,
+                    "calls",
+                    f"call {number} is {mine[0]} on one side and {theirs[0]} on the other,",
+                    mine[1],
+                    None,
+                )
             operation, layer, count = mine
             errors = [
                 relative(*(np.load(output_file(folder, number, place)) for folder in reversed(folders)))
@@ -161,7 +169,9 @@ class _Lockstep:
             if not worst <= tolerance:
                 return Parting(step, "operation", operation, layer, worst)
         if len(calls[0]) != len(calls[1]):
-            return Parting(step, "calls", f"{min(map(len, calls))}, which one side does not make,", None, None)
+            return Parting(
+                step, "calls", f"one side makes {len(calls[0])} calls and the other {len(calls[1])}", None, None
+            )
         return None
 
     def _loss(self, step: int, tolerance: float, row: dict[str, Any], losses: Sequence[float]) -> Parting | None:

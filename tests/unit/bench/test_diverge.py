@@ -53,9 +53,9 @@ def test_a_wrong_update_is_named_at_the_step_where_it_shows():
 @pytest.mark.slow
 def test_a_call_too_many_is_named():
     found, _ = parted("extra_call", "ar", steps=1)
-    assert found["said"] is not None and found["parted"]["kind"] == "calls"
-    assert found["parted"]["layer"] == "model.language_model.layers.0.self_attn.q_proj"
-    assert found["said"].startswith("step 0: the calls 2, Linear here and cast there, in `model.")
+    layer = "model.language_model.layers.0.self_attn.q_proj"
+    assert found["parted"]["kind"] == "calls" and found["parted"]["layer"] == layer
+    assert found["said"] == f"step 0: call 4 is Linear on one side and cast on the other, in `{layer}`"
 
 
 @pytest.mark.slow
