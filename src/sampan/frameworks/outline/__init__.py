@@ -8,9 +8,8 @@ counting references.
 
 Which operation keeps what for its gradient:
 
-    linear, matmul              each factor whose counterpart needs a gradient; weights are there in any case
-    conv2d                      what went in
-    x * y, x / y                likewise; a division also keeps its divisor where that needs a gradient
+    linear, conv2d, matmul      what went in, the frozen weight's too: MindSpore does not look at which gradient is wanted
+    x * y, x / y                each factor whose counterpart needs a gradient; a division also its divisor, likewise
     exp, sqrt, rsqrt, softmax   what came out
     abs, clip, silu, gelu       what went in
     where, take                 the condition; the ids

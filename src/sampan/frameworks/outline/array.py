@@ -216,7 +216,7 @@ def product(x: Outline, y: Outline, flops: int | None = None) -> Outline:
         raise ValueError(f"{x.shape} cannot be multiplied with {y.shape}")
     shape = (*np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1])
     flops = 2 * math.prod(shape) * x.shape[-1] if flops is None else flops
-    return made((x, y), shape, promoted(x.dtype, y.dtype), keeps=_factors(x, y), flops=flops, back=(flops, flops))
+    return made((x, y), shape, promoted(x.dtype, y.dtype), keeps=[x, y], flops=flops, back=(flops, flops))
 
 
 def promoted(*dtypes: str) -> str:

@@ -117,9 +117,8 @@ def linear(x: Outline, weight: Outline, bias: Outline | None = None) -> Outline:
         raise ValueError(f"{x.shape} does not go into a linear map of {weight.shape}")
     flops = 2 * x.size * weight.shape[0]
     inputs = (x, weight) if bias is None else (x, weight, bias)
-    keeps = [*([x] if weight.needs_grad else []), *([weight] if x.needs_grad else [])]
     shape = (*x.shape[:-1], weight.shape[0])
-    return made(inputs, shape, weight.dtype, keeps=keeps, flops=flops, back=(flops, flops, 0))
+    return made(inputs, shape, weight.dtype, keeps=[x], flops=flops, back=(flops, flops, 0))
 
 
 def conv2d(x: Outline, weight: Outline, bias: Outline, stride: int, padding: int) -> Outline:
