@@ -6,27 +6,38 @@ cannot be found out is None, and is never guessed.
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from sampan import __version__, host
+from sampan import __version__, frameworks, host
 from sampan.errors import CheckpointError
-from sampan.frameworks import FRAMEWORKS
+from sampan.frameworks import FRAMEWORKS, LEFT_OUT
 from sampan.units import format_bytes, format_count
 
-# package on the index, and how to get it; sampan runs on those that are in FRAMEWORKS too
+# package on the index, and how to get it
 _PACKAGES = {
     "torch": FRAMEWORKS["torch"],
     "torch_npu": "for Ascend: pip install torch_npu, in the version that goes with your PyTorch and CANN",
-    "mindspore": "not needed: this version of sampan does not run on it",
-    "tensorflow": "not needed: this version of sampan does not run on it",
+    "mindspore": FRAMEWORKS["mindspore"],
+    "tensorflow": f"for sampan bench: {FRAMEWORKS['tensorflow']}",
 }
+_DISTRIBUTIONS = {"tensorflow": ("tensorflow", "tensorflow-cpu")}  # where a package has several names on the index
+_WHOLE = [name for name in FRAMEWORKS if name not in LEFT_OUT]  # frameworks that train and generate
+# what a framework sees is asked in a process of its own: two in one can disturb each other, and one can die
+_PROBE = (
+    "import importlib, json, sys; probe = importlib.import_module(f'sampan.frameworks.{sys.argv[1]}.probe').probe;"
+    "print(json.dumps(probe()))"
+)
+_PROBED_WITHIN_S = 120
 _BYTES_PER_NUMBER = {"bf16": 2, "fp32": 4}
 # words of /proc/cpuinfo that say how fast matrices are multiplied, on x86-64 and Arm
 _INSTRUCTIONS = (
@@ -43,14 +54,13 @@ def report(model: Path | None) -> dict[str, Any]:
         CheckpointError: A model was named and cannot be loaded.
     """
     memory = dict(zip(("memory_bytes", "free_bytes"), host.memory_bytes(), strict=True))
-    frameworks = {name: _framework(name) for name in _PACKAGES}
+    with ThreadPoolExecutor() as pool:
+        found = dict(zip(_PACKAGES, pool.map(_framework, _PACKAGES), strict=True))
     drivers = {"nvidia": _nvidia_driver(), "ascend": _ascend_driver()}
-    devices = []
-    for facts in frameworks.values():
+    for facts in found.values():
         for device in facts.get("devices", []):
             if device["device"] == "cpu":
                 device |= {"name": cpu_name(), **memory}
-            devices.append(device)
     return {
         "sampan": __version__,
         "python": {"version": platform.python_version(), "executable": sys.executable},
@@ -59,9 +69,9 @@ def report(model: Path | None) -> dict[str, Any]:
         "memory": memory,
         "disk": _disk(model if model is not None and model.exists() else Path.cwd()),
         "drivers": drivers,
-        "frameworks": frameworks,
-        "advice": _advice(frameworks, drivers),
-        "model": None if model is None else _model(model, devices, frameworks["torch"]["problem"] is None),
+        "frameworks": found,
+        "advice": _advice(found, drivers),
+        "model": None if model is None else _model(model, found),
     }
 
 
@@ -70,31 +80,57 @@ def report(model: Path | None) -> dict[str, Any]:
 
 def _framework(name: str) -> dict[str, Any]:
     """Return `version` (None when it is not installed), `problem` in words or None, and what its probe says."""
-    try:
-        version = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
+    version = _version(name)
+    if version is None:
         return {"version": None, "problem": f"not installed ({_PACKAGES[name]})"}
     if name not in FRAMEWORKS:
         return {"version": version, "problem": None}
     try:
-        probe = importlib.import_module(f"sampan.frameworks.{name}.probe").probe
-    except (ImportError, OSError) as error:  # a library of it is missing, or is for another system
-        return {"version": version, "problem": f"installed, but importing it failed: {error}"}
-    return {"problem": None, **probe()}
+        asked = subprocess.run(
+            [sys.executable, "-c", _PROBE, name],
+            capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=_PROBED_WITHIN_S, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return {"version": version, "problem": f"installed, but did not answer within {_PROBED_WITHIN_S} s"}
+    if asked.returncode:  # a library of it is missing, or is for another system
+        said = asked.stderr.strip().splitlines()
+        why = said[-1] if said else f"its process ended with {asked.returncode}"
+        return {"version": version, "problem": f"installed, but importing it failed: {why}"}
+    return {"problem": None, **json.loads(asked.stdout.strip().splitlines()[-1])}
 
 
-def _advice(frameworks: dict[str, Any], drivers: dict[str, str | None]) -> list[str]:
-    torch = frameworks["torch"]
-    advice = []
-    if torch["problem"]:
-        advice.append(f"install a framework: {FRAMEWORKS['torch']}")
-        return advice
-    seen = {device["device"].partition(":")[0] for device in torch["devices"]}
-    if drivers["nvidia"] and "cuda" not in seen and not torch["cuda"]:
-        advice.append("an NVIDIA driver is here, but this PyTorch is a build without CUDA: install one with CUDA")
+def _version(name: str) -> str | None:
+    for distribution in _DISTRIBUTIONS.get(name, (name,)):
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _usable(found: Mapping[str, Any]) -> list[str]:
+    """Return the frameworks that are there and train and generate, the one that is taken by default first."""
+    return [name for name in _WHOLE if name in found and found[name]["problem"] is None]
+
+
+def _advice(found: Mapping[str, Any], drivers: dict[str, str | None]) -> list[str]:
+    usable, advice = _usable(found), []
+    if not usable:
+        return [f"install a framework: {' or '.join(FRAMEWORKS[name] for name in _WHOLE)}"]
+    seen = {device["device"].partition(":")[0] for name in usable for device in found[name]["devices"]}
+    if drivers["nvidia"] and "cuda" not in seen:
+        if "torch" not in usable:
+            advice.append(f"an NVIDIA driver is here, and PyTorch would use it: {FRAMEWORKS['torch']}")
+        elif not found["torch"]["cuda"]:
+            advice.append("an NVIDIA driver is here, but this PyTorch is a build without CUDA: install one with CUDA")
     if drivers["ascend"] and "npu" not in seen:
-        advice.append("an Ascend driver is here, but PyTorch sees no npu: install torch_npu")
-    return advice + torch["notes"]
+        if "torch" in usable:
+            advice.append("an Ascend driver is here, but PyTorch sees no npu: install torch_npu")
+        if "mindspore" in usable:
+            advice.append(
+                "an Ascend driver is here, but MindSpore sees no npu: install the CANN that goes with this MindSpore"
+            )
+    return advice + [note for facts in found.values() for note in facts.get("notes", [])]
 
 
 def _nvidia_driver() -> str | None:
@@ -147,19 +183,23 @@ def _disk(path: Path) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------------------- model
 
 
-def _model(path: Path, devices: list[dict[str, Any]], framework_there: bool) -> dict[str, Any]:
+def _model(path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
     from sampan.checkpoint.folder import open_folder
     from sampan.models.build import PARTS
 
+    usable = _usable(found)
+    if usable:
+        wanted = os.environ.get("SAMPAN_FRAMEWORK")
+        frameworks.use(wanted if wanted in usable else usable[0])
     folder = open_folder(path)
     folder.check()
     parts = {}
     for part in PARTS:
-        found = folder.stored(part)
-        if framework_there:  # the model itself says what should be there
+        stored_here = folder.stored(part)
+        if usable:  # the model itself says what should be there
             from sampan.checkpoint.expected import differences, expected_shapes
 
-            different = differences(expected_shapes(part, folder.config), found)
+            different = differences(expected_shapes(part, folder.config), stored_here)
             if different:
                 raise CheckpointError(
                     f"`{part}` in `{folder.path / PARTS[part].folder}` does not load",
@@ -167,12 +207,12 @@ def _model(path: Path, devices: list[dict[str, Any]], framework_there: bool) -> 
                     f"{len(different.wrong_shape)} of another shape",
                     f"sampan checkpoint inspect {path}",
                 )
-        count = sum(stored.num_elements for stored in found.values())
-        stored_bytes = sum(stored.num_bytes or 0 for stored in found.values())
+        count = sum(stored.num_elements for stored in stored_here.values())
+        stored_bytes = sum(stored.num_bytes or 0 for stored in stored_here.values())
         parts[part] = {
             "num_parameters": count,
             "stored_bytes": stored_bytes,
-            "dtypes": sorted({stored.dtype for stored in found.values()}),
+            "dtypes": sorted({stored.dtype for stored in stored_here.values()}),
             **{f"{dtype}_bytes": count * size for dtype, size in _BYTES_PER_NUMBER.items()},
         }
     return {
@@ -180,7 +220,13 @@ def _model(path: Path, devices: list[dict[str, Any]], framework_there: bool) -> 
         "num_parameters": sum(part["num_parameters"] for part in parts.values()),
         "stored_bytes": sum(part["stored_bytes"] for part in parts.values()),
         "parts": parts,
-        "fits": [_fit(device, dtype, parts) for device in devices for dtype in _BYTES_PER_NUMBER],
+        "fits": [
+            {"framework": name, **_fit(device, dtype, parts)}
+            for name in usable
+            for device in found[name]["devices"]
+            for dtype in _BYTES_PER_NUMBER
+            if device.get(dtype) != "no"
+        ],
     }
 
 
@@ -230,13 +276,14 @@ def show(report: dict[str, Any], console: Any) -> None:
     for name, version in report["drivers"].items():
         say(f"driver     {name}: {version or 'none found'}")
     for name, facts in report["frameworks"].items():
-        say(f"framework  {name} {facts['problem'] or facts['version']}{_build(facts)}")
-    table = Table("device", "name", "capability", "memory", "free", "bf16", "dtype auto")
-    for facts in report["frameworks"].values():
+        say(f"framework  {name} {facts['problem'] or facts['version']}{_build(name, facts)}")
+    table = Table("framework", "device", "name", "capability", "memory", "free", "bf16", "dtype auto")
+    for framework, facts in report["frameworks"].items():
         for device in facts.get("devices", []):
             sizes = format_bytes(device["memory_bytes"]), format_bytes(device["free_bytes"])
             name, capability = device["name"] or "unknown", device["capability"] or "-"
-            table.add_row(device["device"], name, capability, *sizes, device["bf16"] or "unknown", device["dtype"])
+            bf16 = device["bf16"] or "unknown"
+            table.add_row(framework, device["device"], name, capability, *sizes, bf16, device["dtype"])
     if table.row_count:
         console.print(table)
     for line in report["advice"]:
@@ -257,21 +304,28 @@ def _show_model(model: dict[str, Any], console: Any, say: Any) -> None:
     console.print(table)
     if not model["fits"]:
         return
-    table = Table("device", "dtype", "weights", "largest part", "fits", "left for the picture")
+    table = Table("framework", "device", "dtype", "weights", "largest part", "fits", "left for the picture")
     for fit in model["fits"]:
         words = {"whole": "whole", "offload": "with --offload", "no": "no", None: "unknown"}[fit["fits"]]
         largest = f"{fit['largest_part']}, {format_bytes(fit['largest_part_bytes'])}"
         left = "-" if fit["left_bytes"] is None else format_bytes(fit["left_bytes"])
         dtype = f"{fit['dtype']} (auto)" if fit["is_default"] else fit["dtype"]
-        table.add_row(fit["device"], dtype, format_bytes(fit["whole_bytes"]), largest, words, left)
+        table.add_row(fit["framework"], fit["device"], dtype, format_bytes(fit["whole_bytes"]), largest, words, left)
     console.print(table)
 
 
-def _build(facts: dict[str, Any]) -> str:
+def _build(name: str, facts: dict[str, Any]) -> str:
     if "devices" not in facts:
         return ""
-    built = f"CUDA {facts['cuda']}" if facts["cuda"] else f"ROCm {facts['rocm']}" if facts["rocm"] else "no CUDA"
-    return f" ({built}, {facts['cpu_kernels']} kernels, {facts['threads']} threads)"
+    built = [f"{label} {facts[key]}" for key, label in (("cuda", "CUDA"), ("rocm", "ROCm")) if facts.get(key)]
+    if "cuda" in facts and not built:
+        built = ["no CUDA"]
+    if "ascend" in facts:
+        built.append("Ascend" if facts["ascend"] else "no Ascend")
+    if "cpu_kernels" in facts:
+        built.append(f"{facts['cpu_kernels']} kernels")
+    words = [*([] if name in _WHOLE else ["for sampan bench"]), *built, f"{facts['threads']} threads"]
+    return f" ({', '.join(words)})"
 
 
 def _free_of(free_bytes: int | None, total_bytes: int | None) -> str:

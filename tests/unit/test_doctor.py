@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,11 +19,37 @@ from sampan import doctor
 from sampan.errors import CheckpointError
 
 ROOT = Path(__file__).resolve().parents[2]
-WITHOUT_TORCH = """
-import sys; sys.modules["torch"] = None
-import json; from pathlib import Path; from sampan.doctor import report
-print(json.dumps(report(Path(sys.argv[1]))))
+REPORT = """
+import json, sys; from pathlib import Path; from sampan.doctor import report
+found = report(Path(sys.argv[1]))
+print(json.dumps({**found, "loaded": [n for n in ("torch", "mindspore", "tensorflow") if n in sys.modules]}))
 """
+
+
+ask = doctor._framework
+asked_once = functools.cache(ask)
+
+
+@pytest.fixture(autouse=True)
+def _frameworks_are_asked_once(monkeypatch: pytest.MonkeyPatch):
+    """What a framework sees takes a process to find out, and does not change between tests."""
+    monkeypatch.setattr(doctor, "_framework", asked_once)
+
+
+def report_without(names: tuple[str, ...], model: Path, folder: Path) -> dict[str, Any]:
+    """Return the report of a process, and of those it starts, in which some packages cannot be imported."""
+    for name in names:
+        (folder / f"{name}.py").write_text(f"raise ImportError('lib{name}.so.1: cannot open shared object file')")
+    answer = subprocess.run(
+        [sys.executable, "-c", REPORT, str(model)],
+        env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT / 'src'}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    return json.loads(answer.stdout.splitlines()[-1])
 
 
 def shown(report: dict[str, Any]) -> str:
@@ -43,7 +72,9 @@ def test_this_machine():
     assert cpu["memory_bytes"] == report["memory"]["memory_bytes"]
     text = shown(report)
     assert f"framework  torch {torch['version']} (" in text
-    assert "framework  mindspore " in text
+    for name in ("mindspore", "tensorflow"):
+        facts = report["frameworks"][name]
+        assert f"framework  {name} {facts['problem'] or facts['version']}" in text
 
 
 def test_a_folder_that_loads_says_what_fits(tiny_folder: Path, tiny_pipeline):
@@ -56,7 +87,7 @@ def test_a_folder_that_loads_says_what_fits(tiny_folder: Path, tiny_pipeline):
         "bf16_bytes": 2 * count,
         "fp32_bytes": 4 * count,
     }
-    fits = {fit["dtype"]: fit for fit in model["fits"] if fit["device"] == "cpu"}
+    fits = {fit["dtype"]: fit for fit in model["fits"] if (fit["framework"], fit["device"]) == ("torch", "cpu")}
     assert fits["fp32"]["fits"] == fits["bf16"]["fits"] == "whole"
     assert fits["fp32"]["whole_bytes"] == 4 * model["num_parameters"] == model["stored_bytes"]
     assert sum(fit["is_default"] for fit in fits.values()) == 1
@@ -104,30 +135,68 @@ def test_a_broken_folder_is_an_error(tiny_folder: Path, tmp_path: Path):
         doctor.report(folder)
 
 
-def test_no_framework_is_a_finding_and_a_folder_is_still_read(tiny_folder: Path):
-    answer = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, str(tiny_folder)],
-        cwd=ROOT / "src",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert answer.returncode == 0, answer.stderr
-    report = json.loads(answer.stdout)
-    assert report["frameworks"]["torch"]["problem"].startswith("installed, but importing it failed: ")
-    assert report["advice"] == ["install a framework: pip install 'sampan[torch]'"]
+def test_no_framework_is_a_finding_and_a_folder_is_still_read(tiny_folder: Path, tmp_path: Path):
+    report = report_without(("torch", "mindspore", "tensorflow"), tiny_folder, tmp_path)
+    for name in ("torch", "mindspore", "tensorflow"):
+        problem = f"installed, but importing it failed: ImportError: lib{name}.so.1: cannot open shared object file"
+        assert report["frameworks"][name]["problem"] in (problem, f"not installed ({doctor._PACKAGES[name]})")
+    assert report["frameworks"]["torch"]["version"] is not None
+    assert report["advice"] == ["install a framework: pip install 'sampan[torch]' or pip install 'sampan[mindspore]'"]
     assert report["model"]["num_parameters"] > 0
-    assert report["model"]["fits"] == []
+    assert report["model"]["fits"] == [] and report["loaded"] == []
     assert "framework  torch installed, but importing it failed" in shown(report)
 
 
+@pytest.mark.skipif(not importlib.util.find_spec("mindspore"), reason="MindSpore is not installed")
+def test_a_machine_with_mindspore_and_no_pytorch(tiny_folder: Path, tmp_path: Path):
+    report = report_without(("torch",), tiny_folder, tmp_path)
+    assert report["advice"] == [] and report["loaded"] == ["mindspore"]
+    fits = report["model"]["fits"]
+    # it has no products in bf16 on a CPU
+    assert {
+        (f["framework"], f["device"], f["dtype"], f["is_default"], f["fits"]) for f in fits if f["device"] == "cpu"
+    } == {("mindspore", "cpu", "fp32", True, "whole")}
+    text = shown(report)
+    assert "framework  mindspore 2." in text and "framework  torch installed, but" in text
+
+
+def torch_facts(**changed: Any) -> dict[str, Any]:
+    return {"problem": None, "cuda": None, "devices": [{"device": "cpu"}], "notes": [], **changed}
+
+
+MINDSPORE = {"problem": None, "ascend": False, "devices": [{"device": "cpu"}], "notes": []}
+ABSENT = {"version": None, "problem": "not installed (…)"}
+
+
 def test_a_driver_without_the_build_for_it_is_pointed_out():
-    torch = {"problem": None, "cuda": None, "devices": [{"device": "cpu"}], "notes": ["a note"]}
-    assert doctor._advice({"torch": torch}, {"nvidia": "550.54", "ascend": "24.1"}) == [
+    both = {"nvidia": "550.54", "ascend": "24.1"}
+    assert doctor._advice({"torch": torch_facts(notes=["a note"])}, both) == [
         "an NVIDIA driver is here, but this PyTorch is a build without CUDA: install one with CUDA",
         "an Ascend driver is here, but PyTorch sees no npu: install torch_npu",
         "a note",
     ]
-    torch |= {"cuda": "13.0", "devices": [{"device": "cuda:0"}, {"device": "cpu"}], "notes": []}
-    assert doctor._advice({"torch": torch}, {"nvidia": "550.54", "ascend": None}) == []
+    assert doctor._advice({"torch": ABSENT, "mindspore": MINDSPORE}, both) == [
+        "an NVIDIA driver is here, and PyTorch would use it: pip install 'sampan[torch]'",
+        "an Ascend driver is here, but MindSpore sees no npu: install the CANN that goes with this MindSpore",
+    ]
+    with_cuda = torch_facts(cuda="13.0", devices=[{"device": "cuda:0"}, {"device": "cpu"}])
+    assert doctor._advice({"torch": with_cuda}, {"nvidia": "550.54", "ascend": None}) == []
+    on_npu = {**MINDSPORE, "devices": [{"device": "npu:0"}, {"device": "cpu"}]}
+    assert doctor._advice({"torch": torch_facts(), "mindspore": on_npu}, {"nvidia": None, "ascend": "24.1"}) == []
+
+
+def test_what_trains_nothing_is_no_framework_to_train_with():
+    tensorflow = {"problem": None, "cuda": None, "threads": 2, "version": "2.21.0", "devices": [], "notes": []}
+    assert doctor._advice({"torch": ABSENT, "tensorflow": tensorflow}, {"nvidia": None, "ascend": None}) == [
+        "install a framework: pip install 'sampan[torch]' or pip install 'sampan[mindspore]'"
+    ]
+    assert doctor._build("tensorflow", tensorflow) == " (for sampan bench, no CUDA, 2 threads)"
+
+
+def test_a_probe_that_dies_is_a_finding(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor, "_PROBE", "import os; os.abort()")
+    found = ask("torch")
+    assert found["problem"] == "installed, but importing it failed: its process ended with -6"
+    monkeypatch.setattr(doctor, "_PROBE", "import time; time.sleep(60)")
+    monkeypatch.setattr(doctor, "_PROBED_WITHIN_S", 0.2)
+    assert ask("torch")["problem"] == "installed, but did not answer within 0.2 s"
