@@ -105,7 +105,12 @@ def export(out: Path, directory: Path, dtype: str | None) -> Path:
             "seed": facts["seed"],
             "framework": facts["framework"],
             "stages": {
-                name: {"steps": run.state_of(folder)["step"], "ema": part_hash(out, name, start)}
+                name: {
+                    "steps": run.state_of(folder)["step"],
+                    "ema": part_hash(out, name, start),
+                    # a run can change its framework on the way
+                    "frameworks": list(dict.fromkeys(e["framework"] for e in run.state_of(folder).get("history", ()))),
+                }
                 for name in PARTS
                 if (folder := run.final(out, name))
             },

@@ -134,13 +134,12 @@ def test_a_run_that_is_carried_on_is_the_straight_one(stage, carry, courses, cop
     assert judged["holds"]
 
 
-@pytest.mark.parametrize("stage", ["ar", "decoder"])
+@pytest.mark.parametrize("stage", ["ar", pytest.param("decoder", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_on_the_way_exceeds_the_bound(fault, stage, carry, courses, copied, tiny_job):
     go_on(copied, tiny_job, stage, FAULTS[fault])
     assert carry.read_course(copied, stage).sessions[-1]["to_step"] == NUM_STEPS
     judged = carry.judge(*courses[stage], carry.read_course(copied, stage))
-    print(fault, stage, {k: round(v, 3) for k, v in judged["share_of_spread"].items()})
     assert not judged["holds"], judged["share_of_spread"]
 
 

@@ -163,7 +163,7 @@ def test_one_small_tensor_that_was_changed(copied: Path):
     name = "transformer_blocks.0.attn1.to_q.bias"
 
     def nudge(tensors: dict[str, torch.Tensor]) -> None:
-        tensors[name] += 0.002
+        tensors[name] += 0.01
 
     rewrite(step(copied, "decoder", 10) / "weights.safetensors", nudge)
     (window,) = checked(copied, 1)["replay"]["windows"]
@@ -268,6 +268,7 @@ def test_the_model_is_what_the_stages_came_to(copied: Path):
     assert "`transformer/diffusion_pytorch_model.safetensors`" in caught.value.because[0]
     own = copied / "model" / "sampan.json"
     facts = json.loads(own.read_text("utf-8"))
+    assert facts["provenance"]["stages"]["decoder"]["frameworks"] == ["torch"]
     facts["sha256"]["transformer/diffusion_pytorch_model.safetensors"] = file_digest(path)
     own.write_text(json.dumps(facts), "utf-8")
     with pytest.raises(CheckpointError) as caught:

@@ -1,0 +1,62 @@
+"""How far two trainings lie apart, in closed form."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sampan.frameworks import codes
+from sampan.frameworks.torch import blockwise
+from sampan.train import compare
+
+
+def test_distance_is_measured_against_the_way_that_was_gone():
+    begin = {"a": np.zeros(3), "b": np.array([1.0])}
+    first = {"a": np.array([3.0, 0, 0]), "b": np.array([5.0])}
+    second = {"a": np.array([3.0, 0, 0.6]), "b": np.array([5.8])}
+    found = compare.distance(first, begin.get, first.get, second.get)
+    assert (found.apart, found.moved) == pytest.approx((1.0, 5.0))
+    assert found.share == pytest.approx(0.2)
+    assert not found.same
+    assert found.worst == ("a", pytest.approx(0.2))  # 0.6 of 3; b is off by 0.8 of 4
+    again = compare.distance(first, begin.get, first.get, first.get)
+    assert (again.share, again.same, again.worst) == (0.0, True, ("", 0.0))
+
+
+def test_what_did_not_move_must_not_differ():
+    still, other = {"a": np.ones(2)}, {"a": np.array([1.0, 1.0 + 1e-12])}
+    assert compare.distance(still, still.get, still.get, still.get).share == 0
+    assert compare.distance(still, still.get, still.get, other.get).share == math.inf
+    broken = {"a": np.array([1.0, np.nan])}
+    assert compare.distance(still, still.get, still.get, broken.get).share == math.inf
+
+
+def test_what_is_missing_on_one_side_is_no_match():
+    there, nowhere = {"a": np.zeros(2)}, dict[str, np.ndarray]()
+    assert not compare.distance(there, nowhere.get, there.get, nowhere.get).same
+    with pytest.raises(ValueError, match=r"`a` has the shapes \(2,\), \(3,\)"):
+        compare.distance(there, nowhere.get, there.get, {"a": np.zeros(3)}.get)
+
+
+@pytest.mark.parametrize("moment", compare.MOMENTS)
+def test_moments_in_8_bits_are_read_as_numbers(moment: str):
+    numbers = torch.rand(3, 200, generator=torch.Generator().manual_seed(0)) - 0.5 * (moment == "exp_avg")
+    held, scales = blockwise.encode(numbers.view(-1), compare.MOMENTS[moment])
+    optimizer = {f"w.{moment}.codes": held.view(3, 200), f"w.{moment}.scales": scales, "num_updates": torch.tensor(3)}
+    assert compare.moment_names(optimizer, {f"v.{moment}": scales}) == [f"w.{moment}", f"v.{moment}"]
+    read = compare.moments(optimizer, lambda tensor: tensor.numpy())(f"w.{moment}")
+    assert read is not None
+    wanted = blockwise.decode(held, scales, compare.MOMENTS[moment]).view(3, 200)
+    assert len(scales) == codes.num_blocks(600) == 3
+    np.testing.assert_array_equal(read, wanted.numpy())
+    assert compare.moments(optimizer, lambda tensor: tensor.numpy())("v.exp_avg") is None
+
+
+def test_relative_losses():
+    assert compare.relative(2.0, 2.001) == pytest.approx(5e-4)
+    assert compare.relative(2.0, 2.0) == 0
+    assert compare.relative(math.nan, math.inf) == 0  # neither can be said: both steps were skipped
+    assert compare.relative(math.nan, 2.0) == compare.relative(2.0, math.inf) == math.inf
