@@ -61,11 +61,11 @@ def kit(
     Args:
         tokens: Of one picture, instead of those that 1024 px have.
         budget_s: Within it as many as five repeats are made of each pass; at least one, once a block has begun. What has
-            not begun when it is over is left out, and said to be.
+            not begun when it is over is left out and said to be; so is what a side cannot compute.
 
     Raises:
-        SampanError: A side cannot compute a block.
-        DeviceError: The budget was over before anything was measured.
+        SampanError: Fewer tokens were asked for than a block can see.
+        DeviceError: Nothing was measured: says for each why not.
     """
     counts = {part: tokens_of(part, tokens) for part in parts}
     before, ends = results.load_average(), clock() + budget_s
@@ -75,14 +75,17 @@ def kit(
     for number, (side, part) in enumerate(work):
         left_s = ends - clock()
         if left_s <= 0:
-            left_out.append(f"{side.label}, {part}: the {budget_s:.0f} s were over")
+            left_out.append(f"block of the {part}, {side.label}: the {budget_s:.0f} s were over")
             continue
         share_ends = clock() + left_s / (len(work) - number)  # what one leaves is the next ones'
         say(f"{side.label}: one block of the {part}, {counts[part]} tokens")
-        with tempfile.TemporaryDirectory() as folder, running([side], Path(folder), place) as [process]:
-            rows.append(_row(process, part, counts[part], seed, Path(folder), clock, share_ends))
+        try:
+            with tempfile.TemporaryDirectory() as folder, running([side], Path(folder), place) as [process]:
+                rows.append(_row(process, part, counts[part], seed, Path(folder), clock, share_ends))
+        except SampanError as error:  # one that does not fit, say; the others are worth a row all the same
+            left_out.append("; ".join([f"block of the {part}, {error.what}", *error.because]))
     if not rows:
-        raise DeviceError("nothing was measured", left_out, "give it more time with --budget")
+        raise DeviceError("nothing was measured", left_out, "--budget gives it more time, --tokens less to do")
     return {
         "what": "single blocks of the released size, random weights",
         "date": results.today(),

@@ -22,7 +22,7 @@ svg { width: 100%; height: auto; } svg text { font: 13px system-ui, sans-serif; 
 svg rect { fill: var(--bar); } svg line { stroke: currentColor; }
 .words { border-left: 4px solid #c60; padding-left: 1rem; }
 """
-_WIDTH, _LABEL, _ROW = 760, 170, 28  # of a figure, of its names, and the height of a bar with its gap
+_WIDTH, _LABEL, _ROW = 760, 210, 28  # of a figure, of its names, and the height of a bar with its gap
 _SPACE = 150  # behind the longest bar, for its number
 
 Bar = tuple[str, float, str, tuple[float, float] | None]  # name, value, what is written behind it, quartiles

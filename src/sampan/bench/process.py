@@ -77,7 +77,11 @@ class Process:
             pass  # it has ended; what it said before stands in the pipe or in the log
         line = self._process.stdout.readline()
         if not line:
-            raise DeviceError(f"the process of {self.side.label} died while it was to `{do}`", self._last_words())
+            raise DeviceError(
+                f"the process of {self.side.label} died while it was to `{do}`",
+                self._last_words(),
+                "leave it out with --frameworks or --modes, or give it a smaller job",
+            )
         answer = json.loads(line)
         if "error" in answer:
             error = answer["error"]

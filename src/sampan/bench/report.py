@@ -7,7 +7,9 @@ from typing import Any
 
 from sampan.units import format_bytes, format_count, format_flops, format_flops_per_s, format_seconds
 
-CPU_SAYS_NOTHING = "These ratios were taken on a CPU. They say nothing about Ascend, or about any other accelerator."
+CPU_SAYS_NOTHING = (
+    "This was measured on a CPU. CPU times and ratios say nothing about Ascend, or about any other accelerator."
+)
 
 
 def lines(record: Mapping[str, Any]) -> Iterator[str]:

@@ -57,7 +57,7 @@ def test_a_framework_without_a_meter_has_no_mfu():
 def test_time_that_runs_out_cuts_repeats_and_then_rows():
     record = run(fake(), fake(), fake(), budget_s=30.0, clock=ticking(4.0))
     assert 1 <= len(record["rows"]) < 3 and record["rows"][0]["step"]["repeats"] == 1
-    assert record["left_out"][-1] == "torch eager, ar: the 30 s were over"
+    assert record["left_out"][-1] == "block of the ar, torch eager: the 30 s were over"
     with pytest.raises(DeviceError, match=r"^error: nothing was measured\n"):
         run(fake(), budget_s=1.0, clock=ticking(4.0))
 
@@ -68,9 +68,14 @@ def test_too_few_tokens_are_refused():
         kit.tokens_of("decoder", 16)
 
 
-def test_a_pass_that_is_not_finite_is_no_row():
-    with pytest.raises(SampanError, match="makes a pass that is not finite"):
+def test_what_one_side_cannot_compute_is_left_out_and_said():
+    record = run(fake("refuses", "mindspore"), fake())
+    assert [row["framework"] for row in record["rows"]] == ["torch"]
+    assert record["left_out"] == ["block of the ar, mindspore eager: this cannot be loaded; it is a test"]
+    with pytest.raises(DeviceError) as caught:
         run(fake("skipped"))
+    assert caught.value.what == "nothing was measured"
+    assert caught.value.because == ("block of the ar, torch eager makes a pass that is not finite; its loss is 2.0",)
 
 
 @pytest.mark.slow  # a block has 205 million parameters

@@ -17,7 +17,9 @@ from sampan.bench.shapes import SMALL
 from sampan.bench.sides import Side
 
 FAKE = str(Path(__file__).parent / "fake_worker.py")
-ABOUT_CPUS = "These ratios were taken on a CPU. They say nothing about Ascend, or about any other accelerator."
+ABOUT_CPUS = (
+    "This was measured on a CPU. CPU times and ratios say nothing about Ascend, or about any other accelerator."
+)
 LOCKSTEP = {
     "what": "two sides in lockstep: the first operation, layer and step that differ",
     "date": "2026-11-23",

@@ -85,6 +85,7 @@ def test_a_side_that_dies_is_quoted():
         raced(side("right"), side("dies", "mindspore"))
     assert caught.value.what == "the process of mindspore eager died while it was to `step`"
     assert caught.value.because == ("it ended with status 1", "out of memory, or something like it")
+    assert caught.value.hint == "leave it out with --frameworks or --modes, or give it a smaller job"
 
 
 def test_what_a_side_refuses_is_said_in_its_own_words():
