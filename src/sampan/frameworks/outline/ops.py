@@ -15,6 +15,12 @@ import numpy as np
 
 from sampan.frameworks.outline.array import Again, Outline, leaves, made, mapped, product, promoted, views
 
+__all__ = [
+    "abs", "argmin", "attention", "cache_write", "cast", "checkpoint", "chunk", "clip", "concat", "conv2d", "cross_entropy",
+    "exp", "float32", "gelu", "group_norm", "int32", "layer_norm", "linear", "mean", "normalize", "pad_right_bottom",
+    "permute", "rms_norm", "silu", "softmax", "split", "sqrt", "stop_gradient", "sum", "take", "upsample_nearest", "where",
+]  # fmt: skip
+
 float32 = "fp32"
 int32 = "int32"
 
