@@ -45,7 +45,7 @@ def report_without(names: tuple[str, ...], model: Path, folder: Path) -> dict[st
         env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT / 'src'}"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,  # of a loaded machine: it starts four processes
         check=False,
     )
     assert answer.returncode == 0, answer.stderr
