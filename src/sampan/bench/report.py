@@ -55,8 +55,10 @@ def facts(record: Mapping[str, Any]) -> list[str]:
         found.append(f"steps     {record['steps']}; allowed is a difference of {record['tolerance']:.0e}")
     if "budget_s" in record:
         found.append(f"time      at most about {format_seconds(record['budget_s'])}")
-    seen = {f"{side['framework']} {side['version']}, {side['threads']} threads": None for side in
-            record.get("sides", record.get("rows"))}  # fmt: skip
+    seen = {
+        f"{side['framework']} {side['version']}, {side['threads']} thread{'' if side['threads'] == 1 else 's'}": None
+        for side in record.get("sides", record.get("rows"))
+    }
     return [*found, *(f"framework {said}" for said in seen)]
 
 

@@ -75,7 +75,7 @@ def raced() -> dict[str, Any]:
 
 def test_lines_state_the_conditions_and_have_a_table_for_each_part(raced: dict[str, Any]):
     lines = list(report.lines(raced))
-    for begin in ("date ", "machine ", "device ", "load ", "size ", "rounds ", "framework torch 1.0, 1 threads"):
+    for begin in ("date ", "machine ", "device ", "load ", "size ", "rounds ", "framework torch 1.0, 1 thread"):
         assert any(line.startswith(begin) for line in lines), begin
     assert lines[-2:] == ["one note", ABOUT_CPUS]
     at = lines.index("ar: 12 parameters, 3.00 GFLOP a step (counted by torch); matrices are multiplied at 100 GFLOP/s")

@@ -68,7 +68,7 @@ WRONG = {
         "--frameworks: `torch,` is not a list of words separated by commas, as in en,pt\n\nhint: sampan bench --help"
     ),
     "bench --diverge torch": "--diverge: expected 2 arguments\n\nhint: sampan bench --help",
-    "bench --dtype int8": "--dtype: `int8` is not one of auto, fp32, bf16\n\nhint: sampan bench --help",
+    "bench --threads 0": "--threads: must be at least 1, got 0\n\nhint: sampan bench --help",
     "init --preset nana": "--preset: `nana` is not one of glm-image, nano\n\nhint: sampan init --help",
     "checkpoint export r d --dtype auto": (
         "--dtype: `auto` is not one of fp32, bf16\n\nhint: sampan checkpoint export --help"
