@@ -137,3 +137,44 @@ def open_run(job: jobs.Job) -> Any:
     work = open_workspace(job, "cpu", "fp32", resume=False, console=Console(quiet=True))
     work._encoded = Drawn(work.config)  # pyright: ignore[reportAttributeAccessIssue]
     return work
+
+
+def open_stage(job: jobs.Job, name: str) -> Any:
+    """Return one stage by what its draws and its loss need, for a framework that has no runs."""
+    from sampan.models import presets, text
+    from sampan.train.dataset import open_dataset
+    from sampan.train.stages import Context, caption_texts, make
+
+    config = presets.get(job.model.preset, job.model.override)
+    data = open_dataset(job.data, config, job.out / "cache", Console(quiet=True))
+    words, codes = config.ar.text, config.ar.vq.num_embeddings
+    learned = text.train_tokenizer(
+        caption_texts(data.samples[i] for i in data.training),
+        words.vision_vocab_size,
+        codes,
+        words.vocab_size - words.vision_vocab_size - text.NUM_SPECIALS,
+    )
+    config = text.with_token_ids(config, learned)
+    tokenizer = text.PromptTokenizer(learned["tokenizer.json"].decode(), json.loads(learned["tokenizer_config.json"]))
+    context = Context(
+        settings=getattr(job.stage, name),
+        seed=job.seed,
+        config=config,
+        samples=data.samples,
+        image_of=data.image_of,
+        references_of=data.references_of,
+        members=data.training,
+        pictures=data.pictures,
+        prompt_tokenizer=tokenizer,
+        device="cpu",
+        module_dtype="fp32",
+        adapting=False,
+        frozen=_nothing,
+        encoded=lambda: Drawn(config),
+        paint_ids=_nothing,
+    )
+    return make(name, context)
+
+
+def _nothing(*_: Any) -> Any:
+    raise AssertionError("drawing and losses ask for no trained part")

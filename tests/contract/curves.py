@@ -32,17 +32,15 @@ def losses(work: Any, name: str, lr_ratio: float) -> list[float]:
     return [steps.take(step).report.loss for step in range(curve_job.NUM_STEPS)]
 
 
-def compared_losses(work: Any, name: str) -> list[float]:
+def compared_losses(job: Any, name: str) -> list[float]:
     """Return the losses of a stage on a framework that has a training step and nothing around it."""
     from sampan.frameworks import device as dev
     from sampan.frameworks import io, update
     from sampan.models.init import initial_weights
     from sampan.train.schedule import learning_rate
-    from sampan.train.stages import make
 
-    settings = getattr(work.job.stage, name)
-    stage = make(name, work.context(settings, work.data.training))
-    arrays = initial_weights(io.shapes(stage.module), work.job.seed)
+    settings, stage = getattr(job.stage, name), curve_job.open_stage(job, name)
+    arrays = initial_weights(io.shapes(stage.module), job.seed)
     io.load_weights(stage.module, {}, device="cpu", arrays=arrays)
     names = ("lr", "beta1", "beta2", "weight_decay", "clip_norm", "ema_decay")
     updater = update.Updater(stage.module, **{key: getattr(settings, key) for key in names})
@@ -67,11 +65,11 @@ def main() -> None:
     from sampan import frameworks
 
     job = curve_job.read(folder, framework if lr_ratio == 1 else f"{framework}-wrong")
-    work = curve_job.open_run(job)
     begin = time.process_time()
     if framework in frameworks.LEFT_OUT:
-        curves = {name: compared_losses(work, name) for name in COMPARED_ONLY}
+        curves = {name: compared_losses(job, name) for name in COMPARED_ONLY}
     else:
+        work = curve_job.open_run(job)
         stages = curve_job.STAGES if lr_ratio == 1 else COMPARED_ONLY
         curves = {name: losses(work, name, lr_ratio) for name in stages}
     record = {"curves": curves, "seconds": time.process_time() - begin}

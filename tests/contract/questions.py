@@ -170,12 +170,13 @@ def statistics(low: str, arrays: Arrays) -> bool:
 
 
 def steps(arrays: Arrays) -> dict[str, list[float]]:
-    """Take a few steps of AdamW over two micro-batches each; put the weights away, and the average where there is one."""
+    """Take a few steps of AdamW over two micro-batches each, of which the second has more arrays, as one with references has;
+    put the weights away, and the average where there is one."""
     from sampan.frameworks import update
 
     module = _built(CASES[_GENERATOR])
     updater = update.Updater(module, **refusals.SETTINGS)
-    reports = [updater.step(_loss, [_batch(step, micro) for micro in range(2)]) for step in range(NUM_STEPS)]
+    reports = [updater.step(_loss, [_batch(step, micro, 1 + micro) for micro in range(2)]) for step in range(NUM_STEPS)]
     for name, value in _weights(module).items():
         arrays[f"steps|state|weights:{name}"] = dev.to_numpy(value)
     if hasattr(updater, "state"):
@@ -254,15 +255,22 @@ def _weights(module: Any) -> dict[str, Any]:
     return dict((module.parameters_and_names if hasattr(module, "parameters_and_names") else module.named_parameters)())
 
 
-def _batch(step: int, micro: int) -> tuple[Any, ...]:
-    random = noise.generator(0, "contract/steps", step, micro)
-    ids, labels = random.integers(0, sizes.TEXT.vocab_size, (2, 7)), random.integers(0, 22, (2, 7))
-    cos, sin = positions.rope_text(np.tile(np.arange(7), (3, 1, 1)), sizes.TEXT)
-    weights = np.ones((2, 7), np.float32)
-    return tuple(dev.array(values, "cpu") for values in (ids, cos, sin, labels, weights))
+def _batch(step: int, micro: int, num_groups: int = 1) -> tuple[Any, ...]:
+    """Return arrays of one or more samples, one group of five after another: batches may differ in how many they have."""
+    arrays: list[Any] = []
+    for group in range(num_groups):
+        random = noise.generator(0, "contract/steps", step, micro, group)
+        ids, labels = random.integers(0, sizes.TEXT.vocab_size, (2, 7)), random.integers(0, 22, (2, 7))
+        tables = positions.rope_text(np.tile(np.arange(7), (3, 1, 1)), sizes.TEXT)
+        arrays += [ids, *tables, labels, np.ones((2, 7), np.float32)]
+    return tuple(dev.array(values, "cpu") for values in arrays)
 
 
-def _loss(module: Any, ids: Any, cos: Any, sin: Any, labels: Any, weights: Any) -> Any:
+def _loss(module: Any, *arrays: Any) -> Any:
     from sampan.losses.tokens import token_loss
 
-    return token_loss(module(ids, cos, sin)[0], labels, weights), {}
+    whole = 0.0
+    for first in range(0, len(arrays), 5):
+        ids, cos, sin, labels, weights = arrays[first : first + 5]
+        whole = whole + token_loss(module(ids, cos, sin)[0], labels, weights)
+    return whole, {}

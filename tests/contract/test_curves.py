@@ -17,8 +17,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 TOLERANCE = 5e-4
 """Of |a - b| / b at every one of the fifty steps. Two right implementations differ by rounding in the seventh digit, and
-training multiplies that: a few 1e-4 by the fiftieth step at these learning rates. A step of the optimizer that is 2 % too
-long leaves the bound, as the last test shows."""
+training multiplies that, by more the more decisions it has (which code is nearest, which codes are dead). A step of the
+optimizer that is 2 % too long leaves the bound, as the last test shows."""
 
 
 class Curves:
