@@ -315,6 +315,7 @@ def _checkpoint(verbs: Any) -> list[Parser]:
     verify.add_argument(
         "--device", metavar="D", type=values.device, help=f"{', '.join(DEVICES)}; default: that of the steps"
     )
+    verify.add_argument("--dtype", metavar="T", choices=DTYPES, help="%(choices)s; default: that of the steps")
     verify.add_argument(
         "--tolerance",
         dest="tolerances",

@@ -197,6 +197,7 @@ def checkpoint_verify(arguments: argparse.Namespace) -> None:
         replay=arguments.replay,
         seed=secrets.randbelow(MAX_SEED + 1) if arguments.seed is None else arguments.seed,
         device=arguments.device,
+        dtype=arguments.dtype,
         tolerances=dict(arguments.tolerances),
         console=_console(),
     )

@@ -151,15 +151,15 @@ class Replayed:
 
 
 class Replays:
-    """Takes windows of one run again; a context manager's scratch folder is the caller's.
+    """Takes windows of one run again. A run is opened once for all windows of the same job, device and dtype.
 
     Args:
         scratch: A folder to write to.
-        device: "auto", a device, or None for that of the window's steps.
+        device, dtype: As a job has them, or None for those of the window's steps.
     """
 
-    def __init__(self, out: Path, scratch: Path, device: str | None, console: Any):
-        self.out, self.scratch, self.device, self.console = out, scratch, device, console
+    def __init__(self, out: Path, scratch: Path, device: str | None, dtype: str | None, console: Any):
+        self.out, self.scratch, self.device, self.dtype, self.console = out, scratch, device, dtype, console
         self._works: dict[tuple[str, str, str], Workspace] = {}
 
     def replay(self, window: Window, progress: Progress) -> Replayed:
@@ -210,7 +210,7 @@ class Replays:
         """Return the run as the window's job sees it, on the device."""
         place, job = place_of(session), window.job
         device = dev.resolve(self.device or place["device"])
-        dtype = dev.resolve_dtype(place["dtype"] or job.place.dtype, device)
+        dtype = dev.resolve_dtype(self.dtype or place["dtype"] or job.place.dtype, device)
         key = window.state["job"], device, dtype
         if key not in self._works:
             dev.set_threads(job.place.threads)

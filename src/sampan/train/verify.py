@@ -25,6 +25,7 @@ def verify(
     replay: int | None,
     seed: int,
     device: str | None,
+    dtype: str | None,
     tolerances: Mapping[str, float],
     console: Any,
 ) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def verify(
     Args:
         out: The run folder; nothing is written into it.
         replay: How many windows, drawn by `seed` from those of all stages; None replays none.
-        device: Where; None is where each window's steps were taken.
+        device, dtype: Where and in what; None is as each window's steps were taken.
         tolerances: What replaces numbers of TOLERANCES.
 
     Returns:
@@ -61,7 +62,7 @@ def verify(
         report["not_checked"] += gone
         most = {**TOLERANCES, **tolerances}
         with tempfile.TemporaryDirectory(prefix="sampan-verify-") as scratch, bars(console) as show:
-            replays = Replays(out, Path(scratch), device, console)
+            replays = Replays(out, Path(scratch), device, dtype, console)
             found = [replays.replay(window, show) for window in choose(every, replay, seed)]
         faults = [fault for one in found for fault in one.faults(most)]
         report["replay"] = {

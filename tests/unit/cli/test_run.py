@@ -203,7 +203,8 @@ def test_verify_asks_for_what_the_options_say(stand_in, tmp_path, capsys):
     verify, show, refuse = Recorded(report), Recorded(), Recorded()
     stand_in("sampan.train.verify", verify=verify, show=show, refuse=refuse)
     (tmp_path / "run.json").write_text('{"framework": "torch"}', encoding="utf-8")
-    line = f"checkpoint verify {tmp_path} --replay 2 --seed 9 --device cpu --tolerance loss=1e-3 --tolerance tensor=3"
+    line = f"checkpoint verify {tmp_path} --replay 2 --seed 9 --device cpu --dtype fp32"
+    line += " --tolerance loss=1e-3 --tolerance tensor=3"
     assert main(line.split()) == 0
     assert verify.args == (tmp_path,)
     assert verify.kwargs.pop("console").stderr
@@ -211,12 +212,13 @@ def test_verify_asks_for_what_the_options_say(stand_in, tmp_path, capsys):
         "replay": 2,
         "seed": 9,
         "device": "cpu",
+        "dtype": "fp32",
         "tolerances": {"loss": 1e-3, "tensor": 3.0},
     }
     assert show.args[0] == refuse.args[0] == report
     assert main(["checkpoint", "verify", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == report
-    assert verify.kwargs["replay"] is verify.kwargs["device"] is None
+    assert verify.kwargs["replay"] is verify.kwargs["device"] is verify.kwargs["dtype"] is None
     assert main(["checkpoint", "verify", str(tmp_path), "--framework", "torhc"]) == 1
     assert "`torhc` is not a framework that sampan knows\n\nhint: did you mean `torch`?" in capsys.readouterr().err
 

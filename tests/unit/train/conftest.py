@@ -1,4 +1,4 @@
-"""A tiny training that takes seconds: generator and decoder of the oracle's model, on eight drawn pictures."""
+"""A tiny training that takes seconds: generator and decoder of the oracle's model, on drawn pictures."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ start = "{model}"
 path = "{folder}/set"
 cache = "{folder}/cache"
 resolutions_px = [64]
+validation_share = 0.1
 workers = 0
 [place]
 device = "cpu"
@@ -67,9 +68,9 @@ def tiny_job(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str
     folder = tmp_path_factory.mktemp("tiny-run")
     (folder / "set").mkdir()
     random = np.random.default_rng(0)
-    for number in range(8):
+    for number in range(12):
         pixels = np.full((64, 64, 3), random.integers(0, 256, 3), np.uint8)
-        pixels[16:48, 8 : 8 + 6 * number + 8] = random.integers(0, 256, 3)
+        pixels[16:48, 8 : 12 + 4 * number] = random.integers(0, 256, 3)
         Image.fromarray(pixels).save(folder / "set" / f"{number}.png")
         (folder / "set" / f"{number}.txt").write_text(f"a bar of length {number}", encoding="utf-8")
     return JOB.format(

@@ -34,6 +34,7 @@ def carry() -> Any:
     script = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = script  # its dataclasses look there
     spec.loader.exec_module(script)
+    script.NUM_BATCHES = 2  # for the time it takes
     yield script
     sys.path.remove(str(SCRIPTS))
     del sys.modules[spec.name]

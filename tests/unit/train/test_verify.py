@@ -28,7 +28,13 @@ from unit.train.conftest import NUM_STEPS, SAVE_EVERY, train
 
 def checked(out: Path, windows: int | None = None, *, seed: int = 0, **tolerances: float) -> dict[str, Any]:
     return verify(
-        out, replay=windows, seed=seed, device=None, tolerances=tolerances, console=Console(file=io.StringIO())
+        out,
+        replay=windows,
+        seed=seed,
+        device=None,
+        dtype=None,
+        tolerances=tolerances,
+        console=Console(file=io.StringIO()),
     )
 
 
