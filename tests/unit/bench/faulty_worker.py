@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -63,6 +64,18 @@ def extra_call() -> None:
 
     right = RMSNorm.forward
     RMSNorm.forward = lambda self, x: ops.cast(right(self, x), x.dtype)
+
+
+def noise() -> None:
+    """The framework writes to stdout, from Python and from below it."""
+    right = worker.Worker.describe
+
+    def describe(self: worker.Worker, **arguments: Any) -> dict[str, Any]:
+        sys.stdout.write("a banner\n")
+        os.write(1, b"[WARNING] from a library\n")
+        return {**right(self, **arguments), "stdin": sys.stdin.read()}
+
+    worker.Worker.describe = describe
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ import torch
 
 from sampan import frameworks
 from sampan.bench import shapes
+from sampan.bench.process import Place, running
+from sampan.bench.sides import Side
 from sampan.bench.worker import LR, Worker, serve
 from sampan.errors import DeviceError
 
@@ -74,6 +76,15 @@ def test_an_error_is_an_answer_and_the_next_request_is_served():
     first, second = map(json.loads, answers.getvalue().splitlines())
     assert first["error"]["what"] == "there is no `npu` device" and first["error"]["hint"]
     assert second["device"] == "cpu"
+
+
+def test_what_a_framework_prints_does_not_get_between_the_answers(tmp_path: Path):
+    side = Side("torch", "eager", (str(Path(__file__).parent / "faulty_worker.py"), "noise"))
+    with running([side], tmp_path, Place("cpu", "fp32", 1)) as [process]:
+        assert process.facts["device"] == "cpu" and process.facts["threads"] == 1
+        assert process.facts["stdin"] == ""  # requests are not there for others to read
+    said = (tmp_path / "torch-eager.log").read_text(encoding="utf-8")
+    assert "a banner" in said and "[WARNING] from a library" in said
 
 
 def test_a_framework_can_be_chosen_once():
