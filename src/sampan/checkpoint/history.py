@@ -46,6 +46,7 @@ class Session:
         from_step: Steps that were taken before.
         framework, device: What does the arithmetic, and where.
         dtype, threads: Of matrix products, and of the CPU; None where they are not known. Sums depend on both.
+        num_ranks: Processes that shared each step.
         before: The history of the checkpoint that it goes on from.
         started: When it began.
     """
@@ -57,6 +58,7 @@ class Session:
     started: str = field(default_factory=now)
     dtype: str | None = None
     threads: int | None = None
+    num_ranks: int = 1
 
     @classmethod
     def after(
@@ -67,12 +69,14 @@ class Session:
         device: str,
         dtype: str | None = None,
         threads: int | None = None,
+        num_ranks: int = 1,
     ) -> Session:
         """Begin a session that goes on from a checkpoint's state, or from nothing."""
         if state is None:
-            return cls(0, framework, device, dtype=dtype, threads=threads)
+            return cls(0, framework, device, dtype=dtype, threads=threads, num_ranks=num_ranks)
         before = tuple(state.get("history", ()))
-        return cls(int(state["step"]), framework, device, before, dtype=dtype, threads=threads)
+        step = int(state["step"])
+        return cls(step, framework, device, before, dtype=dtype, threads=threads, num_ranks=num_ranks)
 
     def place(self) -> dict[str, Any]:
         """Return what does the arithmetic: framework, its version, device, dtype and threads."""
@@ -96,6 +100,7 @@ class Session:
             "device": self.device,
             "dtype": self.dtype,
             "threads": self.threads,
+            "ranks": self.num_ranks,
             "versions": versions(self.framework),
         }
 

@@ -12,7 +12,7 @@ from sampan.checkpoint.tolerance import TOLERANCES
 from sampan.cli import bench_options, run, values
 from sampan.cli.parsing import Parser
 from sampan.generate.request import DEFAULT_GUIDANCE, DEFAULT_STEPS
-from sampan.job import DEVICES, DTYPES, MAX_SEED
+from sampan.job import DEVICES, DTYPES, MAX_SEED, STORED_DTYPES
 from sampan.models.presets import PRESETS
 
 
@@ -246,6 +246,8 @@ def _generate(verbs: Any) -> Parser:
         "--device", metavar="D", type=values.device, default="auto", help=f"{', '.join(DEVICES)}; default: auto"
     )
     where.add_argument("--dtype", metavar="T", choices=DTYPES, default="auto", help="%(choices)s; default: auto")
+    where.add_argument("--framework", metavar="F", help="torch or mindspore; default: the one that is installed")
+    where.add_argument("--compile", action="store_true", help="compile the step that writes a token")
     where.add_argument("--offload", action="store_true", help="hold one part of the model on the device at a time")
     written = verb.add_argument_group("what is written")
     written.add_argument("--out", metavar="FILE", type=Path, help="PNG file; default: sampan-SEED.png")
@@ -266,7 +268,7 @@ def _checkpoint(verbs: Any) -> list[Parser]:
     )
     export.add_argument("run_folder", metavar="RUN", type=Path, help="run folder of a training")
     export.add_argument("directory", metavar="DIR", type=Path, help="folder to write")
-    export.add_argument("--dtype", metavar="T", choices=DTYPES[1:], help="%(choices)s; default: as trained")
+    export.add_argument("--dtype", metavar="T", choices=STORED_DTYPES, help="%(choices)s; default: as trained")
     inspect = _verb(
         below,
         "inspect",
@@ -291,7 +293,7 @@ def _checkpoint(verbs: Any) -> list[Parser]:
     merge.add_argument("directory", metavar="DIR", type=Path, help="folder to write")
     _add_loras(merge, "merge this LoRA, its scale multiplied by SCALE; may be repeated")
     merge.add_argument("--subtract", action="store_true", help="take the LoRAs out of the weights again")
-    merge.add_argument("--dtype", metavar="T", choices=DTYPES[1:], help="%(choices)s; default: as stored")
+    merge.add_argument("--dtype", metavar="T", choices=STORED_DTYPES, help="%(choices)s; default: as stored")
     verify = _verb(
         below,
         "verify",

@@ -115,6 +115,10 @@ def train(arguments: argparse.Namespace) -> None:
 
 def generate(arguments: argparse.Namespace) -> None:
     """Paint; the pictures' file names, or with --json a record each, on stdout."""
+    from sampan import frameworks
+
+    if arguments.framework:
+        frameworks.use(arguments.framework)  # before anything is imported that computes
     from sampan.generate.pipeline import generate
     from sampan.generate.request import Request
 
@@ -141,6 +145,7 @@ def generate(arguments: argparse.Namespace) -> None:
         device=arguments.device,
         dtype=arguments.dtype,
         offload=arguments.offload,
+        compiled=arguments.compile,
         out=arguments.out,
         console=_console(),
         loras=arguments.loras,

@@ -1,13 +1,14 @@
 """The seam between the mathematics and a framework: which `nn` and `ops` exist, chosen once per process.
 
 Model code says `from sampan.frameworks import nn, ops`. The first such import fixes the framework of the process: the one
-given to `use()`, else the environment variable SAMPAN_FRAMEWORK, else PyTorch. Each framework is one folder with the same
-module names:
+given to `use()`, else the environment variable SAMPAN_FRAMEWORK, else the first of DEFAULTS that is installed. Each
+framework is one folder with the same module names:
 
     nn      layer classes whose parameters carry the released names
     ops     pure functions on the framework's arrays
     device  which devices there are, host arrays in and out, memory
     update  loss, gradients, optimizer step, EMA
+    parallel  the processes that share a step
     meter   what a step costs, counted before it is run
     io      weights from and to safetensors files
 
@@ -18,21 +19,36 @@ to them. A framework that leaves something out is there for the comparison only,
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 from typing import TYPE_CHECKING, Any
 
 from sampan.errors import DeviceError, did_you_mean
 
 if TYPE_CHECKING:  # type checkers see one framework; at run time the names are resolved below
-    from sampan.frameworks.torch import device, io, meter, nn, ops, update
+    from sampan.frameworks.torch import device, io, meter, nn, ops, parallel, update
 
-__all__ = ["LEFT_OUT", "NN_NAMES", "OPS_NAMES", "chosen", "device", "io", "meter", "nn", "ops", "update", "use"]
+__all__ = [
+    "LEFT_OUT",
+    "NN_NAMES",
+    "OPS_NAMES",
+    "chosen",
+    "device",
+    "io",
+    "meter",
+    "nn",
+    "ops",
+    "parallel",
+    "update",
+    "use",
+]
 
 FRAMEWORKS = {
     "torch": "pip install 'sampan[torch]'",
     "mindspore": "pip install 'sampan[mindspore]'",
     "tensorflow": "pip install 'sampan[tensorflow]'",
 }
+DEFAULTS = ("torch", "mindspore")
 NN_NAMES = (
     "Module",
     "ModuleList",
@@ -60,7 +76,7 @@ LEFT_OUT = {
         "pad_right_bottom", "stop_gradient", "meter",
     )),
 }  # fmt: skip
-_MODULES = ("nn", "ops", "device", "update", "meter", "io")
+_MODULES = ("nn", "ops", "device", "update", "parallel", "meter", "io")
 _chosen: str | None = None
 
 
@@ -90,8 +106,11 @@ def use(name: str, *, comparing: bool = False) -> None:
     try:
         importlib.import_module(f"sampan.frameworks.{name}.ops")
     except ModuleNotFoundError as error:
+        here = [other for other in DEFAULTS if other != name and importlib.util.find_spec(other)]
         raise DeviceError(
-            f"the framework {name} is not installed", f"importing it failed: {error}", FRAMEWORKS[name]
+            f"the framework {name} is not installed",
+            f"importing it failed: {error}",
+            " or ".join([FRAMEWORKS[name], *(f"--framework {other}, which is here" for other in here)]),
         ) from error
     _chosen = name
 
@@ -99,7 +118,8 @@ def use(name: str, *, comparing: bool = False) -> None:
 def chosen() -> str:
     """Return the name of this process's framework, choosing the default if none was chosen yet."""
     if _chosen is None:
-        use(os.environ.get("SAMPAN_FRAMEWORK", "torch"))
+        installed = (name for name in DEFAULTS if importlib.util.find_spec(name))
+        use(os.environ.get("SAMPAN_FRAMEWORK") or next(installed, DEFAULTS[0]))
     assert _chosen is not None, "use() sets the framework or raises"
     return _chosen
 

@@ -63,6 +63,7 @@ class Pipeline:
         dtype: "fp32" or "bf16".
         offload: Keep only the part at work on the device.
         loras: Low-rank additions, put beside the weights; these stay as they are.
+        compiled: Compile the step that writes a token.
     """
 
     def __init__(
@@ -73,18 +74,21 @@ class Pipeline:
         offload: bool = False,
         progress: Progress | None = None,
         loras: Sequence[LowRank] = (),
+        compiled: bool = False,
     ):
         self.folder, self.device, self.dtype, self.offload = folder, device, dtype, offload
-        self.loras = tuple(loras)
+        self.loras, self.compiled = tuple(loras), compiled
         self.config: ModelConfig = folder.config
         self._progress: Progress = progress or (lambda what, done, total: None)
         self._parts: dict[str, Any] = {}
+        self._step: tuple[Any, Any] = (None, None)  # the generator, and it compiled
 
     def part(self, name: str) -> Any:
         """Return a part on the device, read from the folder if it is not there."""
         if name not in self._parts:
             if self.offload:
                 self._parts.clear()
+                self._step = (None, None)
                 dev.release(self.device)
             self._progress(f"loading {name}", 0, 1)
             self._parts[name] = load_part(self.folder, name, device=self.device, dtype=self.dtype, loras=self.loras)
@@ -94,6 +98,7 @@ class Pipeline:
     def close(self) -> None:
         """Free every part."""
         self._parts.clear()
+        self._step = (None, None)
         dev.release(self.device)
 
     # --- steps, each usable alone ------------------------------------------------------------------------------------
@@ -120,8 +125,11 @@ class Pipeline:
         grids = (target,) if preview is None else (preview, target)
         prompt = tokenizer.encode(request.prompt, target, preview, [r.ids.shape for r in references])
         check_length(len(prompt.ids), sum(r * c for r, c in grids) + 1, config)
+        model = self.part("ar")
+        if self.compiled and self._step[0] is not model:
+            self._step = (model, dev.compiled(model))
         return ar_decode.write_prior(
-            self.part("ar"),
+            model,
             prompt,
             [r.ids for r in references],
             grids,
@@ -131,6 +139,7 @@ class Pipeline:
             pictures=tuple(range(request.count)),
             device=self.device,
             dtype=self.dtype,
+            step=self._step[1],
             progress=lambda done, total: self._progress("writing tokens", done, total),
         )
 
@@ -283,12 +292,14 @@ def generate(
     out: Path | None,
     console: Any,
     loras: Sequence[tuple[Path, float]] = (),
+    compiled: bool = False,
 ) -> list[dict[str, Any]]:
     """Paint a request's pictures, write them as PNG and return one record a picture.
 
     Args:
         model: A model folder, or a run; the additions of a run that trained some come before `loras`.
         loras: LoRA files or folders, each with what its own scale is multiplied with.
+        compiled: Compile the step that writes a token: worth it for large pictures, and for several in one call.
         out: File of the first picture; further ones get -2, -3 … Without one, `sampan-SEED.png` in the current folder.
         console: A rich console for progress.
 
@@ -315,7 +326,7 @@ def generate(
     kind = dev.resolve_dtype(dtype, where)
     begun = time.perf_counter()
     with bars(console) as progress:
-        pictures = Pipeline(folder, where, kind, offload, progress, lows)(request)
+        pictures = Pipeline(folder, where, kind, offload, progress, lows, compiled)(request)
     seconds = time.perf_counter() - begun
     records = []
     for index, image in enumerate(pictures):

@@ -10,6 +10,7 @@ from sampan.job.sections import (
     MAX_SEED,
     NUMBERED_DEVICE,
     STAGES,
+    STORED_DTYPES,
     Job,
     Stage,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "MAX_SEED",
     "NUMBERED_DEVICE",
     "STAGES",
+    "STORED_DTYPES",
     "Job",
     "Setting",
     "Stage",

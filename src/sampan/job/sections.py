@@ -19,7 +19,8 @@ STAGES = ("vae", "tokenizer", "glyph", "ar", "decoder")
 LORA_STAGES = ("ar", "decoder")
 DEVICES = ("auto", "cpu", "cuda", "mps", "npu")
 NUMBERED_DEVICE = r"(cuda|npu):\d+"
-DTYPES = ("auto", "fp32", "bf16")
+DTYPES = ("auto", "fp32", "bf16", "fp16")
+STORED_DTYPES = ("fp32", "bf16")  # of exported weights
 MAX_SEED = 2**32 - 1
 
 
@@ -113,9 +114,13 @@ class Place:
         pattern=NUMBERED_DEVICE,
     )
     dtype: str = say(
-        "`bf16` runs matrix products in bf16 over fp32 weights; `auto` does so where the device is fast at it.",
+        "`bf16` runs matrix products in bf16 over fp32 weights; `auto` does so where the device is fast at it. "
+        "`fp16`, with a scaled loss, is MindSpore's alone.",
         "auto",
         choices=DTYPES,
+    )
+    compile: bool = say(
+        "Compile the training step (`torch.compile`, `ms.jit`): a slow first step, quicker ones after it.", False
     )
     threads: int | None = say("CPU threads; without it, what the framework chooses.", None, example=4, at_least=1)
 

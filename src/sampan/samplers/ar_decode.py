@@ -8,6 +8,7 @@ of 16,512 logits a token is little to bring over.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,7 @@ def write_prior(
     pictures: tuple[int, ...],
     device: str,
     dtype: str,
+    step: Callable[..., Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Ints:
     """Return the ids (pictures, rows, columns) of the last grid: what the decoder paints from. See `write_tokens`.
@@ -76,6 +78,7 @@ def write_prior(
         pictures=pictures,
         device=device,
         dtype=dtype,
+        step=step,
         progress=progress,
     )
     rows, columns = grids[-1]
@@ -94,6 +97,7 @@ def write_tokens(
     pictures: tuple[int, ...],
     device: str,
     dtype: str,
+    step: Callable[..., Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Ints:
     """Return the ids (pictures, Σ rows·columns) of the grids, in the order they are written.
@@ -105,8 +109,10 @@ def write_tokens(
         grids: What to write: preview then target for text to image, the target alone with references.
         num_codes: Ids at and above it are closed.
         seed, pictures: Picture number k of a seed gets the same tokens whatever else is in the batch.
+        step: What writes one token after another, the model itself or compiled; the model reads the prompt.
         progress: Called with tokens written and tokens in all.
     """
+    step = model if step is None else step
     batch, num_prompt = len(pictures), len(prompt_ids)
     total = sum(rows * columns for rows, columns in grids)
     num_slots = num_prompt + total
@@ -131,7 +137,7 @@ def write_tokens(
             else:
                 slot = num_prompt + index - 1
                 at = slice(index - 1, index)
-                logits, cache = model(
+                logits, cache = step(
                     tokens,
                     step_cos[:, :, at],
                     step_sin[:, :, at],

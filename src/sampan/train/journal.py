@@ -165,6 +165,28 @@ class Journal:
             file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+class SilentJournal:
+    """The journal of a process that leaves the record to another one."""
+
+    def __enter__(self) -> SilentJournal:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def step(self, stage: str, step: int, values: Mapping[str, float], *, skipped: bool = False) -> None:
+        """Write nothing."""
+
+    def forget(self, stage: str, step: int) -> None:
+        """Drop nothing."""
+
+    def event(self, kind: str, **facts: Any) -> None:
+        """Write nothing."""
+
+    def image(self, stage: str, step: int, name: str, image: Image) -> None:
+        """Write nothing."""
+
+
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
     """Say which file could not be written."""

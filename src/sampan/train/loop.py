@@ -8,8 +8,11 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from sampan import frameworks
 from sampan.checkpoint import export, run
@@ -17,14 +20,15 @@ from sampan.checkpoint import lora as lora_files
 from sampan.checkpoint.history import Session, in_words, place_of
 from sampan.errors import DataError, JobError
 from sampan.frameworks import device as dev
+from sampan.frameworks import parallel, update
 from sampan.frameworks.records import Report
 from sampan.job import STAGES, Job
-from sampan.train import plot
+from sampan.train import plot, ranks
 from sampan.train.estimate import Estimate, estimate_all
 from sampan.train.gauge import gauge
 from sampan.train.guard import locked, stop_signals
-from sampan.train.journal import Journal, check_installed
-from sampan.train.stages import Batch, make
+from sampan.train.journal import Journal, SilentJournal, check_installed
+from sampan.train.stages import make
 from sampan.train.steps import Steps
 from sampan.train.workspace import Workspace, open_workspace
 
@@ -35,6 +39,8 @@ _NUM_SAMPLES = 8  # pictures in a grid of examples
 
 def train(job: Job, *, resume: bool, console: Any) -> Path:
     """Train a job's stages and return the folder of the finished model, or of the finished LoRA.
+
+    Under a launcher every rank calls this with the same job.
 
     Args:
         resume: Go on with the run in `job.out`; where there is none, begin it.
@@ -49,23 +55,37 @@ def train(job: Job, *, resume: bool, console: Any) -> Path:
     device = dev.resolve(job.place.device)
     dtype = dev.resolve_dtype(job.place.dtype, device)
     dev.set_threads(job.place.threads)
-    with locked(job.out):
-        work = open_workspace(job, device, dtype, resume=resume, console=console)
-        stages = [name for name in STAGES if name in job.train.stages]
+    update.check(weights=job.train.weights)
+    parallel.start(device)
+    stages = [name for name in STAGES if name in job.train.stages]
+    ranks.check_shares(job, stages)
+    if not ranks.is_first():
+        console = Console(quiet=True)
+    with locked(job.out) if ranks.is_first() else nullcontext():
+        with ranks.first_goes_first():
+            work = open_workspace(job, device, dtype, resume=resume or not ranks.is_first(), console=console)
         left = [name for name in stages if not _is_done(work, name, stages)]
         estimates = estimate_all(work, left)
-        with Journal(job.out, tensorboard=job.train.tensorboard, wandb=job.train.wandb, facts=job.as_dict()) as journal:
+        with _journal(job) as journal:
             for name in stages:
                 if name in left:
                     _StageRun(work, name, journal, estimates[name]).train()
                 else:
                     console.print(f"{name}: done before")
+            if not ranks.is_first():
+                return _result(work)
             result = _write_result(work)
             if plot.is_installed():
                 plot.draw(job.out / "log.jsonl", job.out / "loss.png")
             else:
                 console.print(f"no loss.png: matplotlib is not installed ({plot.INSTALL})", highlight=False)
         return result
+
+
+def _journal(job: Job) -> Journal | SilentJournal:
+    if not ranks.is_first():
+        return SilentJournal()
+    return Journal(job.out, tensorboard=job.train.tensorboard, wandb=job.train.wandb, facts=job.as_dict())
 
 
 def _is_done(work: Workspace, name: str, stages: Sequence[str]) -> bool:
@@ -86,12 +106,18 @@ def _is_done(work: Workspace, name: str, stages: Sequence[str]) -> bool:
     return False
 
 
+def _result(work: Workspace) -> Path:
+    """Return the folder that a finished run has."""
+    return work.out / ("lora" if work.is_lora else "model")
+
+
 def _write_result(work: Workspace) -> Path:
+    target = _result(work)
     if work.is_lora:
         assert work.start is not None, "a job without a start has no LoRA"
         stages = work.job.train.stages
-        target = lora_files.write(
-            work.out / "lora",
+        lora_files.write(
+            target,
             {name: export.part_tensors(work.out, name, None) for name in stages},
             alpha=work.job.lora.alpha,
             provenance={
@@ -104,7 +130,6 @@ def _write_result(work: Workspace) -> Path:
             f"use it: sampan generate PROMPT --model {work.job.model.start} --lora {target}", highlight=False
         )
         return target
-    target = work.out / "model"
     if target.exists():
         shutil.rmtree(target)
     return export.export(work.out, target, None)
@@ -113,7 +138,7 @@ def _write_result(work: Workspace) -> Path:
 class _StageRun:
     """One stage, from its newest checkpoint or from the beginning, to its end."""
 
-    def __init__(self, work: Workspace, name: str, journal: Journal, estimate: Estimate):
+    def __init__(self, work: Workspace, name: str, journal: Journal | SilentJournal, estimate: Estimate):
         self.work, self.name, self.journal, self.estimate = work, name, journal, estimate
         self.settings = getattr(work.job.stage, name)
         self.steps = Steps(work, name)
@@ -150,28 +175,29 @@ class _StageRun:
                     **taken.more,
                 }
                 pause = time.perf_counter()
+                asked = ranks.any_of(bool(stop))
                 if self.validation and (step % work.job.train.validate_every == 0 or step == settings.num_steps):
                     values["validation_loss"] = self._validate()
                 if work.job.train.sample_every and step % work.job.train.sample_every == 0:
                     self._sample(step)
                 self.journal.step(name, step, values, skipped=report.skipped)
                 show(step, loss=report.loss, images_per_s=speed, mfu=mfu, memory_bytes=memory, skipped=self.num_skipped)
-                self._count_skipped(step, report, taken.batches)
-                if step < settings.num_steps and (stop or step % work.job.train.save_every == 0):
+                self._count_skipped(step, report)
+                if step < settings.num_steps and (asked or step % work.job.train.save_every == 0):
                     self._save(step, done=False)
                 paused_s += time.perf_counter() - pause
-                if stop:
+                if asked:
                     work.console.print(f"{name}: stopped at step {step}; go on with --resume")
                     raise KeyboardInterrupt
         self._finish(step)
 
-    def _count_skipped(self, step: int, report: Report, batches: Sequence[Batch]) -> None:
+    def _count_skipped(self, step: int, report: Report) -> None:
         """Stop when several steps in a row had no finite loss or gradient; say which samples they saw."""
         self.skipped = self.skipped + 1 if report.skipped else 0
         self.num_skipped += report.skipped
         if report.skipped:
-            bad = report.bad_micro or range(len(batches))
-            keys = [key for micro in bad for key in batches[micro].keys]
+            bad = report.bad_micro or range(self.settings.grad_accum_steps)
+            keys = [key for micro in bad for key in self.stage.draw(step - 1, micro).keys]
             self.journal.event("skip", stage=self.name, step=step, loss=str(report.loss), samples=keys)
             if self.skipped == MAX_SKIPPED_IN_A_ROW:
                 shown = ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
@@ -188,6 +214,8 @@ class _StageRun:
     def _validate(self) -> float:
         """Return the mean loss over the same batches of held-out samples, with the same draws, each time."""
         assert self.validation is not None, "the caller asks"
+        if not ranks.is_first():
+            return 0.0
         losses = []
         for step in range(min(_NUM_VALIDATION_BATCHES, self.settings.num_steps)):
             batch = self.steps.on_device(self.validation.draw(step, 0))
@@ -199,23 +227,25 @@ class _StageRun:
             return
         chosen = (self.work.data.validation or self.work.data.training)[:_NUM_SAMPLES]
         with self.updater.averaged():
-            image = self.stage.sample(self.stage.module, chosen)
+            image = self.stage.sample(self.stage.module, chosen) if ranks.is_first() else None
         self.work.free_frozen()
-        self.journal.image(self.name, step, "samples", image)
+        if image is not None:
+            self.journal.image(self.name, step, "samples", image)
 
     def _finish(self, step: int) -> None:
         """Measure, draw, and record what follows from the finished part; the stage is done when this is saved."""
         work, stage = self.work, self.stage
         if stage.measure:
             with self.updater.averaged():
-                found = stage.measure(stage.module)
+                found = stage.measure(stage.module) if ranks.is_first() else {}
             self.journal.step(self.name, step, found, skipped=False)
             words = ", ".join(f"{key} {value:.4g}" for key, value in found.items())
             work.console.print(f"{self.name}: {words}", highlight=False)
         if stage.finish:
             ema = export.own_tensors(self.updater.state()["ema"], stage.prefix)
             work.config = stage.finish(work.part(self.name, ema))
-            export.write_config(work.out, work.config)
+            if ranks.is_first():
+                export.write_config(work.out, work.config)
         self._save(step, done=True)
         self._sample(step)  # after the save: what can go wrong here takes nothing away
 
@@ -232,6 +262,7 @@ class _StageRun:
             device=work.device,
             dtype=work.dtype,
             threads=dev.set_threads(None),
+            num_ranks=parallel.num_ranks(),
         )
         step = int(state["step"]) if state else 0
         if folder:
@@ -264,6 +295,9 @@ class _StageRun:
             "schedule": {name: getattr(settings, name) for name in ("lr", "min_lr_ratio", "warmup_steps", "num_steps")},
             "job": work.job.to_toml(),
         }
-        run.save(work.out, self.name, step, self.steps.groups(), state, self.session)
-        run.keep_last(work.out, self.name, work.job.train.keep_last)
+        groups = self.steps.groups()  # put together from what every rank holds
+        with ranks.first_goes_first():
+            if ranks.is_first():
+                run.save(work.out, self.name, step, groups, state, self.session)
+                run.keep_last(work.out, self.name, work.job.train.keep_last)
         self.journal.event("done" if done else "save", stage=self.name, step=step)

@@ -16,6 +16,7 @@ from sampan.frameworks import io, update
 from sampan.frameworks.records import Report
 from sampan.models import lora
 from sampan.models.init import initial_weights
+from sampan.train import ranks
 from sampan.train.schedule import learning_rate
 from sampan.train.stages import Batch, make
 from sampan.train.workspace import Workspace
@@ -27,7 +28,7 @@ class Taken:
 
     Args:
         lr: Its learning rate.
-        batches: What it saw.
+        batches: What this rank saw of it.
         more: Numbers that the stage adds to the log.
     """
 
@@ -64,7 +65,7 @@ class Steps:
         """Take the step after `step` steps were taken: the same draws and the same learning rate each time."""
         settings, stage = self.settings, self.stage
         lr = learning_rate(step, settings.num_steps, settings.warmup_steps, settings.lr, settings.min_lr_ratio)
-        batches = [stage.draw(step, micro) for micro in range(settings.grad_accum_steps)]
+        batches = [stage.draw(step, micro) for micro in ranks.share(settings.grad_accum_steps)]
         report = self.updater.step(stage.loss, [self.on_device(batch) for batch in batches], lr)
         more, moved = stage.after(step, report.arrays) if stage.after else ({}, {})
         for name, (rows, values) in moved.items():
@@ -116,4 +117,5 @@ class Steps:
             frozen_rows={} if work.is_lora else stage.frozen_rows,
             delayed={} if work.is_lora else stage.delayed,
             seed=work.job.seed,
+            compiled=work.job.place.compile,
         )

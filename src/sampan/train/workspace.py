@@ -23,7 +23,7 @@ from sampan.models import lora, presets, text
 from sampan.models.build import build
 from sampan.models.config import ModelConfig
 from sampan.progress import bars
-from sampan.train import preview
+from sampan.train import preview, ranks
 from sampan.train.dataset import Dataset, num_workers, open_dataset
 from sampan.train.heads import TokenizerWithHeads
 from sampan.train.stages import Context, caption_texts
@@ -149,7 +149,7 @@ class Workspace:
             def of(name: str) -> Callable[[], Any] | None:
                 return (lambda: self.frozen(name)) if name in parts else None
 
-            with bars(self.console) as show:
+            with ranks.first_goes_first(), bars(self.console) as show:
                 self._encoded = encode(
                     self.data.pictures,
                     sorted(texts | {()}),

@@ -1,7 +1,9 @@
 """The seam on MindSpore, for CPU and Ascend.
 
-Importing the package sets what MindSpore reads once, at its own import: only errors are logged, and what a failed compilation
-writes goes to the system's folder for temporary files instead of the current one. Both give way to what the user has set.
+Importing the package sets what MindSpore reads once, at its own import: only errors are logged; what a failed compilation
+writes goes to the system's folder for temporary files instead of the current one; and ranks wait for one another as long as
+rank 0 may take to encode pictures or to draw a grid (30 s is MindSpore's own limit on a CPU, half an hour HCCL's). All of it
+gives way to what the user has set.
 """
 
 from __future__ import annotations
@@ -11,3 +13,5 @@ import tempfile
 
 os.environ.setdefault("GLOG_v", "3")
 os.environ.setdefault("MS_OM_PATH", tempfile.gettempdir())
+os.environ.setdefault("MS_CPU_COMM_OP_TIMEOUT", "7200")  # seconds
+os.environ.setdefault("HCCL_EXEC_TIMEOUT", "17340")  # seconds; the most it takes

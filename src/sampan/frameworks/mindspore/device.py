@@ -11,6 +11,7 @@ import ctypes
 import gc
 import os
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
@@ -126,6 +127,21 @@ def to_numpy(tensor: Any) -> np.ndarray[Any, Any]:
 def no_grad() -> AbstractContextManager[Any]:
     """Return a context that records nothing for gradients."""
     return ms._no_grad()
+
+
+def compiled(module: Any) -> Callable[..., Any]:
+    """Return a module as a function that is compiled, once for each set of shapes; its arguments are tensors and tuples."""
+
+    def call(*arguments: Any) -> Any:
+        return module(*arguments)
+
+    graph = ms.jit(call)
+
+    def run(*arguments: Any) -> Any:
+        # a tuple would be a constant of the graph, and a cache with new tensors in it another graph at every token
+        return graph(*(ms.mutable(given) if isinstance(given, tuple) else given for given in arguments))
+
+    return run
 
 
 def seed(value: int) -> None:

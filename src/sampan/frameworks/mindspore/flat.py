@@ -19,6 +19,7 @@ from mindspore import Tensor, mint
 from sampan.frameworks.codes import BLOCK, num_blocks
 from sampan.frameworks.mindspore import blockwise, parallel
 
+MOST_VALUES = 2**28  # of a vector with more than one tensor: in a step every rank has one or two of them whole
 MOMENTS = {"exp_avg": True, "exp_avg_sq": False}  # name, and whether it has a sign
 
 
@@ -136,15 +137,18 @@ class Vector:
 
 
 def vectors(shapes: Mapping[str, tuple[int, ...]], kinds: Mapping[str, Kind]) -> list[Vector]:
-    """Return tensors sorted into vectors.
+    """Return tensors sorted into vectors, none much longer than MOST_VALUES unless one tensor is.
 
     Args:
         shapes, kinds: By name of a tensor.
     """
-    grouped: dict[Kind, dict[str, tuple[int, ...]]] = {}
+    grouped: dict[Kind, list[dict[str, tuple[int, ...]]]] = {}
     for name, shape in shapes.items():
-        grouped.setdefault(kinds[name], {})[name] = shape
-    return [Vector(kind, members) for kind, members in grouped.items()]
+        groups = grouped.setdefault(kinds[name], [{}])
+        if groups[-1] and sum(map(prod, groups[-1].values())) + prod(shape) > MOST_VALUES:
+            groups.append({})
+        groups[-1][name] = shape
+    return [Vector(kind, members) for kind, groups in grouped.items() for members in groups]
 
 
 def _decoded(moments: Mapping[str, Any], key: str, signed: bool) -> Tensor:

@@ -17,7 +17,7 @@ from mindspore import communication as comm
 from sampan.errors import DeviceError
 from sampan.frameworks.mindspore.device import is_ascend
 
-_LAUNCHED = "MS_WORKER_NUM"  # msrun sets it
+_LAUNCHED = "MS_ROLE"  # msrun sets it, for the scheduler too, which stays in `init` until the ranks are done
 _state: dict[str, Any] = {"rank": 0, "ranks": 1}
 
 
@@ -27,17 +27,17 @@ def start(device: str) -> None:
     Raises:
         DeviceError: The ranks do not find each other.
     """
-    if _state["ranks"] > 1 or int(os.environ.get(_LAUNCHED, "1")) == 1:
+    if "AllReduce" in _state or _LAUNCHED not in os.environ:
         return
     try:
         comm.init()
     except RuntimeError as error:
         raise DeviceError(
-            f"the {os.environ[_LAUNCHED]} ranks of msrun do not find each other",
+            f"the {os.environ.get('MS_WORKER_NUM')} ranks of msrun do not find each other",
             str(error).strip().splitlines()[0],
             "is another run using this --master_port?",
         ) from error
-    _state.update(rank=comm.get_rank(), ranks=comm.get_group_size())
+    _state.update(rank=comm.get_rank(), ranks=comm.get_group_size(), AllReduce=ops.AllReduce())
 
 
 def rank() -> int:

@@ -257,7 +257,7 @@ class Updater:
         active = [v for v in self.vectors if v.kind.starts <= self.num_updates]
         names = [name for vector in active for name in vector.shapes]
         parts = len(batches) * parallel.num_ranks()
-        sums: list[Tensor | None] = [None] * len(active)
+        slices: list[Tensor | None] = [None] * len(active)
         losses, values, arrays = [], {}, {}
         for batch in batches:
             one = self._backward(loss, batch, names)
@@ -266,11 +266,12 @@ class Updater:
             for name in one.more.keys() - arrays.keys():
                 values[name] = values.get(name, 0.0) + float(one.more[name].asnumpy()) / parts
             for index, vector in enumerate(active):
-                joined = vector.joined(self._first_rows(one.gradients, list(vector.shapes)))
-                before = sums[index]
-                sums[index] = joined if before is None else before + joined
-        slices = [parallel.scattered(each) / (parts * self.loss_scale) for each in sums if each is not None]
-        square = sum((mint.sum(each * each) for each in slices), Tensor(np.float32(0)))
+                # each rank keeps its slice of the sum only, and a gradient goes as soon as it is in it
+                own = parallel.scattered(vector.joined({n: self._rows(n, one.gradients.pop(n)) for n in vector.shapes}))
+                before = slices[index]
+                slices[index] = own if before is None else before + own
+        found = [each / (parts * self.loss_scale) for each in slices if each is not None]
+        square = sum((mint.sum(each * each) for each in found), Tensor(np.float32(0)))
         bad = [parallel.rank() * len(batches) + i for i, value in enumerate(losses) if not math.isfinite(value)]
         from_all = parallel.gathered([sum(losses), values, bad, float(square.asnumpy())])
         return _Seen(
@@ -279,13 +280,13 @@ class Updater:
             values={name: sum(own[1][name] for own in from_all) for name in sorted(values)},
             bad=tuple(index for own in from_all for index in own[2]),
             arrays=parallel.from_last({name: dev.to_numpy(a) for name, a in arrays.items()}),
-            gradients=dict(zip(map(id, active), slices, strict=True)),
+            gradients=dict(zip(map(id, active), found, strict=True)),
         )
 
     def _backward(self, loss: Callable[..., Any], batch: Sequence[Any], names: Sequence[str]) -> _One:
         """Return loss and gradients of one micro-batch; gradients carry the loss scale."""
         constants = tuple((i, given) for i, given in enumerate(batch) if not isinstance(given, Tensor))
-        key = (loss, constants, tuple(names))
+        key = (loss, len(batch), constants, tuple(names))
         if key not in self._graphs:
             if not self.compiled:  # nothing is gained by keeping one
                 self._graphs.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -57,7 +58,17 @@ def resolve(name: str) -> str:
 
 
 def resolve_dtype(name: str, device: str) -> str:
-    """Return "fp32" or "bf16": the named one, or for "auto" bf16 where the device multiplies it fast."""
+    """Return "fp32" or "bf16": the named one, or for "auto" bf16 where the device multiplies it fast.
+
+    Raises:
+        DeviceError: fp16, which is MindSpore's alone: its training scales the loss.
+    """
+    if name == "fp16":
+        raise DeviceError(
+            "there is no fp16 on PyTorch",
+            "every device that it is good for there has bf16, or does well with fp32",
+            "use dtype bf16 or fp32, or --framework mindspore",
+        )
     if name != "auto":
         return name
     if device.startswith("cuda"):
@@ -104,6 +115,11 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
 def no_grad() -> AbstractContextManager[Any]:
     """Return a context that records nothing for gradients."""
     return torch.inference_mode()
+
+
+def compiled(module: Any) -> Callable[..., Any]:
+    """Return a module as a function that is compiled, once for each set of shapes; its arguments are tensors and tuples."""
+    return torch.compile(module, dynamic=False)
 
 
 def seed(value: int) -> None:
