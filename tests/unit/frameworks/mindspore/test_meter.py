@@ -48,8 +48,10 @@ def check(found: tuple[dict[str, Any], ...]) -> None:
         assert [fused[case][name] for name in FLOPS] == [cost[name] for name in FLOPS], case
         assert [fused[case][name] for name in COUNTS] == [cost[name] for name in COUNTS], case
         assert [written_out[case][name] for name in FLOPS[:2]] == [cost[name] for name in FLOPS[:2]], case
+        # what goes into frozen linear maps is kept too: a larger share where there is little else
+        most = 1.5 if "lora" in case else 1.1
         for kind in ("kept_bytes", "peak_bytes"):
-            assert 0.7 < fused[case][kind] / cost[kind] < 1.2, (case, kind)
+            assert 0.7 < fused[case][kind] / cost[kind] < most, (case, kind)
         # attention's weights are kept, and not computed again; a norm written out may keep a row's number less
         assert written_out[case]["kept_bytes"] > 0.99 * fused[case]["kept_bytes"], case
         assert written_out[case]["executed_flops"] <= cost["executed_flops"], case
