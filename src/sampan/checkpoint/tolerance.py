@@ -6,9 +6,10 @@ step differs by fp32 rounding, about 1e-7 of a loss, and training amplifies that
 - `loss` is relative to the recorded loss, at every step: the bound that the frameworks' contract has for 50 steps.
 - `weights`, `ema` and `moments` are the length of the difference over the length of what the window itself changed, each
   over all tensors at once. Measured against the weights, any window would come out: a hundred steps move them by little.
-- `tensor` is the same for the worst tensor alone. Adam divides a gradient by its own size, so that a tensor whose gradient
-  is only rounding noise (the bias of keys, to which softmax is blind) walks as far as any other, in another direction each
-  time: two such walks end about 1.4 of their length apart. What is further off was not trained here.
+- `tensor` is for the values of the worst tensor alone, over what they moved themselves, or over what all moved where that is
+  more. Adam divides a gradient by its own size, so that a tensor whose gradient is only rounding noise (the bias of keys, to
+  which softmax is blind) can walk as far as any other, in another direction each time: two such walks end about 1.4 of
+  their length apart. What is further off was not trained here.
 
 They are for fp32; a run in bf16 that is taken again elsewhere needs its own.
 """

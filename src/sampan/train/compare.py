@@ -28,7 +28,9 @@ class Distance:
         apart: Length of the difference.
         moved: Length of what training changed since the state both began from.
         same: All of them are the same, bit for bit.
-        worst: The tensor that is furthest off for its own movement, and how far: apart over moved.
+        worst: The tensor whose values are furthest off, and how far: over what its own values moved, or those of all tensors
+            where that is more. (Root mean squares; a tensor whose gradient is only rounding noise may move by much or not
+            at all.)
     """
 
     apart: float
@@ -58,7 +60,7 @@ def distance(names: Iterable[str], begin: Reader, first: Reader, second: Reader)
     Raises:
         ValueError: Tensors of one name are of different shapes.
     """
-    apart, moved, same, worst = 0.0, 0.0, True, ("", 0.0)
+    found, same = dict[str, tuple[float, float, int]](), True
     for name in names:
         one, other, before = first(name), second(name), begin(name)
         given = [array for array in (one, other, before) if array is not None]
@@ -68,9 +70,13 @@ def distance(names: Iterable[str], begin: Reader, first: Reader, second: Reader)
             continue
         a, b, z = (np.zeros(given[0].shape) if x is None else x.astype(np.float64) for x in (one, other, before))
         same = same and one is not None and other is not None and np.array_equal(one, other)
-        off, way = float(np.sum((a - b) ** 2)), float(np.sum((a - z) ** 2))
-        apart, moved = apart + off, moved + way
-        own = ratio(math.sqrt(off), math.sqrt(way))
+        found[name] = float(np.sum((a - b) ** 2)), float(np.sum((a - z) ** 2)), a.size
+    apart, moved, count = (
+        (math.fsum(column) for column in zip(*found.values(), strict=True)) if found else (0.0, 0.0, 1)
+    )
+    worst = ("", 0.0)
+    for name, (off, way, size) in found.items():
+        own = ratio(math.sqrt(off / size), math.sqrt(max(way / size, moved / count)))
         if own > worst[1]:
             worst = (name, own)
     return Distance(math.sqrt(apart), math.sqrt(moved), same, worst)

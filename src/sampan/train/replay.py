@@ -144,9 +144,7 @@ class Replayed:
                 said.append(f"{name} end {found.share:.2g} of the window's way apart (at most {most:g})")
             tensor, own = found.worst
             if own > tolerances["tensor"]:
-                said.append(
-                    f"`{tensor}` in {name} ends {own:.2g} of its own way apart (at most {tolerances['tensor']:g})"
-                )
+                said.append(f"`{tensor}` in {name} ends {own:.2g} of the way apart (at most {tolerances['tensor']:g})")
         return said
 
 

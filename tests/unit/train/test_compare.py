@@ -21,9 +21,17 @@ def test_distance_is_measured_against_the_way_that_was_gone():
     assert (found.apart, found.moved) == pytest.approx((1.0, 5.0))
     assert found.share == pytest.approx(0.2)
     assert not found.same
-    assert found.worst == ("a", pytest.approx(0.2))  # 0.6 of 3; b is off by 0.8 of 4
+    assert found.worst == ("b", pytest.approx(0.2))  # 0.8 of 4; a is off by 0.6 of 3, where all values moved by 2.5
     again = compare.distance(first, begin.get, first.get, first.get)
     assert (again.share, again.same, again.worst) == (0.0, True, ("", 0.0))
+
+
+def test_a_tensor_that_stood_still_may_move_no_further_than_the_others():
+    begin = {"a": np.zeros(4), "b": np.zeros(1)}
+    first = {"a": np.full(4, 2.0), "b": np.zeros(1)}
+    for nudge, share in ((0.1, 0.1 / math.sqrt(16 / 5)), (9.0, 9.0 / math.sqrt(16 / 5))):
+        second = {**first, "b": np.array([nudge])}
+        assert compare.distance(first, begin.get, first.get, second.get).worst == ("b", pytest.approx(share))
 
 
 def test_what_did_not_move_must_not_differ():

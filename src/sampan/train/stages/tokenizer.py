@@ -28,6 +28,8 @@ _LOOK_EVERY = 20  # steps between looks for dead codes
 _TEMPERATURE = 0.07
 _PREVIEW_SHARE = 0.25
 _CODEBOOK = "part.model.vqmodel.quantize.embedding.weight"
+# in the release and used by nothing: without a gradient it would decay on one framework and stay on another
+_UNUSED = ("part.model.vqmodel.post_quant_conv.weight", "part.model.vqmodel.post_quant_conv.bias")
 
 
 def make(context: Context) -> Stage:
@@ -122,7 +124,17 @@ def make(context: Context) -> Stage:
         painted = [preview.repainted(module, ids, config, context.device) for ids in found]
         return preview.pairs([pictures[i] for i in shown], painted, [context.samples[i].captions[0] for i in chosen])
 
-    return Stage(module, draw, loss, prefix="part.", after=after, measure=measure, sample=sample, extra=extra)
+    return Stage(
+        module,
+        draw,
+        loss,
+        prefix="part.",
+        after=after,
+        measure=measure,
+        sample=sample,
+        extra=extra,
+        delayed=dict.fromkeys(_UNUSED, settings.num_steps),  # never
+    )
 
 
 def _usage(uses: NDArray[np.int64]) -> dict[str, float]:
