@@ -48,6 +48,16 @@ class Recorder:
         for kind, call in calls.items():
             kind.__call__ = self._layer(call, paths, kind.__name__ if issubclass(kind, seam) else None)
 
+    def watched(self, loss: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a loss whose last call in a step is the one that is kept: a framework may compute it more than once."""
+
+        @functools.wraps(loss)
+        def begun(*arguments: Any) -> Any:
+            self.calls.clear()
+            return loss(*arguments)
+
+        return begun
+
     def _operation(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def recorded(*arguments: Any, **named: Any) -> Any:

@@ -118,6 +118,7 @@ class Worker:
 
         if record and self.recorder is None:
             self.recorder = Recorder(self.module)
+            self.loss = self.recorder.watched(self.loss)
         into = Path(folder)
         calls: list[tuple[str, str, int]] = []
         if self.recorder is not None:
