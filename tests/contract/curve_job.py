@@ -35,7 +35,7 @@ override.geometry = {{ prior_px = 16, preview_side = 2, default_px = 64 }}
 override.processor = {{ min_pixels = 1024, max_pixels = 65536 }}
 override.vae = {{ block_out_channels = [8, 8, 16, 16], norm_num_groups = 4, sample_size = 64 }}
 override.vision = {{ depth = 1, hidden_size = 48, intermediate_size = 80, num_heads = 3, image_size = 64 }}
-override.vq = {{ embed_dim = 16, latent_channels = 48 }}
+override.vq = {{ num_embeddings = 32, embed_dim = 16, latent_channels = 48 }}
 override.glyph = {{ d_model = 32, d_kv = 8, d_ff = 48, num_layers = 2, num_heads = 4 }}
 
 [model.override.text]
@@ -57,9 +57,10 @@ num_steps = 50
 micro_batch_size = 2
 crop_px = 32
 
-[stage.tokenizer]
+[stage.tokenizer] # few codes and small steps: which of two near codes a feature takes is not left to rounding
 num_steps = 50
 micro_batch_size = 4
+lr = 3e-4
 
 [stage.glyph]
 num_steps = 50

@@ -17,8 +17,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 TOLERANCE = 5e-4
 """Of |a - b| / b at every one of the fifty steps. Two right implementations differ by rounding in the seventh digit, and
-training multiplies that, by more the more decisions it has (which code is nearest, which codes are dead). A step of the
-optimizer that is 2 % too long leaves the bound, as the last test shows."""
+training multiplies that: PyTorch beside itself with weights that were shaken by 1e-7 before the first step deviates by 2e-4
+in the autoencoder and by less elsewhere. One exception is kept out by the job: with many codes and long steps a feature
+comes to lie between two codes, rounding decides, and PyTorch leaves its own curve by 5e-3. A step of the optimizer that is
+2 % too long leaves the bound, as the last test shows."""
 
 
 class Curves:
