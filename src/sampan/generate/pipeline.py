@@ -27,7 +27,7 @@ from sampan.frameworks import device as dev
 from sampan.generate.inject import read_injected
 from sampan.generate.picture import save_png
 from sampan.generate.request import DEFAULT_STEPS, Request, check_length, check_size
-from sampan.models import pixels
+from sampan.models import pixels, positions
 from sampan.models.config import ModelConfig
 from sampan.models.dit import KV
 from sampan.models.positions import Grid
@@ -123,7 +123,7 @@ class Pipeline:
         target = config.geometry.prior_grid(*size)
         preview = None if references else config.geometry.preview_grid(*size)
         grids = (target,) if preview is None else (preview, target)
-        prompt = tokenizer.encode(request.prompt, target, preview, [r.ids.shape for r in references])
+        prompt = tokenizer.encode(request.prompt, target, preview, [positions.grid_of(r.ids) for r in references])
         check_length(len(prompt.ids), sum(r * c for r, c in grids) + 1, config)
         model = self.part("ar")
         if self.compiled and self._step[0] is not model:

@@ -158,8 +158,15 @@ def relative_buckets(length: int, num_buckets: int, max_distance: int) -> Ints:
     distance = np.abs(offset)
     with np.errstate(divide="ignore"):
         scaled = np.log(distance.astype(np.float32) / np.float32(exact)) / np.float32(np.log(max_distance / exact))
-    far = exact + np.where(distance > 0, scaled * np.float32(half - exact), 0).astype(np.int64)
-    return np.where(offset > 0, half, 0) + np.where(distance < exact, distance, np.minimum(far, half - 1))
+    far: Ints = exact + np.where(distance > 0, scaled * np.float32(half - exact), 0).astype(np.int64)
+    near: Ints = np.where(distance < exact, distance, np.minimum(far, half - 1))
+    return near + np.where(offset > 0, half, 0)
+
+
+def grid_of(ids: Ints) -> Grid:
+    """Return the rows and columns of ids (rows, columns)."""
+    rows, columns = ids.shape
+    return rows, columns
 
 
 def upsample_ids(ids: Ints, factor: int) -> Ints:

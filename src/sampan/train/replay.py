@@ -222,10 +222,10 @@ class Replays:
     ) -> tuple[dict[str, Distance], list[str]]:
         found, again = {}, groups["optimizer"]
         for group in ("weights", "ema"):
-            reader = _of_file(window.end / f"{group}.safetensors")
-            mine = groups[group]
+            # against the way gone now: one that was recorded falsely could be as long as it likes
+            mine, reader = groups[group], _of_file(window.end / f"{group}.safetensors")
             found[group] = compare.distance(
-                mine, begin.read(group), reader, lambda name, mine=mine: dev.to_numpy(mine[name])
+                mine, begin.read(group), lambda name, mine=mine: dev.to_numpy(mine[name]), reader
             )
         recorded = io.read_tensors(window.end / "optimizer.safetensors", "cpu")
         names = compare.moment_names(recorded, again)
@@ -233,8 +233,8 @@ class Replays:
             found[moment] = compare.distance(
                 [name for name in names if name.endswith(f".{moment}")],
                 compare.moments(begin.optimizer, dev.to_numpy),
-                compare.moments(recorded, dev.to_numpy),
                 compare.moments(again, dev.to_numpy),
+                compare.moments(recorded, dev.to_numpy),
             )
         keys = {key for key in (*recorded, *again) if key == "num_updates" or key.endswith(".step")}
         counts = [

@@ -20,7 +20,7 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, mint
-from mindspore.common.api import _pynative_executor
+from mindspore.common.api import _pynative_executor  # pyright: ignore[reportAttributeAccessIssue]
 from mindspore.nn.utils import no_init_parameters
 
 from sampan import host
@@ -44,7 +44,8 @@ def is_ascend() -> bool:
 
 def available() -> list[str]:
     """Return the kinds of device this process can use, best first; "cpu" is always the last."""
-    return ["npu", "cpu"] if ms.device_context.ascend.is_available() else ["cpu"]
+    contexts: Any = ms.device_context
+    return ["npu", "cpu"] if contexts.ascend.is_available() else ["cpu"]
 
 
 def resolve(name: str) -> str:

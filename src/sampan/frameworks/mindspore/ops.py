@@ -20,9 +20,10 @@ from mindspore import ops as own
 from sampan.frameworks.mindspore import ascend
 from sampan.frameworks.mindspore.device import is_ascend
 
-F = mint.nn.functional
-_PRODUCT, _PRODUCTS = own.MatMul(transpose_b=True), own.BatchMatMul(transpose_b=True)
-_ADD_BIAS = own.BiasAdd()
+F: Any = mint.nn.functional  # pyright: ignore[reportAttributeAccessIssue]
+_PRODUCT: Any = own.MatMul(transpose_b=True)
+_PRODUCTS: Any = own.BatchMatMul(transpose_b=True)
+_ADD_BIAS: Any = own.BiasAdd()
 
 float32 = ms.float32
 int32 = ms.int32
@@ -234,14 +235,17 @@ def cache_write(cache: Tensor, new: Tensor, start: Tensor) -> Tensor:
     The old cache must not be used again: a framework may reuse its memory.
     """
     new = cast(new, cache.dtype)
-    slots = cast(start, ms.int32) + own.arange(new.shape[2]).astype(ms.int32)
+    count: Any = own.arange(new.shape[2])
+    slots = cast(start, ms.int32) + count.astype(ms.int32)
     index = own.broadcast_to(slots.reshape((1, 1, -1, 1)), new.shape)
-    return own.tensor_scatter_elements(cache, index, new, axis=2)
+    written: Any = own.tensor_scatter_elements(cache, index, new, axis=2)
+    return written
 
 
 def stop_gradient(x: Tensor) -> Tensor:
     """Return `x` as a constant."""
-    return own.stop_gradient(x)
+    constant: Any = own.stop_gradient(x)
+    return constant
 
 
 def checkpoint(function: Callable[..., Any], *arguments: Any) -> Any:

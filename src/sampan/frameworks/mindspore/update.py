@@ -271,9 +271,9 @@ class Updater:
                 before = slices[index]
                 slices[index] = own if before is None else before + own
         found = [each / (parts * self.loss_scale) for each in slices if each is not None]
-        square = sum((mint.sum(each * each) for each in found), Tensor(np.float32(0)))
+        square = sum(float(mint.sum(each * each).asnumpy()) for each in found)
         bad = [parallel.rank() * len(batches) + i for i, value in enumerate(losses) if not math.isfinite(value)]
-        from_all = parallel.gathered([sum(losses), values, bad, float(square.asnumpy())])
+        from_all = parallel.gathered([sum(losses), values, bad, square])
         return _Seen(
             loss=sum(own[0] for own in from_all) / parts,
             norm=math.sqrt(sum(own[3] for own in from_all)),
@@ -350,8 +350,8 @@ class Updater:
         )
 
     def _trained_shape(self, name: str, parameter: Parameter) -> tuple[int, ...]:
-        rows = min(self.frozen_rows.get(name, parameter.shape[0]), parameter.shape[0])
-        return (rows, *parameter.shape[1:])
+        shape: tuple[int, ...] = tuple(map(int, parameter.shape))
+        return (min(self.frozen_rows.get(name, shape[0]), shape[0]), *shape[1:]) if name in self.frozen_rows else shape
 
     def _rows(self, name: str, tensor: Tensor) -> Tensor:
         """Return what of a tensor is trained."""
@@ -405,19 +405,30 @@ class _Pass:
             found, more = _split(loss(module, *whole))
             return found * scale, (found, *more)
 
+        def noted(scale: Tensor, *tensors: Tensor) -> Any:
+            result = loss(module, *(tensors[places[i]] if is_tensor[i] else fixed[i] for i in range(len(fixed))))
+            self.more_names = list(result[1]) if isinstance(result, tuple) else []
+            found, more = _split(result)
+            return found * scale, (found, *more)
+
+        slopes: Any = ms.value_and_grad
+        if not updater.compiled:
+            self.run = slopes(noted, None, weights, has_aux=True)
+            return
         with dev.no_grad():
             result = loss(module, *batch)
         self.more_names = list(result[1]) if isinstance(result, tuple) else []
-        function = ms.value_and_grad(value, None, weights, has_aux=True)
+        function = slopes(value, None, weights, has_aux=True)
 
         def both(*tensors: Tensor) -> Any:
             return function(*tensors)
 
-        self.run = ms.jit(both) if updater.compiled else function
+        self.run = ms.jit(both)
 
     def __call__(self, batch: Sequence[Any]) -> _One:
         tensors = [given for given in batch if isinstance(given, Tensor)]
-        (_, (loss, *more)), gradients = self.run(Tensor(np.float32(self.updater.loss_scale)), *tensors)
+        run: Any = self.run
+        (_, (loss, *more)), gradients = run(Tensor(np.float32(self.updater.loss_scale)), *tensors)
         return _One(loss, dict(zip(self.more_names, more, strict=True)), dict(zip(self.names, gradients, strict=True)))
 
 
@@ -456,7 +467,8 @@ def gradients(
         return result[0] if isinstance(result, tuple) else result
 
     found = dict(module.parameters_and_names())
-    number, slopes = ms.value_and_grad(value, None, tuple(found[name] for name in names))(*batch)
+    both: Any = ms.value_and_grad
+    number, slopes = both(value, None, tuple(found[name] for name in names))(*batch)
     return float(number.asnumpy()), {name: dev.to_numpy(g) for name, g in zip(names, slopes, strict=True)}
 
 

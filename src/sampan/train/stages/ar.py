@@ -104,9 +104,9 @@ def _sample(context: Context, index: int, caption: str) -> tuple[Ints, Ints, Int
     references = [encoded.target_ids(i) for i in context.references_of[index]]
     target = encoded.target_ids(picture)
     pieces = [target] if references else [encoded.preview_ids(picture), target]
-    grids = [piece.shape for piece in pieces]
+    grids = [positions.grid_of(piece) for piece in pieces]
     prompt = context.prompt_tokenizer.encode(
-        caption, target.shape, None if references else grids[0], [r.shape for r in references]
+        caption, grids[-1], None if references else grids[0], [positions.grid_of(r) for r in references]
     )
     generated = np.concatenate([piece.reshape(-1) for piece in pieces])
     prefix, following = positions.prompt_positions(len(prompt.ids), prompt.references)
