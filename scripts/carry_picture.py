@@ -47,7 +47,7 @@ def draw(losses: Mapping[str, Mapping[str, Floats]], spreads: Mapping[str, float
             for step in (LEG, 2 * LEG):
                 panel.axvline(step, color="0.8", linewidth=0.8, zorder=0)
     panels[0][0].set_ylabel(f"training loss, mean of {SMOOTHED} steps")
-    panels[1][0].set_ylabel("difference from PyTorch straight,\nstep by step")
+    panels[1][0].set_ylabel("difference from PyTorch straight,\nstep by step (no mark: none)")
     figure.suptitle(
         "One run carried PyTorch → MindSpore → PyTorch, beside 300 steps straight in each", fontsize="large"
     )
@@ -75,11 +75,13 @@ def _differences(panel: Any, losses: Mapping[str, Floats], spread: float) -> Non
         if name in losses and name != "torch":
             off = np.abs(losses[name] - straight)
             off = np.where(off > 0, off, np.nan)  # the same bits have no place on this axis
-            panel.semilogy(steps, off, color=color, linewidth=min(width, 1.2), linestyle="-")
+            panel.semilogy(steps, off, ".-", color=color, linewidth=min(width, 1.0), markersize=2.5)
             ends[label] = (float(np.exp(np.nanmean(np.log(off[-30:])))), color)
     bound = SHARE * spread
     panel.axhline(bound, color="tab:green", linewidth=1.2)
-    panel.text(2, bound * 1.25, "a tenth of what two seeds differ by (median)", color="tab:green", fontsize="small")
+    panel.text(
+        2, bound / 1.3, "a tenth of what two seeds differ by (median)", color="tab:green", fontsize="small", va="top"
+    )
     _label_ends(panel, ends, is_log=True)
 
 

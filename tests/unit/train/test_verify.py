@@ -159,9 +159,9 @@ def test_weights_that_were_not_trained_so(copied: Path):
     rewrite(step(copied, "ar", 10) / "weights.safetensors", claim)
     report = checked(copied, 1)
     (window,) = report["replay"]["windows"]
-    assert window["weights"]["share"] == pytest.approx(1, abs=0.01)  # the missing half over the half that was gone
+    assert window["weights"]["share"] == pytest.approx(0.5, abs=0.01)  # the missing half
     assert window["ema"]["share"] == window["loss"]["off"] == 0
-    assert refused(report).because == ("ar 9-10: weights end 1 of the window's way apart (at most 0.02)",)
+    assert refused(report).because == ("ar 9-10: weights end 0.5 of the window's way apart (at most 0.02)",)
 
 
 def test_one_small_tensor_that_was_changed(copied: Path):
