@@ -82,11 +82,13 @@ def needed(
         parts_bytes: Finished parts on the device.
     """
     size = _BYTES[trained_dtype]
-    gradients = count.trained * size
+    gradients = count.trained * size // count.num_ranks
     coded = count.coded if moments == "8bit" else 0
     tensorwise = coded or trained_dtype == "bf16"
     single = max(0, measured.peak_bytes - gradients)
-    activations = measured.activation_bytes if grad_accum_steps > 1 else single
+    # ranks keep a part of the gradients each, and a pass makes them whole beside it
+    apart = grad_accum_steps > 1 or count.num_ranks > 1 or measured.working_bytes
+    activations = measured.activation_bytes if apart else single
     workspace = max(count.update_bytes, min(count.workspace_bytes, 9 * 4 * count.trained) if tensorwise else 0)
     weights = (count.trained + count.frozen_rows) * size
     if measured.working_bytes:

@@ -52,7 +52,8 @@ def test_each_mode_saves_what_it_says():
 def test_ranks_share_what_the_update_needs_and_not_working_weights():
     count = dataclasses.replace(COUNT, workspace_bytes=0, update_bytes=6 * 4 * 250, num_ranks=4)
     full = needed(count, PASS, **PLAIN)
-    assert (full.weights, full.moments, full.average, full.workspace) == (1010 * 4 + 200, 2000, 1000, 6000 - 500)
+    assert (full.weights, full.gradients, full.moments, full.average) == (1010 * 4 + 200, 1000, 2000, 1000)
+    assert (full.activations, full.workspace) == (700, 6000 - 700)  # a pass makes its gradients beside the sum
     below = needed(count, dataclasses.replace(PASS, working_bytes=1010 * 2), **PLAIN)
     assert below.weights == 1010 * 2 + 1000 * 4 // 4 + 200  # what the products read, and a share of the fp32 ones
 

@@ -36,15 +36,16 @@ import numpy as np
 
 from sampan.frameworks.codes import is_coded
 from sampan.frameworks.mindspore import ops, parallel
+from sampan.frameworks.mindspore.flat import MOST_VALUES
 from sampan.frameworks.mindspore.nn import Embedding, Module
 from sampan.frameworks.outline import array
 from sampan.frameworks.outline import ops as outlined
 from sampan.frameworks.outline.tape import BYTES, Tape
 from sampan.frameworks.records import Count, Measured
 
-# fp32 copies of a vector that an update makes beside the gradient: clipped, the new first moment, and what their
-# arithmetic has in between
-_UPDATE_COPIES = 6
+# fp32 copies of a rank's part of a vector that an update makes beside the gradient: clipped, the new first moment, and
+# what their arithmetic has in between; and copies of a whole vector, while it is put together from tensors
+_UPDATE_COPIES, _WHOLE_COPIES = 6, 2
 
 
 def count(
@@ -59,7 +60,7 @@ def count(
         frozen_rows: As the updater takes them.
     """
     tables = {f"{name}.weight" for name, cell in module.cells_and_names() if isinstance(cell, Embedding)}
-    trained = coded = frozen = in_rows = 0
+    trained = coded = frozen = in_rows = largest = 0
     for name, parameter in module.parameters_and_names():
         values, rows = prod(parameter.shape), parameter.shape[0] if parameter.shape else 1
         if not trainable(name):
@@ -68,9 +69,10 @@ def count(
         used = values // rows * min((frozen_rows or {}).get(name, rows), rows)
         trained, in_rows = trained + used, in_rows + values - used
         coded += used if is_coded(used, name in tables) else 0
-    ranks = parallel.num_ranks()
-    copies = _UPDATE_COPIES * BYTES["fp32"] * trained // ranks
-    return Count(trained, coded, frozen, in_rows, update_bytes=copies, num_ranks=ranks)
+        largest = max(largest, used)
+    ranks, longest = parallel.num_ranks(), min(trained, max(largest, MOST_VALUES))
+    copies = _UPDATE_COPIES * longest // ranks + (_WHOLE_COPIES * longest if ranks > 1 else 0)
+    return Count(trained, coded, frozen, in_rows, update_bytes=BYTES["fp32"] * copies, num_ranks=ranks)
 
 
 def measure(
