@@ -91,9 +91,10 @@ def windows(out: Path) -> tuple[list[Window], list[str]]:
             found.append(first)
         else:
             saves = math.ceil(getattr(first.job.stage, stage).num_steps / train.save_every)
+            kept = f"train.keep_last = {train.keep_last}"
+            why = f"{kept}; {saves} keeps them all" if train.keep_last < saves else f"removed; {kept} had kept them"
             gone.append(
-                f"{stage}: steps 1-{first.last} cannot be replayed: the checkpoints before step {first.last} are gone "
-                f"(train.keep_last = {train.keep_last}; {saves} keeps them all)"
+                f"{stage}: steps 1-{first.last} cannot be replayed: the checkpoints before step {first.last} are gone ({why})"
             )
         found += [Window(stage, begin, end) for begin, end in itertools.pairwise(folders)]
     return found, gone

@@ -294,11 +294,14 @@ def test_steps_whose_checkpoints_are_gone_are_said(copied: Path):
     assert report["replay"]["windows"][0]["from_step"] == 22
     gone = (
         "{stage}: steps 1-{last} cannot be replayed: the checkpoints before step {last} are gone "
-        "(train.keep_last = 99; 12 keeps them all)"
+        "(removed; train.keep_last = 99 had kept them)"
     )
     assert report["not_checked"] == [gone.format(stage="ar", last=22), gone.format(stage="decoder", last=24)]
     assert "not checked: decoder: steps 1-24 cannot be replayed" in shown(report)
     only(copied, ("decoder", 24))
+    path = step(copied, "decoder", 24) / "state.json"
+    path.write_text(path.read_text("utf-8").replace("keep_last = 99", "keep_last = 2"), "utf-8")
+    gone = gone.replace("removed; train.keep_last = 99 had kept them", "train.keep_last = 2; 12 keeps them all")
     with pytest.raises(CheckpointError) as caught:
         checked(copied, 1)
     assert caught.value.render() == (
