@@ -48,9 +48,8 @@ def facts(record: Mapping[str, Any]) -> list[str]:
         sizes = ", ".join(f"{count} of {part}" for part, count in shape["micro_batch_size"].items())
         found.append(f"size      {shape['origin']}: preset {shape['preset']}, {shape['px']} px; micro-batch {sizes}")
     if "rounds" in record:
-        found.append(
-            f"rounds    {record['rounds']}, interleaved, after {record['warm_up_steps']} steps that do not count"
-        )
+        dropped = " and ".join(f"{count} {mode}" for mode, count in record["warm_up_steps"].items())
+        found.append(f"rounds    {record['rounds']}, interleaved, after {dropped} steps that do not count")
     if "tolerance" in record:
         found.append(f"steps     {record['steps']}; allowed is a difference of {record['tolerance']:.0e}")
     if "budget_s" in record:

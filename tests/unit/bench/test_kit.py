@@ -39,10 +39,11 @@ def test_a_row_has_both_passes_and_says_what_it_saw():
     record = run(fake(), fake(mode="compiled"))
     eager, compiled = record["rows"]
     assert eager["forward"] == {
-        "first_s": 0.1, "seconds": {"median": 0.1, "low": 0.1, "high": 0.1}, "repeats": 5, "flops": 10**9,
+        "first_s": 0.1, "warm_up_steps": 3, "seconds": {"median": 0.1, "low": 0.1, "high": 0.1}, "repeats": 5, "flops": 10**9,
         "mfu": pytest.approx(0.1),
     }  # fmt: skip
     assert eager["step"]["flops"] == 3 * 10**9 and eager["step"]["repeats"] == 5
+    assert compiled["step"]["warm_up_steps"] == 16
     assert compiled["forward"] is None and compiled["step"]["mfu"] == pytest.approx(0.15)
     assert (eager["tokens"], record["tokens"], record["px"]) == (20, {"ar": 20}, None)
     assert record["notes"] == ["20 tokens, not those of a picture of 1024 px"]
