@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,27 @@ def check(
             problems,
             "`sampan checkpoint inspect` lists every difference",
         )
+
+
+def check_same(what: str, mine: Mapping[str, Sequence[int]], saved: Mapping[str, Sequence[int]]) -> None:
+    """Check that saved tensors have the names and shapes of those here.
+
+    Args:
+        what: What errors call them: "weights", "moments".
+        mine, saved: Shapes by name.
+
+    Raises:
+        CheckpointError: Names the first difference, and counts the others.
+    """
+    differences = [
+        f"`{name}` is {tuple(saved[name]) if name in saved else 'missing'} there and "
+        f"{tuple(mine[name]) if name in mine else 'not part of it'} here"
+        for name in sorted({*mine, *saved})
+        if name not in mine or name not in saved or tuple(mine[name]) != tuple(saved[name])
+    ]
+    if differences:
+        more = f", and {len(differences) - 1} more" if len(differences) > 1 else ""
+        raise CheckpointError(f"the saved {what} are not those of what is trained", f"{differences[0]}{more}")
 
 
 def _listed(kind: str, names: Iterable[str]) -> list[str]:

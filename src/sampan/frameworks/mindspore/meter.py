@@ -37,7 +37,8 @@ import numpy as np
 from sampan.frameworks.codes import is_coded
 from sampan.frameworks.mindspore import ops, parallel
 from sampan.frameworks.mindspore.flat import MOST_VALUES
-from sampan.frameworks.mindspore.nn import Embedding, Module
+from sampan.frameworks.mindspore.nn import Module
+from sampan.frameworks.mindspore.weights import token_tables
 from sampan.frameworks.outline import array
 from sampan.frameworks.outline import ops as outlined
 from sampan.frameworks.outline.tape import BYTES, Tape
@@ -59,7 +60,7 @@ def count(
         trainable: Says of a parameter's name whether it is trained.
         frozen_rows: As the updater takes them.
     """
-    tables = {f"{name}.weight" for name, cell in module.cells_and_names() if isinstance(cell, Embedding)}
+    tables = token_tables(module)
     trained = coded = frozen = in_rows = largest = 0
     for name, parameter in module.parameters_and_names():
         values, rows = prod(parameter.shape), parameter.shape[0] if parameter.shape else 1

@@ -10,20 +10,24 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, mint, ops
 
-from sampan.errors import CheckpointError, DeviceError
+from sampan.errors import DeviceError
+from sampan.frameworks import stored
 from sampan.frameworks.codes import is_coded
 from sampan.frameworks.mindspore import device as dev
-from sampan.frameworks.mindspore import io, parallel
+from sampan.frameworks.mindspore import parallel
 from sampan.frameworks.mindspore.flat import Kind, Vector, host_bytes, vectors
-from sampan.frameworks.mindspore.nn import Embedding, put_parameter
+from sampan.frameworks.mindspore.nn import put_parameter
+from sampan.frameworks.mindspore.passes import One, Pass, gradients
+from sampan.frameworks.mindspore.weights import cell_of, freeze, load_weights, materialize, token_tables
 from sampan.frameworks.records import Report
+
+__all__ = ["Updater", "check", "freeze", "gradients", "load_weights", "materialize"]
 
 EPS = 1e-8
 _FIRST_SCALE, _GROWS_EVERY, _MOST_HALVINGS = 2.0**12, 1000, 24  # of the loss in fp16
@@ -91,11 +95,11 @@ class Updater:
         if low:
             raise ValueError(f"`{low[0]}` is {trained[low[0]].dtype}, and is to be trained as fp32")
         self.num_updates, self.loss_scale, self.steps_at_scale = 0, _FIRST_SCALE if autocast == "fp16" else 1.0, 0
-        tables = _tables(module)
+        tables = token_tables(module)
         self.shapes = {name: self._trained_shape(name, p) for name, p in trained.items()}
         self._decays = {n: weight_decay if len(s) >= 2 and n not in tables else 0.0 for n, s in self.shapes.items()}
         self._coded = {n: moments == "8bit" and is_coded(math.prod(s), n in tables) for n, s in self.shapes.items()}
-        self._graphs: dict[Any, _Pass] = {}
+        self._graphs: dict[Any, Pass] = {}
         self.vectors = self._sorted({})
         values = {name: self._rows(name, p) for name, p in trained.items()}
         for vector in self.vectors:
@@ -147,7 +151,7 @@ class Updater:
             yield
         finally:
             for name, parameter in before.items():
-                _cell_of(self.module, name)._params[name.rpartition(".")[2]] = parameter
+                cell_of(self.module, name)._params[name.rpartition(".")[2]] = parameter
 
     def assign_rows(self, name: str, rows: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> None:
         """Overwrite rows of a trained table, in its master weights too; moments and average stay."""
@@ -216,7 +220,7 @@ class Updater:
             for name, parameter in self.module.parameters_and_names()
             if name in self.parameters or not self.trained_only
         }
-        _check_same("weights", {n: p.shape for n, p in mine.items()}, {n: t.shape for n, t in weights.items()})
+        stored.check_same("weights", {n: p.shape for n, p in mine.items()}, {n: t.shape for n, t in weights.items()})
         self.num_updates = int(dev.to_numpy(optimizer["num_updates"]))
         counts = {
             name: int(dev.to_numpy(optimizer.get(f"{name}.step", optimizer["num_updates"])))
@@ -224,7 +228,7 @@ class Updater:
             if f"{name}.exp_avg" in optimizer or f"{name}.exp_avg.codes" in optimizer
         }
         held = {n: optimizer.get(f"{n}.exp_avg.codes", optimizer.get(f"{n}.exp_avg")).shape for n in counts}
-        _check_same("moments", {name: self.shapes[name] for name in counts}, held)
+        stored.check_same("moments", {name: self.shapes[name] for name in counts}, held)
         if self.loss_scale != 1 and "loss_scale" in optimizer:
             self.loss_scale = float(dev.to_numpy(optimizer["loss_scale"]))
             self.steps_at_scale = int(dev.to_numpy(optimizer["steps_at_loss_scale"]))
@@ -243,8 +247,8 @@ class Updater:
                 moments = {k: dev.to_numpy(v) for k, v in optimizer.items() if k.rpartition(".exp_avg")[0] in names}
                 for kind, number in vector.load_moments(moments).items():
                     converted[kind] += number
-        said = [f"{number} moments go on in {kind}" for kind, number in converted.items() if number]
-        notes = (" and ".join(said),) if said else ()
+        said = " and ".join(f"{number} moments go on in {kind}" for kind, number in converted.items() if number)
+        notes = (said,) if said else ()
         if rounded:
             before = str(weights[rounded[0]].dtype).lower()
             notes = (f"{len(rounded)} weights were saved in {before} and go on in float32", *notes)
@@ -283,15 +287,16 @@ class Updater:
             gradients=dict(zip(map(id, active), found, strict=True)),
         )
 
-    def _backward(self, loss: Callable[..., Any], batch: Sequence[Any], names: Sequence[str]) -> _One:
+    def _backward(self, loss: Callable[..., Any], batch: Sequence[Any], names: Sequence[str]) -> One:
         """Return loss and gradients of one micro-batch; gradients carry the loss scale."""
         constants = tuple((i, given) for i, given in enumerate(batch) if not isinstance(given, Tensor))
         key = (loss, len(batch), constants, tuple(names))
         if key not in self._graphs:
             if not self.compiled:  # nothing is gained by keeping one
                 self._graphs.clear()
-            self._graphs[key] = _Pass(self, loss, batch, names)
-        return self._graphs[key](batch)
+            parameters = {name: self.parameters[name] for name in names}
+            self._graphs[key] = Pass(self.module, parameters, loss, batch, compiled=self.compiled)
+        return self._graphs[key](batch, self.loss_scale)
 
     def _update(self, lr: float, gradients: Mapping[int, Tensor], clip: float) -> None:
         beta1, beta2 = self.betas
@@ -351,7 +356,7 @@ class Updater:
 
     def _trained_shape(self, name: str, parameter: Parameter) -> tuple[int, ...]:
         shape: tuple[int, ...] = tuple(map(int, parameter.shape))
-        return (min(self.frozen_rows.get(name, shape[0]), shape[0]), *shape[1:]) if name in self.frozen_rows else shape
+        return (min(self.frozen_rows[name], shape[0]), *shape[1:]) if name in self.frozen_rows else shape
 
     def _rows(self, name: str, tensor: Tensor) -> Tensor:
         """Return what of a tensor is trained."""
@@ -379,66 +384,6 @@ class _Seen:
     gradients: dict[int, Tensor]
 
 
-@dataclass(frozen=True)
-class _One:
-    """What one micro-batch gave."""
-
-    loss: Tensor
-    more: dict[str, Tensor]
-    gradients: dict[str, Tensor]
-
-
-class _Pass:
-    """Loss and gradients of one set of parameters, compiled or not; what is no tensor in a batch is a constant of it."""
-
-    def __init__(self, updater: Updater, loss: Callable[..., Any], batch: Sequence[Any], names: Sequence[str]):
-        self.updater, self.names = updater, list(names)
-        self.more_names: list[str] = []
-        module, weights = updater.module, tuple(updater.parameters[name] for name in names)
-        # a compiled function is read as text: it may neither keep anything nor look at types, and gives one flat tuple
-        fixed = [None if isinstance(given, Tensor) else given for given in batch]
-        is_tensor = [isinstance(given, Tensor) for given in batch]
-        places = [sum(is_tensor[:index]) for index in range(len(batch))]
-
-        def value(scale: Tensor, *tensors: Tensor) -> Any:
-            whole = [tensors[places[i]] if is_tensor[i] else fixed[i] for i in range(len(fixed))]
-            found, more = _split(loss(module, *whole))
-            return found * scale, (found, *more)
-
-        def noted(scale: Tensor, *tensors: Tensor) -> Any:
-            result = loss(module, *(tensors[places[i]] if is_tensor[i] else fixed[i] for i in range(len(fixed))))
-            self.more_names = list(result[1]) if isinstance(result, tuple) else []
-            found, more = _split(result)
-            return found * scale, (found, *more)
-
-        slopes: Any = ms.value_and_grad
-        if not updater.compiled:
-            self.run = slopes(noted, None, weights, has_aux=True)
-            return
-        with dev.no_grad():
-            result = loss(module, *batch)
-        self.more_names = list(result[1]) if isinstance(result, tuple) else []
-        function = slopes(value, None, weights, has_aux=True)
-
-        def both(*tensors: Tensor) -> Any:
-            return function(*tensors)
-
-        self.run = ms.jit(both)
-
-    def __call__(self, batch: Sequence[Any]) -> _One:
-        tensors = [given for given in batch if isinstance(given, Tensor)]
-        run: Any = self.run
-        (_, (loss, *more)), gradients = run(Tensor(np.float32(self.updater.loss_scale)), *tensors)
-        return _One(loss, dict(zip(self.more_names, more, strict=True)), dict(zip(self.names, gradients, strict=True)))
-
-
-def _split(result: Any) -> Any:
-    """Return a loss and what it gave beside, in order."""
-    if isinstance(result, tuple):
-        return result[0], list(result[1].values())
-    return result, []
-
-
 def check(*, weights: str) -> None:
     """Say now what a training would refuse later.
 
@@ -454,99 +399,3 @@ def check(*, weights: str) -> None:
             "master weights are always fp32 there, and ranks share them instead",
             "set train.weights = \"fp32\", and place.dtype = \"bf16\" for products in bf16",
         )  # fmt: skip
-
-
-def gradients(
-    module: Any, loss: Callable[..., Any], batch: Sequence[Any]
-) -> tuple[float, dict[str, np.ndarray[Any, Any]]]:
-    """Return a batch's loss and its gradient by every trained parameter's name, on the host."""
-    names = [name for name, parameter in module.parameters_and_names() if parameter.requires_grad]
-
-    def value(*given: Any) -> Tensor:
-        result = loss(module, *given)
-        return result[0] if isinstance(result, tuple) else result
-
-    found = dict(module.parameters_and_names())
-    both: Any = ms.value_and_grad
-    number, slopes = both(value, None, tuple(found[name] for name in names))(*batch)
-    return float(number.asnumpy()), {name: dev.to_numpy(g) for name, g in zip(names, slopes, strict=True)}
-
-
-def materialize(
-    module: Any,
-    files: Mapping[str, Path] | None,
-    arrays: Mapping[str, Any],
-    *,
-    device: str,
-    dtype: str,
-    trainable: Callable[[str], bool],
-    trainable_dtype: str,
-    prefix: str = "",
-    name: str = "the model",
-) -> None:
-    """Give a module that was built without memory its weights, and say which are trained.
-
-    Args:
-        files: Parameter name to the safetensors file that holds it.
-        arrays: Parameter name to a host array, for all that no file has. They are asked for one at a time, so that a
-            mapping may make them then.
-        dtype: Of parameters that are not trained.
-        trainable: Says of a parameter's name whether it is trained.
-        trainable_dtype: Of parameters that are; the updater takes fp32.
-        prefix: Beginning of names in `files` that the files themselves do not have.
-        name: What errors call the module.
-
-    Raises:
-        CheckpointError: A tensor is missing, unexpected, of another shape or quantized, or a file cannot be read.
-    """
-    io.load_weights(
-        module,
-        files or {},
-        device=device,
-        dtype=lambda n: trainable_dtype if trainable(n) else dtype,
-        arrays=arrays,
-        prefix=prefix,
-        name=name,
-    )
-    for parameter_name, parameter in module.parameters_and_names():
-        parameter.requires_grad = trainable(parameter_name)
-
-
-def freeze(module: Any) -> None:
-    """Take a module's parameters out of training."""
-    for _, parameter in module.parameters_and_names():
-        parameter.requires_grad = False
-    module.set_train(False)
-
-
-def load_weights(module: Any, weights: Mapping[str, Any]) -> None:
-    """Copy weights into a module; every name must be there and no other."""
-    mine = io.shapes(module)
-    _check_same("weights", mine, {name: tuple(value.shape) for name, value in weights.items()})
-    io.put_weights(module, weights)
-
-
-def _tables(module: Any) -> set[str]:
-    """Return the names of a module's embedding tables."""
-    return {
-        f"{name}.weight" if name else "weight" for name, cell in module.cells_and_names() if isinstance(cell, Embedding)
-    }
-
-
-def _cell_of(module: Any, name: str) -> Any:
-    cell = module
-    for step in name.split(".")[:-1]:
-        cell = cell._cells[step]
-    return cell
-
-
-def _check_same(what: str, mine: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
-    differences = [
-        f"`{name}` is {tuple(saved[name]) if name in saved else 'missing'} there and "
-        f"{tuple(mine[name]) if name in mine else 'not part of it'} here"
-        for name in sorted({*mine, *saved})
-        if name not in mine or name not in saved or tuple(mine[name]) != tuple(saved[name])
-    ]
-    if differences:
-        more = f", and {len(differences) - 1} more" if len(differences) > 1 else ""
-        raise CheckpointError(f"the saved {what} are not those of what is trained", f"{differences[0]}{more}")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from sampan.errors import CheckpointError
+from sampan.frameworks import stored
 from sampan.frameworks.codes import is_coded
 from sampan.frameworks.records import Report
 from sampan.frameworks.torch import device as dev
@@ -187,14 +187,14 @@ class Updater:
         weights, optimizer = state["weights"], state["optimizer"]
         averages = state.get("ema") or weights
         mine = self.module.state_dict() if not self.trained_only else {n: p.data for n, p in self.parameters.items()}
-        _check_same("weights", {n: t.shape for n, t in mine.items()}, {n: t.shape for n, t in weights.items()})
+        stored.check_same("weights", {n: t.shape for n, t in mine.items()}, {n: t.shape for n, t in weights.items()})
         self.num_updates = int(optimizer["num_updates"])
         counts = {}
         for name in self.trained:
             if f"{name}.exp_avg" in optimizer or f"{name}.exp_avg.codes" in optimizer:
                 counts[name] = int(optimizer.get(f"{name}.step", optimizer["num_updates"]))
         held = {name: _held_shape(optimizer, name) for name in counts}
-        _check_same("moments", {name: self.trained[name].shape for name in counts}, held)
+        stored.check_same("moments", {name: self.trained[name].shape for name in counts}, held)
         with torch.no_grad():
             for name, tensor in mine.items():
                 tensor.copy_(weights[name])
@@ -342,15 +342,3 @@ def load_weights(module: torch.nn.Module, weights: Tensors) -> None:
 def _held_shape(optimizer: Mapping[str, torch.Tensor], name: str) -> torch.Size:
     key = f"{name}.exp_avg"
     return optimizer[f"{key}.codes" if f"{key}.codes" in optimizer else key].shape
-
-
-def _check_same(what: str, mine: Mapping[str, torch.Size], saved: Mapping[str, torch.Size]) -> None:
-    differences = [
-        f"`{name}` is {tuple(saved[name]) if name in saved else 'missing'} there and "
-        f"{tuple(mine[name]) if name in mine else 'not part of it'} here"
-        for name in sorted({*mine, *saved})
-        if mine.get(name) != saved.get(name)
-    ]
-    if differences:
-        more = f", and {len(differences) - 1} more" if len(differences) > 1 else ""
-        raise CheckpointError(f"the saved {what} are not those of what is trained", f"{differences[0]}{more}")

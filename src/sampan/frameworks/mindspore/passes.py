@@ -1,0 +1,103 @@
+"""Loss and gradients of one micro-batch on MindSpore, compiled or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor
+
+from sampan.frameworks.mindspore import device as dev
+
+
+@dataclass(frozen=True)
+class One:
+    """What one micro-batch gave."""
+
+    loss: Tensor
+    more: dict[str, Tensor]
+    gradients: dict[str, Tensor]
+
+
+class Pass:
+    """Loss and gradients of one set of parameters; what is no tensor in a batch is a constant of it.
+
+    Args:
+        parameters: Whose gradients are asked for, by name.
+        batch: One of the batches that it is for: as many arrays, and the same constants, as all of them.
+        compiled: Compile it, once for each set of shapes.
+    """
+
+    def __init__(
+        self,
+        module: Any,
+        parameters: Mapping[str, Parameter],
+        loss: Callable[..., Any],
+        batch: Sequence[Any],
+        *,
+        compiled: bool,
+    ):
+        self.names, self.more_names = list(parameters), list[str]()
+        weights = tuple(parameters.values())
+        # a compiled function is read as text: it may neither keep anything nor look at types, and gives one flat tuple
+        fixed = [None if isinstance(given, Tensor) else given for given in batch]
+        is_tensor = [isinstance(given, Tensor) for given in batch]
+        places = [sum(is_tensor[:index]) for index in range(len(batch))]
+
+        def value(scale: Tensor, *tensors: Tensor) -> Any:
+            whole = [tensors[places[i]] if is_tensor[i] else fixed[i] for i in range(len(fixed))]
+            found, more = _split(loss(module, *whole))
+            return found * scale, (found, *more)
+
+        def noted(scale: Tensor, *tensors: Tensor) -> Any:
+            result = loss(module, *(tensors[places[i]] if is_tensor[i] else fixed[i] for i in range(len(fixed))))
+            self.more_names = list(result[1]) if isinstance(result, tuple) else []
+            found, more = _split(result)
+            return found * scale, (found, *more)
+
+        slopes: Any = ms.value_and_grad
+        if not compiled:
+            self.run = slopes(noted, None, weights, has_aux=True)
+            return
+        with dev.no_grad():
+            result = loss(module, *batch)
+        self.more_names = list(result[1]) if isinstance(result, tuple) else []
+        function = slopes(value, None, weights, has_aux=True)
+
+        def both(*tensors: Tensor) -> Any:
+            return function(*tensors)
+
+        self.run = ms.jit(both)
+
+    def __call__(self, batch: Sequence[Any], loss_scale: float) -> One:
+        """Run a batch; gradients carry the scale, the loss does not."""
+        tensors = [given for given in batch if isinstance(given, Tensor)]
+        run: Any = self.run
+        (_, (loss, *more)), gradients = run(Tensor(np.float32(loss_scale)), *tensors)
+        return One(loss, dict(zip(self.more_names, more, strict=True)), dict(zip(self.names, gradients, strict=True)))
+
+
+def _split(result: Any) -> Any:
+    """Return a loss and what it gave beside, in order."""
+    if isinstance(result, tuple):
+        return result[0], list(result[1].values())
+    return result, []
+
+
+def gradients(
+    module: Any, loss: Callable[..., Any], batch: Sequence[Any]
+) -> tuple[float, dict[str, np.ndarray[Any, Any]]]:
+    """Return a batch's loss and its gradient by every trained parameter's name, on the host."""
+    names = [name for name, parameter in module.parameters_and_names() if parameter.requires_grad]
+
+    def value(*given: Any) -> Tensor:
+        result = loss(module, *given)
+        return result[0] if isinstance(result, tuple) else result
+
+    found = dict(module.parameters_and_names())
+    both: Any = ms.value_and_grad
+    number, slopes = both(value, None, tuple(found[name] for name in names))(*batch)
+    return float(number.asnumpy()), {name: dev.to_numpy(g) for name, g in zip(names, slopes, strict=True)}
