@@ -277,6 +277,8 @@ def main() -> int:
     date = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d")
     record = {
         "what": "a run carried PyTorch, MindSpore, PyTorch, and one straight on MindSpore, beside one straight on PyTorch",
+        "parts_before": "autoencoder, tokenizer and glyph encoder of seed 0 in every run, so that both seeds have one task; "
+        "the seed of the other run was set in the copy's run.json",
         "date": date,
         "job": JOB.relative_to(ROOT).as_posix(),
         "machine": machine(),
@@ -299,7 +301,8 @@ def main() -> int:
             for name, stages in courses.items()
         },
     }
-    target = given.results / f"carry_{date}.json"
+    names = (f"carry_{date}{suffix}.json" for suffix in ("", *(f"-{n}" for n in range(2, 100))))
+    target = next(path for name in names if not (path := given.results / name).exists())  # results are never replaced
     target.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     for stage, found in judged.items():
         for name, one in found.items():
