@@ -83,7 +83,7 @@ def test_results_are_added_and_never_replaced(
     monkeypatch.setattr(benchmark_module, "NUM_PICTURES", 4)
     monkeypatch.setattr(benchmark_module, "MICRO_BATCH_SIZE", {"decoder": 2, "ar": 2})
     monkeypatch.setattr(sys, "argv", ["train_step.py", "--rounds", "1", "--steps", "1", "--out", str(tmp_path)])
-    date = benchmark_module.datetime.date.today().strftime("%Y%m%d")
+    date = benchmark_module.results.today().replace("-", "")
     (tmp_path / f"train-step_{date}.json").write_text("an earlier one", encoding="utf-8")
     benchmark_module.main()
     written = tmp_path / f"train-step_{date}_2.json"

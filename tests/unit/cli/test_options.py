@@ -39,7 +39,7 @@ WRONG = {
     "generate a --top-k -1": f"--top-k: must be at least 0, got -1\n\n{GENERATE}",
     "generate a --device gpu": f"--device: `gpu` is not one of auto, cpu, cuda, mps, npu\n\n{GENERATE}",
     "generate a --device cpu:1": f"--device: `cpu:1` is not one of auto, cpu, cuda, mps, npu\n\n{GENERATE}",
-    "generate a --dtype fp16": f"--dtype: `fp16` is not one of auto, fp32, bf16\n\n{GENERATE}",
+    "generate a --dtype fp64": f"--dtype: `fp64` is not one of auto, fp32, bf16, fp16\n\n{GENERATE}",
     "generate a --lora x:inf": (
         f"--lora: `inf` in `x:inf` is not a number to scale with, as in `x:0.8`\n\n{GENERATE}"
     ),

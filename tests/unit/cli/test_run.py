@@ -108,6 +108,7 @@ def test_generate_asks_for_what_the_options_say(stand_in, capsys):
         "device": "cuda:1",
         "dtype": "bf16",
         "offload": True,
+        "compiled": False,
         "out": Path("a.png"),
         "loras": [(Path("x.safetensors"), 1.0), (Path("runs/y"), -0.5)],
     }
@@ -122,7 +123,8 @@ def test_generate_leaves_to_the_model_what_is_not_asked_for(stand_in):
     assert request == Request(prompt="a red apple", seed=request.seed)
     del generate.kwargs["console"]
     assert generate.kwargs == {
-        "model": "nano", "device": "auto", "dtype": "auto", "offload": False, "out": None, "loras": []
+        "model": "nano", "device": "auto", "dtype": "auto", "offload": False, "out": None, "loras": [],
+        "compiled": False,
     }  # fmt: skip
 
 
@@ -376,5 +378,5 @@ def test_every_verb_is_documented():
 
     verbs = [value for name, value in vars(run).items() if inspect.isfunction(value) and not name.startswith("_")]
     own = [verb for verb in verbs if verb.__module__ == run.__name__]
-    assert len(own) == 11
+    assert len(own) == 12
     assert all(re.fullmatch(r".+\.", (verb.__doc__ or "").strip()) for verb in own)

@@ -44,7 +44,9 @@ WRONG = {
     "[place]\ndevice = 'coda'": (
         'j.toml:5: place.device: "coda" is not one of auto, cpu, cuda, mps, npu\n\nhint: did you mean `cuda`?'
     ),
-    "[place]\ndtype = 'fp64'": 'j.toml:5: place.dtype: "fp64" is not one of auto, fp32, bf16',
+    "[place]\ndtype = 'fp64'": (
+        'j.toml:5: place.dtype: "fp64" is not one of auto, fp32, bf16, fp16\n\nhint: did you mean `fp16`?'
+    ),
     "[train]\nstages = [\n  'vae',\n  'unet',\n]": (
         'j.toml:5: train.stages: "unet" is not one of vae, tokenizer, glyph, ar, decoder'
     ),

@@ -42,10 +42,9 @@ class Updater:
 
     Args:
         module: Its parameters that require gradients are trained. They are fp32, and become `autocast` here.
-        lr, beta1, beta2, weight_decay: AdamW's. Decay acts on matrices only, and not on embedding tables.
+        lr, beta1, beta2, weight_decay: AdamW's. Decay is of matrices, not of embedding tables.
         clip_norm: Gradients longer than this are shortened to it.
-        ema_decay: s ← d·s + (1-d)·w, with d ramped up as (1 + n)/(10 + n) over the first steps n. With 0 there is no
-            average, and the weights stand for it. It is held in fp32.
+        ema_decay: s ← d·s + (1-d)·w in fp32, d ramped up as (1 + n)/(10 + n); 0: the weights stand for the average.
         autocast: "fp32", "bf16" or "fp16": the dtype of the working weights, and with it of the matrix products. Below
             fp32 there are master weights beside them. In fp16 the loss is scaled, by a power of two that is halved when a
             gradient overflows (the step is then taken again) and doubled after a thousand steps without.
@@ -56,7 +55,7 @@ class Updater:
             nor an average.
         delayed: Parameter name to the number of updates before its training begins. Until then it has no gradient.
         seed: Taken for the other frameworks' sake; nothing is drawn here.
-        compiled: Compile loss and gradients (ms.jit, traced), once for each set of shapes.
+        compiled: Compile loss and gradients (ms.jit), once for each set of shapes.
 
     Raises:
         DeviceError: `master` is False.
