@@ -14,7 +14,7 @@ from sampan.checkpoint import folder as layout
 from sampan.checkpoint import foreign, lora, run, weights
 from sampan.checkpoint.documents import read_json
 from sampan.checkpoint.expected import differences, expected_shapes
-from sampan.checkpoint.history import versions_of
+from sampan.checkpoint.history import in_words, place_of, versions_of
 from sampan.checkpoint.runlog import read_log
 from sampan.errors import CheckpointError
 from sampan.models.build import PARTS
@@ -24,6 +24,7 @@ from sampan.units import format_bytes, format_count
 _SECTION_OF = {"ar": "ar", "tokenizer": "ar", "decoder": "dit", "vae": "vae", "glyph": "glyph"}
 _KINDS = {"missing": "missing", "unexpected": "unexpected", "wrong_shape": "of another shape"}
 _NAMES_SHOWN = 5
+_SOFTWARE = ("sampan", "python", "numpy")
 _OF_A_SESSION = (
     "from_step", "to_step", "framework", "device", "dtype", "threads", "ranks", "versions", "machine", "started", "ended",
 )  # fmt: skip
@@ -233,7 +234,9 @@ def show(report: dict[str, Any], console: Any) -> None:
             )
         console.print(table)
         if any(stage["sessions"] for stage in report["run"]["stages"].values()):
-            console.print(_been(report["run"]["stages"]))
+            say("where it has been:")
+            for line in _been(report["run"]["stages"]):
+                say(f"  {line}")
     if report["parts"]:
         table = Table("part", "folder", "parameters", "size", "dtypes", "state")
         for name, part in report["parts"].items():
@@ -270,35 +273,30 @@ def show(report: dict[str, Any], console: Any) -> None:
         say(f"written by: sampan {report['written_by']['sampan']}")
 
 
-def _been(stages: dict[str, Any]) -> Any:
-    """Return the table of where a run has been."""
-    from rich.table import Table
-
-    table = Table(
-        "stage", "steps", "framework", "device", "dtype", "sampan", "python", "numpy", "machine", "when (UTC)"
-    )
+def _been(stages: dict[str, Any]) -> list[str]:
+    """Return in lines where a run has been: stage, steps, what did the arithmetic, versions, machine, when."""
+    rows = []
     for name, stage in stages.items():
         for number, session in enumerate(stage["sessions"]):
             versions, machine = session["versions"], session["machine"] or {}
-            table.add_row(
-                "" if number else name,
-                f"{session['from_step'] + 1}-{session['to_step']}",
-                " ".join(filter(None, (session["framework"], versions.get(session["framework"])))),
-                _or_dash(session["device"]),
-                _or_dash(session["dtype"]),
-                *(_or_dash(versions.get(package)) for package in ("sampan", "python", "numpy")),
-                ", ".join(filter(None, (machine.get("host"), machine.get("processor")))) or "-",
+            steps = f"{session['from_step'] + 1}-{session['to_step']}"
+            ranks = f", {session['ranks']} ranks" if (session["ranks"] or 1) > 1 else ""
+            software = [f"{package} {versions[package]}" for package in _SOFTWARE if versions.get(package)]
+            rest = [
+                in_words(place_of(session)) + ranks,
+                ", ".join(software),
+                ", ".join(filter(None, (machine.get("host"), machine.get("processor")))),
                 _span(session["started"], session["ended"]),
-            )
-        if stage["sessions"]:
-            table.add_section()
-    return table
+            ]
+            rows.append(("" if number else name, steps, " · ".join(filter(None, rest))))
+    names, steps = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
+    return [f"{stage:<{names}}  {taken:>{steps}}  {rest}" for stage, taken, rest in rows]
 
 
 def _span(started: str | None, ended: str | None) -> str:
     """Return when a session was, as "2026-11-23 18:04:05 to 18:09:30": the day once where it is the same."""
     if not started or not ended:
-        return "-"
+        return ""
     (day, begun), (last_day, over) = (when.split("+")[0].split("T") for when in (started, ended))
     return f"{day} {begun} to {over}" if day == last_day else f"{day} {begun} to {last_day} {over}"
 

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
+from sampan import __version__
 from sampan.checkpoint import run
 from sampan.checkpoint.folder import open_folder
 from sampan.checkpoint.history import Session
@@ -176,7 +177,7 @@ def test_where_a_run_has_been(tmp_path: Path):
     old = {"from_step": 100, "to_step": 200, "framework": "mindspore", "device": "npu:1", "sampan": "0.0.9"}
     state = run.read_state(saved) | {"history": [*run.read_state(saved)["history"], old], "step": 200}
     (saved / "state.json").write_text(json.dumps(state), "utf-8")
-    session = Session.after(state, framework="torch", device="cuda:0", dtype="bf16", threads=8)
+    session = Session.after(state, framework="torch", device="cuda:0", dtype="bf16", threads=8, num_ranks=4)
     run.save(tmp_path, "ar", 300, {"weights": {"a": torch.zeros(1)}}, {"done": True}, session)
     first, second, third = inspect(tmp_path)["run"]["stages"]["ar"]["sessions"]
     assert (first["from_step"], first["to_step"], first["device"], first["threads"]) == (0, 100, "cpu", 1)
@@ -196,14 +197,13 @@ def test_where_a_run_has_been(tmp_path: Path):
         "ended": None,
     }
     assert (third["from_step"], third["to_step"], third["dtype"]) == (200, 300, "bf16")
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown(inspect(tmp_path)).splitlines()]
-    rows = [row for row in rows if len(row) == 10]
-    assert [row[:5] for row in rows] == [
-        ["ar", "1-100", f"torch {torch.__version__}", "cpu", "fp32"],
-        ["", "101-200", "mindspore", "npu:1", "-"],
-        ["", "201-300", f"torch {torch.__version__}", "cuda:0", "bf16"],
-    ]
-    assert rows[1][5:] == ["0.0.9", "-", "-", "-", "-"]
+    said = shown(inspect(tmp_path)).splitlines()
+    lines = said[said.index("where it has been:") + 1 :][:3]
+    assert lines[0].startswith(
+        f"  ar    1-100  torch {torch.__version__} on cpu in fp32 · sampan {__version__}, python 3."
+    )
+    assert lines[1] == "      101-200  mindspore on npu:1 · sampan 0.0.9"
+    assert lines[2].startswith(f"      201-300  torch {torch.__version__} on cuda:0 in bf16, 4 ranks · sampan ")
 
 
 @pytest.mark.parametrize("make", ["nothing", "empty", "other"])
