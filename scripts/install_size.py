@@ -2,7 +2,7 @@
 
 Needs a package index. Times are of this machine and index; sizes are of the environment, what the extra adds to a bare one.
 
-    python benchmarks/install_size.py [--extras torch,mindspore] [--out results/]
+    python scripts/install_size.py [--extras torch,mindspore] [--out results/]
 """
 
 from __future__ import annotations
