@@ -231,7 +231,7 @@ class DiT(nn.Module):
 
 def join_references(references: list[tuple[KV, ...]]) -> tuple[KV, ...]:
     """Put the keys and values of several references one after another, layer by layer."""
-    return tuple(
-        (ops.concat([kv[0] for kv in layer], 2), ops.concat([kv[1] for kv in layer], 2))
-        for layer in zip(*references, strict=True)
-    )
+    layers = range(len(references[0]))  # not zip: what a framework compiles by its source may not know `strict`
+    keys = [ops.concat([one[layer][0] for one in references], 2) for layer in layers]
+    values = [ops.concat([one[layer][1] for one in references], 2) for layer in layers]
+    return tuple([(keys[layer], values[layer]) for layer in layers])

@@ -76,8 +76,8 @@ class GlyphWithHeads(nn.Module):
 
         The outermost columns have no neighbour on one side and are left out of `waves`.
         """
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            pictures = ops.silu(norm(conv(pictures)))
+        for index in range(len(self.convs)):  # not zip: what a framework compiles by its source may not know `strict`
+            pictures = ops.silu(self.norms[index](self.convs[index](pictures)))
         words, channels, rows, columns = pictures.shape
         stacked = ops.permute(pictures, (0, 3, 1, 2)).reshape((words, columns, channels * rows))
         wide = ops.concat([stacked[:, :-2], stacked[:, 1:-1], stacked[:, 2:]], 2)

@@ -86,8 +86,8 @@ def make(context: Context) -> Stage:
             module.to_caption(ops.mean(quantised, 1)), module.captions(ids, mask), rows, has_caption, _TEMPERATURE
         )
         total = error + vq_loss + settings.contrast_weight * contrast
-        numbers = {"l1": error, "vq": vq_loss, "contrast": contrast}
-        return total, {**numbers, "features": ops.stop_gradient(z), "ids": chosen}
+        constant = ops.stop_gradient(z)
+        return total, {"l1": error, "vq": vq_loss, "contrast": contrast, "features": constant, "ids": chosen}
 
     def after(step: int, arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, float], Rows]:
         chosen = arrays["ids"].reshape(-1)
