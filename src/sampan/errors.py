@@ -5,7 +5,9 @@
     ├── DataError           pictures, captions or a cache that cannot be read
     ├── CheckpointError     a model folder or a run folder that cannot be used
     ├── DeviceError         a device, a dtype or an amount of memory that is not there
-    └── RequestError        a prompt, a size, a reference or an option that this model cannot serve
+    ├── RequestError        a prompt, a size, a reference or an option that this model cannot serve
+    ├── CatalogError        a name or a file of the catalogue (chips, sites, models, runs) that cannot be used
+    └── PlanError           something that cannot be planned, screened or compared
 
 The command line prints one of these without a traceback and exits with 1; wrong usage exits with 2. A library caller's
 bad argument is a ValueError; our own bugs are assertions.
@@ -58,6 +60,14 @@ class DeviceError(SampanError):
 
 class RequestError(SampanError):
     """A prompt, a size, a reference or an option that this model cannot serve."""
+
+
+class CatalogError(SampanError):
+    """A name or a file of the catalogue that cannot be used."""
+
+
+class PlanError(SampanError):
+    """Something that cannot be planned, screened or compared."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
