@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -59,5 +60,7 @@ class Telling:
 
 
 if __name__ == "__main__":
+    # a shell that starts tests in the background leaves Ctrl-C ignored in all that they start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for _ in ordered(linger, range(4), 2, 4):
         pass
