@@ -1,0 +1,1 @@
+"""What training samples and pictures cost, operator by operator."""
