@@ -1,0 +1,364 @@
+"""Memory of one chip: what a workload takes under a layout, by what takes it. Whether that fits is for sampan.plan.search.
+
+Counted for the pipeline stage that needs most, at the worst moment of a step. What differs between families of frameworks
+(which copies of the weights there are, in how many bytes) is a `Convention`: data, not code. Left out: offloading to the
+host, activations in 8 bits, and what a compiler fuses away.
+
+Sources: states of mixed precision and their division, Rajbhandari et al. 2020 ("ZeRO", section 3); activations, sequence
+parallelism and pipelines, Korthikanti et al. 2022 ("Reducing Activation Recomputation", sections 4 and 5, appendix B);
+interleaving, Narayanan et al. 2021 ("Efficient Large-Scale Language Model Training on GPU Clusters", section 2.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+from sampan.plan.records import Block, Layout, Op, Workload
+from sampan.plan.stages import stages
+from sampan.units import format_bytes
+
+_AVERAGE_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convention:
+    """What a family of frameworks keeps for a value, in bytes, and what it takes beside.
+
+    Args:
+        weight: Of a trained weight as it lies on the chip; ZeRO 3 divides it.
+        compute: Of what products read. Where it differs from `weight`, a pass makes a copy of what it works on.
+        frozen: Of a weight that is not trained.
+        gradient: Of a gradient that stays from pass to pass.
+        reduced: Of a gradient while it waits to be divided over chips, under ZeRO 2 and 3.
+        master: Of the optimizer's own copy of a trained weight; 0 is none.
+        moments: Of the optimizer's moments together: a value of MOMENTS.
+        activation: Of a kept activation.
+        selective_products: Share of the products' results that selective recomputation keeps, beside attention's; None
+            drops the insides of attention only.
+        sequence_parallel: Whether tensor parallelism also divides what no product makes.
+        prefetch: Blocks whose weights ZeRO 3 gathers ahead.
+        bucket_bytes: Buffers of collectives, whatever the model, where there is more than one chip.
+        context_bytes: Taken before the first array: the driver's context, kernels' code, the libraries' workspace.
+        slack: What the allocator holds beyond what is asked for, as a share of what comes and goes within a step.
+    """
+
+    name: str
+    weight: float = 2.0
+    compute: float = 2.0
+    frozen: float = 2.0
+    gradient: float = 4.0
+    reduced: float = 4.0
+    master: float = 4.0
+    moments: float = 8.0
+    activation: float = 2.0
+    selective_products: float | None = None
+    sequence_parallel: bool = True
+    prefetch: int = 1
+    bucket_bytes: float = 0.0
+    context_bytes: float = 1.0e9
+    slack: float = 0.06
+
+
+MOMENTS = {"adamw": 8.0, "adamw-8bit": 2.0 + 8 / 256, "adamw-bf16": 4.0, "sgd": 4.0, "none": 0.0}
+"""Bytes that an optimizer keeps for a trained value; moments in 8 bits share an fp32 scale between 256 values."""
+
+CONVENTIONS = {
+    convention.name: convention
+    for convention in (
+        # 2 + 4 + 4 + 8 = 18 bytes; with the distributed optimizer 6 + 12 / dp (Megatron-LM, its page on dist_optimizer)
+        Convention(name="megatron"),
+        # 2 + 2 + 4 + 8 = 16 bytes (Rajbhandari et al. 2020); two buckets of 5e8 values in bf16, its defaults
+        Convention(name="deepspeed", gradient=2, reduced=2, sequence_parallel=False, bucket_bytes=2.0e9),
+        # shards in fp32 are gathered in bf16; a gradient is bf16 and its fp32 copy while it is reduced
+        Convention(name="fsdp", weight=4, reduced=6, master=0, selective_products=0.5),
+        # automatic mixed precision: fp32 weights, and copies in bf16 as long as a pass lives
+        Convention(name="autocast", weight=4, master=0, sequence_parallel=False),
+        Convention(name="bf16", gradient=2, reduced=2, master=0, moments=4, sequence_parallel=False),
+        Convention(name="mindspore", weight=4, master=0),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """Memory of one chip, in bytes, by what takes it; all of it at the worst moment of a step.
+
+    Args:
+        weights: Trained ones as they stay on the chip, with copies that live as long as a pass.
+        frozen: Weights that are not trained.
+        gradients: Those that stay from pass to pass.
+        moments, master: The optimizer's.
+        average: The weights' moving average.
+        activations: Kept by forward passes for backward ones.
+        workspace: Alive inside one operator or one recomputed block only.
+        communication: Weights gathered and gradients not yet divided under ZeRO, and buffers of collectives.
+        reserve: Context and the allocator's slack: a stated share, not a count.
+    """
+
+    weights: float = 0.0
+    frozen: float = 0.0
+    gradients: float = 0.0
+    moments: float = 0.0
+    master: float = 0.0
+    average: float = 0.0
+    activations: float = 0.0
+    workspace: float = 0.0
+    communication: float = 0.0
+    reserve: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.allocated + self.reserve
+
+    @property
+    def allocated(self) -> float:
+        """All of it but the reserve: what a framework's own counter shows."""
+        return (
+            self.weights + self.frozen + self.gradients + self.moments + self.master
+            + self.average + self.activations + self.workspace + self.communication
+        )  # fmt: skip
+
+    def __str__(self) -> str:
+        """Return "81.0 GiB: weights 14.0 GiB, gradients 14.0 GiB, …", without what takes nothing."""
+        named = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return f"{format_bytes(self.total)}: " + ", ".join(f"{name} {format_bytes(n)}" for name, n in named if n >= 1)
+
+
+def needed(
+    workload: Workload,
+    layout: Layout,
+    convention: Convention = CONVENTIONS["megatron"],
+    *,
+    average: bool | None = None,
+) -> Need:
+    """Return the memory that one chip needs, on the stage that needs most.
+
+    Args:
+        average: Whether a moving average of the trained weights is kept; None asks the workload.
+    """
+    return needs(workload, convention, average=average)(layout)
+
+
+def needs(
+    workload: Workload, convention: Convention = CONVENTIONS["megatron"], *, average: bool | None = None
+) -> Callable[[Layout], Need]:
+    """Return the function that counts the memory of layouts; it remembers what many of them share."""
+    has_average = workload.has_average if average is None else average
+    placed: dict[tuple[int, int], list[list[_Piece]]] = {}
+    remembered: dict[tuple[object, ...], Need] = {}
+
+    def count(layout: Layout) -> Need:
+        waiting = min(layout.accum, 2 * layout.pp)  # more passes than that change nothing
+        key = (
+            layout.dp, layout.tp, layout.pp, layout.cp, layout.ep, layout.virtual,
+            layout.zero_stage, layout.recompute, layout.micro_batch, waiting,
+        )  # fmt: skip
+        if key not in remembered:
+            where = layout.pp, layout.virtual
+            if where not in placed:
+                placed[where] = [[_piece(*part) for part in parts] for parts in stages(workload, *where)]
+            cut = _Cut.of(layout, convention)
+            needs_of_stages = [
+                _need(pieces, convention, cut, layout, in_flight(layout, rank), has_average)
+                for rank, pieces in enumerate(placed[where])
+                # stages in the middle are alike, and hold fewer batches than the second
+                if rank < 2 or rank == layout.pp - 1
+            ]
+            remembered[key] = max(needs_of_stages, key=lambda need: need.total)
+        return remembered[key]
+
+    return count
+
+
+def in_flight(layout: Layout, rank: int) -> float:
+    """Return of how many micro-batches a pipeline rank keeps activations at its worst moment.
+
+    One forward, one backward: as many as there are ranks from here on. Interleaved: its warm-up runs
+    2·(pp - rank - 1) + (virtual - 1)·pp pieces ahead, and one more is in work (Narayanan et al. 2021, section 2.2;
+    Korthikanti et al. 2022, section 4.2.3, has the same for the first rank).
+    """
+    ahead = layout.pp - rank
+    if layout.virtual == 1:
+        return min(ahead, layout.accum)
+    pieces = 2 * (ahead - 1) + (layout.virtual - 1) * layout.pp + 1
+    return min(pieces / layout.virtual, layout.accum)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """By how much a layout divides things."""
+
+    tp: int
+    cp: int
+    whole: int  # what only sequence parallelism divides
+    experts: int  # chips that one set of experts is spread over
+    copies: int  # chips that hold the same weights; context parallel ones do
+    expert_copies: float
+
+    @classmethod
+    def of(cls, layout: Layout, convention: Convention) -> _Cut:
+        copies = layout.dp * layout.cp
+        experts = max(layout.ep, layout.tp)
+        return cls(
+            tp=layout.tp,
+            cp=layout.cp,
+            whole=layout.tp if convention.sequence_parallel else 1,
+            experts=experts,
+            copies=copies,
+            expert_copies=max(1.0, copies * layout.tp / experts),
+        )
+
+    def of_result(self, op: Op) -> float:
+        """By how much an operator's result is divided."""
+        return self.whole if op.split in ("none", "rows") else self.tp
+
+    def of_input(self, op: Op) -> float:
+        """By how much what it reads is divided; the input of divided columns has been gathered."""
+        return 1 if op.split == "columns" else self.whole if op.split == "none" else self.tp
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A block on a stage, with its weights sorted by what divides them, for one repeat."""
+
+    block: Block
+    repeat: int
+    divided: float
+    whole: float
+    experts: float
+    trained_share: float  # of those three
+    added: float  # trained weights beside frozen ones
+
+
+def _piece(block: Block, repeat: int) -> _Piece:
+    whole = sum(op.weights for op in block.ops if op.split == "none" and op.kind in ("matmul", "conv"))
+    whole = min(whole, block.params - block.expert_params)
+    full = block.grad == "full"
+    return _Piece(
+        block=block,
+        repeat=repeat,
+        divided=block.params - block.expert_params - whole,
+        whole=whole,
+        experts=block.expert_params,
+        trained_share=block.trained / block.params if full and block.params else 0.0,
+        added=0.0 if full else block.trained,
+    )
+
+
+def _need(
+    pieces: list[_Piece], convention: Convention, cut: _Cut, layout: Layout, flights: float, has_average: bool
+) -> Need:
+    """Return what one stage needs."""
+    zero = layout.zero_stage
+    trained = trained_experts = frozen = 0.0
+    for piece in pieces:
+        common = piece.divided / cut.tp + piece.whole
+        experts = piece.experts / cut.experts
+        trained += piece.repeat * (piece.trained_share * common + piece.added / cut.tp)
+        trained_experts += piece.repeat * piece.trained_share * experts
+        rest = piece.repeat * (1 - piece.trained_share) * (common + experts)
+        # parts that only look are not wrapped: every chip has them whole
+        frozen += rest / cut.copies if zero >= 3 and piece.block.grad != "none" else rest
+    on_chip = trained + trained_experts
+    shard = trained / cut.copies + trained_experts / cut.expert_copies
+    copies = convention.compute if convention.compute != convention.weight and zero < 3 else 0.0
+    kept, workspace, gathered = _worst_moment(pieces, convention, cut, layout, flights)
+    buffers = convention.bucket_bytes if layout.num_chips > 1 else 0.0
+    return Need(
+        weights=convention.weight * (shard if zero >= 3 else on_chip) + copies * on_chip,
+        frozen=convention.frozen * frozen,
+        gradients=convention.gradient * (shard if zero >= 2 else on_chip),
+        moments=convention.moments * (shard if zero >= 1 else on_chip),
+        master=convention.master * (shard if zero >= 1 else on_chip),
+        average=_AVERAGE_BYTES * (shard if zero >= 1 else on_chip) if has_average else 0.0,
+        activations=kept,
+        workspace=workspace,
+        communication=gathered + buffers,
+        reserve=convention.context_bytes + convention.slack * (kept + workspace + gathered),
+    )
+
+
+def _worst_moment(
+    pieces: list[_Piece], convention: Convention, cut: _Cut, layout: Layout, flights: float
+) -> tuple[float, float, float]:
+    """Return activations, workspace and gathered weights, in bytes, when they are most together.
+
+    The backward pass goes through the pieces from the last to the first; when it works on one, those before it still
+    keep theirs. What follows the trunk (head, loss) is passed back at once and waits for no other micro-batch.
+    """
+    size = convention.activation * layout.micro_batch / cut.cp
+    keeps = [_kept(piece, convention, cut, layout.recompute) for piece in pieces]
+    last_trunk = max((index for index, piece in enumerate(pieces) if piece.block.is_trunk), default=-1)
+    waiting = sum(piece.repeat * kept for piece, kept in zip(pieces[: last_trunk + 1], keeps, strict=False))
+    standing = (flights - 1) * waiting
+    worst = (standing, 0.0, 0.0)
+    worst_total = -1.0
+    gathered_before = 0.0
+    for piece, kept in zip(pieces, keeps, strict=True):
+        block = piece.block
+        standing += piece.repeat * kept
+        inside = _inside(piece, cut)
+        again = inside - kept if layout.recompute != "none" and block.is_trunk and block.grad != "none" else 0.0
+        work = max(0.0, again) + _work(piece, cut, inside)
+        if layout.ep > 1:
+            work += block.dispatch / cut.whole
+        common, experts = piece.divided / cut.tp + piece.whole, piece.experts / cut.experts
+        gathered = own = 0.0
+        if layout.zero_stage >= 3 and cut.copies > 1 and block.grad != "none":
+            own = convention.compute * (common + (experts if cut.expert_copies > 1 else 0.0))
+            gathered = own + convention.prefetch * (own if piece.repeat > 1 else gathered_before)
+        if layout.zero_stage >= 2 and cut.copies > 1:
+            summed = common + (experts if cut.expert_copies > 1 else 0.0)
+            gathered += convention.reduced * (piece.trained_share * summed + piece.added / cut.tp)
+        if layout.pp > 1:
+            gathered += 2 * size * block.tokens * block.width / cut.whole
+        gathered_before = own
+        now = (size * standing, size * work, gathered)
+        if sum(now) > worst_total:
+            worst, worst_total = now, sum(now)
+    return worst
+
+
+def _inside(piece: _Piece, cut: _Cut) -> float:
+    """Return the values that one repeat keeps when nothing is computed again."""
+    block = piece.block
+    return 0.0 if block.grad == "none" else block.kept / cut.tp + block.kept_whole / cut.whole
+
+
+def _kept(piece: _Piece, convention: Convention, cut: _Cut, recompute: str) -> float:
+    """Return the values that one repeat keeps from its forward to its backward pass."""
+    block, inside = piece.block, _inside(piece, cut)
+    if recompute == "none" or not block.is_trunk or block.grad == "none":
+        return inside
+    boundary = block.tokens * block.width / cut.whole
+    if recompute == "full":
+        return min(inside, boundary)
+    if convention.selective_products is None:
+        return inside - block.kept_attention / cut.tp
+    results = 0.0
+    for op in block.ops:
+        if op.kind == "attention":
+            results += op.copies * op.rows * op.inner / cut.of_result(op)
+        elif op.kind != "memory":
+            results += convention.selective_products * op.copies * op.rows * op.cols / cut.of_result(op)
+    return min(inside, boundary + results)
+
+
+def _work(piece: _Piece, cut: _Cut, inside: float) -> float:
+    """Return the values that the pass makes beside what a repeat keeps: the gradients of its largest operator.
+
+    An operator that only moves values has all it moves alive at once; where that is more than all a repeat keeps (a
+    loss in fp32), the difference counts.
+    """
+    largest = moved = 0.0
+    for op in piece.block.ops:
+        if op.kind == "memory":
+            moved = max(moved, op.values / cut.of_result(op))
+        elif op.kind == "attention":
+            largest = max(largest, op.values / cut.of_result(op))
+        else:
+            largest = max(largest, op.copies * op.rows * (op.inner / cut.of_input(op) + op.cols / cut.of_result(op)))
+    residual = piece.block.tokens * piece.block.width / cut.whole
+    return max(largest + residual, moved - inside)
