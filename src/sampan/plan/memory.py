@@ -1,7 +1,7 @@
 """Memory of one chip: what a workload takes under a layout, by what takes it. Whether that fits is for sampan.plan.search.
 
 Counted for the pipeline stage that needs most, at the worst moment of a step. What differs between families of frameworks
-(which copies of the weights there are, in how many bytes) is a `Convention`: data, not code. Left out: offloading to the
+(which copies of the weights there are, in how many bytes) is a convention: data, not code. Left out: offloading to the
 host, activations in 8 bits, and what a compiler fuses away.
 
 Sources: states of mixed precision and their division, Rajbhandari et al. 2020 ("ZeRO", section 3); activations, sequence
@@ -11,73 +11,15 @@ interleaving, Narayanan et al. 2021 ("Efficient Large-Scale Language Model Train
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
+from sampan.plan.conventions import CONVENTIONS, Convention
 from sampan.plan.records import Block, Layout, Op, Workload
 from sampan.plan.stages import stages
 from sampan.units import format_bytes
 
 _AVERAGE_BYTES = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Convention:
-    """What a family of frameworks keeps for a value, in bytes, and what it takes beside.
-
-    Args:
-        weight: Of a trained weight as it lies on the chip; ZeRO 3 divides it.
-        compute: Of what products read. Where it differs from `weight`, a pass makes a copy of what it works on.
-        frozen: Of a weight that is not trained.
-        gradient: Of a gradient that stays from pass to pass.
-        reduced: Of a gradient while it waits to be divided over chips, under ZeRO 2 and 3.
-        master: Of the optimizer's own copy of a trained weight; 0 is none.
-        moments: Of the optimizer's moments together: a value of MOMENTS.
-        activation: Of a kept activation.
-        selective_products: Share of the products' results that selective recomputation keeps, beside attention's; None
-            drops the insides of attention only.
-        sequence_parallel: Whether tensor parallelism also divides what no product makes.
-        prefetch: Blocks whose weights ZeRO 3 gathers ahead.
-        bucket_bytes: Buffers of collectives, whatever the model, where there is more than one chip.
-        context_bytes: Taken before the first array: the driver's context, kernels' code, the libraries' workspace.
-        slack: What the allocator holds beyond what is asked for, as a share of what comes and goes within a step.
-    """
-
-    name: str
-    weight: float = 2.0
-    compute: float = 2.0
-    frozen: float = 2.0
-    gradient: float = 4.0
-    reduced: float = 4.0
-    master: float = 4.0
-    moments: float = 8.0
-    activation: float = 2.0
-    selective_products: float | None = None
-    sequence_parallel: bool = True
-    prefetch: int = 1
-    bucket_bytes: float = 0.0
-    context_bytes: float = 1.0e9
-    slack: float = 0.06
-
-
-MOMENTS = {"adamw": 8.0, "adamw-8bit": 2.0 + 8 / 256, "adamw-bf16": 4.0, "sgd": 4.0, "none": 0.0}
-"""Bytes that an optimizer keeps for a trained value; moments in 8 bits share an fp32 scale between 256 values."""
-
-CONVENTIONS = {
-    convention.name: convention
-    for convention in (
-        # 2 + 4 + 4 + 8 = 18 bytes; with the distributed optimizer 6 + 12 / dp (Megatron-LM, its page on dist_optimizer)
-        Convention(name="megatron"),
-        # 2 + 2 + 4 + 8 = 16 bytes (Rajbhandari et al. 2020); two buckets of 5e8 values in bf16, its defaults
-        Convention(name="deepspeed", gradient=2, reduced=2, sequence_parallel=False, bucket_bytes=2.0e9),
-        # shards in fp32 are gathered in bf16; a gradient is bf16 and its fp32 copy while it is reduced
-        Convention(name="fsdp", weight=4, reduced=6, master=0, selective_products=0.5),
-        # automatic mixed precision: fp32 weights, and copies in bf16 as long as a pass lives
-        Convention(name="autocast", weight=4, master=0, sequence_parallel=False),
-        Convention(name="bf16", gradient=2, reduced=2, master=0, moments=4, sequence_parallel=False),
-        Convention(name="mindspore", weight=4, master=0),
-    )
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,38 +80,100 @@ def needed(
     Args:
         average: Whether a moving average of the trained weights is kept; None asks the workload.
     """
-    return needs(workload, convention, average=average)(layout)
+    return Needs(workload, convention, average=average)(layout)
 
 
-def needs(
-    workload: Workload, convention: Convention = CONVENTIONS["megatron"], *, average: bool | None = None
-) -> Callable[[Layout], Need]:
-    """Return the function that counts the memory of layouts; it remembers what many of them share."""
-    has_average = workload.has_average if average is None else average
-    placed: dict[tuple[int, int], list[list[_Piece]]] = {}
-    remembered: dict[tuple[object, ...], Need] = {}
+class Needs:
+    """The memory of a workload under layouts; remembers the terms that many layouts share."""
 
-    def count(layout: Layout) -> Need:
-        waiting = min(layout.accum, 2 * layout.pp)  # more passes than that change nothing
-        key = (
-            layout.dp, layout.tp, layout.pp, layout.cp, layout.ep, layout.virtual,
-            layout.zero_stage, layout.recompute, layout.micro_batch, waiting,
-        )  # fmt: skip
-        if key not in remembered:
-            where = layout.pp, layout.virtual
-            if where not in placed:
-                placed[where] = [[_piece(*part) for part in parts] for parts in stages(workload, *where)]
-            cut = _Cut.of(layout, convention)
-            needs_of_stages = [
-                _need(pieces, convention, cut, layout, in_flight(layout, rank), has_average)
-                for rank, pieces in enumerate(placed[where])
-                # stages in the middle are alike, and hold fewer batches than the second
-                if rank < 2 or rank == layout.pp - 1
+    def __init__(
+        self,
+        workload: Workload,
+        convention: Convention = CONVENTIONS["megatron"],
+        *,
+        average: bool | None = None,
+    ):
+        self.workload = workload
+        self.convention = convention
+        self.has_average = workload.has_average if average is None else average
+        self._placed: dict[tuple[int, int], list[tuple[int, list[_Piece]]]] = {}
+        self._states: dict[tuple[int, ...], list[tuple[float, dict[str, float]]]] = {}
+        self._moments: dict[tuple[object, ...], list[_Moment]] = {}
+
+    def __call__(self, layout: Layout) -> Need:
+        """Return what the stage needs that needs most, by what takes it."""
+        return max(
+            (self._need(state[1], moment, layout, rank) for rank, state, moment in self._terms(layout)),
+            key=lambda need: need.total,
+        )
+
+    def total(self, layout: Layout) -> float:
+        """Return the bytes of the stage that needs most: the same as of the call, quicker."""
+        slack = 1 + self.convention.slack
+        most = 0.0
+        for rank, (bytes_of_state, _), moment in self._terms(layout):
+            standing = (in_flight(layout, rank) - 1) * moment.waiting
+            most = max(most, bytes_of_state + slack * (standing + moment.kept + moment.work + moment.gathered))
+        return most + self._constant(layout) + self.convention.context_bytes
+
+    def _constant(self, layout: Layout) -> float:
+        return self.convention.bucket_bytes if layout.num_chips > 1 else 0.0
+
+    def _terms(self, layout: Layout) -> Iterator[tuple[int, tuple[float, dict[str, float]], _Moment]]:
+        pp, virtual, tp, zero = layout.pp, layout.virtual, layout.tp, layout.zero_stage
+        copies = layout.dp * layout.cp
+        key = (pp, virtual, tp, layout.ep, zero, copies)
+        states = self._states.get(key)
+        if states is None:
+            cut = _Cut.of(layout, self.convention)
+            states = [
+                _states(pieces, self.convention, cut, zero, self.has_average) for _, pieces in self._stages(pp, virtual)
             ]
-            remembered[key] = max(needs_of_stages, key=lambda need: need.total)
-        return remembered[key]
+            self._states[key] = states
+        divided = copies > 1
+        experts_divided = copies * tp > max(layout.ep, tp)
+        key = (
+            pp,
+            virtual,
+            tp,
+            layout.ep,
+            layout.cp,
+            layout.micro_batch,
+            layout.recompute,
+            zero,
+            divided,
+            experts_divided,
+        )
+        moments = self._moments.get(key)
+        if moments is None:
+            cut = _Cut.of(layout, self.convention)
+            moments = [_worst_moment(pieces, self.convention, cut, layout) for _, pieces in self._stages(pp, virtual)]
+            self._moments[key] = moments
+        ranks = (rank for rank, _ in self._placed[pp, virtual])
+        return zip(ranks, states, moments, strict=True)
 
-    return count
+    def _stages(self, pp: int, virtual: int) -> list[tuple[int, list[_Piece]]]:
+        """Return the stages that differ, each with its first rank: of stages alike the first keeps most in flight."""
+        if (pp, virtual) not in self._placed:
+            first: dict[tuple[tuple[int, int], ...], int] = {}
+            kept = []
+            for rank, parts in enumerate(stages(self.workload, pp, virtual)):
+                alike = tuple((id(block), repeat) for block, repeat in parts)
+                if first.setdefault(alike, rank) == rank:
+                    kept.append((rank, [_piece(*part) for part in parts]))
+            self._placed[pp, virtual] = kept
+        return self._placed[pp, virtual]
+
+    def _need(self, state: dict[str, float], moment: _Moment, layout: Layout, rank: int) -> Need:
+        kept = moment.kept + (in_flight(layout, rank) - 1) * moment.waiting
+        made = kept + moment.work + moment.gathered
+        return Need(
+            **state,
+            activations=kept,
+            workspace=moment.work,
+            communication=moment.gathered + self._constant(layout),
+            reserve=self.convention.context_bytes + self.convention.slack * made,
+        )
 
 
 def in_flight(layout: Layout, rank: int) -> float:
@@ -247,11 +251,10 @@ def _piece(block: Block, repeat: int) -> _Piece:
     )
 
 
-def _need(
-    pieces: list[_Piece], convention: Convention, cut: _Cut, layout: Layout, flights: float, has_average: bool
-) -> Need:
-    """Return what one stage needs."""
-    zero = layout.zero_stage
+def _states(
+    pieces: list[_Piece], convention: Convention, cut: _Cut, zero: int, has_average: bool
+) -> tuple[float, dict[str, float]]:
+    """Return what stays on a chip of one stage from step to step: all of it, and by what takes it."""
     trained = trained_experts = frozen = 0.0
     for piece in pieces:
         common = piece.divided / cut.tp + piece.whole
@@ -264,37 +267,41 @@ def _need(
     on_chip = trained + trained_experts
     shard = trained / cut.copies + trained_experts / cut.expert_copies
     copies = convention.compute if convention.compute != convention.weight and zero < 3 else 0.0
-    kept, workspace, gathered = _worst_moment(pieces, convention, cut, layout, flights)
-    buffers = convention.bucket_bytes if layout.num_chips > 1 else 0.0
-    return Need(
-        weights=convention.weight * (shard if zero >= 3 else on_chip) + copies * on_chip,
-        frozen=convention.frozen * frozen,
-        gradients=convention.gradient * (shard if zero >= 2 else on_chip),
-        moments=convention.moments * (shard if zero >= 1 else on_chip),
-        master=convention.master * (shard if zero >= 1 else on_chip),
-        average=_AVERAGE_BYTES * (shard if zero >= 1 else on_chip) if has_average else 0.0,
-        activations=kept,
-        workspace=workspace,
-        communication=gathered + buffers,
-        reserve=convention.context_bytes + convention.slack * (kept + workspace + gathered),
-    )
+    by_use = {
+        "weights": convention.weight * (shard if zero >= 3 else on_chip) + copies * on_chip,
+        "frozen": convention.frozen * frozen,
+        "gradients": convention.gradient * (shard if zero >= 2 else on_chip),
+        "moments": convention.moments * (shard if zero >= 1 else on_chip),
+        "master": convention.master * (shard if zero >= 1 else on_chip),
+        "average": _AVERAGE_BYTES * (shard if zero >= 1 else on_chip) if has_average else 0.0,
+    }
+    return sum(by_use.values()), by_use
 
 
-def _worst_moment(
-    pieces: list[_Piece], convention: Convention, cut: _Cut, layout: Layout, flights: float
-) -> tuple[float, float, float]:
-    """Return activations, workspace and gathered weights, in bytes, when they are most together.
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """A stage's worst moment in bytes: what one micro-batch keeps, what works, what is gathered, and what each
+    further micro-batch in flight keeps."""
+
+    kept: float
+    work: float
+    gathered: float
+    waiting: float
+
+
+def _worst_moment(pieces: list[_Piece], convention: Convention, cut: _Cut, layout: Layout) -> _Moment:
+    """Return when activations, workspace and gathered weights are most together.
 
     The backward pass goes through the pieces from the last to the first; when it works on one, those before it still
-    keep theirs. What follows the trunk (head, loss) is passed back at once and waits for no other micro-batch.
+    keep theirs. What follows the trunk (head, loss) is passed back at once and waits for no other micro-batch. Which
+    moment is worst does not depend on other micro-batches: they add the same to all.
     """
     size = convention.activation * layout.micro_batch / cut.cp
     keeps = [_kept(piece, convention, cut, layout.recompute) for piece in pieces]
     last_trunk = max((index for index, piece in enumerate(pieces) if piece.block.is_trunk), default=-1)
     waiting = sum(piece.repeat * kept for piece, kept in zip(pieces[: last_trunk + 1], keeps, strict=False))
-    standing = (flights - 1) * waiting
-    worst = (standing, 0.0, 0.0)
-    worst_total = -1.0
+    standing = 0.0
+    worst, worst_total = _Moment(0.0, 0.0, 0.0, size * waiting), 0.0
     gathered_before = 0.0
     for piece, kept in zip(pieces, keeps, strict=True):
         block = piece.block
@@ -315,9 +322,9 @@ def _worst_moment(
         if layout.pp > 1:
             gathered += 2 * size * block.tokens * block.width / cut.whole
         gathered_before = own
-        now = (size * standing, size * work, gathered)
-        if sum(now) > worst_total:
-            worst, worst_total = now, sum(now)
+        total = size * (standing + work) + gathered
+        if total > worst_total:
+            worst, worst_total = _Moment(size * standing, size * work, gathered, size * waiting), total
     return worst
 
 
