@@ -1,4 +1,4 @@
-"""What families of frameworks keep in memory for a weight, as a table. What follows from it is counted in sampan.plan.memory."""
+"""What families of frameworks keep in memory for a weight, as a table; sampan.plan.memory counts what follows from it."""
 
 from __future__ import annotations
 

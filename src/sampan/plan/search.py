@@ -1,0 +1,392 @@
+"""The fastest layout that fits: every layout within stated limits is considered, none is guessed.
+
+How long a layout takes and what memory it needs are functions given by the caller. The limits say what is not considered
+at all: they are rules about layouts, and the search is exact among the rest. What a plan says about a chip (time, money,
+energy) is made elsewhere, once, for the layout found here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from sampan.plan.records import Layout, Recompute, Workload
+from sampan.plan.stages import trunk_repeats
+from sampan.units import format_bytes
+
+if TYPE_CHECKING:
+    from sampan.plan.memory import Need
+    from sampan.plan.predict import Prediction
+
+MAX_COUNT = 1 << 16  # where looking for a count of chips that would fit ends
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Which layouts are considered.
+
+    Tensor, context and expert parallel degrees are powers of two, the first inside the scale-up domain; a pipeline's
+    degree is any divisor. Interleaving wants equal pieces and micro-batches in multiples of the pipeline's degree (Narayanan
+    et al. 2021, section 2.2); without it pieces may differ by one layer.
+
+    Args:
+        max_tp, max_pp, max_cp, max_ep, max_virtual: Largest degrees.
+        max_micro_batch: Of the divisors of a rank's batch, those up to 8 and powers of two up to here are tried.
+        min_cp_tokens: Tokens that context parallelism leaves on a chip at least.
+        zero_stages: Those that the framework has. With one copy of the weights all are alike, and the first stands for all.
+        recompute: In order of what is computed again, the least first.
+    """
+
+    max_tp: int = 64
+    max_pp: int = 64
+    max_cp: int = 64
+    max_ep: int = 512
+    max_virtual: int = 8
+    max_micro_batch: int = 64
+    min_cp_tokens: int = 4096
+    zero_stages: tuple[int, ...] = (0, 1)
+    recompute: tuple[Recompute, ...] = ("none", "selective", "full")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The fastest layout that fits.
+
+    Args:
+        num_layouts: How many were considered.
+        num_timed: How many of them had their time predicted.
+    """
+
+    layout: Layout
+    time_s: float
+    memory_bytes: float
+    num_layouts: int
+    num_timed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotFound:
+    """No layout can be used.
+
+    Args:
+        reason: Why, in words.
+        smallest_count: Least power of two of chips, up to MAX_COUNT, on which some layout fits; None where there is none,
+            or where memory is not what fails.
+        nearest: The layout that needs least memory, and nearest_bytes what it needs; None where no layout is possible.
+    """
+
+    reason: str
+    smallest_count: int | None = None
+    nearest: Layout | None = None
+    nearest_bytes: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """A way to do the job: a chip, how many, with which framework and layout, and what that takes."""
+
+    chip: str
+    count: int
+    framework: str
+    layout: Layout
+    prediction: Prediction
+    memory: Need
+    samples_per_step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Infeasible:
+    """A chip, a count and a framework with which the job cannot be done, and why."""
+
+    chip: str
+    count: int
+    framework: str
+    reason: str
+
+
+def layouts(
+    workload: Workload, count: int, global_batch: int, *, scale_up_domain: int = 8, limits: Limits | None = None
+) -> Iterator[Layout]:
+    """Yield every layout on `count` chips within the limits; those that differ only in recomputation come together."""
+    return chain.from_iterable(_families(workload, count, global_batch, scale_up_domain, limits or Limits()))
+
+
+def _families(
+    workload: Workload, count: int, global_batch: int, scale_up_domain: int, limits: Limits
+) -> Iterator[list[Layout]]:
+    """Yield lists of layouts that differ only in what they recompute, the least first."""
+    if count < 1 or global_batch < 1 or scale_up_domain < 1:
+        raise ValueError(f"counts are at least 1: {count} chips, {global_batch} samples, domain of {scale_up_domain}")
+    can = _divisible(workload)
+    for tp in _powers_of_two(min(limits.max_tp, scale_up_domain, count), can.heads, count):
+        for cp in _powers_of_two(min(limits.max_cp, can.tokens // limits.min_cp_tokens), can.tokens, count // tp):
+            left = count // (tp * cp)
+            for pp in _divisors(left, min(limits.max_pp, can.layers)):
+                dp = left // pp
+                if global_batch % dp:
+                    continue
+                whole = dp * cp * tp
+                zero_stages = limits.zero_stages if dp * cp > 1 else limits.zero_stages[:1]
+                for ep in _powers_of_two(limits.max_ep, can.experts, whole):
+                    for micro_batch in _micro_batches(global_batch // dp, limits.max_micro_batch):
+                        accum = global_batch // (dp * micro_batch)
+                        for virtual in _pieces(can.layers, pp, accum, limits.max_virtual):
+                            for zero_stage in zero_stages:
+                                yield [
+                                    Layout(
+                                        dp=dp, tp=tp, pp=pp, cp=cp, ep=ep, virtual=virtual, zero_stage=zero_stage,
+                                        recompute=recompute, micro_batch=micro_batch, accum=accum,
+                                    )
+                                    for recompute in limits.recompute
+                                ]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Divisible:
+    """What tensor, context, expert and pipeline parallelism have to divide; 1 where there is nothing."""
+
+    heads: int
+    tokens: int
+    experts: int
+    layers: int
+
+
+def _divisible(workload: Workload) -> _Divisible:
+    trunk = [block for block in workload.blocks if block.is_trunk]
+    ops = [op for block in trunk for op in block.ops]
+    heads = [round(op.copies) for op in ops if op.kind == "attention" and op.split == "heads"]
+    experts = [round(op.copies) for op in ops if op.split == "experts" and op.kind == "matmul"]
+    return _Divisible(
+        heads=math.gcd(*heads) if heads else 1,
+        tokens=math.gcd(*(round(block.tokens) for block in trunk)) or 1 if heads else 1,
+        experts=math.gcd(*experts) if experts else 1,
+        layers=max(1, trunk_repeats(workload)),
+    )
+
+
+def _powers_of_two(most: int, *multiples: int) -> Iterator[int]:
+    """Yield 1, 2, 4, … up to `most` while they divide all of `multiples`; 1 in any case."""
+    yield 1
+    value = 2
+    while value <= most and not any(multiple % value for multiple in multiples):
+        yield value
+        value *= 2
+
+
+def _divisors(number: int, most: int) -> list[int]:
+    return [value for value in range(1, min(number, most) + 1) if number % value == 0]
+
+
+def _micro_batches(per_rank: int, most: int) -> list[int]:
+    small = _divisors(per_rank, min(8, most))
+    return small + [value for value in _powers_of_two(most, per_rank) if value > 8]
+
+
+def _pieces(layers: int, pp: int, accum: int, most: int) -> list[int]:
+    """Return into how many pieces a chip's part of the pipeline may be cut."""
+    if pp == 1 or layers % pp or accum % pp:
+        return [1]
+    return _divisors(layers // pp, most)
+
+
+@dataclass(slots=True)
+class _Family:
+    """Layouts that differ only in what they recompute, and the memory of the first few of them."""
+
+    layouts: list[Layout]
+    needs: list[float] = field(default_factory=list)
+
+
+class Search:
+    """The layouts of one workload and batch; their memory is counted once, whatever the chips that are tried.
+
+    Args:
+        memory_of: Bytes that a layout needs on the chip that needs most. It may not grow with what is recomputed, nor
+            shrink as the micro-batch or the interleaving grows.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        global_batch: int,
+        memory_of: Callable[[Layout], float],
+        limits: Limits | None = None,
+    ):
+        self.workload = workload
+        self.global_batch = global_batch
+        self.memory_of = memory_of
+        self.limits = limits or Limits()
+        self._considered: dict[tuple[int, int], list[_Family]] = {}
+        self._smallest: dict[tuple[int, float], int | None] = {}
+
+    def best(
+        self,
+        count: int,
+        scale_up_domain: int,
+        memory_bytes: float | None,
+        time_of: Callable[[Layout], float],
+        *,
+        bound_of: Callable[[Layout], float] | None = None,
+        recompute_costs_time: bool = True,
+    ) -> Found | NotFound:
+        """Return the fastest layout that fits; of equally fast ones the first in the order of `layouts`.
+
+        Args:
+            count: Chips.
+            scale_up_domain: Chips that tensor parallelism may span.
+            memory_bytes: What a chip has for the job; None is not known.
+            time_of: Seconds of a step.
+            bound_of: A quicker function that is never above `time_of`; most layouts are then never timed.
+            recompute_costs_time: Whether, all else equal, computing more again is never faster under `time_of`.
+        """
+        if memory_bytes is None:
+            return NotFound(reason="how much memory the chip has is not known")
+        families = self._families(count, scale_up_domain)
+        if not families:
+            return NotFound(reason=self._why_none(count, scale_up_domain))
+        fitting = self._fitting(families, memory_bytes, only_first=recompute_costs_time)
+        if not fitting:
+            return self._too_large(families, count, scale_up_domain, memory_bytes)
+        # `fitting` is in the order of `layouts`, and both sorts are stable: ties keep it
+        order = range(len(fitting))
+        bounds = [bound_of(layout) for layout, _ in fitting] if bound_of is not None else None
+        if bounds is not None:
+            order = sorted(order, key=bounds.__getitem__)
+        best_time, best_index, num_timed = math.inf, -1, 0
+        for index in order:
+            # no later layout's bound is smaller, and no layout is faster than its bound: none of them can win
+            if bounds is not None and bounds[index] > best_time:
+                break
+            time_s = time_of(fitting[index][0])
+            num_timed += 1
+            if time_s < best_time or (time_s == best_time and index < best_index) or best_index < 0:
+                best_time, best_index = time_s, index
+        layout, need = fitting[best_index]
+        return Found(
+            layout=layout, time_s=best_time, memory_bytes=need,
+            num_layouts=sum(len(family.layouts) for family in families), num_timed=num_timed,
+        )  # fmt: skip
+
+    def smallest_count(self, scale_up_domain: int, memory_bytes: float) -> int | None:
+        """Return the least power of two of chips, up to MAX_COUNT, on which some layout fits; None where none does."""
+        key = scale_up_domain, memory_bytes
+        if key not in self._smallest:
+            # memory never shrinks with micro-batch or interleaving and never grows with recomputation: where any
+            # layout fits, so does the one with the least of the former and the most of the latter
+            thrifty = replace(self.limits, max_micro_batch=1, max_virtual=1, recompute=self.limits.recompute[-1:])
+            counts = (1 << power for power in range(MAX_COUNT.bit_length()))
+            self._smallest[key] = next(
+                (
+                    count
+                    for count in counts
+                    if any(
+                        self.memory_of(layout) <= memory_bytes
+                        for layout in layouts(
+                            self.workload, count, self.global_batch, scale_up_domain=scale_up_domain, limits=thrifty
+                        )
+                    )
+                ),
+                None,
+            )
+        return self._smallest[key]
+
+    def _families(self, count: int, scale_up_domain: int) -> list[_Family]:
+        # a domain beyond the largest tensor parallel degree changes nothing
+        key = count, min(scale_up_domain, self.limits.max_tp, count)
+        if key not in self._considered:
+            self._considered[key] = [
+                _Family(found) for found in _families(self.workload, count, self.global_batch, key[1], self.limits)
+            ]
+        return self._considered[key]
+
+    def _fitting(self, families: list[_Family], memory_bytes: float, *, only_first: bool) -> list[tuple[Layout, float]]:
+        """Return the layouts that fit, with their memory, in the order of `layouts`.
+
+        Two kinds are passed over. Of layouts that differ only in recomputation, with `only_first`, those behind the first
+        that fits: they compute more again, so none is faster, and in a tie the first wins. And those with more samples in
+        a micro-batch, or more interleaving, than a layout that does not fit whatever it recomputes: they need no less.
+        """
+        fitting = []
+        too_large: dict[tuple[int, ...], int] = {}  # the least micro-batch that does not fit
+        for family in families:
+            first = family.layouts[0]
+            alike = first.tp, first.cp, first.pp, first.ep, first.zero_stage
+            if first.micro_batch >= too_large.get(alike, math.inf):
+                continue
+            fits = False
+            for index, layout in enumerate(family.layouts):
+                if index == len(family.needs):
+                    family.needs.append(self.memory_of(layout))
+                if family.needs[index] <= memory_bytes:
+                    fits = True
+                    fitting.append((layout, family.needs[index]))
+                    if only_first:
+                        break
+            if not fits and first.virtual == 1:
+                too_large[alike] = first.micro_batch
+        return fitting
+
+    def _too_large(self, families: list[_Family], count: int, scale_up_domain: int, memory_bytes: float) -> NotFound:
+        need, layout = min(
+            ((need, layout) for family in families for need, layout in zip(family.needs, family.layouts, strict=False)),
+            key=lambda two: two[0],
+        )
+        smallest = self.smallest_count(scale_up_domain, memory_bytes)
+        reason = (
+            f"the job does not fit on {_chips(count)}: the least, {format_bytes(need)} a chip, is needed with {layout}, "
+            f"and a chip has {format_bytes(memory_bytes)}"
+        )
+        if smallest is None:
+            reason += f"; it fits on no number of chips up to {MAX_COUNT:,}"
+        elif smallest > count:
+            reason += f"; {_chips(smallest)} would do"
+        return NotFound(reason=reason, smallest_count=smallest, nearest=layout, nearest_bytes=need)
+
+    def _why_none(self, count: int, scale_up_domain: int) -> str:
+        can, limits = _divisible(self.workload), self.limits
+        splits = [1]
+        for tp in _powers_of_two(min(limits.max_tp, scale_up_domain, count), can.heads, count):
+            for cp in _powers_of_two(min(limits.max_cp, can.tokens // limits.min_cp_tokens), can.tokens, count // tp):
+                splits += [tp * cp * pp for pp in _divisors(count // (tp * cp), min(limits.max_pp, can.layers))]
+        ranks = count // max(splits)
+        batch = f"a global batch of {self.global_batch:,}"
+        if ranks > self.global_batch:
+            return (
+                f"{batch} is too small for {_chips(count)}: one sample can be divided over at most {max(splits):,} of "
+                f"them, which leaves {ranks:,} groups to feed"
+            )
+        return f"{batch} cannot be divided evenly over {_chips(count)}, whatever the layout"
+
+
+def best(
+    workload: Workload,
+    count: int,
+    global_batch: int,
+    time_of: Callable[[Layout], float],
+    memory_of: Callable[[Layout], float],
+    *,
+    memory_bytes: float | None,
+    scale_up_domain: int = 8,
+    limits: Limits | None = None,
+    bound_of: Callable[[Layout], float] | None = None,
+    recompute_costs_time: bool = True,
+) -> Found | NotFound:
+    """Return the fastest layout that fits, for one chip and one count; for many of them see `Search`."""
+    return Search(workload, global_batch, memory_of, limits).best(
+        count, scale_up_domain, memory_bytes, time_of, bound_of=bound_of, recompute_costs_time=recompute_costs_time
+    )
+
+
+def counts_within(low: int, high: int) -> list[int]:
+    """Return the numbers of chips that are tried between two: both, and the powers of two in between."""
+    if not 1 <= low <= high:
+        raise ValueError(f"a range of chips runs from at least 1 upward, not from {low} to {high}")
+    between = (1 << power for power in range(low.bit_length(), high.bit_length()))
+    return sorted({low, high, *(value for value in between if low < value < high)})
+
+
+def _chips(count: int) -> str:
+    return "1 chip" if count == 1 else f"{count:,} chips"
