@@ -1,0 +1,229 @@
+"""The search returns what trying everything returns, and says in words why there is nothing."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sampan.plan.conventions import CONVENTIONS
+from sampan.plan.memory import Needs
+from sampan.plan.records import Layout
+from sampan.plan.search import Found, Limits, NotFound, Search, best, counts_within, layouts
+from sampan.plan.workloads.language import Experts, Shape, language_model
+
+SMALL = language_model("small", Shape(layers=6, hidden=64, ffn=160, heads=4, kv_heads=2, vocab=500), 64)
+EXPERTS = language_model(
+    "experts", Shape(layers=4, hidden=64, ffn=160, heads=4, kv_heads=4, vocab=500, experts=Experts(num=8, per_token=2, ffn=32)), 64
+)  # fmt: skip
+WIDE = Limits(max_virtual=4, max_micro_batch=8, min_cp_tokens=16, zero_stages=(0, 1, 2, 3))
+CONVENTION = CONVENTIONS["fsdp"]
+RECOMPUTE = {"none": 0, "selective": 1, "full": 2}
+
+
+def numbers(layout: Layout) -> tuple[int, ...]:
+    return (
+        layout.dp,
+        layout.tp,
+        layout.pp,
+        layout.cp,
+        layout.ep,
+        layout.virtual,
+        layout.zero_stage,
+        layout.micro_batch,
+    )
+
+
+def work(layout: Layout) -> float:
+    """A step as one would sketch it: work, a bubble, and what is sent."""
+    bubble = (layout.pp - 1) / (layout.virtual * layout.accum)
+    again = 1 + RECOMPUTE[layout.recompute] / 6
+    sent = layout.tp**0.5 + layout.cp**0.3 + 0.1 * layout.zero_stage + 0.05 * layout.ep
+    return again * layout.accum * layout.micro_batch**0.9 * (1 + bubble) / layout.tp / layout.cp + sent
+
+
+def rugged(layout: Layout) -> float:
+    """Nothing follows from anything, recomputation apart."""
+    return hash(numbers(layout)) % 1009 + RECOMPUTE[layout.recompute]
+
+
+def lawless(layout: Layout) -> float:
+    """Recomputing may even be faster."""
+    return hash((*numbers(layout), RECOMPUTE[layout.recompute])) % 1009
+
+
+def level(layout: Layout) -> float:
+    """All are alike: the order decides."""
+    return 1.0
+
+
+TIMES = [(work, True), (rugged, True), (lawless, False), (level, True)]
+
+
+def by_trying_all(workload, count, batch, domain, memory_bytes, time_of, memory_of):
+    fits = [
+        layout
+        for layout in layouts(workload, count, batch, scale_up_domain=domain, limits=WIDE)
+        if memory_of(layout) <= memory_bytes
+    ]
+    return min(fits, key=time_of, default=None)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    workload=st.sampled_from([SMALL, EXPERTS]),
+    count=st.sampled_from([1, 2, 3, 4, 6, 8, 12, 16]),
+    batch=st.sampled_from([1, 4, 6, 16, 24]),
+    domain=st.sampled_from([1, 2, 8]),
+    memory_mb=st.floats(0.2, 30),
+    time=st.sampled_from(TIMES),
+    bounded=st.booleans(),
+)
+def test_the_search_is_as_good_as_trying_everything(workload, count, batch, domain, memory_mb, time, bounded):
+    time_of, recompute_costs_time = time
+    memory_bytes = memory_mb * 1e6 + CONVENTION.context_bytes
+    memory_of = Needs(workload, CONVENTION).total
+    found = Search(workload, batch, memory_of, WIDE).best(
+        count, domain, memory_bytes, time_of,
+        bound_of=(lambda layout: time_of(layout) * 0.8) if bounded else None,
+        recompute_costs_time=recompute_costs_time,
+    )  # fmt: skip
+    wanted = by_trying_all(workload, count, batch, domain, memory_bytes, time_of, memory_of)
+    if wanted is None:
+        assert isinstance(found, NotFound)
+        assert found.reason
+    else:
+        assert isinstance(found, Found)
+        assert (found.layout, found.time_s) == (wanted, time_of(wanted))
+        assert found.memory_bytes == memory_of(wanted) <= memory_bytes
+
+
+def test_a_search_used_for_many_chips_finds_the_same_as_a_fresh_one():
+    memory_of = Needs(SMALL, CONVENTION).total
+    shared = Search(SMALL, 24, memory_of, WIDE)
+    for memory_bytes in (1.003e9, 1.02e9, 1.0005e9, 1.005e9):
+        for domain in (8, 2):
+            fresh = best(SMALL, 12, 24, work, memory_of, memory_bytes=memory_bytes, scale_up_domain=domain, limits=WIDE)
+            assert shared.best(12, domain, memory_bytes, work) == fresh
+
+
+def test_a_bound_saves_predictions_and_changes_nothing():
+    memory_of = Needs(SMALL, CONVENTION).total
+    search = Search(SMALL, 24, memory_of, WIDE)
+    plain = search.best(12, 8, 2e9, work)
+    bounded = search.best(12, 8, 2e9, work, bound_of=lambda layout: 0.9 * work(layout))
+    assert isinstance(plain, Found) and isinstance(bounded, Found)
+    assert bounded.layout == plain.layout
+    assert bounded.num_timed < plain.num_timed / 2
+
+
+@given(
+    workload=st.sampled_from([SMALL, EXPERTS]),
+    count=st.integers(1, 24),
+    batch=st.integers(1, 24),
+    domain=st.sampled_from([1, 2, 4, 8]),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_layout_uses_all_chips_and_the_whole_batch(workload, count, batch, domain):
+    seen = list(layouts(workload, count, batch, scale_up_domain=domain, limits=WIDE))
+    assert len(set(seen)) == len(seen)
+    num_layers = sum(block.repeat for block in workload.blocks if block.is_trunk)
+    for layout in seen:
+        assert layout.num_chips == count
+        assert layout.global_batch == batch
+        assert layout.tp <= domain and 4 % layout.tp == 0
+        assert layout.pp * layout.virtual <= num_layers
+        assert layout.virtual == 1 or (num_layers % (layout.pp * layout.virtual) == 0 and layout.accum % layout.pp == 0)
+        assert 64 % layout.cp == 0 and 64 // layout.cp >= 16
+        assert layout.dp * layout.cp * layout.tp % layout.ep == 0
+        assert layout.ep == 1 or workload is EXPERTS
+
+
+def test_the_layouts_of_two_chips_by_hand():
+    limits = Limits(max_virtual=1, recompute=("none",), min_cp_tokens=64)
+    seen = [(x.dp, x.tp, x.pp, x.zero_stage, x.micro_batch, x.accum) for x in layouts(SMALL, 2, 2, limits=limits)]
+    assert seen == [
+        (2, 1, 1, 0, 1, 1),
+        (2, 1, 1, 1, 1, 1),
+        (1, 1, 2, 0, 1, 2),
+        (1, 1, 2, 0, 2, 1),
+        (1, 2, 1, 0, 1, 2),
+        (1, 2, 1, 0, 2, 1),
+    ]
+
+
+def test_a_model_that_is_too_large_says_what_is_needed_and_how_many_chips_would_do():
+    search = Search(SMALL, 16, lambda layout: 100e9 / layout.num_chips * layout.micro_batch, Limits(min_cp_tokens=64))
+    found = search.best(1, 8, 30e9, work)
+    assert found == NotFound(
+        reason=(
+            "the job does not fit on 1 chip: the least, 93.1 GiB a chip, is needed with one chip, 1 x 16 samples, and a "
+            "chip has 27.9 GiB; 4 chips would do"
+        ),
+        smallest_count=4,
+        nearest=Layout(accum=16),
+        nearest_bytes=100e9,
+    )
+
+
+def test_a_model_that_fits_nowhere_says_so():
+    found = best(SMALL, 2, 16, work, lambda layout: 40e9, memory_bytes=30e9, limits=Limits(min_cp_tokens=64))
+    assert isinstance(found, NotFound)
+    assert found.reason == (
+        "the job does not fit on 2 chips: the least, 37.3 GiB a chip, is needed with dp 2, 1 x 8 samples, and a chip has "
+        "27.9 GiB; it fits on no number of chips up to 65,536"
+    )
+    assert found.smallest_count is None
+
+
+@pytest.mark.parametrize(
+    ("count", "batch", "reason"),
+    [
+        (
+            1024,
+            4,
+            "a global batch of 4 is too small for 1,024 chips: one sample can be divided over at most 16 of them, which "
+            "leaves 64 groups to feed",
+        ),
+        (7, 16, "a global batch of 16 cannot be divided evenly over 7 chips, whatever the layout"),
+    ],
+)
+def test_a_batch_that_cannot_be_shared_says_why(count, batch, reason):
+    found = best(SMALL, count, batch, work, lambda layout: 1.0, memory_bytes=2.0, limits=Limits(min_cp_tokens=64))
+    assert found == NotFound(reason=reason)
+
+
+def test_a_chip_of_unknown_memory_is_not_guessed():
+    found = best(SMALL, 1, 1, work, lambda layout: 1.0, memory_bytes=None)
+    assert found == NotFound(reason="how much memory the chip has is not known")
+
+
+@pytest.mark.parametrize(("count", "batch", "domain"), [(0, 1, 1), (1, 0, 1), (1, 1, 0), (-4, 1, 8)])
+def test_counts_below_one_are_the_callers_mistake(count, batch, domain):
+    with pytest.raises(ValueError) as caught:
+        list(layouts(SMALL, count, batch, scale_up_domain=domain))
+    assert str(caught.value) == f"counts are at least 1: {count} chips, {batch} samples, domain of {domain}"
+
+
+def test_a_range_of_counts_is_its_ends_and_the_powers_of_two_between():
+    assert counts_within(1, 16) == [1, 2, 4, 8, 16]
+    assert counts_within(6, 40) == [6, 8, 16, 32, 40]
+    assert counts_within(8, 8) == [8]
+    with pytest.raises(ValueError):
+        counts_within(9, 8)
+
+
+@settings(max_examples=25, deadline=None)
+@given(memory_mb=st.floats(0.5, 20), count=st.sampled_from([2, 4, 8]))
+def test_more_chips_of_the_same_kind_never_make_the_best_layout_slower_per_sample(memory_mb, count):
+    memory_of = Needs(SMALL, CONVENTION).total
+    memory_bytes = memory_mb * 1e6 + CONVENTION.context_bytes
+
+    def seconds(layout: Layout) -> float:
+        return layout.accum * layout.micro_batch / (layout.tp * layout.pp * layout.cp)
+
+    def best_of(chips: int) -> float:
+        found = best(SMALL, chips, 16, seconds, memory_of, memory_bytes=memory_bytes, limits=WIDE)
+        return found.time_s if isinstance(found, Found) else math.inf
+
+    assert best_of(2 * count) <= best_of(count)
