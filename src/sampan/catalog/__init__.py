@@ -1,0 +1,1 @@
+"""Facts with sources: chips, sites, models, and published runs."""
