@@ -1,0 +1,163 @@
+"""The stages of training as workloads: what one picture costs in each, with plain values and no job.
+
+Left out: drawing and reading batches. Batches of several pictures are counted as so many of one: none of these models joins
+its samples but in the scores that tell them apart, which grow with the batch and are counted with `batch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sampan.errors import PlanError, did_you_mean
+from sampan.models.config import ModelConfig
+from sampan.plan.records import Block, Workload
+from sampan.plan.workloads.own import generator, painter
+from sampan.plan.workloads.own.encoders import (
+    glyph_blocks,
+    glyph_head_blocks,
+    tokenizer_blocks,
+    tokenizer_head_blocks,
+    vae_decoder,
+    vae_encoder,
+)
+from sampan.plan.workloads.own.tape import Additions
+
+STAGES = ("vae", "tokenizer", "glyph", "ar", "decoder", "preparation")
+Size = tuple[int, int]
+PROMPT_TOKENS, GLYPH_TOKENS = 128, 32  # of a sample, where nobody says
+_FLOAT, _ID = 4, 8  # bytes of a value that a batch brings: fp32, 64-bit ids
+_TARGETS = {"ar": generator.TARGETS, "decoder": painter.TARGETS}
+
+
+def stage_workload(
+    stage: str,
+    config: ModelConfig,
+    *,
+    resolution_px: int | None = None,
+    size: Size | None = None,
+    prompt_tokens: int = PROMPT_TOKENS,
+    glyph_tokens: int = GLYPH_TOKENS,
+    references: Sequence[Size] = (),
+    lora_rank: int | None = None,
+    lora_targets: tuple[str, ...] = (),
+    ema: bool = True,
+    batch: int = 1,
+    name: str = "own model",
+) -> Workload:
+    """Return what one picture costs in a stage.
+
+    Args:
+        stage: One of STAGES; "preparation" encodes pictures and words for the cache.
+        resolution_px: Side of a square picture, instead of `size`.
+        size: (height, width) in pixels; for "vae" of a crop.
+        prompt_tokens: Of the prompt, the token that begins the picture among them, references left out.
+        glyph_tokens: Bytes of words to be drawn, with the end of each; in the stage "glyph" of one word.
+        references: Sizes of reference pictures.
+        lora_rank: Of low-rank additions to `ar` and `decoder`, which alone are trained then; None trains everything.
+        lora_targets: As a job's `lora.targets`; empty for attention and feed-forward.
+        ema: Whether an average of the weights is kept.
+        batch: Pictures (or words) of a pass, for the scores that tell them apart.
+        name: Of the model, for the workload's name.
+
+    Raises:
+        PlanError: An unknown stage, a size that the model cannot have, or a stage that cannot be trained so.
+    """
+    if stage not in STAGES:
+        raise PlanError(f"`{stage}` is not a stage", (), did_you_mean(stage, STAGES))
+    if lora_rank is not None and stage not in _TARGETS:
+        raise PlanError(
+            f"stage {stage} cannot train low-rank additions", "they stand beside layers of ar and decoder",
+            'train it with method "full"',
+        )  # fmt: skip
+    side = resolution_px or config.geometry.default_px
+    size = checked(size or (side, side), config)
+    references = [checked(one, config) for one in references]
+    added = None
+    if lora_rank is not None:
+        added = Additions(lora_rank, lora_targets or _TARGETS[stage])
+    height, width = size
+    tokens = _grid_size(config.geometry.prior_grid(height, width))
+    blocks: list[Block]
+    counted: float | None = None
+    notes: tuple[str, ...] = ()
+    latent = config.vae.latent_channels * (height // config.vae.factor) * (width // config.vae.factor)
+    pixels = _FLOAT * 3 * height * width
+    if stage == "vae":
+        blocks = [*vae_encoder(config.vae, height, width), *vae_decoder(config.vae, height, width)]
+        input_bytes = pixels + _FLOAT * latent
+    elif stage == "tokenizer":
+        blocks = [*tokenizer_blocks(config, tokens), *tokenizer_head_blocks(config, tokens, batch)]
+        input_bytes, counted = _FLOAT * tokens * 3 * config.processor.patch_size**2, tokens
+        notes = ("Every picture is seen at its own grid; in training a quarter of them are at the smaller preview's.",)
+    elif stage == "glyph":
+        blocks = [*glyph_blocks(config.glyph, glyph_tokens), *glyph_head_blocks(config.glyph, glyph_tokens, batch)]
+        input_bytes = _FLOAT * 32 * 128
+    elif stage == "ar":
+        generated = generated_tokens(config, size, with_references=bool(references))
+        counted = sequence_tokens(config, size, prompt_tokens, references)
+        blocks = generator.generator_blocks(config.ar.text, counted, num_logits=generated + 1, added=added)
+        input_bytes = _ID * (counted + generated) + _FLOAT * counted * config.ar.text.rotary_dim
+    elif stage == "decoder":
+        blocks = painter.painter_blocks(config, size, glyph_tokens=glyph_tokens, references=references, added=added)
+        input_bytes = 2 * _FLOAT * latent + _FLOAT * glyph_tokens * config.glyph.d_model
+        counted = painter.painter_tokens(config, size)
+    else:
+        preview = _grid_size(config.geometry.preview_grid(height, width))
+        blocks = [
+            *tokenizer_blocks(config, tokens, is_forward=True),
+            *_shared(tokenizer_blocks(config, preview, is_forward=True)),
+            *vae_encoder(config.vae, height, width, is_forward=True),
+            *glyph_blocks(config.glyph, glyph_tokens, is_forward=True),
+        ]
+        input_bytes = 0.2 * height * width  # of a JPEG
+    if added is not None:
+        notes = (*notes, f"Low-rank additions of rank {added.rank} are trained, and nothing else.")
+    return Workload(
+        name=f"{stage} of {name}",
+        family={"ar": "ar", "decoder": "dit", "vae": "vae"}.get(stage, "other"),
+        sample=f"picture of {width}x{height} px" if stage != "glyph" else f"word of {glyph_tokens} bytes",
+        blocks=tuple(blocks),
+        tokens=counted,
+        input_bytes=input_bytes,
+        has_average=ema and stage != "preparation",
+        notes=notes,
+    )
+
+
+def checked(size: Size, config: ModelConfig) -> Size:
+    """Return a size that the model can have.
+
+    Raises:
+        PlanError: A side is not a multiple of a prior token's.
+    """
+    step = config.geometry.prior_px
+    for side in size:
+        if side < step or side % step:
+            raise PlanError(
+                f"a picture of {size[1]}x{size[0]} px cannot be planned",
+                f"this model's sides are multiples of {step} px",
+                f"{max(1, round(side / step)) * step} is the nearest to {side}",
+            )
+    return size
+
+
+def generated_tokens(config: ModelConfig, size: Size, *, with_references: bool = False) -> int:
+    """Return the visual tokens that the generator writes: preview and picture, or with references the picture alone."""
+    target = _grid_size(config.geometry.prior_grid(*size))
+    return target if with_references else target + _grid_size(config.geometry.preview_grid(*size))
+
+
+def sequence_tokens(config: ModelConfig, size: Size, prompt_tokens: int, references: Sequence[Size]) -> int:
+    """Return the tokens that the generator reads in training: prompt, references' tokens, and those it writes."""
+    seen = sum(_grid_size(config.geometry.prior_grid(*one)) for one in references)
+    return prompt_tokens + seen + generated_tokens(config, size, with_references=bool(references))
+
+
+def _grid_size(grid: tuple[int, int]) -> int:
+    return grid[0] * grid[1]
+
+
+def _shared(blocks: Sequence[Block]) -> list[Block]:
+    """Return blocks whose weights are counted elsewhere."""
+    return [replace(block, params=0.0, trained_params=0.0) for block in blocks]

@@ -1,0 +1,98 @@
+"""Phases of a picture: FLOPs of the real parts under PyTorch's counter, forward only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from sampan.generate.request import DEFAULT_STEPS as THEIRS
+from sampan.models.build import outline
+from sampan.models.presets import get
+from sampan.plan.records import Phase
+from sampan.plan.workloads.own.pictures import DEFAULT_STEPS, picture_phases, reinforcement
+
+NANO = get("nano")
+SIZE = (128, 128)
+
+
+def flops(phase: Phase) -> float:
+    return sum(block.flops for block in phase.blocks)
+
+
+def named(phases: list[Phase]) -> dict[str, Phase]:
+    return {phase.name: phase for phase in phases}
+
+
+def counted(module: torch.nn.Module, *arrays: Any, **more: Any) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(*arrays, **more)
+    return counter.get_total_flops()
+
+
+def floats(*shape: int) -> torch.Tensor:
+    return torch.empty(shape, device="meta")
+
+
+def ids(*shape: int) -> torch.Tensor:
+    return torch.empty(shape, device="meta", dtype=torch.int64)
+
+
+@pytest.mark.parametrize("prompt", [5, 40])
+def test_the_generator_reads_and_writes_over_all_slots(prompt: int) -> None:
+    phases = named(picture_phases(NANO, SIZE, prompt_tokens=prompt))
+    model, text = outline("ar", NANO), NANO.ar.text
+    slots, half = prompt + 64 + 16, text.rotary_dim // 2
+    shape = (1, text.num_key_value_heads, slots, text.head_dim)
+    for name, tokens in (("read the prompt", prompt), ("write a token", 1)):
+        cache = tuple((floats(*shape), floats(*shape)) for _ in range(text.num_hidden_layers))
+        mask = torch.empty((1, 1, tokens, slots), device="meta", dtype=torch.bool)
+        angles = floats(1, 1, tokens, half)
+        seen = counted(model, ids(1, tokens), angles, angles, mask=mask, cache=cache, start=ids(1)[0], num_logits=1)
+        assert flops(phases[name]) == seen
+    assert phases["write a token"].repeats == 64 + 16 - 1
+    assert phases["write a token"].cache_values == 2 * text.num_hidden_layers * shape[1] * shape[2] * shape[3]
+
+
+def test_the_decoder_paints_with_the_prompt_and_without_it() -> None:
+    phases = named(picture_phases(NANO, SIZE, glyph_tokens=11, num_inference_steps=30))
+    model, dit = outline("decoder", NANO), NANO.dit
+    for name, words in (("a step with the prompt", 11), ("a step without the prompt", 1)):
+        angles = floats(1, 1, words + 64, dit.attention_head_dim // 2)
+        seen = counted(
+            model, floats(1, 16, 16, 16), floats(1, words, dit.text_embed_dim), ids(1, 64), floats(1),
+            floats(1, dit.time_embed_dim), floats(1, 4 * dit.condition_dim), angles, angles,
+        )  # fmt: skip
+        assert flops(phases[name]) == seen
+        assert phases[name].repeats == 30
+
+
+def test_pixels() -> None:
+    phases = named(picture_phases(NANO, SIZE))
+    assert flops(phases["pixels"]) == counted(outline("vae", NANO).decoder, floats(1, 16, 16, 16))
+
+
+def test_guidance_and_references_are_phases_of_their_own() -> None:
+    plain = named(picture_phases(NANO, SIZE, has_guidance=False))
+    assert "a step without the prompt" not in plain
+    edited = named(picture_phases(NANO, SIZE, references=[SIZE]))
+    assert {"read a reference", "show a reference to the decoder"} <= edited.keys()
+    assert flops(edited["a step with the prompt"]) > flops(plain["a step with the prompt"])
+    assert edited["write a token"].repeats == 64 - 1  # without a preview
+    assert DEFAULT_STEPS == THEIRS
+
+
+def test_learning_from_rewards_writes_paints_and_updates() -> None:
+    learning = reinforcement(NANO, SIZE, group_size=4)
+    assert learning.group_size == 4
+    assert [phase.name for phase in learning.rollout] == [
+        "read the prompt", "write a token", "spell the words", "a step with the prompt", "pixels",
+    ]  # fmt: skip
+    alone = reinforcement(NANO, SIZE, has_reference_policy=False, reward_sees_pictures=False)
+    assert len(alone.rollout) == 2
+    assert learning.update.flops - alone.update.flops == alone.update.forward_flops
+    assert learning.update.trained_params == alone.update.trained_params == alone.update.params
+    lora = reinforcement(NANO, SIZE, lora_rank=8)
+    assert lora.update.params < 1.1 * alone.update.params
