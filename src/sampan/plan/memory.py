@@ -363,7 +363,7 @@ def _work(piece: _Piece, cut: _Cut, inside: float) -> float:
     for op in piece.block.ops:
         if op.kind == "memory":
             moved = max(moved, op.values / cut.of_result(op))
-        elif op.kind == "attention":
+        elif op.kind in ("attention", "conv"):  # a convolution's `inner` counts every input once for each tap
             largest = max(largest, op.values / cut.of_result(op))
         else:
             largest = max(largest, op.copies * op.rows * (op.inner / cut.of_input(op) + op.cols / cut.of_result(op)))

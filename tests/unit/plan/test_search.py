@@ -197,8 +197,10 @@ def test_a_model_that_fits_nowhere_says_so():
         (
             1024,
             4,
-            "a global batch of 4 is too small for 1,024 chips: one sample can be divided over at most 16 of them, "
-            + "which leaves 64 groups to feed",
+            (
+                "a global batch of 4 is too small for 1,024 chips: one sample can be divided over at most 16 of them, "
+                "which leaves 64 groups to feed"
+            ),
         ),
         (7, 16, "a global batch of 16 cannot be divided evenly over 7 chips, whatever the layout"),
     ],
