@@ -153,7 +153,8 @@ def layer(
     trained = None
     if grad == "through":
         trained = sum(rank * (op.inner + op.cols) * op.copies for op in ops if op.weights)
-        ops += [product("low-rank additions", tokens, trained, 1)] if trained else []
+        if rank and trained:
+            ops.append(product("low-rank additions", tokens, trained / rank, rank))
     assert attention_params > 0
     return Block(
         name="layers" if experts is None else "layers with experts",

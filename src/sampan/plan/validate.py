@@ -1,0 +1,276 @@
+"""How wrong predictions are on published runs: each run predicted from its own columns, held against what it measured.
+
+A prediction looks at no run's value, id or source. Beside it stands the one-line rule that most people use: everything is
+computed again in the backward pass, at 45 % of the peak.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sampan.catalog.load import RUN_COLUMNS
+from sampan.errors import PlanError, did_you_mean
+from sampan.plan import case as cases
+from sampan.plan.case import Case, Left, Row
+from sampan.plan.predict import of_quantities
+
+RULE_SHARE_OF_PEAK = 0.45
+_NUMBERS = (
+    "params_b", "active_params_b", "layers", "hidden", "ffn", "heads", "kv_heads", "vocab", "seq_len", "global_batch",
+    "micro_batch", "chips", "tp", "pp", "dp", "cp", "ep", "zero_stage", "tokens_total",
+)  # fmt: skip
+_MAY_BE_ZERO = ("zero_stage", "ffn", "vocab")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A run beside its prediction, all in the run's own metric."""
+
+    id: str
+    predicted: float
+    low: float
+    high: float
+    measured: float
+    row: Row
+
+    @property
+    def error(self) -> float:
+        """Predicted over measured, less 1."""
+        return self.predicted / self.measured - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """How good some predictions are; errors are shares of what was measured, None where there is nothing to judge."""
+
+    count: int
+    median_abs_rel_err: float | None = None
+    mean_abs_rel_err: float | None = None
+    p90_abs_rel_err: float | None = None
+    bias: float | None = None
+    coverage_80: float | None = None
+
+    def as_dict(self) -> dict[str, float | None]:
+        """Return the fields."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def __str__(self) -> str:
+        """Return them in a line."""
+        if not self.count:
+            return "0 runs"
+        held = "" if self.coverage_80 is None else f", 80 % intervals hold {self.coverage_80:.0%}"
+        return (
+            f"{self.count} runs, median {self.median_abs_rel_err:.1%}, mean {self.mean_abs_rel_err:.1%}, "
+            f"p90 {self.p90_abs_rel_err:.1%}, bias {self.bias:+.1%}{held}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Predictions of the runs of a file."""
+
+    judged: tuple[Judged, ...]
+    rule: tuple[Judged, ...]
+    skipped: tuple[tuple[str, str], ...]
+
+    def groups(self) -> dict[str, dict[str, Summary]]:
+        """Return summaries by vendor, family, framework and source."""
+        keys: dict[str, Callable[[Row], str]] = {
+            "by_vendor": lambda row: row["vendor"],
+            "by_family": lambda row: row["family"],
+            "by_framework": lambda row: row["framework"],
+            "by_source": lambda row: row["source_title"],
+        }
+        found = {}
+        for name, key in keys.items():
+            parts: dict[str, list[Judged]] = defaultdict(list)
+            for one in self.judged:
+                parts[key(one.row) or "not stated"].append(one)
+            found[name] = {part: summary(parts[part]) for part in sorted(parts)}
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what --json writes."""
+        return {
+            "overall": summary(self.judged).as_dict(),
+            "rule_of_thumb": _without_coverage(summary(self.rule)),
+            **{
+                name: {part: s.as_dict() for part, s in parts.items()} for name, parts in self.groups().items()
+            },
+            "ratios": ratios(self.judged).as_dict(),
+            "rows": [
+                {"id": one.id, "predicted": one.predicted, "low": one.low, "high": one.high, "measured": one.measured}
+                for one in self.judged
+            ],
+            "skipped": [{"id": name, "reason": reason} for name, reason in self.skipped],
+        }  # fmt: skip
+
+    def lines(self) -> list[str]:
+        """Return the report as text."""
+        said = [
+            f"predictions    {summary(self.judged)}",
+            f"one-line rule  {_plain(summary(self.rule))}",
+            f"ratios         {ratios(self.judged)}".replace(" runs", " pairs", 1),
+        ]
+        for title, parts in self.groups().items():
+            said += ["", title.replace("_", " ")]
+            width = max((min(len(name), 48) for name in parts), default=0)
+            said += [f"  {name[:48]:<{width}}  {part}" for name, part in parts.items()]
+        if self.skipped:
+            reasons: dict[str, list[str]] = defaultdict(list)
+            for name, reason in self.skipped:
+                reasons[reason].append(name)
+            said += ["", f"left out: {len(self.skipped)} runs"]
+            for reason, names in sorted(reasons.items(), key=lambda item: -len(item[1])):
+                shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+                said.append(f"  {len(names)} x {reason} ({shown})")
+        return said
+
+
+def validate(path: Path) -> Report:
+    """Return predictions of all runs of a CSV file with the columns of the catalogue's runs.
+
+    Raises:
+        PlanError: The file cannot be read, lacks a column, or a cell is junk; names line and column.
+    """
+    found, rule, skipped = [], [], []
+    for row in read(path):
+        try:
+            case = cases.read(row)
+            prediction = of_quantities(
+                case.quantities, case.workload, case.chip, case.speeds, framework=case.framework,
+                precision=case.precision, method=case.method, model=case.model,
+            )  # fmt: skip
+            found.append(judged(row, case, prediction.step_s, prediction.low_s, prediction.high_s))
+            rule.append(rule_of_thumb(row, case))
+        except Left as reason:
+            skipped.append((row["id"], str(reason)))
+    return Report(judged=tuple(found), rule=tuple(rule), skipped=tuple(skipped))
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a file of runs, their numbers checked.
+
+    Raises:
+        PlanError: As `validate`.
+    """
+    rows: list[dict[str, str]] = []
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            names = reader.fieldnames or ()
+            missing = [name for name in RUN_COLUMNS if name not in names]
+            if missing:
+                near = did_you_mean(missing[0], [n for n in names if n not in RUN_COLUMNS]) if names else None
+                raise PlanError(
+                    f"`{path}` cannot be used as a file of runs",
+                    f"it has no column {', '.join(f'`{name}`' for name in missing)}",
+                    near or "the columns are those of src/sampan/catalog/runs/measured.csv",
+                )
+            for row in reader:
+                if None in row or None in row.values():
+                    raise PlanError(
+                        f"`{path}` cannot be used as a file of runs",
+                        f"line {reader.line_num} has not as many cells as there are columns",
+                    )
+                _check(path, reader.line_num, row)
+                rows.append(row)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise PlanError(f"`{path}` cannot be read as a file of runs", str(error)) from error
+    return rows
+
+
+def _check(path: Path, line: int, row: Row) -> None:
+    for name in (*_NUMBERS, "value"):
+        text = row[name].strip()
+        if not text and name != "value":
+            continue
+        try:
+            value = float(text)
+            is_good = math.isfinite(value) and (value > 0 or (value == 0 and name in _MAY_BE_ZERO))
+        except ValueError:
+            is_good = False
+        if not is_good:
+            raise PlanError(
+                f"`{path}` cannot be used as a file of runs",
+                f"line {line}, column `{name}`: {row[name]!r} is not a number above 0",
+                "leave a cell empty where a run does not say",
+            )
+
+
+def judged(row: Row, case: Case, step_s: float, low_s: float, high_s: float) -> Judged:
+    """Return a run beside a prediction of its update's time."""
+    ends = [case.value(s) if s > 0 else math.nan for s in (low_s, high_s)]
+    return Judged(
+        id=row["id"], predicted=case.value(step_s), low=min(ends), high=max(ends), measured=float(row["value"]), row=row
+    )
+
+
+def rule_of_thumb(row: Row, case: Case) -> Judged:
+    """Return what the one-line rule says of a run."""
+    flops = case.workload.flops + case.workload.forward_flops
+    rate = RULE_SHARE_OF_PEAK * case.speeds.matmul_flops_per_s * case.layout.num_chips
+    return judged(row, case, case.samples * flops / rate, 0, 0)
+
+
+def summary(some: Iterable[Judged]) -> Summary:
+    """Return how good predictions are."""
+    some = list(some)
+    if not some:
+        return Summary(count=0)
+    errors = sorted(abs(one.error) for one in some)
+    held = [one.low <= one.measured <= one.high for one in some if not math.isnan(one.low)]
+    return Summary(
+        count=len(errors),
+        median_abs_rel_err=statistics.median(errors),
+        mean_abs_rel_err=statistics.fmean(errors),
+        p90_abs_rel_err=_quantile(errors, 0.9),
+        bias=statistics.median(one.error for one in some),
+        coverage_80=sum(held) / len(held) if held else None,
+    )
+
+
+def ratios(some: Sequence[Judged]) -> Summary:
+    """Return how good predicted ratios are, of an Ascend run over the other runs of its pair with the same metric."""
+    pairs: dict[tuple[str, str], list[Judged]] = defaultdict(list)
+    for one in some:
+        if one.row["pair_id"]:
+            pairs[one.row["pair_id"], one.row["metric"]].append(one)
+    found = []
+    for members in pairs.values():
+        ascend = [one for one in members if one.row["vendor"] == "ascend"]
+        for a in ascend:
+            for b in members:
+                if b.row["vendor"] != "ascend":
+                    # the ends of a ratio's interval: spreads add up as those of independent logarithms do
+                    half = math.hypot(math.log(a.high / a.low), math.log(b.high / b.low)) / 2
+                    ratio = a.predicted / b.predicted
+                    found.append(
+                        Judged(
+                            id=f"{a.id}/{b.id}", predicted=ratio, low=ratio * math.exp(-half), high=ratio * math.exp(half),
+                            measured=a.measured / b.measured, row=a.row,
+                        )
+                    )  # fmt: skip
+    return summary(found)
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    at = share * (len(ordered) - 1)
+    below = math.floor(at)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (at - below) * (ordered[above] - ordered[below])
+
+
+def _without_coverage(found: Summary) -> dict[str, float | None]:
+    return {**found.as_dict(), "coverage_80": None}
+
+
+def _plain(found: Summary) -> str:
+    return str(found).split(", 80 %")[0]
