@@ -38,9 +38,9 @@ NOISE = 0.07  # standard deviation of the logarithm of a time, of runs that say 
 NOISE_ASSUMED = 0.5  # and of runs whose resolution, frames or length had to be assumed
 ROBUST = 1.5  # standard deviations from which on a run pulls no harder
 RATE_SD = {
-    "matmul": 0.15, "thin": 0.5, "attention": 0.4, "low_precision": 0.3, "memory": 0.25, "launch_s": 0.7, "blend": 0.4,
+    "matmul": 0.15, "thin": 0.5, "attention": 0.4, "low_precision": 0.3, "memory": 0.25, "launch_s": 0.4, "blend": 0.4,
     "scale_up": 0.3, "scale_out": 0.25, "message_s": 0.5, "hidden": 0.25, "shared_hidden": 0.5, "sent": 0.5,
-    "step_s": 1.0, "bubble": 0.15,
+    "step_s": 0.3, "bubble": 0.15,
 }  # fmt: skip
 EFFECT_SD = {
     "maker": 0.1, "silicon": 0.1, "chip": 0.05, "engine": 0.05, "engine on maker": 0.1, "family": 0.1,

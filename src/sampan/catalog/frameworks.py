@@ -7,6 +7,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 FILE = Path(__file__).parent / "frameworks.toml"
 
@@ -22,6 +23,7 @@ class Family:
     zero_stages: tuple[int, ...]
     axes: tuple[str, ...]
     interleaves: bool = False
+    hides: bool = True
 
 
 UNKNOWN = Family(
@@ -32,8 +34,10 @@ UNKNOWN = Family(
 @cache
 def families() -> tuple[Family, ...]:
     """Return the families in the order in which they are tried."""
-    tables = tomllib.loads(FILE.read_text(encoding="utf-8"))["family"]
-    return tuple(Family(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}) for table in tables)
+    tables: list[dict[str, Any]] = tomllib.loads(FILE.read_text(encoding="utf-8"))["family"]
+    for table in tables:
+        table.update({name: tuple(value) for name, value in table.items() if isinstance(value, list)})
+    return tuple(Family(**table) for table in tables)
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Any
 
 from sampan import __version__
 from sampan.checkpoint.tolerance import TOLERANCES
-from sampan.cli import bench_options, run, values
+from sampan.cli import bench_options, plan_options, run, values
 from sampan.cli.parsing import Parser
 from sampan.generate.request import DEFAULT_GUIDANCE, DEFAULT_STEPS
 from sampan.job import DEVICES, DTYPES, MAX_SEED, STORED_DTYPES
@@ -31,9 +31,9 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"sampan {__version__}", help="print the version")
     verbs = top.below()
-    listed = [_init(verbs), _doctor(verbs), *_data(verbs), _train(verbs), _generate(verbs)]
+    listed = [_init(verbs), _doctor(verbs), *_data(verbs), _plan(verbs), _train(verbs), _generate(verbs)]
     listed += [*_checkpoint(verbs), _bench(verbs)]
-    says = "Train and run GLM-Image-class image models on whatever accelerator is at hand."
+    says = "Plan, train and run GLM-Image-class image models on whatever accelerator is at hand."
     top.description = f"{says}\n\n{_listing(listed)}"
     return top
 
@@ -146,6 +146,23 @@ def _data(verbs: Any) -> list[Parser]:
     every = [prepare, verb, signs]
     group.description = f"Make a folder of pictures with captions, or prepare one.\n\n{_listing(every)}"
     return every
+
+
+def _plan(verbs: Any) -> Parser:
+    verb = _verb(
+        verbs,
+        "plan",
+        run.plan,
+        "Say what a job will take on which chip, and how sure that is.",
+        "sampan plan job.toml --html plan.html",
+        "sampan plan job.toml --chips h100_sxm,ascend_910b2 --count 8..64 --sites my_johor,sg --deadline 7",
+        "sampan plan job.toml --owned h20=16@cn_beijing",
+        "sampan plan --validate runs.csv",
+        "sampan plan --compare ascend_910b2 a100_80",
+    )
+    plan_options.add(verb)
+    _add_set(verb)
+    return verb
 
 
 def _train(verbs: Any) -> Parser:

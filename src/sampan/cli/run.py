@@ -221,6 +221,21 @@ def bench(arguments: argparse.Namespace) -> None:
         _put(path)
 
 
+def plan(arguments: argparse.Namespace) -> None:
+    """Plan a job, or answer another question about chips; the report on stdout, files where they were asked for."""
+    from sampan.plan import verb
+
+    options = verb.from_arguments(arguments)
+    if options.validate is None and options.compare is None:
+        from sampan.job import read
+
+        if arguments.job is None:
+            raise arguments.verb.fail("the following arguments are required: JOB")
+        verb.planned(read(arguments.job, arguments.overrides), options, _console(data=True), name=str(arguments.job))
+    else:
+        verb.answered(options, _put)
+
+
 def _put(data: object) -> None:
     sys.stdout.write(f"{data}\n")
 

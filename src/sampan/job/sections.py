@@ -169,6 +169,24 @@ class Lora:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What `sampan plan` compares; `sampan train` does not look at it."""
+
+    num_chips: int | None = say(
+        "Number of chips; without it, powers of two up to 64.", None, example=8, at_least=1, at_most=65536
+    )
+    chips: tuple[str, ...] = say(
+        "Chips by name; empty means all of which enough is known.", (), example=("h100_sxm", "ascend_910b2")
+    )
+    sites: tuple[str, ...] = say("Where they stand.", ("us_va", "cn_inner_mongolia", "my_johor", "sg"))
+    frameworks: tuple[str, ...] = say(
+        "What does the arithmetic there; empty means `place.framework`.", (), example=("torch", "mindspore")
+    )
+    prompt_tokens: int = say("Tokens of a prompt, in the mean.", 64, at_least=1)
+    references: int = say("Reference pictures of a sample, in the mean, as large as the picture.", 0, at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """What every stage has. One update sees micro_batch_size times grad_accum_steps pictures."""
 
@@ -300,6 +318,7 @@ class Job:
     place: Place = field(default_factory=Place)
     train: Train = field(default_factory=Train)
     lora: Lora = field(default_factory=Lora)
+    plan: Plan = field(default_factory=Plan)
     stage: Stages = field(default_factory=Stages)
     text: str = field(default="", compare=False, repr=False)
     overrides: tuple[str, ...] = field(default=(), compare=False)

@@ -7,6 +7,7 @@ fastest choice that fits, as people who publish speeds would have it. Its value,
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -18,7 +19,7 @@ from sampan.errors import SampanError
 from sampan.plan.conventions import CONVENTIONS
 from sampan.plan.memory import Needs
 from sampan.plan.quantities import Quantities, quantities
-from sampan.plan.records import Layout, Workload
+from sampan.plan.records import Layout, Recompute, Workload
 from sampan.plan.time import Rates, Speeds, speeds, step_time
 from sampan.plan.workloads.language import Shape, language_model
 from sampan.plan.workloads.named import geometry_from_text, workload_of
@@ -29,6 +30,7 @@ METRICS = ("tokens_per_s_per_chip", "step_s", "samples_per_s", "tflops_per_chip"
 _ROOM = 0.94  # of a chip's memory that a job may take
 _USUAL_PASSES = 8  # micro-batches of an update where a run does not say
 _DAY_S = 86400.0
+_RECOMPUTES: tuple[Recompute, ...] = ("none", "selective", "full")
 
 
 class Left(Exception):
@@ -118,10 +120,10 @@ def read(row: Row) -> Case:
     software = family(row["framework"])
     layout, assumed = _layout(row, workload, chip, speed, software, count)
     return Case(
-        workload=workload, layout=layout, chip=chip, speeds=speed, quantities=quantities(workload, layout),
-        framework=row["framework"], family=software, precision=row["precision"], method=_method(row),
-        samples=layout.global_batch, metric=metric, tokens_total=_number(row, "tokens_total"), model=row["model"],
-        assumed=assumed,
+        workload=workload, layout=layout, chip=chip, speeds=speed,
+        quantities=quantities(workload, layout, hides=software.hides), framework=row["framework"], family=software,
+        precision=row["precision"], method=_method(row), samples=layout.global_batch, metric=metric,
+        tokens_total=_number(row, "tokens_total"), model=row["model"], assumed=assumed,
     )  # fmt: skip
 
 
@@ -195,12 +197,16 @@ def _layout(
         name: value for name in ("tp", "pp", "cp", "ep", "zero_stage", "micro_batch", "global_batch")
         if (value := _whole(row, name)) is not None
     }  # fmt: skip
-    if row["recompute"] and row["recompute"] not in ("none", "selective", "full"):
+    # how many pieces each stage of a pipeline is cut into, where it is printed
+    pieces = re.search(r"\bVP (\d+)\b", row["note"])
+    if pieces is not None:
+        given["virtual"] = int(pieces[1])
+    if row["recompute"] and row["recompute"] not in _RECOMPUTES:
         raise Left(f"`recompute` is {row['recompute']!r}")
     convention = CONVENTIONS[software.convention]
     room = (chip.memory.bytes or math.inf) * _ROOM
     needs, rates = Needs(workload, convention), Rates()
-    best: tuple[float, Layout] | None = None
+    best: tuple[int, float, Layout] | None = None
     least: tuple[float, Layout] | None = None
     for layout in _possible(given, row["recompute"], workload, software, speed.domain, count):
         try:
@@ -208,18 +214,25 @@ def _layout(
         except ValueError:  # more stages than layers
             continue
         if bytes_ <= room:
-            time_s = step_time(quantities(workload, layout), speed, rates).total_s / layout.global_batch
-            if best is None or time_s < best[0]:
-                best = time_s, layout
+            # what is usual is kept to as long as it fits
+            usual = software.zero_stages.index(layout.zero_stage) if "zero_stage" not in given else 0
+            if best is not None and usual > best[0]:
+                continue
+            time_s = (
+                step_time(quantities(workload, layout, hides=software.hides), speed, rates).total_s
+                / layout.global_batch
+            )
+            if best is None or (usual, time_s) < best[:2]:
+                best = usual, time_s, layout
         elif least is None or bytes_ < least[0]:
             least = bytes_, layout
     # a run that was published did fit: where the model of memory says otherwise, the leanest layout is the likeliest
-    found = best or least
-    if found is None:
+    if best is None and least is None:
         raise Left("its numbers of chips, parallel degrees and samples do not go together")
     names = ("tp", "pp", "cp", "ep", "zero_stage", "micro_batch", "global_batch")
     assumed = tuple(name for name in names if name not in given)
-    return found[1], assumed if row["recompute"] else (*assumed, "recompute")
+    layout = best[2] if best is not None else least[1]  # pyright: ignore[reportOptionalSubscript]
+    return layout, assumed if row["recompute"] else (*assumed, "recompute")
 
 
 def _possible(
@@ -265,12 +278,15 @@ def _shared(
             # fewer micro-batches than stages is no schedule: what is called a micro-batch is a rank's whole batch
             micro, accum = 1, accum * micro
         stages = (given["zero_stage"],) if "zero_stage" in given else software.zero_stages
-        pieces = max((v for v in (1, 2, 4, 5, 8) if layers % (pp * v) == 0), default=1) if software.interleaves else 1
+        if "pp" in given or not software.interleaves:
+            pieces = given.get("virtual", 1)
+        else:
+            pieces = max((v for v in (1, 2, 4, 5, 8) if layers % (pp * v) == 0), default=1)
         whole = dp * cp * tp
         experts = [given["ep"]] if "ep" in given else [e for e in (1, 8, 64) if has_experts or e == 1]
         for zero in stages:
             for ep in experts:
-                for again in (recompute,) if recompute else ("none", "selective", "full"):
+                for again in _RECOMPUTES if recompute not in _RECOMPUTES else (recompute,):
                     yield Layout(
                         dp=dp, tp=tp, pp=pp, cp=cp, ep=min(ep, whole), virtual=pieces if pp > 1 else 1,
                         zero_stage=zero, recompute=again, micro_batch=micro, accum=accum,
@@ -279,7 +295,12 @@ def _shared(
 
 def with_layout(case: Case, layout: Layout) -> Case:
     """Return a case on another layout."""
-    return replace(case, layout=layout, quantities=quantities(case.workload, layout), samples=layout.global_batch)
+    return replace(
+        case,
+        layout=layout,
+        quantities=quantities(case.workload, layout, hides=case.family.hides),
+        samples=layout.global_batch,
+    )
 
 
 def _number(row: Row, name: str) -> float | None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sampan.catalog.frameworks import family
 from sampan.catalog.records import Chip
 from sampan.errors import PlanError
 from sampan.plan import efficiency
@@ -55,8 +56,8 @@ def predict(
     if isinstance(speed, str):
         raise PlanError(f"a step on `{chip.name}` cannot be predicted", f"of the chip {speed} is not known")
     return of_quantities(
-        quantities(workload, layout), workload, chip, speed, framework=framework, precision=precision, method=method,
-        model=workload.name, fitted=fitted,
+        quantities(workload, layout, hides=family(framework).hides), workload, chip, speed, framework=framework,
+        precision=precision, method=method, model=workload.name, fitted=fitted,
     )  # fmt: skip
 
 

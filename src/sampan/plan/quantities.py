@@ -74,8 +74,9 @@ class Quantities:
         gathered_bytes: Weights that are gathered for one pass (ZeRO-3), all blocks together; 0 is none.
         update_bytes: What the optimizer reads and writes.
         input_bytes: What is read from storage.
-        dp, tp, cp, ep, pp: The degrees, for the topology.
+        layout: The degrees, for the topology.
         replicas: Chips over which weights and gradients are shared (dp·cp).
+        hides: Whether adding up gradients runs beside the backward pass.
     """
 
     middle: Pass
@@ -89,10 +90,15 @@ class Quantities:
     input_bytes: float
     layout: Layout
     replicas: int
+    hides: bool = True
 
 
-def quantities(workload: Workload, layout: Layout) -> Quantities:
-    """Return what one update is on the busiest chip of a layout."""
+def quantities(workload: Workload, layout: Layout, *, hides: bool = True) -> Quantities:
+    """Return what one update is on the busiest chip of a layout.
+
+    Args:
+        hides: Whether the software adds gradients up beside the backward pass, or after it.
+    """
     trunk, ends, weights, trained, widest = _parts(
         workload, layout.tp, layout.cp, layout.ep, layout.micro_batch, layout.recompute
     )
@@ -114,6 +120,7 @@ def quantities(workload: Workload, layout: Layout) -> Quantities:
         input_bytes=workload.input_bytes * layout.micro_batch * layout.accum,
         layout=layout,
         replicas=replicas,
+        hides=hides,
     )
 
 

@@ -149,8 +149,16 @@ def step_time(q: Quantities, speed: Speeds, rates: Rates) -> StepTime:
     middle, ends = _computing(q.middle, speed, rates), _computing(q.ends, speed, rates)
     up, domain = speed.scale_up_bytes_per_s * rates.scale_up, speed.domain
     out = speed.scale_out_bytes_per_s * rates.scale_out
-    inner = up if layout.tp <= domain else out
-    sums_s = (q.middle.sum_bytes + q.ends.sum_bytes) / inner + rates.message_s * (q.middle.sums + q.ends.sums)
+
+    def over(num_bytes: float, chips: int, near: int) -> float:
+        """Return the time of a collective over `chips`, of which `near` share a domain and send in parallel beyond it."""
+        within = num_bytes * (near - 1) / near / up
+        return within + (num_bytes / near * (1 - near / chips) / out if chips > near else 0.0)
+
+    # bytes of sums and dispatches already leave out a chip's own part
+    sums_s = over(
+        (q.middle.sum_bytes + q.ends.sum_bytes) * layout.tp / max(1, layout.tp - 1), layout.tp, min(layout.tp, domain)
+    ) + rates.message_s * (q.middle.sums + q.ends.sums)
     ring = up if layout.tp * layout.cp <= domain else out
     ring_s = _seen(q.middle.ring_bytes / ring, rates.hidden * middle[1]) + rates.message_s * q.middle.rings
     spread = up if layout.ep <= domain else out
@@ -160,22 +168,19 @@ def step_time(q: Quantities, speed: Speeds, rates: Rates) -> StepTime:
     idle = rates.bubble * q.bubble * (sum(middle) + sums_s + ring_s + dispatch_s + sent_s)
     # data-parallel ranks are spread over domains after tensor- and context-parallel ones have filled them
     near = max(1, min(layout.dp, domain // max(1, layout.tp)))
-    far = layout.dp / near
     shared_s = gathered_s = 0.0
     if q.replicas > 1:
-
-        def over_ranks(num_bytes: float) -> float:
-            within = num_bytes * (near - 1) / near / up
-            between = num_bytes / near * (far - 1) / far / out if far > 1 else 0.0
-            return within + between
-
         compute = sum(middle) + sum(ends)
+        # context-parallel ranks hold the same weights as data-parallel ones
+        ranks = max(2, layout.dp)
+        near = min(max(near, min(layout.cp, domain)), ranks)
         if q.gathered_bytes:
             # weights are gathered for the forward and for the backward pass, gradients scattered, at every pass
-            each = over_ranks(q.gathered_bytes) * 2 + over_ranks(q.shared_bytes)
+            each = 2 * over(q.gathered_bytes, ranks, near) + over(q.shared_bytes, ranks, near)
             gathered_s = q.passes * _seen(each, rates.hidden * compute)
         else:
-            shared_s = _seen(2 * over_ranks(q.shared_bytes), rates.shared_hidden * compute)
+            all_s = 2 * over(q.shared_bytes, ranks, near)
+            shared_s = _seen(all_s, rates.shared_hidden * compute) if q.hides else all_s
     passes = q.passes
     return StepTime(
         matmul_s=passes * (middle[0] + ends[0]),

@@ -21,7 +21,7 @@ JOBS = sorted((Path(__file__).resolve().parents[3] / "jobs").glob("*.toml"))
 
 def test_the_sections_come_in_the_order_of_the_file():
     names = [name for name, _ in job.sections(job.Job)]
-    assert names == ["", "model", "data", "place", "train", "lora", *(f"stage.{stage}" for stage in job.STAGES)]
+    assert names == ["", "model", "data", "place", "train", "lora", "plan", *(f"stage.{stage}" for stage in job.STAGES)]
 
 
 @pytest.mark.parametrize(("section", "setting"), SETTINGS, ids=lambda value: getattr(value, "name", value))

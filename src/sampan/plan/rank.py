@@ -1,0 +1,138 @@
+"""Ways to do a job, at sites: what each costs, which is first, and which none beats in both time and money."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from sampan.catalog.records import Site
+from sampan.plan import cost
+from sampan.plan.assumptions import DAY_S, Assumptions
+from sampan.plan.cost import Money
+from sampan.plan.energy import Energy, energy
+from sampan.plan.options import Way
+
+Sort = Literal["money", "time", "energy", "carbon"]
+SORTS: tuple[Sort, ...] = ("money", "time", "energy", "carbon")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A way to do the job at a site.
+
+    Args:
+        money: For what the chips are had: owned already, else rented.
+        bought: What it would be if the chips were bought for it.
+        misses: Limits that it does not keep, in words.
+        is_on_front: No other row is as quick and as cheap, and better in one of them.
+    """
+
+    way: Way
+    site: Site
+    money: Money
+    bought: Money
+    energy: Energy
+    misses: tuple[str, ...] = ()
+    is_on_front: bool = False
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """What it has in common with its rows at other sites."""
+        return self.way.label, self.way.count, self.way.framework
+
+
+Owned = Mapping[tuple[str, str], int]
+"""Chips that are there already, by names of chip and site."""
+
+
+def rows(ways: Iterable[Way], sites: Sequence[Site], assumptions: Assumptions, owned: Owned | None = None) -> list[Row]:
+    """Return every way at every site."""
+    return [_row(way, site, assumptions, owned or {}) for way in ways for site in sites]
+
+
+def _row(way: Way, site: Site, assumptions: Assumptions, owned: Owned) -> Row:
+    hours, chip = way.chip_hours, way.chip
+    used = energy(chip, site, hours, assumptions)
+    bought = cost.bought(chip, site, hours, used, assumptions)
+    if way.count <= owned.get((way.label, site.name), 0):
+        money = cost.owned(chip, site, hours, used)
+    else:
+        money = cost.rented(chip, hours)
+    return Row(way=way, site=site, money=money, bought=bought, energy=used)
+
+
+def ranked(
+    found: Iterable[Row], sort: Sort = "money", *, deadline_s: float | None = None, budget_usd: float | None = None
+) -> list[Row]:
+    """Return rows, first those that keep the limits, each kind from best to worst, with the front marked.
+
+    What is not known comes after what is, by time; equals stand by time, then carbon.
+    """
+    found = [replace(row, misses=_misses(row, deadline_s, budget_usd)) for row in found]
+    front = set(map(id, _front(found)))
+    marked = [replace(row, is_on_front=id(row) in front) for row in found]
+    by = _BY[sort]
+
+    def place(row: Row) -> tuple[bool, float, float, float]:
+        return bool(row.misses), _or_last(by(row)), row.way.time_s.typical, _or_last(_BY["carbon"](row))
+
+    return sorted(marked, key=place)
+
+
+def best_sites(found: Iterable[Row]) -> list[Row]:
+    """Return of rows that differ only in their site the first."""
+    first: dict[tuple[str, int, str], Row] = {}
+    for row in found:
+        first.setdefault(row.key, row)
+    return list(first.values())
+
+
+def worthwhile(ways: Sequence[Way]) -> list[Way]:
+    """Return of ways on a chip with a framework those that are faster than all with fewer chips."""
+    kept: list[Way] = []
+    best: dict[tuple[str, str], float] = {}
+    for way in sorted(ways, key=lambda way: way.count):
+        key = way.label, way.framework
+        if way.time_s.typical < best.get(key, math.inf):
+            best[key] = way.time_s.typical
+            kept.append(way)
+    return kept
+
+
+def _misses(row: Row, deadline_s: float | None, budget_usd: float | None) -> tuple[str, ...]:
+    found = []
+    if deadline_s is not None and row.way.time_s.typical > deadline_s:
+        found.append(f"takes longer than {deadline_s / DAY_S:g} days")
+    if budget_usd is not None:
+        if row.money.usd is None:
+            found.append(f"whether it costs more than {budget_usd:,g} USD is not known")
+        elif row.money.usd.typical > budget_usd:
+            found.append(f"costs more than {budget_usd:,g} USD")
+    return tuple(found)
+
+
+def _front(found: Sequence[Row]) -> list[Row]:
+    known = [(row.way.time_s.typical, row.money.usd.typical, row) for row in found if row.money.usd is not None]
+    known.sort(key=lambda one: one[:2])
+    kept: list[Row] = []
+    last = math.inf, math.inf
+    for time_s, usd, row in known:
+        # sorted by time: what is dearer than something before it, or as dear and slower, is beaten
+        if usd < last[1] or (time_s, usd) == last:
+            kept.append(row)
+            last = time_s, usd
+    return kept
+
+
+_BY: Mapping[Sort, Callable[[Row], float | None]] = {
+    "money": lambda row: None if row.money.usd is None else row.money.usd.typical,
+    "time": lambda row: row.way.time_s.typical,
+    "energy": lambda row: None if row.energy.kwh is None else row.energy.kwh.typical,
+    "carbon": lambda row: None if row.energy.kg_co2 is None else row.energy.kg_co2.typical,
+}
+
+
+def _or_last(value: float | None) -> float:
+    return math.inf if value is None else value

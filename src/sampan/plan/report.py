@@ -1,0 +1,182 @@
+"""A finished plan, and how JSON holds it: every number with its unit in the name, its source, and what was supposed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sampan.catalog.records import Chip, Site
+from sampan.plan import energy
+from sampan.plan.assumptions import Assumptions, Span
+from sampan.plan.cost import Money
+from sampan.plan.jobs import Work
+from sampan.plan.options import StageOption, Way, label
+from sampan.plan.rank import Row, Sort
+from sampan.plan.search import Infeasible
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What was asked, and what was found.
+
+    Args:
+        rows: Ranked.
+        curves: All ways that were found, whether worth a row or not, for the curves.
+        infeasible: What cannot be done, with its reason.
+        derived: What was chosen because nobody said it, in sentences.
+        efficiency: Of which measurements times are, in words.
+    """
+
+    work: Work
+    chips: tuple[Chip, ...]
+    sites: tuple[Site, ...]
+    rows: tuple[Row, ...]
+    curves: tuple[Way, ...]
+    infeasible: tuple[Infeasible, ...]
+    assumptions: Assumptions
+    derived: tuple[str, ...] = ()
+    sort: Sort = "money"
+    deadline_days: float | None = None
+    budget_usd: float | None = None
+    efficiency: str = ""
+
+    def notes(self) -> list[str]:
+        """Return everything that was supposed or chosen, in sentences."""
+        return [
+            *self.derived,
+            *self.work.assumptions,
+            *self.assumptions.lines(),
+            energy.LEFT_OUT,
+            "A rent is one of the chip in its region, whatever the site; electricity is in it.",
+            "Start-up, checkpoints, validation, failures and waiting for chips are left out.",
+            *([self.efficiency] if self.efficiency else []),
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the whole plan as JSON can hold it."""
+        return {
+            "what": "sampan plan",
+            "job": self.work.name,
+            "sort": self.sort,
+            "deadline_days": self.deadline_days,
+            "budget_usd": self.budget_usd,
+            "precision": self.work.precision,
+            "notes": self.notes(),
+            "assumptions": asdict(self.assumptions),
+            "stages": [
+                {
+                    "name": stage.name,
+                    "workload": stage.workload.name,
+                    "sample": stage.workload.sample,
+                    "method": stage.method,
+                    "num_params": stage.workload.params,
+                    "num_trained_params": stage.workload.trained_params,
+                    "flops_per_sample": stage.workload.flops,
+                    "num_steps": stage.num_steps,
+                    "global_batch_size": stage.global_batch,
+                    "num_samples": stage.num_samples,
+                }
+                for stage in self.work.stages
+            ],
+            "rows": [_row(rank, row) for rank, row in enumerate(self.rows, start=1)],
+            "infeasible": [
+                {"chip": one.chip, "num_chips": one.count, "framework": one.framework, "reason": one.reason}
+                for one in self.infeasible
+            ],
+            "chips": {label(chip): chip_facts(chip) for chip in self.chips},
+            "sites": {site.name: site_facts(site) for site in self.sites},
+        }
+
+
+def _row(rank: int, row: Row) -> dict[str, Any]:
+    way = row.way
+    return {
+        "rank": rank,
+        "chip": way.label,
+        "num_chips": way.count,
+        "framework": way.framework,
+        "site": row.site.name,
+        "is_on_front": row.is_on_front,
+        "misses": list(row.misses),
+        "time_s": _span(way.time_s),
+        "chip_hours": _span(way.chip_hours),
+        "money": _money(row.money),
+        "money_if_bought": _money(row.bought),
+        "energy_kwh": _span(row.energy.kwh),
+        "energy_reason": row.energy.reason,
+        "carbon_kg_co2": _span(row.energy.kg_co2),
+        "carbon_reason": row.energy.carbon_reason,
+        "chip_power_w": row.energy.power.w,
+        "chip_power_basis": row.energy.power.basis,
+        "stages": [_stage(stage) for stage in way.stages],
+    }
+
+
+def _stage(stage: StageOption) -> dict[str, Any]:
+    option = stage.option
+    prediction = option.prediction
+    return {
+        "name": stage.name,
+        "num_steps": stage.num_steps,
+        "samples_per_step": option.samples_per_step,
+        "layout": asdict(option.layout),
+        "layout_in_words": str(option.layout),
+        "step_s": {"low": prediction.low_s, "typical": prediction.step_s, "high": prediction.high_s},
+        "parts_s": {name.removesuffix("_s"): seconds for name, seconds in prediction.parts.items()},
+        "num_measurements": prediction.num_measurements,
+        "basis": prediction.basis,
+        "memory_bytes": {**asdict(option.memory), "total": option.memory.total},
+        "time_s": _span(stage.time_s),
+    }
+
+
+def _span(span: Span | None) -> Mapping[str, float] | None:
+    return None if span is None else {"low": span.low, "typical": span.typical, "high": span.high}
+
+
+def _money(money: Money) -> dict[str, Any]:
+    return {
+        "basis": money.basis,
+        "usd": _span(money.usd),
+        "usd_per_chip_hour": _span(money.hour_usd),
+        "said": money.said,
+    }
+
+
+def chip_facts(chip: Chip) -> dict[str, Any]:
+    """Return what a plan takes from a chip's file, with its sources and dates."""
+    return {
+        "title": chip.title,
+        "vendor": chip.vendor,
+        "launched": chip.launched,
+        "peak_dense_flops_per_s": dict(chip.peak_dense_flops_per_s),
+        "memory": asdict(chip.memory),
+        "scale_up": asdict(chip.scale_up),
+        "scale_out_bytes_per_s": chip.scale_out_bytes_per_s,
+        "board_power_w": chip.board_power_w,
+        "server": asdict(chip.server),
+        "price": None if chip.price is None else asdict(chip.price),
+        "rent": None if chip.rent is None else asdict(chip.rent),
+        "confidence": chip.confidence,
+        "from_memory": list(chip.from_memory),
+        "sources": list(chip.sources),
+        "note": chip.note,
+    }
+
+
+def site_facts(site: Site) -> dict[str, Any]:
+    """Return what a plan takes from a site's file, with its sources and dates."""
+    return {
+        "country": site.country,
+        "region": site.region,
+        "electricity_usd_per_kwh": site.electricity_usd_per_kwh,
+        "electricity_year": site.electricity_year,
+        "pue": site.pue,
+        "grid_g_co2_per_kwh": site.grid_g_co2_per_kwh,
+        "grid_year": site.grid_year,
+        "confidence": site.confidence,
+        "from_memory": list(site.from_memory),
+        "sources": list(site.sources),
+        "note": site.note,
+    }

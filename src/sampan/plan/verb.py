@@ -1,0 +1,245 @@
+"""What `sampan plan` does with its options: a plan of a job, predictions held against runs, or two chips compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+from sampan.catalog import frameworks, load
+from sampan.catalog.records import Chip, Site
+from sampan.errors import PlanError, did_you_mean
+from sampan.files import write_text
+from sampan.job import Job
+from sampan.plan import efficiency
+from sampan.plan.assumptions import DAY_S, Assumptions
+from sampan.plan.efficiency import Efficiency
+from sampan.plan.jobs import of_job
+from sampan.plan.options import Planner, Way, label
+from sampan.plan.rank import Sort, ranked, rows, worthwhile
+from sampan.plan.report import Plan
+from sampan.plan.search import MAX_COUNT, Infeasible, counts_within
+from sampan.plan.table import reasons, show
+
+_TO_BE_HAD = ("released", "ramping")  # of a chip's `status`
+_DEFAULT_MOST = 64  # chips, where nobody says how many
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options as they were given; None is one that was not.
+
+    Args:
+        count: The least and the most chips.
+        owned: Chip, number and site of chips that are there already.
+        deadline, budget: In days and in USD.
+        validate, compare: Instead of a plan: a file of runs, two chips.
+    """
+
+    chips: tuple[str, ...] | None = None
+    count: tuple[int, int] | None = None
+    sites: tuple[str, ...] | None = None
+    frameworks: tuple[str, ...] | None = None
+    stages: tuple[str, ...] | None = None
+    deadline: float | None = None
+    budget: float | None = None
+    owned: Sequence[tuple[str, int, str]] = ()
+    sort: Sort | None = None
+    validate: Path | None = None
+    compare: Sequence[str] | None = None
+    framework_a: str | None = None
+    framework_b: str | None = None
+    model: str | None = None
+    json: Path | None = None
+    html: Path | None = None
+
+
+_COMPARED = ("framework_a", "framework_b", "model")
+_PLANNED = ("chips", "count", "sites", "frameworks", "stages", "deadline", "budget", "owned", "sort")
+
+
+class Said(Protocol):
+    """A report that is no plan."""
+
+    def as_dict(self) -> dict[str, Any]: ...
+
+    def lines(self) -> list[str]: ...
+
+
+def from_arguments(arguments: Any) -> Options:
+    """Return the options of a parsed command line.
+
+    Raises:
+        PlanError: Options that do not go together.
+    """
+    options = Options(**{field.name: getattr(arguments, field.name) for field in fields(Options)})
+    given = [name for name in (*_PLANNED, *_COMPARED) if getattr(options, name) not in (None, (), [])]
+    if options.validate and options.compare:
+        raise PlanError("--validate and --compare are two questions", (), "ask one at a time")
+    instead = "validate" if options.validate else "compare" if options.compare else None
+    if instead and arguments.job:
+        raise PlanError(f"--{instead} takes no job", (), "leave JOB out")
+    allowed = _COMPARED if instead == "compare" else () if instead else _PLANNED
+    wrong = next((name for name in given if name not in allowed), None)
+    if wrong:
+        needs = "--compare" if wrong in _COMPARED else "a job"
+        word = wrong.replace("_", "-")
+        raise PlanError(f"--{word} is for {needs}", (), f"leave --{word} out")
+    if instead and arguments.overrides:
+        raise PlanError("--set changes a job, and none is given", (), "leave --set out")
+    return options
+
+
+def plan(job: Job, options: Options, *, name: str = "job", fitted: Efficiency | None = None) -> Plan:
+    """Return the plan of a job.
+
+    Raises:
+        CatalogError: A chip or a site is not in the catalogue.
+        PlanError: A framework or a stage is not known, or the job cannot be counted.
+    """
+    assumptions, derived = Assumptions(), []
+    work = of_job(job, options.stages, name=name)
+    owned = _owned(options)
+    chips = _chips(job, options, derived)
+    sites = _sites(job, options, derived)
+    names = _frameworks(job, options)
+    counts, is_chosen = _counts(job, options, derived)
+    planner = Planner(work, assumptions, fitted)
+    ways: list[Way] = []
+    infeasible: list[Infeasible] = []
+    for found in planner.ways(chips, counts, names):
+        (ways if isinstance(found, Way) else infeasible).append(found)  # type: ignore[arg-type]
+    kept = worthwhile(ways) if is_chosen else ways
+    ranking = ranked(
+        rows(kept, sites, assumptions, owned),
+        options.sort or "money",
+        deadline_s=None if options.deadline is None else options.deadline * DAY_S,
+        budget_usd=options.budget,
+    )
+    known = fitted or efficiency.load()
+    return Plan(
+        work=work, chips=tuple(chips), sites=tuple(sites), rows=tuple(ranking), curves=tuple(ways),
+        infeasible=tuple(infeasible), assumptions=assumptions, derived=tuple(derived), sort=options.sort or "money",
+        deadline_days=options.deadline, budget_usd=options.budget,
+        efficiency=f"Efficiencies are fitted to {known.num_runs:,} published runs ({known.made}).",
+    )  # fmt: skip
+
+
+def planned(job: Job, options: Options, console: Any, *, name: str = "job") -> None:
+    """Plan a job, show the plan, and write what was asked for.
+
+    Raises:
+        SampanError: As of `plan`; or nothing that was asked for can be done.
+    """
+    found = plan(job, options, name=name)
+    from sampan.plan.page import page
+
+    show(found, console)
+    write(found.as_dict(), page(found) if options.html else "", options)
+    if not found.rows:
+        raise PlanError(f"`{name}` can be done on nothing that was asked for", tuple(reasons(found.infeasible)))
+
+
+def answered(options: Options, put: Callable[[str], None]) -> None:
+    """Answer --validate or --compare, and write what was asked for."""
+    found = answer(options)
+    lines = found.lines()
+    for line in lines:
+        put(line)
+    from sampan.plan.page import plain
+
+    title = "sampan plan --validate" if options.validate else "sampan plan --compare"
+    write(found.as_dict(), plain(title, lines), options)
+
+
+def write(document: Mapping[str, Any], page: str, options: Options) -> list[Path]:
+    """Write what was asked for, and return the files."""
+    written = []
+    for path, text in ((options.json, json.dumps(document, indent=2) + "\n"), (options.html, page)):
+        if path is not None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_text(path, text)
+            except OSError as error:
+                raise PlanError(f"`{path}` cannot be written", str(error)) from error
+            written.append(path)
+    return written
+
+
+def answer(options: Options) -> Said:
+    """Return the report of --validate or --compare."""
+    if options.validate is not None:
+        from sampan.plan.validate import validate
+
+        return validate(options.validate)
+    assert options.compare is not None, "from_arguments sees to it"
+    from sampan.plan.compare import compare
+
+    first, second = options.compare
+    return compare(first, second, framework_a=options.framework_a, framework_b=options.framework_b, model=options.model)
+
+
+def _chips(job: Job, options: Options, derived: list[str]) -> list[Chip]:
+    names = options.chips or job.plan.chips
+    mine = [name for name, _, _ in options.owned]
+    if not names:
+        found = [chip for chip in load.chips().values() if chip.status in _TO_BE_HAD]
+        others = ", ".join(chip.name for chip in load.chips().values() if chip.status not in _TO_BE_HAD)
+        derived.append(f"Chips: the {len(found)} of the catalogue that can be had; not {others}.")
+        return _each([*found, *map(load.chip, mine)])
+    return _each([load.chip(name) for name in (*names, *mine)])
+
+
+def _each(chips: Sequence[Chip]) -> list[Chip]:
+    return list({label(chip): chip for chip in chips}.values())
+
+
+def _sites(job: Job, options: Options, derived: list[str]) -> list[Site]:
+    names = options.sites or job.plan.sites
+    if not names:
+        raise PlanError("no site is named", (), "sampan plan JOB --sites sg")
+    if options.sites is None:
+        derived.append(f"Sites: {', '.join(names)} (plan.sites).")
+    found = [load.site(name) for name in (*names, *(site for _, _, site in options.owned))]
+    return list({site.name: site for site in found}.values())
+
+
+def _owned(options: Options) -> dict[tuple[str, str], int]:
+    found: dict[tuple[str, str], int] = {}
+    for chip, number, site in options.owned:
+        key = label(load.chip(chip)), load.site(site).name
+        found[key] = found.get(key, 0) + number
+    return found
+
+
+def _frameworks(job: Job, options: Options) -> tuple[str, ...]:
+    names = options.frameworks or job.plan.frameworks or (job.place.framework,)
+    for name in names:
+        if frameworks.family(name) is frameworks.UNKNOWN:
+            words = [word for family in frameworks.families() for word in family.words]
+            raise PlanError(f"`{name}` is not a framework that can be planned", (), did_you_mean(name.lower(), words))
+    return tuple(dict.fromkeys(names))
+
+
+def _counts(job: Job, options: Options, derived: list[str]) -> tuple[list[int], bool]:
+    """Return which numbers of chips are tried, and whether only those that are worth it are shown."""
+    if options.count is not None:
+        return between(*options.count), False
+    if job.plan.num_chips is not None:
+        return [job.plan.num_chips], False
+    derived.append(
+        f"Numbers of chips: powers of two up to {_DEFAULT_MOST}; of a chip the smallest that fits, and those that are faster."
+    )
+    return counts_within(1, _DEFAULT_MOST), True
+
+
+def between(low: int, high: int) -> list[int]:
+    """Return the numbers of chips that are tried between two: the first, powers of two, and three times these.
+
+    What is tried up to a number is tried up to every greater one too, so that more chips never make the best plan worse.
+    """
+    assert 1 <= low <= high <= MAX_COUNT, "the option sees to it"
+    powers = [1 << power for power in range(high.bit_length())]
+    return sorted({low, *(n for n in (*powers, *(3 * power for power in powers)) if low <= n <= high)})
