@@ -204,30 +204,19 @@ _FEW = 12  # runs of a class that weigh as much as what wider classes say of it
 def spreads_of(left: Sequence[Left]) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
     """Return the half-width of each class, and the factors of products that are steadier or rougher than their class."""
     half: dict[str, dict[str, float]] = {}
-    everything = [abs(one.error) for one in left]
     by_class = collections.defaultdict(list)
+    by_group = collections.defaultdict(list)
     for one in left:
         by_class[one.spread_class].append(abs(one.error))
-    pooled = {
-        "assumed": [e for name, errors in by_class.items() if name.startswith("sizes") for e in errors],
-        "given": [e for name, errors in by_class.items() if not name.startswith("sizes") for e in errors],
-    }
+        by_group[one.spread_class.split(";")[0]].append(abs(one.error))
     for name in efficiency.classes():
         errors = by_class.get(name, [])
-        wider = pooled["assumed" if name.startswith("sizes") else "given"] or everything
-        outer = float(np.quantile(wider, 0.8))
+        outer = float(np.quantile(by_group[name.split(";")[0]], 0.8))
         own = float(np.quantile(errors, 0.8)) if errors else outer
         weight = len(errors) / (len(errors) + _FEW)
         half[name] = {"half": math.exp(weight * math.log(own) + (1 - weight) * math.log(outer)), "runs": len(errors)}
-    # what is less known is never surer than what is more known
-    for silicon in ("known", "new"):
-        least = 0.0
-        for software in ("release", "product", "family", "nothing"):
-            name = f"{software} known, silicon {silicon}"
-            least = half[name]["half"] = max(least, half[name]["half"])
-    for software in ("release", "product", "family", "nothing"):
-        known, new = (half[f"{software} known, silicon {s}"] for s in ("known", "new"))
-        new["half"] = max(new["half"], known["half"])
+    for group in efficiency.GROUPS:
+        _widen(half, group)
     by_product = collections.defaultdict(list)
     for one in left:
         by_product[one.run.levels["product"]].append(abs(one.error) / half[one.spread_class]["half"])
@@ -241,6 +230,21 @@ def spreads_of(left: Sequence[Left]) -> tuple[dict[str, dict[str, float]], dict[
     ]  # fmt: skip
     common = float(np.quantile(again, 0.8))
     return half, {name: factor * common for name, factor in factors.items()}
+
+
+def _widen(half: Mapping[str, dict[str, float]], group: str) -> None:
+    """Make what is less known never surer than what is more known."""
+    for i, software in enumerate(efficiency.SOFTWARE):
+        for j, chip in enumerate(efficiency.CHIP):
+            one = half[efficiency.spread_name(group, software, chip)]
+            if i:
+                one["half"] = max(
+                    one["half"], half[efficiency.spread_name(group, efficiency.SOFTWARE[i - 1], chip)]["half"]
+                )
+            if j:
+                one["half"] = max(
+                    one["half"], half[efficiency.spread_name(group, software, efficiency.CHIP[j - 1])]["half"]
+                )
 
 
 def summary(left: Sequence[Left], halves: Sequence[float]) -> validate.Summary:
@@ -272,6 +276,16 @@ def by_source_and_model(run: Run) -> str:
 def by_source(run: Run) -> str:
     """Return a run's source."""
     return run.row["source_title"]
+
+
+def by_silicon(run: Run) -> str:
+    """Return what a run's chip is made of."""
+    return run.levels["silicon"]
+
+
+def by_maker(run: Run) -> str:
+    """Return who makes a run's chip."""
+    return run.levels["maker"]
 
 
 def is_full(run: Run) -> bool:
@@ -327,15 +341,17 @@ def main() -> None:
     print(
         f"{len(runs)} runs; rates { ({n: float(f'{v:.3g}') for n, v in zip(RATE_NAMES, np.exp(fit.x), strict=True)}) }"
     )
-    models = leave_out(runs, by_source_and_model, fit)
-    sources = leave_out(runs, by_source, fit)
-    both = [*models, *sources]
+    asked: dict[str, Callable[[Run], str]] = {
+        "models of a source left out": by_source_and_model,
+        "sources left out": by_source,
+        "silicon left out": by_silicon,
+        "makers left out": by_maker,
+    }
+    found_left = {title: leave_out(runs, group, fit) for title, group in asked.items()}
+    every = [one for left in found_left.values() for one in left]
     table: dict[str, Any] = {}
-    for title, left, group in (
-        ("models of a source left out", models, by_source_and_model),
-        ("sources left out", sources, by_source),
-    ):
-        halves = {id(one): half for one, half in zip(both, halves_without(both, group), strict=True)}
+    for title, left in found_left.items():
+        halves = {id(one): half for one, half in zip(every, halves_without(every, asked[title]), strict=True)}
         parts = {
             "whole shape": [one for one in left if is_full(one.run)],
             "whole shape, Ascend": [one for one in left if is_full(one.run) and one.run.row["vendor"] == "ascend"],
@@ -349,12 +365,17 @@ def main() -> None:
                 rule = validate.summary([validate.rule_of_thumb(one.run.row, one.run.case) for one in some])
                 table[f"{title}: {name}"] = {**found.as_dict(), "rule_of_thumb_median": rule.median_abs_rel_err}
                 print(f"{title}: {name}: {found}; rule of thumb {rule.median_abs_rel_err:.3f}")
-    ratios = validate.ratios([validate.judged(o.run.row, o.run.case, math.exp(o.log_s), 0, 0) for o in models])
-    table["models of a source left out: ratios"] = ratios.as_dict()
-    print(f"ratios: {ratios}")
+    models = [
+        validate.judged(one.run.row, one.run.case, math.exp(one.log_s), 0, 0)
+        for one in found_left["models of a source left out"]
+    ]
+    for name, kinds in (("all", None), ("pictures", ("dit", "unet", "vlm"))):
+        ratios = validate.ratios([one for one in models if kinds is None or one.row["family"] in kinds])
+        table[f"models of a source left out: Ascend to GPU ratios, {name}"] = ratios.as_dict()
+        print(f"ratios, {name}: {ratios}")
     today = datetime.date.today().isoformat()
     if not arguments.dry:
-        half, products = spreads_of(both)
+        half, products = spreads_of(every)
         write_text(arguments.out, json.dumps(document(fit, half, products, today), indent=1, ensure_ascii=False) + "\n")
         print(
             results.add("plan-cross-validation", {"date": today, "runs": len(runs), "errors": table}, arguments.results)

@@ -22,7 +22,7 @@ from sampan.plan.quantities import Quantities, quantities
 from sampan.plan.records import Layout, Recompute, Workload
 from sampan.plan.time import Rates, Speeds, speeds, step_time
 from sampan.plan.workloads.language import Shape, language_model
-from sampan.plan.workloads.named import geometry_from_text, workload_of
+from sampan.plan.workloads.named import geometry_from_text, leaves_encoders_out, seq_len_from_text, workload_of
 
 Row = Mapping[str, str]
 
@@ -142,18 +142,27 @@ def _workload(row: Row) -> Workload:
         )  # fmt: skip
     geometry = geometry_from_text(row["note"])
     params = _number(row, "params_b")
-    return _from_name(row["model"], None if params is None else params * 1e9, seq_len, geometry, method)
+    return _from_name(
+        row["model"], None if params is None else params * 1e9, seq_len or seq_len_from_text(row["note"]), geometry, method,
+        False if leaves_encoders_out(row["note"]) else None,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=2048)
 def _from_name(
-    name: str, params: float | None, seq_len: float | None, geometry: tuple[float, float, float] | None, method: str
+    name: str,
+    params: float | None,
+    seq_len: float | None,
+    geometry: tuple[float, float, float] | None,
+    method: str,
+    with_encoders: bool | None,
 ) -> Workload:
     frames, height, width = geometry or (None, None, None)
     try:
         return workload_of(
-            name, params=params, seq_len=seq_len, frames=frames, height_px=height, width_px=width, method=method
-        )
+            name, params=params, seq_len=seq_len, frames=frames, height_px=height, width_px=width, method=method,
+            with_encoders=with_encoders,
+        )  # fmt: skip
     except SampanError as error:
         raise Left(f"{error.what}{': ' + error.because[0] if error.because else ''}") from error
 

@@ -143,8 +143,8 @@ def levels(
 
 
 def is_assumed(workload: Workload) -> bool:
-    """Return whether sizes that make a sample dear or cheap were not given: resolution, frames, length."""
-    words = ("height_px is not given", "frames is not given", "seq_len is not given")
+    """Return whether sizes that make a sample dear or cheap were not given: resolution, frames, length, pictures in it."""
+    words = tuple(f"{name} is not given" for name in ("height_px", "frames", "seq_len", "picture_tokens"))
     return any(note.startswith(words) for note in workload.notes)
 
 
@@ -156,6 +156,12 @@ def shares(time: StepTime) -> dict[str, float]:
     return found
 
 
+SOFTWARE = ("release", "product", "family", "nothing")  # what of a run's software was measured, from most to least
+CHIP = ("silicon", "maker", "nothing")  # and of its chip
+_GROUPS = {"llm-dense": "dense", "llm-dense-gqa": "dense", "llm-moe": "experts"}
+GROUPS = ("dense", "experts", "pictures")  # kinds of models that are alike in how well they are known
+
+
 def spread_class(of: Levels, counts: Mapping[str, Mapping[str, int]]) -> str:
     """Return which runs a run's uncertainty is like: how much of it has been measured before."""
 
@@ -163,17 +169,24 @@ def spread_class(of: Levels, counts: Mapping[str, Mapping[str, int]]) -> str:
         return bool(counts.get(level, {}).get(of[level]))
 
     if of["geometry"] == "assumed":
-        return "sizes assumed, model " + ("known" if known("model") else "new")
-    software = next((level for level in ("release", "product", "family") if known(level)), "nothing")
-    return f"{software} known, silicon {'known' if known('silicon') else 'new'}"
+        return "sizes assumed; the model is " + ("known" if known("model") else "new")
+    software = next((level for level in SOFTWARE[:-1] if known(level)), SOFTWARE[-1])
+    chip = next((level for level in CHIP[:-1] if known(level)), CHIP[-1])
+    return spread_name(_GROUPS.get(of["kind"], "pictures"), software, chip)
+
+
+def spread_name(group: str, software: str, chip: str) -> str:
+    """Return the name of a class of runs that say all their sizes."""
+    return f"{group}; of the software {software} is known; of the chip {chip} is known"
 
 
 def classes() -> Iterator[str]:
     """Yield every value of `spread_class`."""
-    yield from (f"sizes assumed, model {m}" for m in ("known", "new"))
-    for software in ("release", "product", "family", "nothing"):
-        for silicon in ("known", "new"):
-            yield f"{software} known, silicon {silicon}"
+    yield from (f"sizes assumed; the model is {m}" for m in ("known", "new"))
+    for group in GROUPS:
+        for software in SOFTWARE:
+            for chip in CHIP:
+                yield spread_name(group, software, chip)
 
 
 def interval(seconds: float, half: float) -> tuple[float, float]:

@@ -78,6 +78,17 @@ def workload_of(
     return dataclasses.replace(made, family=model.kind, notes=(*made.notes, *model.notes, *notes))
 
 
+def seq_len_from_text(note: str) -> int | None:
+    """Return the length of sequences in tokens that a run's note states, or None: "average sequence length … 563"."""
+    found = re.search(r"sequence length\b[^:;\d]*:?\s*(\d{2,7})\b", note)
+    return int(found[1]) if found else None
+
+
+def leaves_encoders_out(note: str) -> bool:
+    """Return whether a run's note says that autoencoder and text encoders did not run: "latents precomputed"."""
+    return re.search(r"\blatents (?:are |were )?precomputed\b|\bU-?Net only\b", note, re.IGNORECASE) is not None
+
+
 def _made(model: Model, at: Mapping[str, Any], method: str, rank: int) -> Workload:
     """Return the workload of a model with everything that it asks for."""
     shape, how = model.shape, {"method": method, "rank": rank}
@@ -110,6 +121,13 @@ def _filled(model: Model, given: Mapping[str, Any]) -> tuple[dict[str, Any], lis
     if side := defaults.pop("resolution_px", None):
         defaults = {"height_px": side, "width_px": side, **defaults}
     filled = {**defaults, **{key: value for key, value in given.items() if value is not None}}
+    if (
+        given.get("seq_len")
+        and given.get("picture_tokens") is None
+        and {"seq_len", "picture_tokens"} <= defaults.keys()
+    ):
+        # a longer sequence holds more of both, pictures and words
+        filled["picture_tokens"] = defaults["picture_tokens"] * filled["seq_len"] / defaults["seq_len"]
     taken = [key for key in defaults if given.get(key) is None]
     notes = [f"{key} is not given: {defaults[key]} is taken" for key in taken if key != "tiles"]
     return filled, notes
