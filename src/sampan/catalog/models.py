@@ -42,7 +42,8 @@ class Model:
         params: Published count of parameters; `active_params` those that a token meets, where that is fewer.
         shape: Tables of PARTS, by name, as the builders of workloads take them.
         defaults: What a run is taken to have where it does not say: `seq_len`, `resolution_px`, `height_px`, `width_px`,
-            `frames`, `text_tokens`, `picture_tokens`, `tiles`, `trains`, `with_encoders`.
+            `frames`, `text_tokens`, `picture_tokens`, `tiles`, `trains`, `pretrain_trains`
+            (what its pre-training trains, where that is not all), `with_encoders`.
         notes: What the shape leaves out.
     """
 
@@ -61,7 +62,7 @@ class Model:
 
 DEFAULTS = (
     "seq_len", "resolution_px", "height_px", "width_px", "frames", "text_tokens", "picture_tokens", "tiles", "trains",
-    "with_encoders",
+    "pretrain_trains", "with_encoders",
 )  # fmt: skip
 
 

@@ -144,7 +144,7 @@ def _workload(row: Row) -> Workload:
     params = _number(row, "params_b")
     return _from_name(
         row["model"], None if params is None else params * 1e9, seq_len or seq_len_from_text(row["note"]), geometry, method,
-        False if leaves_encoders_out(row["note"]) else None,
+        False if leaves_encoders_out(row["note"]) else None, row["workload"] == "pretrain",
     )  # fmt: skip
 
 
@@ -156,12 +156,13 @@ def _from_name(
     geometry: tuple[float, float, float] | None,
     method: str,
     with_encoders: bool | None,
+    is_pretraining: bool,
 ) -> Workload:
     frames, height, width = geometry or (None, None, None)
     try:
         return workload_of(
             name, params=params, seq_len=seq_len, frames=frames, height_px=height, width_px=width, method=method,
-            with_encoders=with_encoders,
+            with_encoders=with_encoders, is_pretraining=is_pretraining,
         )  # fmt: skip
     except SampanError as error:
         raise Left(f"{error.what}{': ' + error.because[0] if error.because else ''}") from error

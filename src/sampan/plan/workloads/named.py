@@ -44,6 +44,7 @@ def workload_of(
     picture_tokens: float | None = None,
     method: str = "full",
     trains: str | None = None,
+    is_pretraining: bool = False,
     rank: int = 16,
     with_encoders: bool | None = None,
 ) -> Workload:
@@ -56,6 +57,7 @@ def workload_of(
         picture_tokens: Of vision-language models: tokens of the sequence that come from pictures.
         method: "full" or "lora".
         trains: What a vision-language model trains: "all", "language" or "connector".
+        is_pretraining: Whether it is the model's first training, of which some train a part alone.
         with_encoders: Whether autoencoder and text encoders run in every step.
 
     Raises:
@@ -73,6 +75,8 @@ def workload_of(
         if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0 and key != "picture_tokens":
             raise PlanError(f"`{key}` of `{name}` must be above 0, got {value:g}")
     model = find(name, params)
+    if is_pretraining and trains is None:
+        given["trains"] = model.defaults.get("pretrain_trains")
     filled, notes = _filled(model, given)
     made = _made(model, filled, method, rank)
     return dataclasses.replace(made, family=model.kind, notes=(*made.notes, *model.notes, *notes))
@@ -117,7 +121,7 @@ def _made(model: Model, at: Mapping[str, Any], method: str, rank: int) -> Worklo
 
 def _filled(model: Model, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return what is given with the catalogue's defaults in the gaps, and those that matter in words."""
-    defaults = dict(model.defaults)
+    defaults = {key: value for key, value in model.defaults.items() if key != "pretrain_trains"}
     if side := defaults.pop("resolution_px", None):
         defaults = {"height_px": side, "width_px": side, **defaults}
     filled = {**defaults, **{key: value for key, value in given.items() if value is not None}}
