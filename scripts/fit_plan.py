@@ -294,7 +294,9 @@ def is_full(run: Run) -> bool:
     return all(row[name] for name in ("layers", "hidden", "seq_len", "chips")) and row["vendor"] != "refgpu"
 
 
-def document(fit: Fit, spreads: Mapping[str, Any], products: Mapping[str, float], today: str) -> dict[str, Any]:
+def document(
+    fit: Fit, spreads: Mapping[str, Any], products: Mapping[str, float], table: Mapping[str, Any], said: str, today: str
+) -> dict[str, Any]:
     """Return the file that sampan.plan.efficiency reads."""
     covariance = np.linalg.inv(fit.hessian) * NOISE**2
     sd = np.sqrt(np.diag(covariance))
@@ -313,6 +315,8 @@ def document(fit: Fit, spreads: Mapping[str, Any], products: Mapping[str, float]
         "made": today,
         "by": "scripts/fit_plan.py; source: the catalogue's runs",
         "runs": len(fit.runs),
+        "left_out": said,
+        "cross_validation": table,
         "rates": {
             name: {"value": float(f"{math.exp(value):.5g}"), "sd_of_log": round(float(s), 3)}
             for name, value, s in zip(RATE_NAMES, fit.x, sd, strict=False)
@@ -350,6 +354,7 @@ def main() -> None:
     found_left = {title: leave_out(runs, group, fit) for title, group in asked.items()}
     every = [one for left in found_left.values() for one in left]
     table: dict[str, Any] = {}
+    said = ""
     for title, left in found_left.items():
         halves = {id(one): half for one, half in zip(every, halves_without(every, asked[title]), strict=True)}
         parts = {
@@ -364,6 +369,8 @@ def main() -> None:
                 found = summary(some, [halves[id(one)] for one in some])
                 rule = validate.summary([validate.rule_of_thumb(one.run.row, one.run.case) for one in some])
                 table[f"{title}: {name}"] = {**found.as_dict(), "rule_of_thumb_median": rule.median_abs_rel_err}
+                if (title, name) == ("models of a source left out", "all"):
+                    said = str(found)
                 print(f"{title}: {name}: {found}; rule of thumb {rule.median_abs_rel_err:.3f}")
     models = [
         validate.judged(one.run.row, one.run.case, math.exp(one.log_s), 0, 0)
@@ -376,7 +383,10 @@ def main() -> None:
     today = datetime.date.today().isoformat()
     if not arguments.dry:
         half, products = spreads_of(every)
-        write_text(arguments.out, json.dumps(document(fit, half, products, today), indent=1, ensure_ascii=False) + "\n")
+        write_text(
+            arguments.out,
+            json.dumps(document(fit, half, products, table, said, today), indent=1, ensure_ascii=False) + "\n",
+        )
         print(
             results.add("plan-cross-validation", {"date": today, "runs": len(runs), "errors": table}, arguments.results)
         )

@@ -47,7 +47,11 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class Efficiency:
-    """The fitted file: rates, effects by level and name, spreads by class, and how many runs each is of."""
+    """The fitted file: rates, effects by level and name, spreads by class, and how many runs each is of.
+
+    Args:
+        left_out: How well runs were predicted that were left out of the fit, in words; the whole table is in the file.
+    """
 
     rates: Rates
     effects: Mapping[str, Mapping[str, Mapping[str, float]]]
@@ -56,6 +60,7 @@ class Efficiency:
     products: Mapping[str, float]
     num_runs: int
     made: str
+    left_out: str = ""
 
     def offset(self, levels: Levels, shares: Mapping[str, float]) -> float:
         """Return the logarithm of what the model's time is multiplied by."""
@@ -104,6 +109,7 @@ def load(path: Path = FILE) -> Efficiency:
         products=table["products"],
         num_runs=table["runs"],
         made=table["made"],
+        left_out=table["left_out"],
     )
 
 

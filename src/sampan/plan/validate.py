@@ -1,7 +1,7 @@
 """How wrong predictions are on published runs: each run predicted from its own columns, held against what it measured.
 
-A prediction looks at no run's value, id or source. Beside it stands the one-line rule that most people use: everything is
-computed again in the backward pass, at 45 % of the peak.
+A prediction looks at no run's value, id or source. Runs of doubtful `quality` are predicted and not judged. Beside it
+stands the one-line rule that most people use: everything is computed again in the backward pass, at 45 % of the peak.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sampan.catalog import load
 from sampan.catalog.load import RUN_COLUMNS
 from sampan.errors import PlanError, did_you_mean
 from sampan.plan import case as cases
+from sampan.plan import efficiency
 from sampan.plan.case import Case, Left, Row
 from sampan.plan.predict import of_quantities
 
@@ -39,6 +41,11 @@ class Judged:
     high: float
     measured: float
     row: Row
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the run is one to judge by: its `quality` is "ok", or not stated."""
+        return self.row["quality"] in ("", "ok")
 
     @property
     def error(self) -> float:
@@ -74,11 +81,20 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Predictions of the runs of a file."""
+    """Predictions of the runs of a file.
+
+    Args:
+        num_fitted: Of them, those that the efficiencies were fitted to.
+    """
 
     judged: tuple[Judged, ...]
     rule: tuple[Judged, ...]
     skipped: tuple[tuple[str, str], ...]
+    num_fitted: int = 0
+
+    def good(self) -> list[Judged]:
+        """Return the runs to judge by."""
+        return [one for one in self.judged if one.is_good]
 
     def groups(self) -> dict[str, dict[str, Summary]]:
         """Return summaries by vendor, family, framework and source."""
@@ -91,7 +107,7 @@ class Report:
         found = {}
         for name, key in keys.items():
             parts: dict[str, list[Judged]] = defaultdict(list)
-            for one in self.judged:
+            for one in self.good():
                 parts[key(one.row) or "not stated"].append(one)
             found[name] = {part: summary(parts[part]) for part in sorted(parts)}
         return found
@@ -99,14 +115,17 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """Return what --json writes."""
         return {
-            "overall": summary(self.judged).as_dict(),
-            "rule_of_thumb": _without_coverage(summary(self.rule)),
+            "overall": summary(self.good()).as_dict(),
+            "rule_of_thumb": _without_coverage(summary(one for one in self.rule if one.is_good)),
             **{
                 name: {part: s.as_dict() for part, s in parts.items()} for name, parts in self.groups().items()
             },
-            "ratios": ratios(self.judged).as_dict(),
+            "ratios": ratios(self.good()).as_dict(),
             "rows": [
-                {"id": one.id, "predicted": one.predicted, "low": one.low, "high": one.high, "measured": one.measured}
+                {
+                    "id": one.id, "predicted": one.predicted, "low": one.low, "high": one.high, "measured": one.measured,
+                    "is_judged": one.is_good,
+                }
                 for one in self.judged
             ],
             "skipped": [{"id": name, "reason": reason} for name, reason in self.skipped],
@@ -115,14 +134,23 @@ class Report:
     def lines(self) -> list[str]:
         """Return the report as text."""
         said = [
-            f"predictions    {summary(self.judged)}",
-            f"one-line rule  {_plain(summary(self.rule))}",
-            f"ratios         {ratios(self.judged)}".replace(" runs", " pairs", 1),
+            f"predictions    {summary(self.good())}",
+            f"one-line rule  {_plain(summary(one for one in self.rule if one.is_good))}",
+            f"ratios         {ratios(self.good())}".replace(" runs", " pairs", 1),
         ]
         for title, parts in self.groups().items():
             said += ["", title.replace("_", " ")]
             width = max((min(len(name), 48) for name in parts), default=0)
             said += [f"  {name[:48]:<{width}}  {part}" for name, part in parts.items()]
+        if self.num_fitted:
+            said += [
+                "",
+                f"{self.num_fitted} of these runs are among those that the efficiencies were fitted to: others go less well;",
+                f"left out of the fit with all runs of their source on the same model: {efficiency.load().left_out}",
+            ]
+        doubtful = len(self.judged) - len(self.good())
+        if doubtful:
+            said += ["", f"predicted, and not judged: {doubtful} runs whose `quality` is not ok"]
         if self.skipped:
             reasons: dict[str, list[str]] = defaultdict(list)
             for name, reason in self.skipped:
@@ -152,7 +180,14 @@ def validate(path: Path) -> Report:
             rule.append(rule_of_thumb(row, case))
         except Left as reason:
             skipped.append((row["id"], str(reason)))
-    return Report(judged=tuple(found), rule=tuple(rule), skipped=tuple(skipped))
+    known = {_measured(row) for row in load.runs()}
+    num_fitted = sum(_measured(one.row) in known for one in found)
+    return Report(judged=tuple(found), rule=tuple(rule), skipped=tuple(skipped), num_fitted=num_fitted)
+
+
+def _measured(row: Row) -> tuple[str, ...]:
+    """Return what makes a run the same run under another id."""
+    return tuple(row[name] for name in ("model", "chip", "framework", "chips", "global_batch", "metric", "value"))
 
 
 def read(path: Path) -> list[dict[str, str]]:
