@@ -256,6 +256,22 @@ def summary(left: Sequence[Left], halves: Sequence[float]) -> validate.Summary:
     return validate.summary(judged)
 
 
+def ratio_spread(left: Sequence[Left]) -> dict[str, float]:
+    """Return half of the interval, of the logarithm, that held 80 % of the ratios of runs published side by side."""
+    pairs = collections.defaultdict(list)
+    for one in left:
+        if one.run.row["pair_id"]:
+            pairs[one.run.row["pair_id"], one.run.row["metric"]].append(one)
+    apart = [
+        abs(a.error - b.error)
+        for members in pairs.values()
+        for i, a in enumerate(members)
+        for b in members[i + 1 :]
+        if a.run.row["vendor"] != b.run.row["vendor"]
+    ]
+    return {"half": round(float(np.quantile(apart, 0.8)), 4), "pairs": len(apart)}
+
+
 def halves_without(left: Sequence[Left], group: Callable[[Run], str], folds: int = 8) -> list[float]:
     """Return every run's half-width, from spreads of the other groups alone."""
     fold = {name: int(hashlib.md5(name.encode()).hexdigest(), 16) % folds for name in {group(one.run) for one in left}}
@@ -380,6 +396,7 @@ def main() -> None:
         ratios = validate.ratios([one for one in models if kinds is None or one.row["family"] in kinds])
         table[f"models of a source left out: Ascend to GPU ratios, {name}"] = ratios.as_dict()
         print(f"ratios, {name}: {ratios}")
+    table["spread of ratios"] = ratio_spread(found_left["models of a source left out"])
     today = datetime.date.today().isoformat()
     if not arguments.dry:
         half, products = spreads_of(every)

@@ -51,6 +51,7 @@ class Efficiency:
 
     Args:
         left_out: How well runs were predicted that were left out of the fit, in words; the whole table is in the file.
+        ratio: Spread of ratios of runs on two chips that their source sets side by side.
     """
 
     rates: Rates
@@ -61,6 +62,7 @@ class Efficiency:
     num_runs: int
     made: str
     left_out: str = ""
+    ratio: Spread | None = None
 
     def offset(self, levels: Levels, shares: Mapping[str, float]) -> float:
         """Return the logarithm of what the model's time is multiplied by."""
@@ -110,7 +112,12 @@ def load(path: Path = FILE) -> Efficiency:
         num_runs=table["runs"],
         made=table["made"],
         left_out=table["left_out"],
+        ratio=_ratio(table["cross_validation"]["spread of ratios"]),
     )
+
+
+def _ratio(table: Mapping[str, float]) -> Spread:
+    return Spread(half=table["half"], num=int(table["pairs"]))
 
 
 def levels(

@@ -1,0 +1,326 @@
+"""Two chips beside each other: what was measured on both, what is predicted, and which earlier chip was as fast.
+
+Three kinds of evidence are kept apart: runs that their source sets side by side, runs of the same work from different
+sources, and predictions. Money is rent, energy is what the chips' share of their servers draws; sites do not enter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sampan.catalog import frameworks, load
+from sampan.catalog.records import Chip
+from sampan.errors import PlanError, did_you_mean
+from sampan.models import presets
+from sampan.plan import efficiency, evidence
+from sampan.plan.assumptions import Assumptions, Span
+from sampan.plan.energy import power
+from sampan.plan.evidence import Earlier, Ratio
+from sampan.plan.jobs import Stage, Work
+from sampan.plan.options import Planner, Way, label
+from sampan.plan.records import Workload
+from sampan.plan.workloads.named import workload_of
+from sampan.plan.workloads.own.stages import stage_workload
+
+MODELS = {
+    "llm-dense": ("Llama-3.1-8B", "Llama-3.1-70B"),
+    "llm-moe": ("Mixtral-8x7B", "Qwen3-30B-A3B"),
+    "dit": ("SD3", "FLUX.1"),
+    "unet": ("SDXL",),
+    "vlm": ("Qwen2.5-VL-7B",),
+}
+"""What is predicted where nobody names a model, by kind; and GLM-Image's two large stages."""
+_OWN = "glm-image"
+_BATCH = 256  # samples of an update
+_COUNTS = tuple(1 << power for power in range(3, 11))  # chips, the fewest on which the model fits on both sides
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """A predicted ratio: how long, how much money, how much energy for what the second chip does in, for or with 1.
+
+    Args:
+        num_chips: On each side.
+        slower: With an interval.
+        dearer: None where a rent is not known.
+        hungrier: None where a power is not known.
+    """
+
+    kind: str
+    model: str
+    num_chips: int
+    slower: Span
+    dearer: Span | None
+    hungrier: Span | None
+    basis: tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Everything that is known of two chips side by side.
+
+    Args:
+        left: Models that could not be predicted, with the reason.
+        assumed: How intervals of ratios are made, in sentences.
+    """
+
+    first: Chip
+    second: Chip
+    frameworks: tuple[str, str]
+    pairs: tuple[Ratio, ...]
+    matched: tuple[Ratio, ...]
+    predicted: tuple[Predicted, ...]
+    left: tuple[tuple[str, str], ...]
+    earlier: tuple[tuple[str, Earlier], ...]
+    rent: Span | None
+    power: float | None
+    assumed: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON can hold it."""
+        return {
+            "what": "sampan plan --compare",
+            "first": label(self.first),
+            "second": label(self.second),
+            "frameworks": list(self.frameworks),
+            "measured_pairs": [_ratio(one) for one in self.pairs],
+            "measured_on_the_same_work": [_ratio(one) for one in self.matched],
+            "predicted": [
+                {
+                    "kind": one.kind, "model": one.model, "num_chips": one.num_chips, "slower": _span(one.slower),
+                    "dearer": _span(one.dearer), "hungrier": _span(one.hungrier), "basis": list(one.basis),
+                }
+                for one in self.predicted
+            ],
+            "not_predicted": [{"model": model, "reason": reason} for model, reason in self.left],
+            "earlier_as_fast": [
+                {
+                    "of": name, "kind": one.kind, "chip": one.chip.name, "launched": one.chip.launched,
+                    "years_before": one.years, "useful_flops_per_s": one.flops_per_s, "num_runs": one.num_runs,
+                }
+                for name, one in self.earlier
+            ],
+            "rent_ratio": _span(self.rent),
+            "power_ratio": self.power,
+            "notes": list(self.assumed),
+        }  # fmt: skip
+
+    def lines(self) -> list[str]:
+        """Return all of it as text."""
+        a, b = label(self.first), label(self.second)
+        said = [
+            f"{a} beside {b}: how many times as long, as dear, as hungry the first is; below 1 it is better",
+            f"{a}: {self.first.title}, {self.first.launched or 'launch not known'}",
+            f"{b}: {self.second.title}, {self.second.launched or 'launch not known'}",
+        ]
+        said += ["", "Measured, side by side in one source (time):", *_measured(self.pairs, a, b)]
+        said += ["", "Measured, the same work in different sources (time; weaker):", *_measured(self.matched, a, b)]
+        said += ["", f"Predicted, with 80 % intervals ({' and '.join(self.frameworks)}):"]
+        for one in self.predicted:
+            said.append(
+                f"  {one.kind:<9}  {one.model}, {one.num_chips} chips: {_plain(one.slower)} as long, "
+                f"{_plain(one.dearer)} as dear, {_plain(one.hungrier)} as hungry"
+            )
+            said.append(f"             {a}: {one.basis[0]}; {b}: {one.basis[1]}")
+        said += [f"  {model}: cannot be predicted: {reason}" for model, reason in self.left]
+        said += ["", "Earlier chips whose good runs were as fast:"]
+        said += [
+            f"  {name}, {one.kind}: {one.chip.title} ({one.chip.launched}), {one.years:g} years before, "
+            f"{one.flops_per_s / 1e12:.0f} TFLOP/s in {one.num_runs} runs"
+            for name, one in self.earlier
+        ] or ["  none is known"]
+        return [*said, "", *self.assumed]
+
+
+def compare(
+    first: str, second: str, *, framework_a: str | None = None, framework_b: str | None = None, model: str | None = None
+) -> Comparison:
+    """Return what is known of two chips side by side.
+
+    Args:
+        framework_a, framework_b: Of either chip. None takes runs under any, and predicts "torch".
+        model: Of the catalogue, or "glm-image"; None for several.
+
+    Raises:
+        CatalogError: A chip or the model is not known.
+        PlanError: A framework is not known.
+    """
+    chips = load.chip(first), load.chip(second)
+    for name in (framework_a, framework_b):
+        if name is not None and frameworks.family(name) is frameworks.UNKNOWN:
+            words = [word for family in frameworks.families() for word in family.words]
+            raise PlanError(f"`{name}` is not a framework that can be planned", (), did_you_mean(name.lower(), words))
+    works = list(_works(model))
+    kinds = {work.stages[0].workload.family for work in works} if model else None
+    sides = [
+        [run for run in evidence.runs_on(chip, framework) if kinds is None or run.kind in kinds]
+        for chip, framework in zip(chips, (framework_a, framework_b), strict=True)
+    ]
+    under = framework_a or "torch", framework_b or "torch"
+    rent = _rents(*chips)
+    drawn = [power(chip).w for chip in chips]
+    hungry = drawn[0] / drawn[1] if drawn[0] and drawn[1] else None
+    predicted, left = [], []
+    for work in works:
+        found = _predict(work, chips, under, rent, hungry)
+        if isinstance(found, str):
+            left.append((work.name, found))
+        else:
+            predicted.append(found)
+    kinds_seen = list(MODELS) if kinds is None else sorted(kinds & MODELS.keys())
+    before = [
+        (label(chip), found)
+        for chip in chips
+        for kind in kinds_seen
+        if (found := evidence.earlier(chip, kind)) is not None
+    ]
+    same = chips[0].name == chips[1].name and under[0] == under[1]
+    return Comparison(
+        first=chips[0], second=chips[1], frameworks=under, pairs=tuple(evidence.pairs(*sides)),
+        matched=() if same else tuple(evidence.matched(*sides)), predicted=tuple(predicted), left=tuple(left),
+        earlier=tuple({(n, e.kind): (n, e) for n, e in before}.values()), rent=rent, power=hungry,
+        assumed=tuple(_assumed(chips)),
+    )  # fmt: skip
+
+
+def _works(model: str | None) -> Iterator[Work]:
+    if model == _OWN or model is None:
+        config = presets.get(_OWN, {})
+        for stage in ("ar", "decoder"):
+            name = f"GLM-Image's {'generator' if stage == 'ar' else 'decoder'}, 1024 px"
+            yield _work(name, stage_workload(stage, config, resolution_px=1024, name=name))
+    if model != _OWN:
+        for name in (model,) if model else (name for names in MODELS.values() for name in names):
+            yield _work(name, workload_of(name))
+
+
+def _work(name: str, workload: Workload) -> Work:
+    stage = Stage(name=name, workload=workload, num_steps=1, global_batch=_BATCH, num_samples=_BATCH)
+    return Work(name=name, stages=(stage,))
+
+
+def _predict(
+    work: Work, chips: tuple[Chip, Chip], under: tuple[str, str], rent: Span | None, hungry: float | None
+) -> Predicted | str:
+    """Return the ratio on the fewest chips on which both can, or why there is none."""
+    planner = Planner(work, Assumptions())
+    reason = ""
+    for count in _COUNTS:
+        ways = [planner.way(chip, count, framework) for chip, framework in zip(chips, under, strict=True)]
+        failed = [way for way in ways if not isinstance(way, Way)]
+        if not failed:
+            break
+        reason = f"{failed[0].chip}: {failed[0].reason}"
+    else:
+        return reason
+    steps = [way.stages[0].option.prediction for way in ways if isinstance(way, Way)]
+    halves = [math.log(step.high_s / step.low_s) / 2 for step in steps]
+    half = math.hypot(*halves)
+    spread = planner.fitted.ratio
+    if chips[0].name == chips[1].name and under[0] == under[1]:
+        half = 0.0
+    elif spread is not None and all(step.num_measurements and _is_of_silicon(step.basis) for step in steps):
+        half = min(half, spread.half)
+    ratio = steps[0].step_s / steps[1].step_s
+    slower = Span(low=ratio * math.exp(-half), typical=ratio, high=ratio * math.exp(half))
+    dearer = rent and Span(
+        low=slower.low * rent.low, typical=slower.typical * rent.typical, high=slower.high * rent.high
+    )
+    return Predicted(
+        kind=work.stages[0].workload.family, model=work.name, num_chips=count, slower=slower, dearer=dearer,
+        hungrier=None if hungry is None else slower.times(hungry),
+        basis=(_basis(steps[0]), _basis(steps[1])),
+    )  # fmt: skip
+
+
+def _is_of_silicon(basis: str) -> bool:
+    return "this silicon" in basis
+
+
+def _basis(step: Any) -> str:
+    return f"{step.num_measurements} {step.basis}" if step.num_measurements else step.basis
+
+
+def _rents(first: Chip, second: Chip) -> Span | None:
+    """Return the ratio of rents, its ends where one is let cheaply and the other dearly."""
+    a, b = first.rent, second.rent
+    if a is None or b is None:
+        return None
+    if first.name == second.name:
+        return Span(low=1.0, typical=1.0, high=1.0)
+    return Span(
+        low=a.low_usd_per_h / b.high_usd_per_h,
+        typical=a.typical_usd_per_h / b.typical_usd_per_h,
+        high=a.high_usd_per_h / b.low_usd_per_h,
+    )
+
+
+def _assumed(chips: tuple[Chip, Chip]) -> Iterator[str]:
+    spread = efficiency.load().ratio
+    if spread is not None:
+        yield (
+            f"Intervals: {spread.num} ratios of runs that their sources set side by side, left out of the fit, lay within "
+            f"a factor {math.exp(spread.half):.2f} in 80 % of cases: what one prediction is off by, the other often is too. "
+            "Chips without a run of their silicon have both intervals added up as if nothing were shared."
+        )
+    for chip in chips:
+        rent = chip.rent
+        if rent is None:
+            yield f"{label(chip)}: no rental price is known, so nobody can say how dear it is."
+        else:
+            yield (
+                f"{label(chip)}: {rent.typical_usd_per_h:g} USD an hour ({rent.low_usd_per_h:g} to {rent.high_usd_per_h:g}; "
+                f"{rent.region or 'region not known'}, {rent.as_of or 'date not known'}); power: {power(chip).basis}."
+            )
+    likes = sorted({run.chip.name for chip in chips for run in evidence.runs_on(chip)} - {c.name for c in chips})
+    if likes:
+        yield f"Runs on {', '.join(likes)} stand for chips of the same silicon: sources seldom say which bin ran."
+
+
+def _measured(found: Sequence[Ratio], first: str, second: str) -> list[str]:
+    """Return a line for each kind of model: median and range of ratios, and how many."""
+    by_kind: dict[str, list[Ratio]] = defaultdict(list)
+    for one in found:
+        by_kind[one.kind].append(one)
+    said = []
+    for kind, some in sorted(by_kind.items()):
+        values = sorted(one.value for one in some)
+        sources = {run.source for one in some for run in (*one.first, *one.second)}
+        said.append(
+            f"  {kind:<9}  {quantile(values, 0.5):.2f} in the middle, {quantile(values, 0.1):.2f} to "
+            f"{quantile(values, 0.9):.2f} in four of five; {len(values)} ratios, {len(sources)} sources"
+        )
+    return said or [f"  nothing is known that was measured on both {first} and {second}"]
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """Return a quantile of ordered values, between two of them where it falls there."""
+    at = share * (len(ordered) - 1)
+    below = math.floor(at)
+    return ordered[below] + (at - below) * (ordered[min(below + 1, len(ordered) - 1)] - ordered[below])
+
+
+def _plain(span: Span | None) -> str:
+    return "unknown times" if span is None else f"{span.typical:.2f} times ({span.low:.2f}-{span.high:.2f})"
+
+
+def _span(span: Span | None) -> dict[str, float] | None:
+    return None if span is None else {"low": span.low, "typical": span.typical, "high": span.high}
+
+
+def _ratio(one: Ratio) -> dict[str, Any]:
+    return {
+        "kind": one.kind, "model": one.model, "slower": one.value,
+        "first": [_run(run) for run in one.first], "second": [_run(run) for run in one.second],
+    }  # fmt: skip
+
+
+def _run(run: evidence.Measured) -> dict[str, Any]:
+    return {
+        "id": run.id, "chip": run.chip.name, "framework": run.framework, "num_chips": run.num_chips,
+        "source": run.source, "url": run.url,
+    }  # fmt: skip
