@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sampan.catalog import frameworks, load
@@ -35,6 +35,7 @@ MODELS = {
 }
 """What is predicted where nobody names a model, by kind; and GLM-Image's two large stages."""
 _OWN = "glm-image"
+_ENOUGH = 10  # runs on a chip's silicon from which on it is as well known as chips that were measured side by side
 _BATCH = 256  # samples of an update
 _COUNTS = tuple(1 << power for power in range(3, 11))  # chips, the fewest on which the model fits on both sides
 
@@ -195,7 +196,8 @@ def _works(model: str | None) -> Iterator[Work]:
             yield _work(name, stage_workload(stage, config, resolution_px=1024, name=name))
     if model != _OWN:
         for name in (model,) if model else (name for names in MODELS.values() for name in names):
-            yield _work(name, workload_of(name))
+            # what a catalogue entry is taken to have is what is asked here, not a guess about somebody's run
+            yield _work(name, replace(workload_of(name), notes=()))
 
 
 def _work(name: str, workload: Workload) -> Work:
@@ -223,22 +225,24 @@ def _predict(
     spread = planner.fitted.ratio
     if chips[0].name == chips[1].name and under[0] == under[1]:
         half = 0.0
-    elif spread is not None and all(step.num_measurements and _is_of_silicon(step.basis) for step in steps):
+    elif spread is not None and all(planner.fitted.counts["silicon"].get(c.silicon, 0) >= _ENOUGH for c in chips):
         half = min(half, spread.half)
     ratio = steps[0].step_s / steps[1].step_s
     slower = Span(low=ratio * math.exp(-half), typical=ratio, high=ratio * math.exp(half))
-    dearer = rent and Span(
-        low=slower.low * rent.low, typical=slower.typical * rent.typical, high=slower.high * rent.high
-    )
     return Predicted(
-        kind=work.stages[0].workload.family, model=work.name, num_chips=count, slower=slower, dearer=dearer,
+        kind=work.stages[0].workload.family, model=work.name, num_chips=count, slower=slower,
+        dearer=rent and _both(slower, rent),
         hungrier=None if hungry is None else slower.times(hungry),
         basis=(_basis(steps[0]), _basis(steps[1])),
     )  # fmt: skip
 
 
-def _is_of_silicon(basis: str) -> bool:
-    return "this silicon" in basis
+def _both(first: Span, second: Span) -> Span:
+    """Return the product of two that are not known exactly; their intervals have nothing to do with each other."""
+    typical = first.typical * second.typical
+    down = math.hypot(*(math.log(one.typical / one.low) for one in (first, second)))
+    up = math.hypot(*(math.log(one.high / one.typical) for one in (first, second)))
+    return Span(low=typical * math.exp(-down), typical=typical, high=typical * math.exp(up))
 
 
 def _basis(step: Any) -> str:
@@ -246,17 +250,15 @@ def _basis(step: Any) -> str:
 
 
 def _rents(first: Chip, second: Chip) -> Span | None:
-    """Return the ratio of rents, its ends where one is let cheaply and the other dearly."""
+    """Return the ratio of rents."""
     a, b = first.rent, second.rent
     if a is None or b is None:
         return None
     if first.name == second.name:
         return Span(low=1.0, typical=1.0, high=1.0)
-    return Span(
-        low=a.low_usd_per_h / b.high_usd_per_h,
-        typical=a.typical_usd_per_h / b.typical_usd_per_h,
-        high=a.high_usd_per_h / b.low_usd_per_h,
-    )
+    above = Span(low=a.low_usd_per_h, typical=a.typical_usd_per_h, high=a.high_usd_per_h)
+    below = Span(low=1 / b.high_usd_per_h, typical=1 / b.typical_usd_per_h, high=1 / b.low_usd_per_h)
+    return _both(above, below)
 
 
 def _assumed(chips: tuple[Chip, Chip]) -> Iterator[str]:
@@ -265,7 +267,7 @@ def _assumed(chips: tuple[Chip, Chip]) -> Iterator[str]:
         yield (
             f"Intervals: {spread.num} ratios of runs that their sources set side by side, left out of the fit, lay within "
             f"a factor {math.exp(spread.half):.2f} in 80 % of cases: what one prediction is off by, the other often is too. "
-            "Chips without a run of their silicon have both intervals added up as if nothing were shared."
+            f"Chips with fewer than {_ENOUGH} runs of their silicon have both intervals added up as if nothing were shared."
         )
     for chip in chips:
         rent = chip.rent
