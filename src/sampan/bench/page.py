@@ -6,22 +6,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from sampan import page as frame
 from sampan.bench import report
 from sampan.units import format_bytes, format_seconds
 
-_STYLE = """
-:root { color-scheme: light dark; --bar: #2f6f9f; --line: #8888; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2.5rem; }
-pre { font-size: 13px; overflow-x: auto; }
-.table { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 14px; }
-th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
-figure { margin: 1rem 0; } figcaption { font-size: 14px; }
-svg { width: 100%; height: auto; } svg text { font: 13px system-ui, sans-serif; fill: currentColor; }
-svg rect { fill: var(--bar); } svg line { stroke: currentColor; }
-.words { border-left: 4px solid #c60; padding-left: 1rem; }
-"""
 _WIDTH, _LABEL, _ROW = 760, 210, 28  # of a figure, of its names, and the height of a bar with its gap
 _SPACE = 150  # behind the longest bar, for its number
 
@@ -39,12 +27,8 @@ def page(record: Mapping[str, Any]) -> str:
     ]
     figures = _figures(record)
     for number, (heading, table) in enumerate(report.tables(record)):
-        body += [f"<h2>{escape(heading)}</h2>", *figures[number], _table(table)]
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n" + "\n".join(filter(None, body)) + "\n</body>\n</html>\n"
-    )
+        body += [f"<h2>{escape(heading)}</h2>", *figures[number], frame.table(table)]
+    return frame.page(title, body)
 
 
 def bars(caption: str, rows: Sequence[Bar]) -> str:
@@ -62,8 +46,7 @@ def bars(caption: str, rows: Sequence[Bar]) -> str:
             end, middle = max(end, high), top + _ROW / 2 - 1
             drawn.append(f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}" stroke-width="2"/>')
         drawn.append(f'<text x="{end + 8:.1f}" y="{top + 17}">{escape(said)}</text>')
-    picture = f'<svg viewBox="0 0 {_WIDTH} {len(rows) * _ROW}" role="img">{"".join(drawn)}</svg>'
-    return f"<figure><figcaption>{escape(caption)}</figcaption>{picture}</figure>"
+    return frame.figure(caption, frame.svg(_WIDTH, len(rows) * _ROW, drawn, caption))
 
 
 def _figures(record: Mapping[str, Any]) -> list[list[str]]:
@@ -114,10 +97,3 @@ def _race_bar(row: Mapping[str, Any]) -> Bar:
 
 def _side(row: Mapping[str, Any]) -> str:
     return f"{row['framework']} {row['mode']}"
-
-
-def _table(table: Sequence[Sequence[str]]) -> str:
-    head, *rows = table
-    lines = ["".join(f"<th>{escape(word)}</th>" for word in head)]
-    lines += ["".join(f"<td>{escape(word)}</td>" for word in row) for row in rows]
-    return f'<div class="table"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'

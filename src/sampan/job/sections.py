@@ -184,6 +184,13 @@ class Plan:
     )
     prompt_tokens: int = say("Tokens of a prompt, in the mean.", 64, at_least=1)
     references: int = say("Reference pictures of a sample, in the mean, as large as the picture.", 0, at_least=0)
+    picture_px: int | None = say(
+        "Side of the finished model's pictures, whose making is planned too; without it, the model's default.",
+        None,
+        example=1024,
+        at_least=1,
+    )
+    num_inference_steps: int = say("Steps of the diffusion decoder for each of them.", 50, at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from sampan.catalog.records import Chip, Site
 from sampan.plan.assumptions import YEAR_H, Assumptions, Span
-from sampan.plan.energy import Energy
+from sampan.plan.energy import Energy, energy
 
 Basis = Literal["rent", "bought", "owned"]
 
@@ -48,14 +48,14 @@ def rented(chip: Chip, chip_hours: Span) -> Money:
     )
 
 
-def bought(chip: Chip, site: Site, chip_hours: Span, energy: Energy, assumptions: Assumptions) -> Money:
+def bought(chip: Chip, site: Site, chip_hours: Span, used: Energy, assumptions: Assumptions) -> Money:
     """Return the money for chips that are bought and paid off over years, with their electricity."""
-    if chip.price is None:
+    of_chip = depreciation_usd_per_h(chip, assumptions)
+    if chip.price is None or of_chip is None:
         return Money(basis="bought", usd=None, said=f"no price is known for `{chip.name}`")
-    power = owned(chip, site, chip_hours, energy)
+    power = owned(chip, site, chip_hours, used)
     if power.usd is None or power.hour_usd is None:
         return Money(basis="bought", usd=None, said=power.said)
-    of_chip = chip.price.usd / (assumptions.years * YEAR_H * assumptions.used_share)
     hour = of_chip + power.hour_usd.typical
     return Money(
         basis="bought",
@@ -66,14 +66,14 @@ def bought(chip: Chip, site: Site, chip_hours: Span, energy: Energy, assumptions
     )
 
 
-def owned(chip: Chip, site: Site, chip_hours: Span, energy: Energy) -> Money:
+def owned(chip: Chip, site: Site, chip_hours: Span, used: Energy) -> Money:
     """Return the money for chips that are there already: their electricity and nothing else."""
-    if energy.kwh is None:
-        return Money(basis="owned", usd=None, said=energy.reason or "its energy is not known")
+    if used.kwh is None:
+        return Money(basis="owned", usd=None, said=used.reason or "its energy is not known")
     price = site.electricity_usd_per_kwh
     if price is None:
         return Money(basis="owned", usd=None, said=f"no price of electricity is known for `{site.name}`")
-    usd = energy.kwh.times(price)
+    usd = used.kwh.times(price)
     hour = usd.typical / chip_hours.typical
     return Money(
         basis="owned",
@@ -81,6 +81,64 @@ def owned(chip: Chip, site: Site, chip_hours: Span, energy: Energy) -> Money:
         said=f"electricity at {price:g} USD a kWh ({site.region}, {site.electricity_year or 'year not known'})",
         hour_usd=Span(low=hour, typical=hour, high=hour),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """What the rent of chip-hours pays for: power, the chip's depreciation, and the rest, which is the landlord's.
+
+    Args:
+        rent, power, depreciation, markup: In USD; the middles of the last three add up to that of the first. None where a
+            fact is not known, and `reasons` is which. A mark-up below zero is a chip let for less than it costs.
+    """
+
+    rent: Span | None = None
+    power: Span | None = None
+    depreciation: Span | None = None
+    markup: Span | None = None
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def bought(self) -> Span | None:
+        """Power and depreciation: what a chip that is bought for the work costs."""
+        if self.power is None or self.depreciation is None:
+            return None
+        return Span(
+            low=self.power.low + self.depreciation.low,
+            typical=self.power.typical + self.depreciation.typical,
+            high=self.power.high + self.depreciation.high,
+        )
+
+
+def split(chip: Chip, site: Site, chip_hours: Span, assumptions: Assumptions) -> Split:
+    """Return what the rent of chip-hours is made of, at the prices of a site."""
+    used = energy(chip, site, chip_hours, assumptions)
+    paid, power = rented(chip, chip_hours), owned(chip, site, chip_hours, used)
+    worn = depreciation_usd_per_h(chip, assumptions)
+    reasons = [one.said for one in (paid, power) if one.usd is None]
+    if worn is None:
+        reasons.append(f"no price is known for `{chip.name}`")
+    markup = None
+    if worn is not None and paid.hour_usd is not None and power.hour_usd is not None:
+        cost = worn + power.hour_usd.typical
+        low, high = paid.hour_usd.low - cost, paid.hour_usd.high - cost
+        # below zero the long end of the time is the lower one
+        markup = Span(
+            low=low * (chip_hours.low if low > 0 else chip_hours.high),
+            typical=(paid.hour_usd.typical - cost) * chip_hours.typical,
+            high=high * (chip_hours.high if high > 0 else chip_hours.low),
+        )
+    return Split(
+        rent=paid.usd, power=power.usd, depreciation=None if worn is None else chip_hours.times(worn), markup=markup,
+        reasons=tuple(reasons),
+    )  # fmt: skip
+
+
+def depreciation_usd_per_h(chip: Chip, assumptions: Assumptions) -> float | None:
+    """Return what an hour of work takes of a chip's price; None where that is not known."""
+    if chip.price is None:
+        return None
+    return chip.price.usd / (assumptions.years * YEAR_H * assumptions.used_share)
 
 
 def _times(hours: Span, price: Span) -> Span:

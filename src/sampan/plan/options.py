@@ -12,6 +12,7 @@ from sampan.plan import efficiency
 from sampan.plan.assumptions import Assumptions, Span
 from sampan.plan.efficiency import Efficiency
 from sampan.plan.jobs import Stage, Work
+from sampan.plan.measured import Benches
 from sampan.plan.memory import Needs
 from sampan.plan.predict import Prediction, of_quantities
 from sampan.plan.quantities import Quantities, quantities
@@ -76,12 +77,16 @@ class Planner:
 
     Args:
         fitted: Efficiencies; None for those of the package.
+        benches: The user's own measurements.
     """
 
-    def __init__(self, work: Work, assumptions: Assumptions, fitted: Efficiency | None = None):
+    def __init__(
+        self, work: Work, assumptions: Assumptions, fitted: Efficiency | None = None, benches: Benches | None = None
+    ):
         self.work = work
         self.assumptions = assumptions
         self.fitted = fitted or efficiency.load()
+        self.benches = benches
         self._searches: dict[tuple[str, str], tuple[Search, Needs]] = {}
         self._quantities: dict[tuple[int, Layout, bool], Quantities] = {}
 
@@ -159,17 +164,31 @@ class Planner:
             stage.workload, chip, speed, framework, self.work.precision, stage.method, stage.workload.name
         )
 
+        # the effect is linear in the parts' shares: its coefficients are found once, not at every layout
+        none = dict.fromkeys(efficiency.PARTS, 0.0)
+        at_all = fitted.offset(levels, none)
+        of = {part: fitted.offset(levels, none | {part: 1.0}) - at_all for part in efficiency.PARTS}
+        of_rest = of.pop("other_s")
+        by_part = tuple(of.items())
+
         def time_of(layout: Layout) -> float:
             time = step_time(self._of(stage, layout, framework), speed, rates)
-            return time.total_s * math.exp(fitted.offset(levels, efficiency.shares(time)))
+            total = time.total_s
+            rest, effect = total, at_all
+            for part, of_part in by_part:
+                seconds = getattr(time, part)
+                rest -= seconds
+                effect += of_part * seconds / total
+            return total * math.exp(effect + of_rest * rest / total)
 
         return time_of
 
     def _predict(self, stage: Stage, layout: Layout, chip: Chip, speed: Speeds, framework: str) -> Prediction:
-        return of_quantities(
+        found = of_quantities(
             self._of(stage, layout, framework), stage.workload, chip, speed, framework=framework,
             precision=self.work.precision, method=stage.method, model=stage.workload.name, fitted=self.fitted,
         )  # fmt: skip
+        return found if self.benches is None else self.benches.tightened(found, chip, framework)
 
     def _of(self, stage: Stage, layout: Layout, framework: str) -> Quantities:
         hides = frameworks.family(framework).hides

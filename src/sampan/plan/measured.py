@@ -1,0 +1,319 @@
+"""The user's own measurements (`sampan bench`), and how they move and narrow what is predicted.
+
+A measured step is predicted too, and the ratio of the two says by how much this chip with this software differs from what
+runs of others make one expect. How much of that carries over to another step is what remains uncertain between runs once
+their chip and software have been measured (the narrowest interval of their kind of model, or half of the variance where
+that is all there is); so one measurement moves a prediction part of the way, and several move it further.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sampan.catalog import frameworks, load
+from sampan.catalog.records import Chip
+from sampan.errors import PlanError, SampanError
+from sampan.models import presets
+from sampan.plan import efficiency
+from sampan.plan.efficiency import Efficiency
+from sampan.plan.predict import Prediction, predict
+from sampan.plan.records import Layout, Workload
+from sampan.plan.workloads.own.stages import stage_workload
+
+_GROUP = "pictures"  # of sampan.plan.efficiency.GROUPS: what jobs train
+_SOURCE = "sampan bench --kit --json FILE"
+
+
+class _Useless(Exception):
+    """A file or a side that says nothing about a chip of the catalogue, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """A measured step.
+
+    Args:
+        file: Where it is from.
+        part: "ar" or "decoder", and what of it: "block of ar", "ar".
+        ratio: Measured seconds over predicted ones.
+    """
+
+    file: str
+    chip: Chip
+    framework: str
+    mode: str
+    part: str
+    precision: str
+    measured_s: float
+    predicted_s: float
+
+    @property
+    def ratio(self) -> float:
+        """Measured over predicted."""
+        return self.measured_s / self.predicted_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benches:
+    """Measurements by chip and software.
+
+    Args:
+        left_out: What was given and says nothing, with its reason, in sentences.
+    """
+
+    found: tuple[Bench, ...]
+    left_out: tuple[str, ...] = ()
+    fitted: Efficiency | None = None
+
+    def lines(self) -> Iterator[str]:
+        """Yield what was measured and what was left out, in sentences."""
+        for (chip, family), ratios in self._by_part().items():
+            middle = math.exp(_mean(ratios.values()))
+            yield (
+                f"Measured by you: {chip} with {family} takes {middle:.2f} times what is predicted ({', '.join(ratios)}); "
+                "predictions there move toward it, and their intervals narrow."
+            )
+        yield from self.left_out
+
+    def _by_part(self) -> dict[tuple[str, str], dict[str, float]]:
+        """Return the mean logarithm of ratios by chip and software, then by what was measured."""
+        found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for bench in self.found:
+            key = bench.chip.name, frameworks.family(bench.framework).name
+            found[key][f"{bench.part} in {bench.precision}"].append(math.log(bench.ratio))
+        return {key: {part: _mean(all_of) for part, all_of in parts.items()} for key, parts in found.items()}
+
+    def tightened(self, prediction: Prediction, chip: Chip, framework: str) -> Prediction:
+        """Return a prediction moved toward what was measured on its chip with its software, and surer of it."""
+        ratios = self._by_part().get((chip.name, frameworks.family(framework).name))
+        if not ratios:
+            return prediction
+        known = self.fitted or efficiency.load()
+        half = math.log(prediction.high_s / prediction.step_s)
+        shift, narrower = combined(half, least_half(known), list(ratios.values()))
+        step_s = prediction.step_s * math.exp(shift)
+        low, high = efficiency.interval(step_s, narrower)
+        said = "1 measurement" if len(ratios) == 1 else f"{len(ratios)} measurements"
+        return replace(
+            prediction, step_s=step_s, low_s=low, high_s=high,
+            parts={name: seconds * math.exp(shift) for name, seconds in prediction.parts.items()},
+            num_measurements=prediction.num_measurements + len(ratios),
+            basis=f"{prediction.basis}, and {said} of your own",
+        )  # fmt: skip
+
+
+def combined(half: float, least: float, logs: Sequence[float]) -> tuple[float, float]:
+    """Return by how much a logarithm moves, and half of its interval afterwards.
+
+    What a prediction is off by is the sum of two normal errors: one that all steps on a chip with a software share, and one
+    of each step's own. Measured steps have both; the first is estimated from them.
+
+    Args:
+        half: Of the interval before.
+        least: Of the interval of steps whose chip and software are known.
+        logs: Logarithms of measured over predicted, each of a step of its own.
+    """
+    own = min(least * least, half * half / 2)  # variances, in units of the interval
+    shared = half * half - own
+    of_mean = own / len(logs)
+    weight = shared / (shared + of_mean)
+    return weight * _mean(logs), math.sqrt(own + shared * (1 - weight))
+
+
+def least_half(fitted: Efficiency) -> float:
+    """Return half of the narrowest interval among runs of models that make or see pictures."""
+    return min(
+        fitted.spreads[name].half
+        for software in efficiency.SOFTWARE
+        for chip in efficiency.CHIP
+        if (name := efficiency.spread_name(_GROUP, software, chip)) in fitted.spreads
+    )
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found)
+
+
+def read(paths: Iterable[Path], *, fitted: Efficiency | None = None, compiled: bool = False) -> Benches:
+    """Return the measurements in files that `sampan bench` wrote; a pattern stands for the files that it matches.
+
+    Args:
+        compiled: Which mode the job trains in: only sides of this mode count.
+
+    Raises:
+        PlanError: A file is not there or not JSON, or no file measures a chip of the catalogue.
+    """
+    found: list[Bench] = []
+    left_out: list[str] = []
+    for path in _files(paths):
+        document = _document(path)
+        try:
+            found += _benches(path, document, fitted, compiled, left_out)
+        except _Useless as reason:
+            left_out.append(f"`{path}` is left out: {reason}.")
+    if not found:
+        raise PlanError(
+            "--measured: nothing that was given measures a chip of the catalogue",
+            tuple(line.removesuffix(".") for line in left_out),
+            f"on the chip: {_SOURCE}",
+        )
+    return Benches(found=tuple(found), left_out=tuple(left_out), fitted=fitted)
+
+
+def _files(paths: Iterable[Path]) -> list[Path]:
+    found: dict[Path, None] = {}
+    for path in paths:
+        matches = [Path(one) for one in sorted(glob.glob(str(path)))] if glob.has_magic(str(path)) else [path]
+        if not matches and not path.exists():
+            raise PlanError(f"--measured: no file is named like `{path}`", (), f"make one on the chip: {_SOURCE}")
+        found.update(dict.fromkeys(matches or [path]))
+    return list(found)
+
+
+def _document(path: Path) -> Mapping[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanError(f"--measured: `{path}` cannot be read", error.strerror or str(error)) from error
+    except ValueError as error:
+        raise PlanError(f"--measured: `{path}` is not JSON", str(error)) from error
+    return document if isinstance(document, dict) else {}
+
+
+def _benches(
+    path: Path, document: Mapping[str, Any], fitted: Efficiency | None, compiled: bool, left_out: list[str]
+) -> list[Bench]:
+    """Return the measurements of one document; what of it says nothing goes to `left_out`."""
+    found: list[Bench] = []
+    reasons: dict[str, None] = {}
+    try:
+        sides = list(_sides(document))
+        for side in sides:
+            if side.mode != ("compiled" if compiled else "eager"):
+                reasons[f"its {side.mode} sides are not how the job trains"] = None
+                continue
+            try:
+                found.append(_bench(path, document, side, fitted))
+            except _Useless as reason:
+                reasons[str(reason)] = None
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise _Useless("it is not a result of `sampan bench`") from error
+    if not found:
+        raise _Useless("; ".join(reasons) or "it is not a result of `sampan bench`")
+    left_out += [f"Of `{path}` is left out: {reason}." for reason in reasons]
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Side:
+    """One framework's time for one part in a document."""
+
+    device: str
+    device_name: str | None
+    framework: str
+    mode: str
+    dtype: str
+    part: str
+    seconds: float
+    is_block: bool
+
+
+def _sides(document: Mapping[str, Any]) -> Iterator[_Side]:
+    if "rows" in document:
+        for row in document["rows"]:
+            if "step" in row and row["step"] is not None:
+                yield _Side(
+                    device=row["device"], device_name=row["device_name"], framework=row["framework"], mode=row["mode"],
+                    dtype=row["dtype"], part=row["part"], seconds=float(row["step"]["seconds"]["median"]), is_block=True,
+                )  # fmt: skip
+        return
+    if "shape" not in document:
+        raise KeyError("shape")
+    sides = {(side["framework"], side["mode"]): side for side in document["sides"]}
+    for part, measured in document["parts"].items():
+        for result in measured["results"]:
+            side = sides[result["framework"], result["mode"]]
+            yield _Side(
+                device=side["device"], device_name=side["device_name"], framework=side["framework"], mode=side["mode"],
+                dtype=side["dtype"], part=part, seconds=float(result["step_s"]["median"]), is_block=False,
+            )  # fmt: skip
+
+
+def _bench(path: Path, document: Mapping[str, Any], side: _Side, fitted: Efficiency | None) -> Bench:
+    if side.device == "cpu":
+        cpu = document["machine"]["cpu"] or "name not known"
+        raise _Useless(f"it was measured on a CPU ({cpu}), and the catalogue has accelerators alone")
+    chip = chip_of(side.device_name or "")
+    if not side.seconds > 0:
+        raise _Useless(f"its time of {side.part} is {side.seconds:g} s")
+    workload, layout = _block(document, side.part) if side.is_block else _whole(document, side.part)
+    try:
+        predicted = predict(
+            workload, layout, chip, framework=side.framework, precision=side.dtype, fitted=fitted
+        )  # fmt: skip
+    except SampanError as error:
+        raise _Useless("; ".join([error.what, *error.because])) from error
+    return Bench(
+        file=str(path), chip=chip, framework=side.framework, mode=side.mode, precision=side.dtype,
+        part=f"block of {side.part}" if side.is_block else f"{side.part} of {document['shape']['preset']}",
+        measured_s=side.seconds, predicted_s=predicted.step_s,
+    )  # fmt: skip
+
+
+def _whole(document: Mapping[str, Any], part: str) -> tuple[Workload, Layout]:
+    shape = document["shape"]
+    config = presets.get(shape["preset"], shape["override"])
+    batch = shape["micro_batch_size"][part]
+    workload = stage_workload(part, config, resolution_px=shape["px"], ema=False, batch=batch, name=shape["preset"])
+    return workload, Layout(micro_batch=batch)
+
+
+def _block(document: Mapping[str, Any], part: str) -> tuple[Workload, Layout]:
+    """Return one block of the released size, as `sampan bench --kit` times it."""
+    if document["px"] is None:
+        raise _Useless("its number of tokens was set by hand")
+    config = presets.get("glm-image")
+    workload = stage_workload(part, config, resolution_px=document["px"], ema=False, name="glm-image")
+    trunk = next(block for block in workload.blocks if block.is_trunk)
+    return replace(workload, name=f"block of {workload.name}", blocks=(replace(trunk, repeat=1),)), Layout()
+
+
+def chip_of(device_name: str) -> Chip:
+    """Return the chip of the catalogue that a driver calls so: the one of which most words are in the name.
+
+    "NVIDIA H100 80GB HBM3" is `h100_sxm`, "Ascend910B2" is `ascend_910b2`.
+
+    Raises:
+        _Useless: None is, or several are as near.
+    """
+    said = _words(device_name)
+    nearest: dict[str, tuple[int, Chip]] = {}
+    for chip in load.chips().values():
+        for name in (chip.name, chip.title, *chip.aliases):
+            words = _words(name)
+            if words and words <= said:
+                size = sum(map(len, words))
+                nearest[chip.name] = max(nearest.get(chip.name, (0, chip)), (size, chip), key=lambda one: one[0])
+    best = max((size for size, _ in nearest.values()), default=0)
+    found = [chip for size, chip in nearest.values() if size == best]
+    if not found:
+        raise _Useless(f"no chip of the catalogue is called `{device_name or 'name not known'}`")
+    if len(found) > 1:
+        names = ", ".join(f"`{chip.name}`" for chip in found)
+        raise _Useless(f"`{device_name}` may be each of {names}")
+    return found[0]
+
+
+def _words(name: str) -> frozenset[str]:
+    """Return a name's words: "Ascend910B2" has "ascend" and "910b2", "80GB" is "80"."""
+    apart = re.sub(r"([a-z]{3,})(\d)", r"\1 \2", name.lower())
+    return frozenset(re.sub(r"^(\d+)gb?$", r"\1", word) for word in re.findall(r"[a-z0-9]+", apart))
