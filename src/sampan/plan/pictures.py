@@ -1,7 +1,8 @@
 """How long making pictures takes on one chip, and what it needs: in a thousand pictures, with the training's efficiencies.
 
 The generator writes tokens one by one, and each reads all weights and the cache, so that memory limits it; the decoder's
-steps multiply large matrices. Both follow from operators and speeds (sampan.plan.time); nothing here is fitted to pictures.
+steps multiply large matrices. Both follow from operators and speeds (sampan.plan.time). One number alone is fitted to times
+of making pictures: what a launch takes where no gradient is recorded.
 Left out: several chips for one picture, drawing tokens on the host, moving parts that are not on the chip, and PNG files.
 """
 
@@ -25,7 +26,7 @@ from sampan.plan.memory import Need
 from sampan.plan.predict import Prediction
 from sampan.plan.quantities import quantities
 from sampan.plan.records import Block, Layout, Phase, Workload
-from sampan.plan.time import PART_NAMES, Speeds, speeds, step_time
+from sampan.plan.time import PART_NAMES, Speeds, replaced, speeds, step_time
 from sampan.plan.workloads.own.encoders import tokenizer_blocks, vae_encoder
 from sampan.plan.workloads.own.pictures import picture_phases
 from sampan.units import format_bytes
@@ -33,6 +34,13 @@ from sampan.units import format_bytes
 NUM_PICTURES = 1000
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 _MAX_SPREAD = 1024  # chips over which one copy of the weights is thought to be spread
+# Host seconds of a launch where nothing is recorded for a backward pass; a training's launches take longer. Fitted to the
+# release's five text-to-picture times on an H100 (github.com/zai-org/GLM-Image, README.md, "Inference Cost", commit 12a4eef).
+_LAUNCH_S = 22e-6
+BASIS = (
+    "Making pictures is predicted with the efficiencies of training; what a launch takes is fitted to 5 published times on "
+    "an H100. Moving parts that do not all fit on the chip is left out."
+)
 _WEIGHT_BYTES = {"fp32": 4.0}
 _KINDS = {"read the prompt": "ar", "write a token": "ar", "pixels": "vae"}
 
@@ -183,6 +191,7 @@ class Maker:
         self.assumptions = assumptions
         self.fitted = fitted or efficiency.load()
         self.benches = benches
+        self.rates = replaced(self.fitted.rates, {"launch_s": _LAUNCH_S})
         self._needs: dict[tuple[int, bool, str], Need] = {}
 
     def on(self, chips: Iterable[Chip], names: Sequence[str]) -> list[Making | NotMade]:
@@ -245,7 +254,7 @@ class Maker:
         self, phase: Phase, workload: Workload, chip: Chip, speed: Speeds, framework: str, batch: int
     ) -> Prediction:
         q = quantities(workload, Layout(micro_batch=batch * phase.rows))
-        time = replace(step_time(q, speed, self.fitted.rates), host_s=0.0)  # which is an update's
+        time = replace(step_time(q, speed, self.rates), host_s=0.0)  # which is an update's
         levels = efficiency.levels(workload, chip, speed, framework, self.recipe.precision, "full", self.recipe.name)
         factor = phase.repeats * math.exp(self.fitted.offset(levels, efficiency.shares(time)))
         seconds = time.total_s * factor
