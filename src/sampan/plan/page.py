@@ -1,18 +1,333 @@
-"""A plan as one HTML file: words, tables and drawings, nothing loaded from elsewhere and no script."""
+"""A plan as one HTML file: the answer, drawings, tables, and where every number comes from. No script, nothing loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from html import escape
+from typing import Any
 
+from sampan.catalog.records import Chip, Site
+from sampan.page import page as frame
+from sampan.page import table
+from sampan.plan.assumptions import HOUR_S, Span
+from sampan.plan.drawings import Bar, Point, Swing, curves, scatter, stacked, tornado
+from sampan.plan.memory import Need
+from sampan.plan.options import Way, label
+from sampan.plan.rank import Row, best_sites
 from sampan.plan.report import Plan
+from sampan.plan.sensitivity import Moved, sensitivity, share
+from sampan.plan.table import amount, between, layouts, marks, money, reasons
+from sampan.units import UNKNOWN, format_bytes, format_seconds
+
+_BEST = 8  # rows that are drawn
+_ROWS = 200  # and those in the table
+_STYLE = """
+p.answer { font-size: 1.15rem; } .answers { border-left: 4px solid #2f6f9f; padding-left: 1rem; }
+svg rect { fill: inherit; } .small { font-size: 13px; } li { margin: .2rem 0; }
+"""
 
 
 def page(plan: Plan) -> str:
     """Return the whole file."""
-    return plain(plan.work.name, plan.notes())
+    title = f"sampan plan: {plan.work.name}"
+    best = best_sites(plan.rows)
+    return frame(title, [f"<h1>{escape(title)}</h1>", *_answer(plan, best), *_body(plan, best)], _STYLE)
 
 
 def plain(title: str, lines: Sequence[str]) -> str:
     """Return a page of lines."""
-    return f"<!doctype html><title>{escape(title)}</title><pre>{escape(chr(10).join(lines))}</pre>\n"
+    return frame(title, [f"<h1>{escape(title)}</h1>", f"<pre>{escape(chr(10).join(lines))}</pre>"])
+
+
+def _answer(plan: Plan, best: Sequence[Row]) -> Iterator[str]:
+    """Yield the first row in plain words."""
+    if not best:
+        yield '<div class="answers"><p class="answer">Nothing that was asked for can do this job.</p></div>'
+        return
+    row = best[0]
+    used = row.energy
+    carbon = "carbon unknown" if used.kg_co2 is None else f"{amount(used.kg_co2.typical)} kg CO2"
+    said = [
+        f"First by {plan.sort}: {row.way.count} x {row.way.chip.title} with {row.way.framework} in {row.site.region}.",
+        f"It takes {between(row.way.time_s)} and costs {_usd(row)} USD ({_BASIS[row.money.basis]}).",
+        f"It uses {_of(used.kwh)} kWh; {carbon}.",
+        f"80 % of times lie within the range; the speeds rest on {_rests_on(row)}.",
+    ]
+    if row.misses:
+        said.append(f"It does not keep the limits: {'; '.join(row.misses)}.")
+    yield '<div class="answers">' + "".join(f'<p class="answer">{escape(line)}</p>' for line in said) + "</div>"
+
+
+_BASIS = {"rent": "rented", "bought": "bought and paid off", "owned": "owned: electricity alone"}
+
+
+def _usd(row: Row) -> str:
+    return "an unknown number of" if row.money.usd is None else money(row).removesuffix(" o")
+
+
+def _of(span: Span | None) -> str:
+    return UNKNOWN if span is None else amount(span.typical)
+
+
+def _rests_on(row: Row) -> str:
+    numbers = [stage.option.prediction for stage in row.way.stages]
+    fewest = min(numbers, key=lambda one: one.num_measurements)
+    return f"{fewest.num_measurements} {fewest.basis}" if fewest.num_measurements else fewest.basis
+
+
+def _body(plan: Plan, best: Sequence[Row]) -> Iterator[str]:
+    if best:
+        yield _title("Rows")
+        yield _ranking(best[:_ROWS])
+        if len(best) > _ROWS:
+            yield _words([f"{len(best) - _ROWS} more rows: --json has all."])
+        yield _words([_LEGEND])
+        yield _title("Time against money")
+        yield from _time_and_money(best)
+        yield _title("How time falls with the number of chips")
+        yield from _scaling(plan, best)
+        shown = _distinct(best)
+        yield _title("What a step is made of")
+        yield stacked("seconds of an update, or of a pass where nothing is trained, by what takes them", _steps(shown))
+        yield _title("Memory of a chip")
+        yield stacked(
+            "bytes of the fullest chip by what takes them; the line is what the chip has", _memory(plan, shown)
+        )
+        yield _title("What moves the first row")
+        yield from _tornados(plan, best[0])
+        yield _title("Layouts of the first row")
+        yield _words(layouts(best[0].way))
+    if plan.infeasible:
+        yield _title("What cannot be done")
+        yield _words(reasons(plan.infeasible))
+    yield _title("What was supposed")
+    yield _words(plan.notes())
+    yield _title("The job")
+    yield _stages(plan)
+    yield _title("Sources: chips")
+    yield _chips(plan, best)
+    yield _title("Sources: sites")
+    yield _sites(plan.sites)
+    yield _title("Sources: speeds")
+    yield _words([*_speeds(best), plan.efficiency or "Efficiencies were given by the caller."])
+
+
+_LEGEND = (
+    "* no other row is both quicker and cheaper; ! misses a limit; o owned: its electricity alone. In parentheses 80 % "
+    "intervals of times; of money the low price over the short time and the high one over the long. Each row stands at the "
+    "first of its sites."
+)
+
+
+def _ranking(rows: Sequence[Row]) -> str:
+    head = [
+        "",
+        "chip",
+        "chips",
+        "framework",
+        "site",
+        "time",
+        "chip-hours",
+        "USD",
+        "USD if bought",
+        "kWh",
+        "kg CO2",
+        "layout",
+    ]
+    body = [
+        [
+            f"{number}{marks(row)}", row.way.chip.title, f"{row.way.count:,}", row.way.framework, row.site.name,
+            between(row.way.time_s), amount(row.way.chip_hours.typical), money(row), _of(row.bought.usd),
+            _of(row.energy.kwh), _of(row.energy.kg_co2),
+            "; ".join(dict.fromkeys(str(stage.option.layout) for stage in row.way.stages)),
+        ]
+        for number, row in enumerate(rows, start=1)
+    ]  # fmt: skip
+    return table([head, *body], ["", "", "number", "", "", "", "number", "", "number", "number", "number", "words"])
+
+
+def _time_and_money(best: Sequence[Row]) -> Iterator[str]:
+    points = [
+        Point(
+            name=_name(row.way), x=row.way.time_s.typical / HOUR_S, y=usd.typical,
+            x_ends=(row.way.time_s.low / HOUR_S, row.way.time_s.high / HOUR_S), y_ends=(usd.low, usd.high),
+            is_on_front=row.is_on_front,
+        )
+        for row in best
+        if (usd := row.money.usd) is not None and usd.low > 0
+    ]  # fmt: skip
+    if not points:
+        yield _words(["No row's money is known."])
+        return
+    unit, size = ("days", 24.0) if max(p.x for p in points) > 48 else ("hours", 1.0)
+    scaled = [
+        Point(
+            name=p.name, x=p.x / size, y=p.y, x_ends=(p.x_ends[0] / size, p.x_ends[1] / size), y_ends=p.y_ends,
+            is_on_front=p.is_on_front,
+        )
+        for p in points
+    ]  # fmt: skip
+    caption = "each point is a row; joined and with intervals those that none beats in both"
+    yield scatter(caption, scaled, unit, "USD", amount, amount)
+    unknown = sorted({row.way.label for row in best if row.money.usd is None})
+    if unknown:
+        yield _words([f"Not drawn, because their price is not known: {', '.join(unknown)}."])
+
+
+def _scaling(plan: Plan, best: Sequence[Row]) -> Iterator[str]:
+    order = list(dict.fromkeys((row.way.label, row.way.framework) for row in best))
+    lines = []
+    for key in order[:_BEST]:
+        ways = sorted((way for way in plan.curves if (way.label, way.framework) == key), key=lambda way: way.count)
+        lines.append((key[0], [(float(way.count), way.time_s.typical / HOUR_S) for way in ways]))
+    caption = "time of the whole job; dotted where twice the chips would take half the time"
+    yield curves(caption, [line for line in lines if line[1]], "chips", "hours", amount, amount)
+    if len(order) > _BEST:
+        yield _words([f"Drawn are the {_BEST} chips that come first; the others are in the table."])
+
+
+def _distinct(best: Sequence[Row]) -> list[Row]:
+    """Return the first row of each chip, as many as are drawn."""
+    first: dict[str, Row] = {}
+    for row in best:
+        first.setdefault(row.way.label, row)
+    return list(first.values())[:_BEST]
+
+
+def _steps(rows: Iterable[Row]) -> list[Bar]:
+    return [
+        Bar(
+            name=f"{_name(row.way)}: {stage.name}",
+            parts=[
+                (name.removesuffix("_s").replace("_", " "), seconds)
+                for name, seconds in stage.option.prediction.parts.items()
+            ],
+            said=format_seconds(stage.option.prediction.step_s),
+        )
+        for row in rows
+        for stage in row.way.stages
+    ]
+
+
+def _memory(plan: Plan, rows: Iterable[Row]) -> list[Bar]:
+    found = []
+    for row in rows:
+        fullest = max((stage.option for stage in row.way.stages), key=lambda option: option.memory.total)
+        parts = [(f.name, getattr(fullest.memory, f.name)) for f in fields(Need)]
+        found.append(
+            Bar(
+                name=_name(row.way),
+                parts=parts,
+                said=format_bytes(fullest.memory.total),
+                limit=row.way.chip.memory.bytes,
+            )
+        )
+    return found
+
+
+def _tornados(plan: Plan, row: Row) -> Iterator[str]:
+    moved = sensitivity(row, plan.work, plan.assumptions)
+    yield from _tornado("time", moved, [share(one.time_s, row.way.time_s) for one in moved])
+    basis = _BASIS[row.money.basis]
+    yield from _tornado(f"money, {basis}", moved, [share(one.usd, row.money.usd) for one in moved])
+    yield from _tornado("money, if bought", moved, [share(one.bought_usd, row.bought.usd) for one in moved])
+
+
+def _tornado(what: str, moved: Sequence[Moved], shares: Sequence[tuple[float, float] | None]) -> Iterator[str]:
+    swings = [
+        Swing(name=one.name, low=ends[0], high=ends[1], said=f"{ends[0] - 1:+.0%} to {ends[1] - 1:+.0%}")
+        for one, ends in zip(moved, shares, strict=True)
+        if ends is not None and max(abs(ends[0] - 1), abs(ends[1] - 1)) >= 0.005
+    ]
+    swings.sort(key=lambda one: -abs(one.high - one.low))
+    if swings:
+        words = {one.name: one.ends for one in moved}
+        said = "; ".join(f"{s.name}: {words[s.name][0]} to {words[s.name][1]}" for s in swings)
+        yield tornado(f"{what}: what becomes of it when one input moves ({said})", swings)
+
+
+def _stages(plan: Plan) -> str:
+    head = ["stage", "parameters", "trained", "FLOPs of a sample", "steps", "samples of a step", "samples"]
+    body = [
+        [
+            stage.name, f"{stage.workload.params:,.0f}", f"{stage.workload.trained_params:,.0f}",
+            f"{stage.workload.flops:.4g}", f"{stage.num_steps:,.0f}",
+            "as suits the chip" if stage.global_batch is None else f"{stage.global_batch:,}", f"{stage.num_samples:,.0f}",
+        ]
+        for stage in plan.work.stages
+    ]  # fmt: skip
+    return table([head, *body], ["", *["number"] * 6])
+
+
+def _chips(plan: Plan, best: Sequence[Row]) -> str:
+    used = {row.way.label for row in best} | {one.chip for one in plan.infeasible}
+    head = [
+        "chip", "launched", "peak bf16", "memory", "bandwidth", "power", "rent, USD an hour", "price, USD", "confidence",
+        "from memory", "sources",
+    ]  # fmt: skip
+    body = [_chip(chip) for chip in plan.chips if label(chip) in used]
+    return table([head, *body], ["", "", "number", "number", "number", "number", "", "", "", "words", "words"])
+
+
+def _chip(chip: Chip) -> list[str]:
+    rent, price, peak = chip.rent, chip.price, chip.peak("bf16") or chip.peak("fp16")
+    return [
+        chip.title,
+        chip.launched or UNKNOWN,
+        UNKNOWN if peak is None else f"{peak / 1e12:,.0f} TFLOP/s",
+        UNKNOWN if chip.memory.bytes is None else f"{chip.memory.bytes / 1e9:,.0f} GB",
+        UNKNOWN if chip.memory.bytes_per_s is None else f"{chip.memory.bytes_per_s / 1e12:.2f} TB/s",
+        UNKNOWN if chip.board_power_w is None else f"{chip.board_power_w:,.0f} W",
+        UNKNOWN
+        if rent is None
+        else f"{rent.low_usd_per_h:g} / {rent.typical_usd_per_h:g} / {rent.high_usd_per_h:g} ({rent.region or '?'}, "
+        f"{rent.as_of or '?'})",
+        UNKNOWN if price is None else f"{price.usd:,.0f} ({price.region or '?'}, {price.year or '?'})",
+        chip.confidence,
+        ", ".join(chip.from_memory) or "nothing",
+        "; ".join(chip.sources) or "none",
+    ]
+
+
+def _sites(sites: Sequence[Site]) -> str:
+    head = ["site", "region", "USD a kWh", "overhead (PUE)", "g CO2 a kWh", "confidence", "from memory", "sources"]
+    body = [
+        [
+            site.name, site.region, _with_year(site.electricity_usd_per_kwh, site.electricity_year),
+            UNKNOWN if site.pue is None else f"{site.pue:g}", _with_year(site.grid_g_co2_per_kwh, site.grid_year),
+            site.confidence, ", ".join(site.from_memory) or "nothing", "; ".join(site.sources) or "none",
+        ]
+        for site in sites
+    ]  # fmt: skip
+    return table([head, *body], ["", "", "", "number", "", "", "words", "words"])
+
+
+def _with_year(value: float | None, year: str | None) -> str:
+    return UNKNOWN if value is None else f"{value:g} ({year or '?'})"
+
+
+def _speeds(best: Sequence[Row]) -> Iterator[str]:
+    seen: Mapping[str, Any] = {}
+    for row in best:
+        for stage in row.way.stages:
+            prediction = stage.option.prediction
+            known = (
+                f"{prediction.num_measurements} {prediction.basis}" if prediction.num_measurements else prediction.basis
+            )
+            line = f"{row.way.label}, {row.way.framework}: {known}"
+            if line not in seen:
+                seen = {**seen, line: None}
+                yield line
+
+
+def _name(way: Way) -> str:
+    return f"{way.count} x {way.label}"
+
+
+def _title(words: str) -> str:
+    return f"<h2>{escape(words)}</h2>"
+
+
+def _words(lines: Iterable[str]) -> str:
+    return '<ul class="small">' + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
