@@ -156,7 +156,7 @@ def _plan(verbs: Any) -> Parser:
         "Say what a job will take on which chip, and how sure that is.",
         "sampan plan job.toml --html plan.html",
         "sampan plan job.toml --chips h100_sxm,ascend_910b2 --count 8..64 --sites my_johor,sg --deadline 7",
-        "sampan plan job.toml --owned h20=16@cn_beijing",
+        "sampan plan job.toml --owned h20=16@cn_beijing --measured results/*.json",
         "sampan plan --validate runs.csv",
         "sampan plan --compare ascend_910b2 a100_80",
     )

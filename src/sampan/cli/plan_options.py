@@ -45,6 +45,15 @@ def add(verb: Any) -> None:
         default=[],
         help="chips that are there already cost their electricity; may be repeated",
     )
+    limits.add_argument(
+        "--measured",
+        metavar="FILE",
+        nargs="+",
+        action="extend",
+        type=Path,
+        default=[],
+        help="results of `sampan bench` on your own chips: predictions there move toward them and get surer",
+    )
     limits.add_argument("--sort", choices=SORTS, help="%(choices)s; default: money")
     other = verb.add_argument_group("instead of a job")
     other.add_argument(

@@ -154,12 +154,19 @@ def read(paths: Iterable[Path], *, fitted: Efficiency | None = None, compiled: b
     """
     found: list[Bench] = []
     left_out: list[str] = []
+    others: list[str] = []
     for path in _files(paths):
         document = _document(path)
+        if not ("rows" in document or "shape" in document) or "machine" not in document:
+            others.append(f"`{path}`")
+            continue
         try:
             found += _benches(path, document, fitted, compiled, left_out)
         except _Useless as reason:
             left_out.append(f"`{path}` is left out: {reason}.")
+    if others:
+        says = "are not results" if len(others) > 1 else "is not a result"
+        left_out.append(f"{', '.join(others)} {says} of a race or of the kit of `sampan bench`.")
     if not found:
         raise PlanError(
             "--measured: nothing that was given measures a chip of the catalogue",
@@ -198,6 +205,10 @@ def _benches(
     try:
         sides = list(_sides(document))
         for side in sides:
+            if side.device == "cpu":
+                cpu = document["machine"]["cpu"] or "name not known"
+                reasons[f"it was measured on a CPU ({cpu}), and the catalogue has accelerators alone"] = None
+                continue
             if side.mode != ("compiled" if compiled else "eager"):
                 reasons[f"its {side.mode} sides are not how the job trains"] = None
                 continue
@@ -249,9 +260,6 @@ def _sides(document: Mapping[str, Any]) -> Iterator[_Side]:
 
 
 def _bench(path: Path, document: Mapping[str, Any], side: _Side, fitted: Efficiency | None) -> Bench:
-    if side.device == "cpu":
-        cpu = document["machine"]["cpu"] or "name not known"
-        raise _Useless(f"it was measured on a CPU ({cpu}), and the catalogue has accelerators alone")
     chip = chip_of(side.device_name or "")
     if not side.seconds > 0:
         raise _Useless(f"its time of {side.part} is {side.seconds:g} s")

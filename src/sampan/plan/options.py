@@ -102,9 +102,9 @@ class Planner:
         speed = speeds(chip, self.work.precision)
         room = chip.memory.bytes
         if isinstance(speed, str):
-            return _cannot(chip, count, framework, f"its time cannot be computed: {speed} is not known")
+            return _cannot(chip, count, framework, f"its time cannot be computed: nobody has published {speed}")
         if room is None:
-            return _cannot(chip, count, framework, "whether it fits cannot be computed: its memory is not known")
+            return _cannot(chip, count, framework, "whether it fits cannot be computed: nobody has published its memory")
         room *= self.assumptions.memory_share
         done = []
         for stage in self.work.stages:

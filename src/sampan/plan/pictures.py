@@ -203,10 +203,10 @@ class Maker:
         label = chip.variant or chip.name
         speed = speeds(chip, self.recipe.precision)
         if isinstance(speed, str):
-            reason = f"its time cannot be computed: {speed} is not known"
+            reason = f"its time cannot be computed: nobody has published {speed}"
             return NotMade(chip=label, framework=framework, reason=reason)
         if chip.memory.bytes is None:
-            reason = "whether it fits cannot be computed: its memory is not known"
+            reason = "whether it fits cannot be computed: nobody has published its memory"
             return NotMade(chip=label, framework=framework, reason=reason)
         room = chip.memory.bytes * self.assumptions.memory_share
         for is_offloaded in (False, True):

@@ -9,10 +9,11 @@ from typing import Literal
 
 from sampan.catalog.records import Site
 from sampan.plan import cost
-from sampan.plan.assumptions import DAY_S, Assumptions
-from sampan.plan.cost import Money
+from sampan.plan.assumptions import DAY_S, Assumptions, Span
+from sampan.plan.cost import Money, Split
 from sampan.plan.energy import Energy, energy
 from sampan.plan.options import Way
+from sampan.plan.pictures import Making
 
 Sort = Literal["money", "time", "energy", "carbon"]
 SORTS: tuple[Sort, ...] = ("money", "time", "energy", "carbon")
@@ -79,6 +80,59 @@ def ranked(
         return bool(row.misses), _or_last(by(row)), row.way.time_s.typical, _or_last(_BY["carbon"](row))
 
     return sorted(marked, key=place)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureRow:
+    """Making pictures on a chip at a site; amounts are of sampan.plan.pictures.NUM_PICTURES pictures.
+
+    Args:
+        usd: What they cost: electricity where the chip is owned, else its rent.
+    """
+
+    making: Making
+    site: Site
+    split: Split
+    energy: Energy
+    usd: Span | None
+    is_owned: bool = False
+
+
+def picture_rows(
+    makings: Iterable[Making],
+    sites: Sequence[Site],
+    assumptions: Assumptions,
+    owned: Owned | None = None,
+    sort: Sort = "money",
+) -> list[PictureRow]:
+    """Return every way to make pictures at every site, from best to worst; what is not known comes last."""
+    found = []
+    for making in makings:
+        for site in sites:
+            split = cost.split(making.chip, site, making.chip_hours, assumptions)
+            is_owned = (owned or {}).get((making.label, site.name), 0) > 0
+            found.append(
+                PictureRow(
+                    making=making, site=site, split=split, is_owned=is_owned, usd=split.power if is_owned else split.rent,
+                    energy=energy(making.chip, site, making.chip_hours, assumptions),
+                )
+            )  # fmt: skip
+    by: dict[Sort, Callable[[PictureRow], Span | None]] = {
+        "money": lambda row: row.usd,
+        "time": lambda row: row.making.time_s,
+        "energy": lambda row: row.energy.kwh,
+        "carbon": lambda row: row.energy.kg_co2,
+    }
+
+    def place(row: PictureRow) -> tuple[float, float, float]:
+        carbon = row.energy.kg_co2
+        return _middle(by[sort](row)), row.making.time_s.typical, _middle(carbon)
+
+    return sorted(found, key=place)
+
+
+def _middle(span: Span | None) -> float:
+    return math.inf if span is None else span.typical
 
 
 def best_sites(found: Iterable[Row]) -> list[Row]:

@@ -259,7 +259,7 @@ class Layout:
         words = [degrees or "one chip"]
         if self.virtual > 1:
             words[0] += f" interleaved {self.virtual}"
-        if self.zero_stage:
+        if self.zero_stage and self.dp * self.cp > 1:  # with one copy there is nothing to divide
             words[0] += f" zero {self.zero_stage}"
         if self.recompute != "none":
             words.append(f"recompute {self.recompute}")

@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sampan.catalog.records import Chip, Site
-from sampan.plan import energy
+from sampan.plan import energy, pictures
 from sampan.plan.assumptions import Assumptions, Span
 from sampan.plan.cost import Money
 from sampan.plan.jobs import Work
 from sampan.plan.options import StageOption, Way, label
-from sampan.plan.rank import Row, Sort
+from sampan.plan.pictures import NotMade, Recipe
+from sampan.plan.rank import PictureRow, Row, Sort
 from sampan.plan.search import Infeasible
 
 
@@ -26,6 +27,9 @@ class Plan:
         infeasible: What cannot be done, with its reason.
         derived: What was chosen because nobody said it, in sentences.
         efficiency: Of which measurements times are, in words.
+        recipe: Of the pictures whose making is planned.
+        pictures: Making them, chip by chip and site by site, ranked; not_made says where that cannot be.
+        measured: What the user's own measurements did, in sentences.
     """
 
     work: Work
@@ -40,6 +44,10 @@ class Plan:
     deadline_days: float | None = None
     budget_usd: float | None = None
     efficiency: str = ""
+    recipe: Recipe | None = None
+    pictures: tuple[PictureRow, ...] = ()
+    not_made: tuple[NotMade, ...] = ()
+    measured: tuple[str, ...] = ()
 
     def notes(self) -> list[str]:
         """Return everything that was supposed or chosen, in sentences."""
@@ -51,6 +59,8 @@ class Plan:
             "A rent is one of the chip in its region, whatever the site; electricity is in it.",
             "Start-up, checkpoints, validation, failures and waiting for chips are left out.",
             *([self.efficiency] if self.efficiency else []),
+            *([pictures.BASIS] if self.recipe else []),
+            *self.measured,
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -84,9 +94,54 @@ class Plan:
                 {"chip": one.chip, "num_chips": one.count, "framework": one.framework, "reason": one.reason}
                 for one in self.infeasible
             ],
+            "pictures": None if self.recipe is None else self._pictures(self.recipe),
             "chips": {label(chip): chip_facts(chip) for chip in self.chips},
             "sites": {site.name: site_facts(site) for site in self.sites},
         }
+
+
+    def _pictures(self, recipe: Recipe) -> dict[str, Any]:
+        return {
+            "num_pictures": pictures.NUM_PICTURES,
+            "side_px": recipe.side_px,
+            "num_inference_steps": recipe.num_inference_steps,
+            "num_references": recipe.num_references,
+            "part_params": dict(recipe.part_params),
+            "rows": [_picture_row(rank, row) for rank, row in enumerate(self.pictures, start=1)],
+            "infeasible": [
+                {"chip": one.chip, "framework": one.framework, "reason": one.reason, "smallest_count": one.smallest_count}
+                for one in self.not_made
+            ],
+        }
+
+
+def _picture_row(rank: int, row: PictureRow) -> dict[str, Any]:
+    making, split = row.making, row.split
+    return {
+        "rank": rank,
+        "chip": making.label,
+        "framework": making.framework,
+        "site": row.site.name,
+        "at_once": making.batch,
+        "is_offloaded": making.is_offloaded,
+        "time_s": _span(making.time_s),
+        "parts_s": dict(making.parts_s),
+        "one_alone_s": _span(making.alone_s),
+        "usd": _span(row.usd),
+        "is_owned": row.is_owned,
+        "rent_usd": _span(split.rent),
+        "power_usd": _span(split.power),
+        "depreciation_usd": _span(split.depreciation),
+        "markup_usd": _span(split.markup),
+        "money_reasons": list(split.reasons),
+        "energy_kwh": _span(row.energy.kwh),
+        "energy_reason": row.energy.reason,
+        "carbon_kg_co2": _span(row.energy.kg_co2),
+        "carbon_reason": row.energy.carbon_reason,
+        "memory_bytes": {**asdict(making.memory), "total": making.memory.total},
+        "num_measurements": making.num_measurements,
+        "basis": making.basis,
+    }
 
 
 def _row(rank: int, row: Row) -> dict[str, Any]:

@@ -1,64 +1,118 @@
-"""A plan as tables for a terminal of 100 columns; colour carries nothing."""
+"""A plan as tables for a terminal; colour carries nothing. A narrow terminal leaves columns out and says which."""
 
 from __future__ import annotations
 
 import re
 import textwrap
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sampan.plan.assumptions import DAY_S, HOUR_S, Span
 from sampan.plan.options import Way
-from sampan.plan.rank import Row, best_sites
+from sampan.plan.pictures import NUM_PICTURES, NotMade
+from sampan.plan.rank import PictureRow, Row, best_sites
 from sampan.plan.report import Plan
 from sampan.plan.search import Infeasible
 from sampan.units import UNKNOWN, format_bytes, format_seconds
 
 MAX_ROWS = 20
-_LEGEND = (
-    "* no other row is both quicker and cheaper; ! misses a limit; o owned: its electricity alone, others are rented. "
-    "80 % of times lie between those in parentheses; money there is the low price over the short time and the high one "
-    "over the long."
+MAX_PICTURE_ROWS = 8
+_MAX_NAMES = 6  # of chips that share a reason
+_FIRST = {"money": "Cheapest", "time": "Quickest", "energy": "Least energy", "carbon": "Least carbon"}
+_BRACKETS = (
+    "In brackets: 80 % of such predictions lie between for times; for money the low price over the short time and the "
+    "high price over the long."
 )
+_LEAST_WIDTH = 60
 
 
 def show(plan: Plan, console: Any) -> None:
     """Print a plan."""
+    width = max(_LEAST_WIDTH, console.width)
+    for line in lines(plan, width):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def say(words: str = "", indent: str = "") -> None:
-        # by hand, so that what goes on in the next line is seen to
-        lines = textwrap.wrap(words, console.width, initial_indent=indent, subsequent_indent=indent and f"{indent}  ")
-        console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
-    say(f"{plan.work.name}: {', '.join(stage.name for stage in plan.work.stages)}")
+def lines(plan: Plan, width: int) -> Iterator[str]:
+    """Yield a plan as lines of at most `width`, so far as their words allow."""
+
+    def say(words: str, indent: str = "") -> Iterator[str]:
+        yield from textwrap.wrap(
+            words, width, initial_indent=indent, subsequent_indent=indent and f"{indent}  ", break_on_hyphens=False
+        )
+
+    yield from say(f"{plan.work.name}: {', '.join(stage.name for stage in plan.work.stages)}")
     configurations = best_sites(plan.rows)
     if configurations:
-        say()
         shown = _shown(configurations)
-        _table(console, _COLUMNS, shown, lambda name: name in _columns(plan))
-        say(_LEGEND)
+        yield ""
+        yield from _table(_COLUMNS, shown, width, _same(plan.rows), say)
+        yield from say(_legend(plan))
         if len(shown) < len(configurations):
-            say(f"{len(configurations) - len(shown)} more rows: --json or --html has all.")
+            yield from say(f"{len(configurations) - len(shown)} more rows: --json or --html has all.")
+        yield from (line for words in unmet(plan) for line in say(words))
         first = configurations[0]
-        say()
-        say(f"First row: {_named(first)}; {first.money.said}; {first.bought.said}.")
-        for line in layouts(first.way):
-            say(line, "  ")
+        yield ""
+        yield from say(f"{_FIRST[plan.sort]}: {_named(first)}; {first.money.said}; {first.bought.said}.")
+        for words in layouts(first.way):
+            yield from say(words, "  ")
         if len(plan.sites) > 1:
-            say()
-            say("First row by site:")
+            yield ""
+            yield from say("The same at each site:")
             at_sites = [(0, row) for row in plan.rows if row.key == first.key]
-            _table(console, _COLUMNS, at_sites, lambda name: name in ("site", "USD", "if bought", "kWh", "kg CO2"))
+            yield from _table(_COLUMNS, at_sites, width, set(_COLUMNS) - set(_AT_SITES), say)
+    if plan.recipe is not None:
+        yield ""
+        yield from _pictures(plan, width, say)
     if plan.infeasible:
-        say()
-        say("Left out:")
-        for line in reasons(plan.infeasible):
-            say(line, "  ")
-    say()
-    say("Supposed:")
+        yield ""
+        yield from say("Left out:")
+        for words in reasons(plan.infeasible):
+            yield from say(words, "  ")
+    yield ""
+    yield from say("Supposed:")
     for note in plan.notes():
-        say(note, "  ")
+        yield from say(note, "  ")
+
+
+def _pictures(plan: Plan, width: int, say: Callable[..., Iterator[str]]) -> Iterator[str]:
+    assert plan.recipe is not None, "the caller sees to it"
+    yield from say(f"Then {NUM_PICTURES:,} pictures of {plan.recipe.said()}, on one chip:")
+    found = _best_picture_sites(plan.pictures)
+    if found:
+        numbered = list(enumerate(found, start=1))[:MAX_PICTURE_ROWS]
+        same = {"framework"} if len({row.making.framework for row in found}) == 1 else set()
+        yield from _table(_PICTURE_COLUMNS, numbered, width, same, say)
+        if len(found) > len(numbered):
+            yield from say(f"{len(found) - len(numbered)} more chips: --json or --html has all.")
+    for words in _not_made(plan.not_made):
+        yield from say(words, "  ")
+
+
+def _not_made(found: Iterable[NotMade]) -> Iterator[str]:
+    alike: dict[tuple[str, str], list[NotMade]] = defaultdict(list)
+    for one in found:
+        alike[one.framework, re.sub(r"\d[\d,.]*", "", one.reason)].append(one)
+    for (framework, _), same in alike.items():
+        yield f"{_names([one.chip for one in same])}, {framework}: {same[0].reason}"
+
+
+def unmet(plan: Plan) -> Iterator[str]:
+    """Yield what to know where no row keeps the limits."""
+    if not plan.rows or any(not row.misses for row in plan.rows):
+        return
+    quickest = min(plan.rows, key=lambda row: row.way.time_s.typical)
+    said = f"No row keeps the limits. The quickest takes {between(quickest.way.time_s)} ({_short(quickest)})"
+    known = [row for row in plan.rows if row.money.usd is not None]
+    if known:
+        cheapest = min(known, key=lambda row: row.money.usd.typical if row.money.usd else 0.0)
+        said += f"; the cheapest costs {money(cheapest)} USD ({_short(cheapest)})"
+    yield f"{said}."
+
+
+def _short(row: Row) -> str:
+    return f"{row.way.count} x {row.way.label}"
 
 
 def reasons(infeasible: Iterable[Infeasible]) -> Iterator[str]:
@@ -71,29 +125,37 @@ def reasons(infeasible: Iterable[Infeasible]) -> Iterator[str]:
         counts = tuple(dict.fromkeys(one.count for one in found))
         chips[framework, counts, found[0].reason].append(chip)
     for (framework, counts, reason), names in chips.items():
-        yield f"{', '.join(map(str, counts))} x {', '.join(names)}, {framework}: {reason}"
+        yield f"{', '.join(map(str, counts))} x {_names(names)}, {framework}: {reason}"
+
+
+def _names(names: Sequence[str]) -> str:
+    if len(names) <= _MAX_NAMES + 1:
+        return ", ".join(names)
+    return f"{', '.join(names[:_MAX_NAMES])} and {len(names) - _MAX_NAMES} other chips"
 
 
 def money(row: Row) -> str:
     """Return the money of a row: "12,300 (8,100-20,000) o"."""
-    usd = row.money.usd
-    if usd is None:
-        return UNKNOWN
-    mark = " o" if row.money.basis == "owned" else ""
-    return f"{amount(usd.typical)} ({amount(usd.low)}-{amount(usd.high)}){mark}"
+    mark = " o" if row.money.basis == "owned" and row.money.usd is not None else ""
+    return _usd(row.money.usd) + mark
+
+
+def _usd(span: Span | None) -> str:
+    return UNKNOWN if span is None else f"{amount(span.typical)} ({amount(span.low)}-{amount(span.high)})"
 
 
 def amount(value: float | None) -> str:
-    """Return a number in three digits, or in as many as it has before the point."""
+    """Return a number in three digits, or in as many as it has before the point; two below a hundredth."""
     if value is None:
         return UNKNOWN
-    if value >= 99.95:
+    size = abs(value)
+    if size >= 99.95:
         return f"{float(f'{value:.3g}'):,.0f}"
-    return f"{value:.3g}" if value >= 0.01 or not value else f"{value:.1g}"
+    return f"{value:#.3g}" if size >= 0.00995 else f"{value:.2g}"
 
 
 def between(span: Span) -> str:
-    """Return a time and its interval in one unit: "3.2 d (2.8-3.7)"."""
+    """Return a time and its interval in one unit: "3.20 d (2.80-3.70)"."""
     unit, size = next((u for u in _UNITS if span.typical >= u[1]), _UNITS[-1])
     return f"{amount(span.typical / size)} {unit} ({amount(span.low / size)}-{amount(span.high / size)})"
 
@@ -110,7 +172,16 @@ def _typical(span: Span | None) -> str:
     return UNKNOWN if span is None else amount(span.typical)
 
 
-_COLUMNS: dict[str, Callable[[int, Row], str]] = {
+def _longest(way: Way) -> str:
+    """Return how the stage lies on the chips that takes longest."""
+    stage = max(way.stages, key=lambda stage: stage.time_s.typical)
+    words = str(stage.option.layout)
+    return words if len(way.stages) == 1 else f"{stage.name}: {words}"
+
+
+Columns = Mapping[str, Callable[[int, Any], str]]
+
+_COLUMNS: Columns = {
     "": lambda number, row: f"{number}{marks(row)}",
     "chip": lambda _, row: row.way.label,
     "n": lambda _, row: f"{row.way.count:,}",
@@ -122,22 +193,54 @@ _COLUMNS: dict[str, Callable[[int, Row], str]] = {
     "if bought": lambda _, row: _typical(row.bought.usd),
     "kWh": lambda _, row: _typical(row.energy.kwh),
     "kg CO2": lambda _, row: _typical(row.energy.kg_co2),
+    "layout": lambda _, row: _longest(row.way),
 }
-_NUMBERS = ("n", "chip-h", "if bought", "kWh", "kg CO2")
+_AT_SITES = ("site", "USD", "if bought", "kWh", "kg CO2")
+_PICTURE_COLUMNS: Columns = {
+    "": lambda number, row: str(number),
+    "chip": lambda _, row: row.making.label,
+    "framework": lambda _, row: row.making.framework,
+    "site": lambda _, row: row.site.name,
+    "at once": lambda _, row: f"{row.making.batch}{' by parts' if row.making.is_offloaded else ''}",
+    "time": lambda _, row: between(row.making.time_s),
+    "one alone": lambda _, row: format_seconds(row.making.alone_s.typical),
+    "USD": lambda _, row: _usd(row.usd) + (" o" if row.is_owned else ""),
+    "= power": lambda _, row: _typical(row.split.power),
+    "+ wear": lambda _, row: _typical(row.split.depreciation),
+    "+ mark-up": lambda _, row: _typical(row.split.markup),
+    "kWh": lambda _, row: _typical(row.energy.kwh),
+    "kg CO2": lambda _, row: _typical(row.energy.kg_co2),
+}
+_RIGHT = ("n", "chip-h", "if bought", "kWh", "kg CO2", "at once", "one alone", "= power", "+ wear", "+ mark-up")
+_DROPPED = ("layout", "chip-h", "one alone", "kg CO2", "at once", "if bought", "framework", "kWh", "+ mark-up", "+ wear", "= power")
+"""What a narrow terminal does without, first what it misses least."""
 
 
-def _columns(plan: Plan) -> list[str]:
-    """Return the columns of the ranking: what is the same in every row has none."""
-    same = set()
-    if len({row.way.framework for row in plan.rows}) == 1:
-        same.add("framework")
-    return [name for name in _COLUMNS if name not in same]
+def _same(rows: Sequence[Row]) -> set[str]:
+    """Return the columns that say the same in every row."""
+    return {"framework"} if len({row.way.framework for row in rows}) == 1 else set()
+
+
+def _legend(plan: Plan) -> str:
+    said = ["* no other row is both quicker and cheaper"]
+    if any(row.misses for row in plan.rows):
+        said.append("! misses a limit")
+    if any(row.money.basis == "owned" for row in plan.rows):
+        said.append("o owned: its electricity alone, others are rented")
+    return f"{'; '.join(said)}. {_BRACKETS}"
 
 
 def _shown(configurations: Sequence[Row]) -> list[tuple[int, Row]]:
     """Return the first rows, and those further down that are on the front."""
     numbered = list(enumerate(configurations, start=1))
     return [(n, row) for n, row in numbered if n <= MAX_ROWS or (row.is_on_front and n <= 4 * MAX_ROWS)]
+
+
+def _best_picture_sites(found: Iterable[PictureRow]) -> list[PictureRow]:
+    first: dict[tuple[str, str], PictureRow] = {}
+    for row in found:
+        first.setdefault((row.making.label, row.making.framework), row)
+    return list(first.values())
 
 
 def _named(row: Row) -> str:
@@ -156,18 +259,25 @@ def layouts(way: Way) -> Iterator[str]:
 
 
 def _table(
-    console: Any,
-    columns: dict[str, Callable[[int, Row], str]],
-    rows: Iterable[tuple[int, Row]],
-    wanted: Callable[[str], bool],
-) -> None:
-    from rich.table import Table
-
-    names = [name for name in columns if wanted(name)]
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in names:
-        # numbers are never cut in two; a name may go on in the next line
-        table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=name != "site", overflow="fold")
-    for number, row in rows:
-        table.add_row(*(columns[name](number, row) for name in names))
-    console.print(table, markup=False, highlight=False)
+    columns: Columns,
+    rows: Sequence[tuple[int, Any]],
+    width: int,
+    without: set[str],
+    say: Callable[..., Iterator[str]],
+) -> Iterator[str]:
+    """Yield rows in columns that fit into the width, and what had to be left out for that."""
+    cells = {name: [name, *(of(number, row) for number, row in rows)] for name, of in columns.items() if name not in without}
+    widths = {name: max(map(len, column)) for name, column in cells.items()}
+    dropped = []
+    for name in _DROPPED:
+        if sum(widths.values()) + 2 * (len(widths) - 1) <= width:
+            break
+        if name in widths:
+            del widths[name]
+            dropped.append(name)
+    for at in range(len(rows) + 1):
+        yield "  ".join(
+            cells[name][at].rjust(size) if name in _RIGHT else cells[name][at].ljust(size) for name, size in widths.items()
+        ).rstrip()
+    if left := [name.lstrip("=+ ") for name in columns if name in dropped and name != "layout"]:
+        yield from say(f"A wider terminal also has {', '.join(left)}.")

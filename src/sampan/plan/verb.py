@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,12 +13,12 @@ from sampan.catalog.records import Chip, Site
 from sampan.errors import PlanError, did_you_mean
 from sampan.files import write_text
 from sampan.job import Job
-from sampan.plan import efficiency
+from sampan.plan import efficiency, measured, pictures
 from sampan.plan.assumptions import DAY_S, Assumptions
 from sampan.plan.efficiency import Efficiency
 from sampan.plan.jobs import of_job
 from sampan.plan.options import Planner, Way, label
-from sampan.plan.rank import Sort, ranked, rows, worthwhile
+from sampan.plan.rank import Sort, picture_rows, ranked, rows, worthwhile
 from sampan.plan.report import Plan
 from sampan.plan.search import MAX_COUNT, Infeasible, counts_within
 from sampan.plan.table import reasons, show
@@ -34,6 +34,7 @@ class Options:
     Args:
         count: The least and the most chips.
         owned: Chip, number and site of chips that are there already.
+        measured: Results of `sampan bench` on the user's own chips, or patterns of their names.
         deadline, budget: In days and in USD.
         validate, compare: Instead of a plan: a file of runs, two chips.
     """
@@ -47,6 +48,7 @@ class Options:
     budget: float | None = None
     owned: Sequence[tuple[str, int, str]] = ()
     sort: Sort | None = None
+    measured: Sequence[Path] = ()
     validate: Path | None = None
     compare: Sequence[str] | None = None
     framework_a: str | None = None
@@ -57,7 +59,7 @@ class Options:
 
 
 _COMPARED = ("framework_a", "framework_b", "model")
-_PLANNED = ("chips", "count", "sites", "frameworks", "stages", "deadline", "budget", "owned", "sort")
+_PLANNED = ("chips", "count", "sites", "frameworks", "stages", "deadline", "budget", "owned", "sort", "measured")
 
 
 class Said(Protocol):
@@ -106,7 +108,8 @@ def plan(job: Job, options: Options, *, name: str = "job", fitted: Efficiency | 
     sites = _sites(job, options, derived)
     names = _frameworks(job, options)
     counts, is_chosen = _counts(job, options, derived)
-    planner = Planner(work, assumptions, fitted)
+    benches = measured.read(options.measured, fitted=fitted, compiled=job.place.compile) if options.measured else None
+    planner = Planner(work, assumptions, fitted, benches)
     ways: list[Way] = []
     infeasible: list[Infeasible] = []
     for found in planner.ways(chips, counts, names):
@@ -118,11 +121,17 @@ def plan(job: Job, options: Options, *, name: str = "job", fitted: Efficiency | 
         deadline_s=None if options.deadline is None else options.deadline * DAY_S,
         budget_usd=options.budget,
     )
+    recipe = pictures.of_job(job)
+    makings = pictures.Maker(recipe, assumptions, fitted, benches).on(chips, names)
+    made = [one for one in makings if isinstance(one, pictures.Making)]
     known = fitted or efficiency.load()
     return Plan(
         work=work, chips=tuple(chips), sites=tuple(sites), rows=tuple(ranking), curves=tuple(ways),
         infeasible=tuple(infeasible), assumptions=assumptions, derived=tuple(derived), sort=options.sort or "money",
         deadline_days=options.deadline, budget_usd=options.budget,
+        recipe=recipe, pictures=tuple(picture_rows(made, sites, assumptions, owned, options.sort or "money")),
+        not_made=tuple(one for one in makings if isinstance(one, pictures.NotMade)),
+        measured=tuple(benches.lines()) if benches else (),
         efficiency=f"Efficiencies are fitted to {known.num_runs:,} published runs ({known.made}).",
     )  # fmt: skip
 
@@ -134,12 +143,42 @@ def planned(job: Job, options: Options, console: Any, *, name: str = "job") -> N
         SampanError: As of `plan`; or nothing that was asked for can be done.
     """
     found = plan(job, options, name=name)
-    from sampan.plan.page import page
-
     show(found, console)
-    write(found.as_dict(), page(found) if options.html else "", options)
+    if options.json or options.html:
+        from sampan.plan.page import page
+
+        write(found.as_dict(), page(found) if options.html else "", options)
     if not found.rows:
-        raise PlanError(f"`{name}` can be done on nothing that was asked for", tuple(reasons(found.infeasible)))
+        because = tuple(reasons(found.infeasible))
+        raise PlanError(f"`{name}` can be done on nothing that was asked for", because, lever(job, options))
+
+
+_LEVERS = (
+    ('train.moments = "8bit"', {"moments": "8bit"}),
+    ('train.weights = "bf16"', {"weights": "bf16"}),
+    ('train.weights = "bf16" and train.moments = "8bit"', {"weights": "bf16", "moments": "8bit"}),
+    ('train.method = "lora"', {"method": "lora"}),
+)
+
+
+def lever(job: Job, options: Options, fitted: Efficiency | None = None) -> str | None:
+    """Return the setting that changes the job least among those with which it can be done, in words; None if none helps."""
+    for said, values in _LEVERS:
+        if all(getattr(job.train, name) == value for name, value in values.items()):
+            continue
+        train = replace(job.train, **values)
+        if "method" in values:
+            train = replace(train, stages=tuple(stage for stage in train.stages if stage in ("ar", "decoder")))
+            if not train.stages:
+                continue
+        try:
+            found = plan(replace(job, train=train), replace(options, stages=None), fitted=fitted)
+        except PlanError:
+            continue
+        if found.rows:
+            first = min(found.rows, key=lambda row: row.way.count).way
+            return f"{said} fits on {first.count} x {first.label}"
+    return None
 
 
 def answered(options: Options, put: Callable[[str], None]) -> None:
