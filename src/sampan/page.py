@@ -18,7 +18,7 @@ table { border-collapse: collapse; font-size: 14px; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { position: sticky; top: 0; background: Canvas; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
-td.words { white-space: normal; min-width: 16rem; }
+td.wrap { white-space: normal; min-width: 16rem; }
 figure { margin: 1rem 0; } figcaption { font-size: 14px; }
 svg { width: 100%; height: auto; } svg text { font: 13px system-ui, sans-serif; fill: currentColor; }
 svg rect { fill: var(--bar); } svg line { stroke: currentColor; }
@@ -43,7 +43,7 @@ def table(rows: Sequence[Sequence[str]], classes: Sequence[str] = ()) -> str:
     """Return a table whose first row is its head.
 
     Args:
-        classes: Of each column's cells: "number", "words" (which may go on in the next line) or "".
+        classes: Of each column's cells: "number", "wrap" (which may go on in the next line) or "".
     """
     head, *rest = rows
     marks = [f' class="{escape(name)}"' if name else "" for name in (*classes, *[""] * (len(head) - len(classes)))]

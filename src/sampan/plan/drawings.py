@@ -11,6 +11,7 @@ from sampan.page import figure, svg
 
 WIDTH = 760
 _LABEL, _ROW, _SPACE = 230, 28, 110  # of names, of a bar with its gap, behind the longest bar
+_BESIDE = 330  # to the right of a tornado, for what its bars say
 _LEFT, _RIGHT, _TOP, _BOTTOM, _HEIGHT = 76, 150, 12, 44, 360  # of drawings with two axes
 COLOURS = (
     "#2f6f9f",
@@ -115,7 +116,7 @@ def scatter(caption: str, points: Sequence[Point], x_title: str, y_title: str, x
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{5 if p.is_on_front else 3}" style="fill:{colour};opacity:.85">'
             f"<title>{escape(p.name)}</title></circle>"
         )
-    drawn += _beside([(axes.x(p.x), axes.y(p.y), p.name) for p in front])
+    drawn += _at_side([(axes.x(p.x), axes.y(p.y), p.name) for p in front])
     return figure(caption, svg(WIDTH, _HEIGHT, drawn, caption))
 
 
@@ -133,22 +134,23 @@ def curves(
         colour = COLOURS[number % len(COLOURS)]
         (x0, y0), (x1, y1) = line[0], line[-1]
         if len(line) > 1:
-            ideal = y0 * x0 / x1
+            # cut where it leaves the drawing
+            end = min(x1, x0 * y0 / axes.lowest)
             drawn.append(
-                f'<line x1="{axes.x(x0):.1f}" y1="{axes.y(y0):.1f}" x2="{axes.x(x1):.1f}" y2="{axes.y(ideal):.1f}" '
+                f'<line x1="{axes.x(x0):.1f}" y1="{axes.y(y0):.1f}" x2="{axes.x(end):.1f}" y2="{axes.y(y0 * x0 / end):.1f}" '
                 f'style="stroke:{colour};stroke-dasharray:2 4;opacity:.7"/>'
             )
         points = " ".join(f"{axes.x(x):.1f},{axes.y(y):.1f}" for x, y in line)
         drawn.append(f'<polyline points="{points}" style="fill:none;stroke:{colour};stroke-width:2"/>')
         drawn += [f'<circle cx="{axes.x(x):.1f}" cy="{axes.y(y):.1f}" r="3" style="fill:{colour}"/>' for x, y in line]
         ends.append((axes.x(x1), axes.y(y1), name))
-    return figure(caption, svg(WIDTH, _HEIGHT, [*drawn, *_beside(ends)], caption))
+    return figure(caption, svg(WIDTH, _HEIGHT, [*drawn, *_at_side(ends)], caption))
 
 
 def tornado(caption: str, swings: Sequence[Swing]) -> str:
     """Return bars to either side of what is planned."""
     farthest = max((abs(math.log(end)) for swing in swings for end in (swing.low, swing.high)), default=0.0) or 1.0
-    half = (WIDTH - _LABEL - _SPACE - 40) / 2
+    half = (WIDTH - _LABEL - _BESIDE) / 2
     middle = _LABEL + half
     drawn = []
     for number, swing in enumerate(swings):
@@ -156,7 +158,7 @@ def tornado(caption: str, swings: Sequence[Swing]) -> str:
         ends = sorted(middle + math.log(end) / farthest * half for end in (swing.low, swing.high))
         drawn.append(_text(0, y + 17, _short(swing.name, 34)))
         drawn.append(
-            f'<rect x="{ends[0]:.1f}" y="{y + 4}" width="{max(ends[1] - ends[0], 1):.1f}" height="{_ROW - 10}"/>'
+            f'<rect x="{ends[0]:.1f}" y="{y + 4}" width="{max(ends[1] - ends[0], 1):.1f}" height="{_ROW - 10}" style="fill:{COLOURS[0]}"/>'
         )
         drawn.append(_text(max(ends[1], middle) + 8, y + 17, swing.said))
     height = len(swings) * _ROW
@@ -174,6 +176,11 @@ class Axes:
     def __init__(self, xs: Sequence[float], ys: Sequence[float], x_title: str, y_title: str, x_says: Say, y_says: Say):
         self._x, self._y = _range(xs), _range(ys)
         self._titles, self._says = (x_title, y_title), (x_says, y_says)
+
+    @property
+    def lowest(self) -> float:
+        """The y at the lower end."""
+        return self._y[0]
 
     def x(self, value: float) -> float:
         """Return where a value lies from the left."""
@@ -225,18 +232,24 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
     return low / margin, high * margin
 
 
-def _beside(labels: Sequence[tuple[float, float, str]]) -> Iterator[str]:
-    """Yield names to the right of points, moved down where they would lie on each other."""
-    taken: list[tuple[float, float]] = []
-    for x, y, name in sorted(labels, key=lambda label: label[1]):
-        at = y + 4
-        while any(abs(at - other) < 15 and abs(x - near) < 180 for near, other in taken):
-            at += 3
-        taken.append((x, at))
-        if x + 10 + 7 * len(_short(name, 30)) > WIDTH:
-            yield _text(x - 9, at, _short(name, 30), "end")
-        else:
-            yield _text(x + 9, at, _short(name, 30))
+def _at_side(labels: Sequence[tuple[float, float, str]]) -> Iterator[str]:
+    """Yield names in the right margin, each with a thin line to its point; as many as there is room for."""
+    left = WIDTH - _RIGHT + 14
+    room = int((_HEIGHT - _TOP) // _LINE)
+    shown = sorted(labels, key=lambda label: label[1])[:room]
+    # from the bottom up no name may begin above where those below it leave room, from the top down none on another
+    highest = [_HEIGHT - 6 - _LINE * (len(shown) - 1 - i) for i in range(len(shown))]
+    at = float(_TOP)
+    for (x, y, name), most in zip(shown, highest, strict=True):
+        at = min(max(at + _LINE, y + 4), most) if at > _TOP else min(max(at, y + 4), most)
+        yield (
+            f'<path d="M{x + 6:.1f} {y:.1f}L{left - 3} {at - 4:.1f}" '
+            'style="stroke:currentColor;stroke-width:.7;opacity:.45;fill:none"/>'
+        )
+        yield _text(left, at, _short(name, 20))
+
+
+_LINE = 15
 
 
 def _legend(colour: dict[str, str]) -> Iterator[str]:

@@ -21,10 +21,11 @@ from sampan.plan.table import amount, between, layouts, marks, money, reasons
 from sampan.units import UNKNOWN, format_bytes, format_seconds
 
 _BEST = 8  # rows that are drawn
-_ROWS = 200  # and those in the table
+_FIRST = 15  # rows that are seen at once; the others unfold
 _STYLE = """
+body { max-width: 76rem; } figure { max-width: 60rem; } td.wrap { min-width: 22rem; } td { vertical-align: top; }
 p.answer { font-size: 1.15rem; } .answers { border-left: 4px solid #2f6f9f; padding-left: 1rem; }
-svg rect { fill: inherit; } .small { font-size: 13px; } li { margin: .2rem 0; }
+.small { font-size: 13px; } li { margin: .2rem 0; }
 """
 
 
@@ -79,9 +80,9 @@ def _rests_on(row: Row) -> str:
 def _body(plan: Plan, best: Sequence[Row]) -> Iterator[str]:
     if best:
         yield _title("Rows")
-        yield _ranking(best[:_ROWS])
-        if len(best) > _ROWS:
-            yield _words([f"{len(best) - _ROWS} more rows: --json has all."])
+        yield _ranking(best[:_FIRST])
+        if len(best) > _FIRST:
+            yield f"<details><summary>{len(best) - _FIRST} more rows</summary>{_ranking(best[_FIRST:], _FIRST)}</details>"
         yield _words([_LEGEND])
         yield _title("Time against money")
         yield from _time_and_money(best)
@@ -120,7 +121,7 @@ _LEGEND = (
 )
 
 
-def _ranking(rows: Sequence[Row]) -> str:
+def _ranking(rows: Sequence[Row], after: int = 0) -> str:
     head = [
         "",
         "chip",
@@ -142,9 +143,9 @@ def _ranking(rows: Sequence[Row]) -> str:
             _of(row.energy.kwh), _of(row.energy.kg_co2),
             "; ".join(dict.fromkeys(str(stage.option.layout) for stage in row.way.stages)),
         ]
-        for number, row in enumerate(rows, start=1)
+        for number, row in enumerate(rows, start=after + 1)
     ]  # fmt: skip
-    return table([head, *body], ["", "", "number", "", "", "", "number", "", "number", "number", "number", "words"])
+    return table([head, *body], ["", "", "number", "", "", "", "number", "", "number", "number", "number", "wrap"])
 
 
 def _time_and_money(best: Sequence[Row]) -> Iterator[str]:
@@ -169,7 +170,7 @@ def _time_and_money(best: Sequence[Row]) -> Iterator[str]:
         for p in points
     ]  # fmt: skip
     caption = "each point is a row; joined and with intervals those that none beats in both"
-    yield scatter(caption, scaled, unit, "USD", amount, amount)
+    yield scatter(caption, scaled, unit, "USD", _mark, _mark)
     unknown = sorted({row.way.label for row in best if row.money.usd is None})
     if unknown:
         yield _words([f"Not drawn, because their price is not known: {', '.join(unknown)}."])
@@ -182,7 +183,7 @@ def _scaling(plan: Plan, best: Sequence[Row]) -> Iterator[str]:
         ways = sorted((way for way in plan.curves if (way.label, way.framework) == key), key=lambda way: way.count)
         lines.append((key[0], [(float(way.count), way.time_s.typical / HOUR_S) for way in ways]))
     caption = "time of the whole job; dotted where twice the chips would take half the time"
-    yield curves(caption, [line for line in lines if line[1]], "chips", "hours", amount, amount)
+    yield curves(caption, [line for line in lines if line[1]], "chips", "hours", _mark, _mark)
     if len(order) > _BEST:
         yield _words([f"Drawn are the {_BEST} chips that come first; the others are in the table."])
 
@@ -236,15 +237,16 @@ def _tornados(plan: Plan, row: Row) -> Iterator[str]:
 
 def _tornado(what: str, moved: Sequence[Moved], shares: Sequence[tuple[float, float] | None]) -> Iterator[str]:
     swings = [
-        Swing(name=one.name, low=ends[0], high=ends[1], said=f"{ends[0] - 1:+.0%} to {ends[1] - 1:+.0%}")
+        Swing(
+            name=one.name, low=ends[0], high=ends[1],
+            said=f"{ends[0] - 1:+.0%} to {ends[1] - 1:+.0%} ({one.ends[0]} to {one.ends[1]})",
+        )
         for one, ends in zip(moved, shares, strict=True)
         if ends is not None and max(abs(ends[0] - 1), abs(ends[1] - 1)) >= 0.005
-    ]
+    ]  # fmt: skip
     swings.sort(key=lambda one: -abs(one.high - one.low))
     if swings:
-        words = {one.name: one.ends for one in moved}
-        said = "; ".join(f"{s.name}: {words[s.name][0]} to {words[s.name][1]}" for s in swings)
-        yield tornado(f"{what}: what becomes of it when one input moves ({said})", swings)
+        yield tornado(f"{what}: what becomes of it when one input moves and the others stay", swings)
 
 
 def _stages(plan: Plan) -> str:
@@ -267,7 +269,7 @@ def _chips(plan: Plan, best: Sequence[Row]) -> str:
         "from memory", "sources",
     ]  # fmt: skip
     body = [_chip(chip) for chip in plan.chips if label(chip) in used]
-    return table([head, *body], ["", "", "number", "number", "number", "number", "", "", "", "words", "words"])
+    return table([head, *body], ["", "", "number", "number", "number", "number", "", "", "", "wrap", "wrap"])
 
 
 def _chip(chip: Chip) -> list[str]:
@@ -300,7 +302,7 @@ def _sites(sites: Sequence[Site]) -> str:
         ]
         for site in sites
     ]  # fmt: skip
-    return table([head, *body], ["", "", "", "number", "", "", "words", "words"])
+    return table([head, *body], ["", "", "", "number", "", "", "wrap", "wrap"])
 
 
 def _with_year(value: float | None, year: str | None) -> str:
@@ -319,6 +321,10 @@ def _speeds(best: Sequence[Row]) -> Iterator[str]:
             if line not in seen:
                 seen = {**seen, line: None}
                 yield line
+
+
+def _mark(value: float) -> str:
+    return f"{value:,.6g}"
 
 
 def _name(way: Way) -> str:

@@ -52,8 +52,8 @@ def sensitivity(row: Row, work: Work, assumptions: Assumptions) -> list[Moved]:
         ends = tuple(seconds * row.way.count / 3600 for seconds in (time.low, time.high))
         prices = None if bought.hour_usd is None else bought.hour_usd.typical
         efficiency = Moved(
-            name="how fast it really is (80 % interval)",
-            ends=("the short end", "the long end"),
+            name="speed (80 % interval)",
+            ends=("short end", "long end"),
             time_s=(time.low, time.high),
             usd=(ends[0] * usd.hour_usd.typical, ends[1] * usd.hour_usd.typical),
             bought_usd=(None, None) if prices is None else (ends[0] * prices, ends[1] * prices),
