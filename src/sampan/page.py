@@ -19,8 +19,8 @@ th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px soli
 th { position: sticky; top: 0; background: Canvas; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 td.wrap { white-space: normal; min-width: 16rem; }
-figure { margin: 1rem 0; } figcaption { font-size: 14px; }
-svg { width: 100%; height: auto; } svg text { font: 13px system-ui, sans-serif; fill: currentColor; }
+figure { margin: 1rem 0; overflow-x: auto; } figcaption { font-size: 14px; }
+svg { width: 100%; min-width: 36rem; height: auto; } svg text { font: 13px system-ui, sans-serif; fill: currentColor; }
 svg rect { fill: var(--bar); } svg line { stroke: currentColor; }
 .words { border-left: 4px solid #c60; padding-left: 1rem; }
 """

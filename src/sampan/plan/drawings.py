@@ -92,13 +92,24 @@ def stacked(caption: str, bars: Sequence[Bar]) -> str:
     return figure(caption, svg(WIDTH, top + len(bars) * _ROW, drawn, caption))
 
 
-def scatter(caption: str, points: Sequence[Point], x_title: str, y_title: str, x_says: Say, y_says: Say) -> str:
-    """Return points over two logarithmic axes."""
+def scatter(
+    caption: str, points: Sequence[Point], x_title: str, y_title: str, x_says: Say, y_says: Say, *, diagonal: bool = False
+) -> str:  # fmt: skip
+    """Return points over two logarithmic axes.
+
+    Args:
+        diagonal: Whether the line where both are equal is drawn.
+    """
     axes = Axes(
         [x for p in points for x in (p.x, *p.x_ends)], [y for p in points for y in (p.y, *p.y_ends)], x_title, y_title,
         x_says, y_says,
     )  # fmt: skip
     drawn = list(axes.frame())
+    if diagonal:
+        low = max(min(p.x for p in points), min(p.y for p in points))
+        high = min(max(p.x for p in points), max(p.y for p in points))
+        ends = f"M{axes.x(low):.1f} {axes.y(low):.1f}L{axes.x(high):.1f} {axes.y(high):.1f}"
+        drawn.append(f'<path d="{ends}" style="stroke:currentColor;opacity:.6"/>')
     front = sorted((p for p in points if p.is_on_front), key=lambda p: p.x)
     if len(front) > 1:
         line = " ".join(f"{axes.x(p.x):.1f},{axes.y(p.y):.1f}" for p in front)
@@ -158,7 +169,8 @@ def tornado(caption: str, swings: Sequence[Swing]) -> str:
         ends = sorted(middle + math.log(end) / farthest * half for end in (swing.low, swing.high))
         drawn.append(_text(0, y + 17, _short(swing.name, 34)))
         drawn.append(
-            f'<rect x="{ends[0]:.1f}" y="{y + 4}" width="{max(ends[1] - ends[0], 1):.1f}" height="{_ROW - 10}" style="fill:{COLOURS[0]}"/>'
+            f'<rect x="{ends[0]:.1f}" y="{y + 4}" width="{max(ends[1] - ends[0], 1):.1f}" height="{_ROW - 10}" '
+            f'style="fill:{COLOURS[0]}"/>'
         )
         drawn.append(_text(max(ends[1], middle) + 8, y + 17, swing.said))
     height = len(swings) * _ROW

@@ -112,6 +112,15 @@ class Report:
             found[name] = {part: summary(parts[part]) for part in sorted(parts)}
         return found
 
+    def about_the_fit(self) -> list[str]:
+        """Return what is to be said where runs are among those that the efficiencies were fitted to."""
+        if not self.num_fitted:
+            return []
+        return [
+            f"{self.num_fitted} of these runs are among those that the efficiencies were fitted to: others go less well;",
+            f"left out of the fit with all runs of their source on the same model: {efficiency.load().left_out}",
+        ]
+
     def as_dict(self) -> dict[str, Any]:
         """Return what --json writes."""
         return {
@@ -142,12 +151,8 @@ class Report:
             said += ["", title.replace("_", " ")]
             width = max((min(len(name), 48) for name in parts), default=0)
             said += [f"  {name[:48]:<{width}}  {part}" for name, part in parts.items()]
-        if self.num_fitted:
-            said += [
-                "",
-                f"{self.num_fitted} of these runs are among those that the efficiencies were fitted to: others go less well;",
-                f"left out of the fit with all runs of their source on the same model: {efficiency.load().left_out}",
-            ]
+        about = self.about_the_fit()
+        said += ["", *about] if about else []
         doubtful = len(self.judged) - len(self.good())
         if doubtful:
             said += ["", f"predicted, and not judged: {doubtful} runs whose `quality` is not ok"]
