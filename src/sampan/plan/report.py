@@ -65,6 +65,8 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the whole plan as JSON can hold it."""
+        # a way has a row at every site; what it is made of is written out once
+        stages = {id(way): [_stage(stage) for stage in way.stages] for way in {id(r.way): r.way for r in self.rows}.values()}
         return {
             "what": "sampan plan",
             "job": self.work.name,
@@ -89,7 +91,7 @@ class Plan:
                 }
                 for stage in self.work.stages
             ],
-            "rows": [_row(rank, row) for rank, row in enumerate(self.rows, start=1)],
+            "rows": [_row(rank, row, stages[id(row.way)]) for rank, row in enumerate(self.rows, start=1)],
             "infeasible": [
                 {"chip": one.chip, "num_chips": one.count, "framework": one.framework, "reason": one.reason}
                 for one in self.infeasible
@@ -144,7 +146,7 @@ def _picture_row(rank: int, row: PictureRow) -> dict[str, Any]:
     }
 
 
-def _row(rank: int, row: Row) -> dict[str, Any]:
+def _row(rank: int, row: Row, stages: list[dict[str, Any]]) -> dict[str, Any]:
     way = row.way
     return {
         "rank": rank,
@@ -164,7 +166,7 @@ def _row(rank: int, row: Row) -> dict[str, Any]:
         "carbon_reason": row.energy.carbon_reason,
         "chip_power_w": row.energy.power.w,
         "chip_power_basis": row.energy.power.basis,
-        "stages": [_stage(stage) for stage in way.stages],
+        "stages": stages,
     }
 
 

@@ -187,16 +187,24 @@ def answered(options: Options, put: Callable[[str], None]) -> None:
     lines = found.lines()
     for line in lines:
         put(line)
-    from sampan.plan.page import plain
+    text = ""
+    if options.html and options.validate:
+        from sampan.plan import validation_page
+        from sampan.plan.validate import Report
 
-    title = "sampan plan --validate" if options.validate else "sampan plan --compare"
-    write(found.as_dict(), plain(title, lines), options)
+        assert isinstance(found, Report), "what --validate asks for"
+        text = validation_page.page(found, f"sampan plan --validate {options.validate.name}")
+    elif options.html:
+        from sampan.plan.page import plain
+
+        text = plain(f"sampan plan --compare {' '.join(options.compare or ())}", lines)
+    write(found.as_dict(), text, options)
 
 
 def write(document: Mapping[str, Any], page: str, options: Options) -> list[Path]:
     """Write what was asked for, and return the files."""
     written = []
-    for path, text in ((options.json, json.dumps(document, indent=2) + "\n"), (options.html, page)):
+    for path, text in ((options.json, as_text(document) if options.json else ""), (options.html, page)):
         if path is not None:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -205,6 +213,20 @@ def write(document: Mapping[str, Any], page: str, options: Options) -> list[Path
                 raise PlanError(f"`{path}` cannot be written", str(error)) from error
             written.append(path)
     return written
+
+
+def as_text(document: Mapping[str, Any]) -> str:
+    """Return a document as JSON: a line for each of its keys, and for each entry of a list.
+
+    Indenting everything would make a plan's thousands of rows several times as long, and slow to write.
+    """
+    return "{\n" + ",\n".join(f"  {json.dumps(key)}: {_value(value)}" for key, value in document.items()) + "\n}\n"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list) and value:
+        return "[\n" + ",\n".join(f"    {json.dumps(one)}" for one in value) + "\n  ]"
+    return json.dumps(value)
 
 
 def answer(options: Options) -> Said:

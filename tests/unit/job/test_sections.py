@@ -88,4 +88,4 @@ def test_as_dict_is_plain_json_with_every_setting():
         for key in section.split(".") if section else []:
             inner = inner[key]
         assert setting.name in inner
-    assert set(held) == {"out", "seed", "model", "data", "place", "train", "lora", "stage"}
+    assert set(held) == {"out", "seed", "model", "data", "place", "train", "lora", "plan", "stage"}
