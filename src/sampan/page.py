@@ -17,7 +17,7 @@ pre { font-size: 13px; overflow-x: auto; }
 table { border-collapse: collapse; font-size: 14px; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { position: sticky; top: 0; background: Canvas; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 td.wrap { white-space: normal; min-width: 16rem; }
 figure { margin: 1rem 0; overflow-x: auto; } figcaption { font-size: 14px; }
 svg { width: 100%; min-width: 36rem; height: auto; } svg text { font: 13px system-ui, sans-serif; fill: currentColor; }
@@ -47,7 +47,7 @@ def table(rows: Sequence[Sequence[str]], classes: Sequence[str] = ()) -> str:
     """
     head, *rest = rows
     marks = [f' class="{escape(name)}"' if name else "" for name in (*classes, *[""] * (len(head) - len(classes)))]
-    lines = ["".join(f"<th>{escape(word)}</th>" for word in head)]
+    lines = ["".join(f"<th{mark}>{escape(word)}</th>" for mark, word in zip(marks, head, strict=True))]
     lines += ["".join(f"<td{mark}>{escape(word)}</td>" for mark, word in zip(marks, row, strict=True)) for row in rest]
     return f'<div class="table"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
 

@@ -120,6 +120,9 @@ def _ratio(table: Mapping[str, float]) -> Spread:
     return Spread(half=table["half"], num=int(table["pairs"]))
 
 
+_LIKE = {"ar": "llm-dense"}  # a model that writes pictures as tokens is a language model to a chip
+
+
 def levels(
     workload: Workload, chip: Chip, speed: Speeds, framework: str, precision: str, method: str, model: str
 ) -> dict[str, str]:
@@ -132,7 +135,7 @@ def levels(
     family, product = frameworks.family(framework), frameworks.line(framework)
     bits = "low" if speed.is_low else "half"
     width = ("fp4" if "fp4" in precision and "8" not in precision else "fp8") if speed.is_low else bits
-    kind, maker, silicon = workload.family, chip.vendor, chip.silicon
+    kind, maker, silicon = _LIKE.get(workload.family, workload.family), chip.vendor, chip.silicon
     return {
         "maker": maker,
         "silicon": silicon,

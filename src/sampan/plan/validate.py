@@ -186,7 +186,7 @@ def validate(path: Path) -> Report:
         except Left as reason:
             skipped.append((row["id"], str(reason)))
     known = {_measured(row) for row in load.runs()}
-    num_fitted = sum(_measured(one.row) in known for one in found)
+    num_fitted = sum(one.is_good and _measured(one.row) in known for one in found)
     return Report(judged=tuple(found), rule=tuple(rule), skipped=tuple(skipped), num_fitted=num_fitted)
 
 
