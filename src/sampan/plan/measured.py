@@ -322,6 +322,7 @@ def chip_of(device_name: str) -> Chip:
 
 
 def _words(name: str) -> frozenset[str]:
-    """Return a name's words: "Ascend910B2" has "ascend" and "910b2", "80GB" is "80"."""
-    apart = re.sub(r"([a-z]{3,})(\d)", r"\1 \2", name.lower())
+    """Return a name's words: "Ascend910B2" has "ascend" and "910b2", "4090 D" is "4090d", "80GB" is "80"."""
+    joined = re.sub(r"(\d) ([a-z])\b", r"\1\2", name.lower())
+    apart = re.sub(r"([a-z]{3,})(\d)", r"\1 \2", joined)
     return frozenset(re.sub(r"^(\d+)gb?$", r"\1", word) for word in re.findall(r"[a-z0-9]+", apart))

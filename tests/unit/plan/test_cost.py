@@ -1,0 +1,90 @@
+"""Money by hand: rented, bought, owned, and what of a rent is power, wear and the landlord's."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sampan.catalog.records import Chip, Price, Rent, Server, Site
+from sampan.plan import cost
+from sampan.plan.assumptions import Assumptions, Span
+from sampan.plan.energy import energy
+
+CHIP = Chip(
+    name="c", title="C", vendor="V", maker_country="X", status="released",
+    server=Server(title="S8", num_chips=8, power_w=8000), price=Price(usd=35040, year="2024", region="US"),
+    rent=Rent(low_usd_per_h=2, typical_usd_per_h=3, high_usd_per_h=5, as_of="2026-01", region="US"),
+)  # fmt: skip
+SITE = Site(name="s", country="XX", region="R", pue=1.25, electricity_usd_per_kwh=0.1, electricity_year="2025")
+SUPPOSED = Assumptions(years=4, used_share=0.5, load_share=0.8)
+HOURS = Span(low=50, typical=100, high=200)
+USED = energy(CHIP, SITE, HOURS, SUPPOSED)  # 1 kW x 0.8 x 1.25 = 1 kWh an hour
+
+
+def test_rent_goes_from_low_price_and_short_time_to_high_price_and_long_time():
+    money = cost.rented(CHIP, HOURS)
+    assert money.usd == Span(low=100, typical=300, high=1000)
+    assert money.said == "rented for 3 USD a chip-hour (2 to 5; US, 2026-01)"
+
+
+def test_owned_chips_cost_their_electricity_alone():
+    money = cost.owned(CHIP, SITE, HOURS, USED)
+    assert money.usd is not None
+    assert money.usd.typical == pytest.approx(10)
+    assert money.said == "electricity at 0.1 USD a kWh (R, 2025)"
+    assert cost.owned(replace(CHIP, price=None, rent=None), SITE, HOURS, USED) == money
+
+
+def test_bought_is_wear_and_electricity():
+    money = cost.bought(CHIP, SITE, HOURS, USED, SUPPOSED)
+    assert money.usd is not None
+    assert money.usd.typical == pytest.approx(100 * (35040 / (4 * 8760 * 0.5) + 0.1))
+    assert money.said == "bought for 35,040 USD a chip (US, 2024), 2 USD an hour, and electricity at 0.1 USD a kWh (R, 2025)"
+
+
+def test_a_rent_is_power_wear_and_markup():
+    split = cost.split(CHIP, SITE, HOURS, SUPPOSED)
+    assert split.rent == Span(low=100, typical=300, high=1000)
+    assert split.power is not None
+    assert split.depreciation == Span(low=100, typical=200, high=400)
+    assert split.markup is not None
+    assert split.power.typical == pytest.approx(10)
+    assert split.markup.typical == pytest.approx(90)
+    assert split.markup.low == pytest.approx((2 - 2.1) * 200)  # let below cost: longer is worse
+    assert split.markup.high == pytest.approx((5 - 2.1) * 200)
+    assert split.reasons == ()
+    assert split.bought is not None
+    assert split.bought.typical == pytest.approx(210)
+
+
+def test_what_is_not_known_is_said():
+    assert cost.rented(replace(CHIP, rent=None), HOURS).said == "no rental price is known for `c`"
+    assert cost.bought(replace(CHIP, price=None), SITE, HOURS, USED, SUPPOSED).said == "no price is known for `c`"
+    dark = replace(SITE, electricity_usd_per_kwh=None)
+    assert cost.owned(CHIP, dark, HOURS, USED).said == "no price of electricity is known for `s`"
+    split = cost.split(replace(CHIP, price=None, rent=None), dark, HOURS, SUPPOSED)
+    assert (split.rent, split.power, split.depreciation, split.markup, split.bought) == (None,) * 5
+    assert split.reasons == (
+        "no rental price is known for `c`", "no price of electricity is known for `s`", "no price is known for `c`",
+    )  # fmt: skip
+
+
+@given(
+    st.tuples(*[st.floats(1e-3, 1e6)] * 3), st.tuples(*[st.floats(0.1, 50)] * 3), st.floats(100, 1e5),
+    st.floats(0.01, 0.5),
+)  # fmt: skip
+def test_parts_of_a_rent_add_up_and_lie_in_order(hours, rents, price, electricity):
+    low, typical, high = sorted(rents)
+    chip = replace(
+        CHIP, price=Price(usd=price), rent=Rent(low_usd_per_h=low, typical_usd_per_h=typical, high_usd_per_h=high)
+    )
+    short, middle, long = sorted(hours)
+    site = replace(SITE, electricity_usd_per_kwh=electricity)
+    split = cost.split(chip, site, Span(low=short, typical=middle, high=long), SUPPOSED)
+    assert split.rent and split.power and split.depreciation and split.markup
+    total = split.power.typical + split.depreciation.typical + split.markup.typical
+    assert total == pytest.approx(split.rent.typical, rel=1e-9, abs=1e-9)
+    for part in (split.rent, split.power, split.depreciation, split.markup):
+        assert part.low <= part.typical * (1 + 1e-12) + 1e-12
+        assert part.typical <= part.high * (1 + 1e-12) + 1e-12 or part.typical < 0
