@@ -22,7 +22,7 @@ QUICK := not slow and not gpu and not npu and not network
 # One thread a worker: two workers with all cores each are slower than one.
 PYTEST = OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n $(WORKERS)
 
-.PHONY: help setup setup-dev demo check test test-all bench clean
+.PHONY: help setup setup-dev demo check test test-all answers bench clean
 .NOTPARALLEL:
 
 help:
@@ -55,6 +55,9 @@ test: setup-dev
 
 test-all: setup-dev
 	$(PYTEST)
+
+answers: setup-dev
+	$(VENV_PYTHON) scripts/make_answers.py
 
 bench: setup-dev
 	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(VENV_PYTHON) "$$script"; done

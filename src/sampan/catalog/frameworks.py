@@ -24,6 +24,11 @@ class Family:
     axes: tuple[str, ...]
     interleaves: bool = False
     hides: bool = True
+    makers: tuple[str, ...] = ()
+
+    def runs_on(self, maker: str) -> bool:
+        """Return whether it runs on a maker's chips, as far as is known."""
+        return not self.makers or maker in self.makers
 
 
 UNKNOWN = Family(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from sampan.plan.efficiency import is_assumed
 
 _SAME_WORK = 0.01  # share by which FLOPs and parameters of the same work may differ
 _ALIKE = 1.5  # ratio of peaks up to which chips of one silicon count as one: bins of a chip, not cut-down ones
+_ALIKE_MEMORY = 1.35  # and of their memories' bandwidths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +86,17 @@ def alike(first: Chip, second: Chip) -> bool:
     """Return whether runs on one chip say something of the other: one chip, or bins of one silicon."""
     if first.name == second.name:
         return True
-    peaks = [chip.peak("bf16") or chip.peak("fp16") for chip in (first, second)]
-    if first.silicon != second.silicon or None in peaks:
+    if first.silicon != second.silicon:
         return False
-    low, high = sorted(peak for peak in peaks if peak is not None)
-    return high / low <= _ALIKE
+    both = first, second
+    return _near([chip.peak("bf16") or chip.peak("fp16") for chip in both], _ALIKE) and _near(
+        [chip.memory.bytes_per_s for chip in both], _ALIKE_MEMORY
+    )
+
+
+def _near(values: Sequence[float | None], most: float) -> bool:
+    known = [value for value in values if value]
+    return len(known) == len(values) and max(known) / min(known) <= most
 
 
 def runs_on(chip: Chip, framework: str | None = None) -> list[Measured]:
@@ -154,6 +162,34 @@ def matched(first: Sequence[Measured], second: Sequence[Measured]) -> list[Ratio
             )
         )  # fmt: skip
     return found
+
+
+def same_model(first: Sequence[Measured], second: Sequence[Measured]) -> list[Ratio]:
+    """Return ratios of time for the same useful FLOPs, of the median runs of one model on each side.
+
+    Lengths, batches and layouts differ: this is the weakest of the three.
+    """
+    sides: list[dict[tuple[str, str, int], list[Measured]]] = []
+    for side in (first, second):
+        found: dict[tuple[str, str, int], list[Measured]] = defaultdict(list)
+        for run in side:
+            if run.is_sure and _is_16_bit(run.precision):
+                found[run.kind, run.method, round(math.log(run.params) / math.log1p(_SAME_MODEL))].append(run)
+        sides.append(found)
+    ratios = []
+    for key in sorted(sides[0].keys() & sides[1].keys()):
+        ones, others = sides[0][key], sides[1][key]
+        rates = [statistics.median(run.flops_per_s for run in runs) for runs in (ones, others)]
+        ratios.append(
+            Ratio(
+                value=rates[1] / rates[0], kind=key[0], model=ones[0].model, first=tuple(ones), second=tuple(others),
+                is_pair=False,
+            )
+        )  # fmt: skip
+    return ratios
+
+
+_SAME_MODEL = 0.05  # share by which parameters of one model may differ
 
 
 def _by_work(runs: Iterable[Measured]) -> dict[tuple[str, str, int, int], list[Measured]]:

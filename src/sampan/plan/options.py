@@ -99,12 +99,17 @@ class Planner:
 
     def way(self, chip: Chip, count: int, framework: str) -> Way | Infeasible:
         """Return a job on so many chips, or why it cannot be done."""
+        family = frameworks.family(framework)
+        if not family.runs_on(chip.vendor):
+            return _cannot(chip, count, framework, f"it is written for chips of {' and '.join(family.makers)}")
         speed = speeds(chip, self.work.precision)
         room = chip.memory.bytes
         if isinstance(speed, str):
             return _cannot(chip, count, framework, f"its time cannot be computed: nobody has published {speed}")
         if room is None:
-            return _cannot(chip, count, framework, "whether it fits cannot be computed: nobody has published its memory")
+            return _cannot(
+                chip, count, framework, "whether it fits cannot be computed: nobody has published its memory"
+            )
         room *= self.assumptions.memory_share
         done = []
         for stage in self.work.stages:

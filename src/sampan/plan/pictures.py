@@ -201,6 +201,10 @@ class Maker:
     def making(self, chip: Chip, framework: str) -> Making | NotMade:
         """Return how pictures are made on a chip, or why they are not."""
         label = chip.variant or chip.name
+        family = frameworks.family(framework)
+        if not family.runs_on(chip.vendor):
+            reason = f"it is written for chips of {' and '.join(family.makers)}"
+            return NotMade(chip=label, framework=framework, reason=reason)
         speed = speeds(chip, self.recipe.precision)
         if isinstance(speed, str):
             reason = f"its time cannot be computed: nobody has published {speed}"
