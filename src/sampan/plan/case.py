@@ -266,6 +266,9 @@ def _possible(
             if "pp" not in given and layers % pp:
                 continue
             for cp in choices("cp", (1, 2, 4, 8), tokens >= 16384):
+                if tp * pp * cp > count:
+                    continue
+                # some print degrees that leave chips over
                 if count % (tp * pp * cp) and len(given.keys() & {"tp", "pp", "cp"}) < 2:
                     continue
                 dp = max(1, count // (tp * pp * cp))

@@ -170,7 +170,7 @@ class Planner:
         )
 
         # the effect is linear in the parts' shares: its coefficients are found once, not at every layout
-        none = dict.fromkeys(efficiency.PARTS, 0.0)
+        none: dict[str, float] = dict.fromkeys(efficiency.PARTS, 0.0)
         at_all = fitted.offset(levels, none)
         of = {part: fitted.offset(levels, none | {part: 1.0}) - at_all for part in efficiency.PARTS}
         of_rest = of.pop("other_s")
