@@ -1,4 +1,6 @@
-"""Writes the pages of docs/ that follow from the program: the command line and the job file. A test compares them.
+"""Writes the pages of docs/ that follow from the program: the command line, the job file, how well plans predict.
+
+A test compares them.
 
 python scripts/write_docs.py
 """
@@ -6,6 +8,8 @@ python scripts/write_docs.py
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +19,7 @@ from unittest import mock
 from sampan.cli.options import parser
 from sampan.errors import JobError
 from sampan.job import STAGES, Job, Setting, Stage, parse, sections, settings, toml
+from sampan.plan import efficiency
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 WIDTH = 100
@@ -54,6 +59,15 @@ The file is checked before anything is read or written. An error names file, lin
 ```
 {{error}}
 ```
+"""
+
+_VALIDATION = """
+# How well plans predict
+
+{runs} published runs, fitted {made} by `scripts/fit_plan.py`. Groups of runs are left out in turn, everything is fitted again
+without them, and they are predicted; intervals come from runs of other groups. Errors are shares of what was measured, in
+the run's own metric. "Whole shape" is rows that say layers, width, length and chips, without a vendor's unnamed reference
+GPU. The one-line rule beside it is full-recompute FLOPs at 45 % of the peak.
 """
 
 SHORTEST = 'out = "runs/job"\n\n[data]\npath = "pictures"'
@@ -127,10 +141,57 @@ def _default(setting: Setting) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
 
 
-PAGES = {DOCS / "cli.md": command_line, DOCS / "job-file.md": job_file}
+def validation() -> str:
+    """Return how well runs were predicted that were left out of the fit, as the file of efficiencies has it."""
+    known = json.loads(efficiency.FILE.read_text(encoding="utf-8"))
+    rows, ratios = [], []
+    for name, found in known["cross_validation"].items():
+        if "rule_of_thumb_median" in found:
+            group, which = name.split(": ")
+            said = [found["count"], *(f"{found[key]:.1%}" for key in ("median_abs_rel_err", "mean_abs_rel_err"))]
+            said += [f"{found['p90_abs_rel_err']:.1%}", f"{found['bias']:+.1%}", f"{found['coverage_80']:.0%}"]
+            rows.append([group, which, *said, f"{found['rule_of_thumb_median']:.1%}"])
+        elif "count" in found:
+            which = name.removeprefix("models of a source left out: ")
+            ratios.append(
+                [which, found["count"], f"{found['median_abs_rel_err']:.1%}", f"{found['p90_abs_rel_err']:.1%}"]
+            )
+    head = [
+        "left out",
+        "judged on",
+        "runs",
+        "median",
+        "mean",
+        "p90",
+        "bias",
+        "80 % intervals hold",
+        "one-line rule, median",
+    ]
+    rates = [[f"`{name}`", rate["value"], rate["sd_of_log"]] for name, rate in known["rates"].items()]
+    spreads = [[name, f"{math.exp(one['half']):.2f}", one["runs"]] for name, one in known["spreads"].items()]
+    parts = [
+        NOTE,
+        _VALIDATION.format(runs=f"{known['runs']:,}", made=known["made"]),
+        _table(head, rows),
+        "Ratios of an Ascend run to the other runs of its published pair, models left out:\n",
+        _table(["pairs", "ratios", "median error", "p90"], ratios),
+        "## The fitted numbers\n\nRates, the same for all chips; with the standard deviation of the logarithm:\n",
+        _table(["rate", "value", "sd"], rates),
+        "80 % of left-out runs of a class lay within this factor, for so many runs (0: borrowed from wider classes):\n",
+        _table(["class", "factor", "runs"], spreads),
+        "Effects of chips, software, precision, method and kind of model are in `src/sampan/catalog/efficiency.json`.",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+PAGES = {
+    DOCS / "cli.md": command_line,
+    DOCS / "job-file.md": job_file,
+    DOCS / "plan-validation.md": validation,
+}
 
 
 def main() -> int:

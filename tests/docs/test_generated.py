@@ -51,6 +51,7 @@ def test_every_verb_has_its_help_with_an_example():
         "sampan data prepare",
         "sampan data emoji",
         "sampan data signs",
+        "sampan plan",
         "sampan train",
         "sampan generate",
         "sampan checkpoint",
