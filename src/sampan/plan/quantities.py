@@ -70,7 +70,8 @@ class Quantities:
         passes: Micro-batches of an update.
         bubble: Micro-batches' time that the pipeline stands idle, in units of `middle`.
         sent_bytes: A micro-batch's activations to the next stage and their gradients back.
-        shared_bytes: What a collective over data-parallel ranks carries for all trained values on this chip, one way.
+        shared_bytes: Gradients of all trained values on this chip, which data-parallel ranks add up.
+        returned_bytes: What ranks send back once they are added up: sums, or the weights that a rank has updated (ZeRO).
         gathered_bytes: Weights that are gathered for one pass (ZeRO-3), all blocks together; 0 is none.
         update_bytes: What the optimizer reads and writes.
         input_bytes: What is read from storage.
@@ -85,6 +86,7 @@ class Quantities:
     bubble: float
     sent_bytes: float
     shared_bytes: float
+    returned_bytes: float
     gathered_bytes: float
     update_bytes: float
     input_bytes: float
@@ -115,6 +117,7 @@ def quantities(workload: Workload, layout: Layout, *, hides: bool = True) -> Qua
         bubble=(pp - 1) / layout.virtual,
         sent_bytes=2 * _BYTES * widest * layout.micro_batch / layout.cp if pp > 1 else 0.0,
         shared_bytes=(_SCATTERED_BYTES if layout.zero_stage == 3 else _GRADIENT_BYTES) * updated,
+        returned_bytes=(_BYTES if layout.zero_stage else _GRADIENT_BYTES) * updated,
         gathered_bytes=_BYTES * held if layout.zero_stage == 3 else 0.0,
         update_bytes=(_OPTIMIZER_BYTES + average) * share,
         input_bytes=workload.input_bytes * layout.micro_batch * layout.accum,

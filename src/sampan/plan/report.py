@@ -66,7 +66,9 @@ class Plan:
     def as_dict(self) -> dict[str, Any]:
         """Return the whole plan as JSON can hold it."""
         # a way has a row at every site; what it is made of is written out once
-        stages = {id(way): [_stage(stage) for stage in way.stages] for way in {id(r.way): r.way for r in self.rows}.values()}
+        stages = {
+            id(way): [_stage(stage) for stage in way.stages] for way in {id(r.way): r.way for r in self.rows}.values()
+        }
         return {
             "what": "sampan plan",
             "job": self.work.name,
@@ -101,7 +103,6 @@ class Plan:
             "sites": {site.name: site_facts(site) for site in self.sites},
         }
 
-
     def _pictures(self, recipe: Recipe) -> dict[str, Any]:
         return {
             "num_pictures": pictures.NUM_PICTURES,
@@ -111,7 +112,12 @@ class Plan:
             "part_params": dict(recipe.part_params),
             "rows": [_picture_row(rank, row) for rank, row in enumerate(self.pictures, start=1)],
             "infeasible": [
-                {"chip": one.chip, "framework": one.framework, "reason": one.reason, "smallest_count": one.smallest_count}
+                {
+                    "chip": one.chip,
+                    "framework": one.framework,
+                    "reason": one.reason,
+                    "smallest_count": one.smallest_count,
+                }
                 for one in self.not_made
             ],
         }

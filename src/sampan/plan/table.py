@@ -212,7 +212,18 @@ _PICTURE_COLUMNS: Columns = {
     "kg CO2": lambda _, row: _typical(row.energy.kg_co2),
 }
 _RIGHT = ("n", "chip-h", "if bought", "kWh", "kg CO2", "at once", "one alone", "= power", "+ wear", "+ mark-up")
-_DROPPED = ("layout", "chip-h", "one alone", "kg CO2", "at once", "if bought", "framework", "kWh", "+ mark-up", "+ wear", "= power")
+_DROPPED = (
+    "layout",
+    "chip-h",
+    "one alone",
+    "kg CO2",
+    "at once",
+    "if bought",
+    "kWh",
+    "+ mark-up",
+    "+ wear",
+    "= power",
+)
 """What a narrow terminal does without, first what it misses least."""
 
 
@@ -266,7 +277,9 @@ def _table(
     say: Callable[..., Iterator[str]],
 ) -> Iterator[str]:
     """Yield rows in columns that fit into the width, and what had to be left out for that."""
-    cells = {name: [name, *(of(number, row) for number, row in rows)] for name, of in columns.items() if name not in without}
+    cells = {
+        name: [name, *(of(number, row) for number, row in rows)] for name, of in columns.items() if name not in without
+    }
     widths = {name: max(map(len, column)) for name, column in cells.items()}
     dropped = []
     for name in _DROPPED:
@@ -277,7 +290,8 @@ def _table(
             dropped.append(name)
     for at in range(len(rows) + 1):
         yield "  ".join(
-            cells[name][at].rjust(size) if name in _RIGHT else cells[name][at].ljust(size) for name, size in widths.items()
+            cells[name][at].rjust(size) if name in _RIGHT else cells[name][at].ljust(size)
+            for name, size in widths.items()
         ).rstrip()
     if left := [name.lstrip("=+ ") for name in columns if name in dropped and name != "layout"]:
         yield from say(f"A wider terminal also has {', '.join(left)}.")

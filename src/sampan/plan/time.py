@@ -179,7 +179,7 @@ def step_time(q: Quantities, speed: Speeds, rates: Rates) -> StepTime:
             each = 2 * over(q.gathered_bytes, ranks, near) + over(q.shared_bytes, ranks, near)
             gathered_s = q.passes * _seen(each, rates.hidden * compute)
         else:
-            all_s = 2 * over(q.shared_bytes, ranks, near)
+            all_s = over(q.shared_bytes, ranks, near) + over(q.returned_bytes, ranks, near)
             shared_s = _seen(all_s, rates.shared_hidden * compute) if q.hides else all_s
     passes = q.passes
     return StepTime(

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from sampan.plan.assumptions import Assumptions, Span
 
 
-@pytest.mark.parametrize(("name", "value"), [("years", 0), ("years", 101), ("load_share", 1.01), ("memory_share", -0.1)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("years", 0), ("years", 101), ("load_share", 1.01), ("memory_share", -0.1)]
+)
 def test_what_cannot_be_is_refused(name, value):
     with pytest.raises(ValueError, match=f"{name} cannot be {value!r}"):
         Assumptions(**{name: value})

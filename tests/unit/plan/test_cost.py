@@ -40,7 +40,10 @@ def test_bought_is_wear_and_electricity():
     money = cost.bought(CHIP, SITE, HOURS, USED, SUPPOSED)
     assert money.usd is not None
     assert money.usd.typical == pytest.approx(100 * (35040 / (4 * 8760 * 0.5) + 0.1))
-    assert money.said == "bought for 35,040 USD a chip (US, 2024), 2 USD an hour, and electricity at 0.1 USD a kWh (R, 2025)"
+    assert (
+        money.said
+        == "bought for 35,040 USD a chip (US, 2024), 2 USD an hour, and electricity at 0.1 USD a kWh (R, 2025)"
+    )
 
 
 def test_a_rent_is_power_wear_and_markup():

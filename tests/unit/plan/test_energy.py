@@ -27,7 +27,7 @@ def test_a_held_chip_keeps_what_the_server_takes_beside_it():
 
 
 def test_a_board_alone_says_so():
-    assert power(replace(CHIP, server=Server())) .w == 700
+    assert power(replace(CHIP, server=Server())).w == 700
     assert power(replace(CHIP, server=Server())).basis == "board alone; its server is not in it"
 
 

@@ -36,7 +36,12 @@ def row(seconds, part="ar", **of):
 def race(seconds, **of):
     result = {"framework": "torch", "mode": "eager", "step_s": {"median": seconds}}
     shape = {"preset": "nano", "override": {}, "px": 128, "micro_batch_size": {"ar": 4}}
-    return {"machine": {"cpu": "AMD EPYC"}, "shape": shape, "sides": [side(**of)], "parts": {"ar": {"results": [result]}}}
+    return {
+        "machine": {"cpu": "AMD EPYC"},
+        "shape": shape,
+        "sides": [side(**of)],
+        "parts": {"ar": {"results": [result]}},
+    }
 
 
 @pytest.fixture
@@ -111,9 +116,7 @@ def test_the_weight_by_hand():
     assert half == pytest.approx(math.sqrt(0.09 + 0.27 / 4))
 
 
-@given(
-    st.floats(0.05, 2), st.floats(0.05, 2), st.lists(st.floats(-2, 2), min_size=1, max_size=6)
-)
+@given(st.floats(0.05, 2), st.floats(0.05, 2), st.lists(st.floats(-2, 2), min_size=1, max_size=6))
 def test_measurements_narrow_and_never_overshoot(half, least, logs):
     shift, narrower = measured.combined(half, least, logs)
     mean = sum(logs) / len(logs)
@@ -136,9 +139,7 @@ def test_a_pattern_and_files_that_say_nothing(put, tmp_path):
     put({"what": "a table"}, "two.json")
     found = measured.read([tmp_path / "*.json"])
     assert len(found.found) == 1
-    assert found.left_out == (
-        f"`{tmp_path / 'two.json'}` is not a result of a race or of the kit of `sampan bench`.",
-    )
+    assert found.left_out == (f"`{tmp_path / 'two.json'}` is not a result of a race or of the kit of `sampan bench`.",)
 
 
 HINT = "\n\nhint: on the chip: sampan bench --kit --json FILE"
@@ -170,7 +171,10 @@ def test_a_file_that_measures_nothing_of_use(put, document, because):
 def test_a_file_that_cannot_be_read(put, tmp_path):
     with pytest.raises(PlanError) as caught:
         measured.read([tmp_path / "none.json"])
-    assert str(caught.value) == f"error: --measured: `{tmp_path / 'none.json'}` cannot be read\n  because No such file or directory"
+    assert (
+        str(caught.value)
+        == f"error: --measured: `{tmp_path / 'none.json'}` cannot be read\n  because No such file or directory"
+    )
     with pytest.raises(PlanError) as caught:
         measured.read([tmp_path / "b*.json"])
     assert str(caught.value) == (

@@ -52,7 +52,9 @@ def test_writing_tokens_is_bound_by_memory_and_painting_by_arithmetic():
     made, chip = maker(), load.chip("h100_sxm")
     fast_memory = replace(chip, memory=Memory(bytes=80e9, bytes_per_s=2 * (chip.memory.bytes_per_s or 0)))
     fast_arithmetic = replace(chip, peak_dense_flops_per_s={"bf16": 2 * (chip.peak("bf16") or 0)})
-    plain, memory, arithmetic = (made._phases(c, speeds(c, "bf16"), "torch", 8) for c in (chip, fast_memory, fast_arithmetic))
+    plain, memory, arithmetic = (
+        made._phases(c, speeds(c, "bf16"), "torch", 8) for c in (chip, fast_memory, fast_arithmetic)
+    )
 
     def device_s(found, phase):  # without launches, which no chip makes shorter
         return sum(found[phase].parts[name] for name in ("matmul_s", "attention_s", "memory_s"))
@@ -116,7 +118,9 @@ def test_unknown_facts_of_a_chip():
 
 def test_settings_of_a_job():
     few, many = recipe("plan.num_inference_steps=10"), recipe("plan.num_inference_steps=20")
-    steps = [next(phase.repeats for phase in one.phases if phase.name == "a step with the prompt") for one in (few, many)]
+    steps = [
+        next(phase.repeats for phase in one.phases if phase.name == "a step with the prompt") for one in (few, many)
+    ]
     assert steps == [10, 20]
     assert recipe("plan.references=1").said() == "1024 x 1024 px in 50 steps from 1 references, with guidance"
     with pytest.raises(PlanError, match="a picture of 1000x1000 px cannot be planned"):

@@ -55,7 +55,9 @@ def test_the_front_is_what_no_other_row_beats(world):
 
     for one in (found := ranked(world)):
         known = one.money.usd is not None
-        assert one.is_on_front == (known and not any(beats(other, one) for other in found if other.money.usd is not None))
+        assert one.is_on_front == (
+            known and not any(beats(other, one) for other in found if other.money.usd is not None)
+        )
 
 
 @given(worlds, st.sampled_from(SORTS), st.integers(1, 6), st.integers(1, 6))
@@ -84,7 +86,11 @@ def test_worthwhile_ways_are_faster_than_all_with_fewer_chips(pairs):
     for one in ways:
         fewer = [other for other in ways if other.count < one.count]
         if all(one.time_s.typical < other.time_s.typical for other in fewer):
-            alike = [other for other in ways if (other.count, other.time_s) <= (one.count, one.time_s) and other.count == one.count]
+            alike = [
+                other
+                for other in ways
+                if (other.count, other.time_s) <= (one.count, one.time_s) and other.count == one.count
+            ]
             assert any(other in kept for other in alike)
     times = [one.time_s.typical for one in kept]
     assert times == sorted(times, reverse=True)
@@ -118,7 +124,9 @@ def test_of_sites_the_first_stands_for_the_rest():
 
 def test_pictures_at_sites():
     slow = SimpleNamespace(label="c", chip=CHIP, framework="torch", time_s=span(7200), chip_hours=span(2))
-    quick = SimpleNamespace(label="d", chip=replace(CHIP, rent=None), framework="torch", time_s=span(3600), chip_hours=span(1))
+    quick = SimpleNamespace(
+        label="d", chip=replace(CHIP, rent=None), framework="torch", time_s=span(3600), chip_hours=span(1)
+    )
     makings = [quick, slow]
     found = picture_rows(makings, [SITE], Assumptions())  # type: ignore[arg-type]
     assert [one.making.label for one in found] == ["c", "d"]  # no rent is known for the other
