@@ -5,6 +5,8 @@ Every number is computed here from the catalogue, the fitted efficiencies, jobs/
     python scripts/make_answers.py [--check]
 """
 
+# over 400 lines because it is one page, question after question, and each is read beside its words
+
 from __future__ import annotations
 
 import argparse

@@ -1,5 +1,7 @@
 """The verbs and their options, as argparse sees them, and the words of every help page."""
 
+# over 400 lines because the verbs' help is read one beside the other; verbs with many options have their own file
+
 from __future__ import annotations
 
 import argparse
