@@ -84,7 +84,9 @@ def chip(name: str) -> Chip:
         if parent is not None:
             return _variant(chips()[parent], name, match)
     known = {*chips(), *(alias for c in chips().values() for alias in c.aliases if "(" not in alias)}
-    near = did_you_mean(name.lower(), {word.lower() for word in known})
+    near = did_you_mean(name.lower(), {word.lower() for word in known}) or ""
+    if not near.startswith("did you mean"):
+        near = did_you_mean("", chips())  # nothing is near: the names alone, without what else they are called
     raise CatalogError(f"no chip `{name}` is in the catalogue", (), near)
 
 

@@ -28,6 +28,7 @@ _NUMBERS = (
     "params_b", "active_params_b", "layers", "hidden", "ffn", "heads", "kv_heads", "vocab", "seq_len", "global_batch",
     "micro_batch", "chips", "tp", "pp", "dp", "cp", "ep", "zero_stage", "tokens_total",
 )  # fmt: skip
+_COLUMNS = "the columns are those of src/sampan/catalog/runs/measured.csv"
 _MAY_BE_ZERO = ("zero_stage", "ffn", "vocab")
 
 
@@ -208,11 +209,11 @@ def read(path: Path) -> list[dict[str, str]]:
             names = reader.fieldnames or ()
             missing = [name for name in RUN_COLUMNS if name not in names]
             if missing:
-                near = did_you_mean(missing[0], [n for n in names if n not in RUN_COLUMNS]) if names else None
+                near = did_you_mean(missing[0], [n for n in names if n not in RUN_COLUMNS])
                 raise PlanError(
                     f"`{path}` cannot be used as a file of runs",
                     f"it has no column {', '.join(f'`{name}`' for name in missing)}",
-                    near or "the columns are those of src/sampan/catalog/runs/measured.csv",
+                    near if near and near.startswith("did you mean") else _COLUMNS,
                 )
             for row in reader:
                 if None in row or None in row.values():
