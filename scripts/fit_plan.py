@@ -45,12 +45,12 @@ RATE_SD = {
     "step_s": 0.3, "bubble": 0.15,
 }  # fmt: skip
 EFFECT_SD = {
-    "maker": 0.1, "silicon": 0.1, "chip": 0.05, "engine": 0.05, "engine on maker": 0.1, "family": 0.05,
+    "maker": 0.1, "silicon": 0.1, "chip": 0.05, "engine": 0.05, "engine on maker": 0.1, "family": 0.1,
     "family on silicon": 0.08, "product": 0.2, "product on silicon": 0.1, "release": 0.08, "precision": 0.1,
     "precision on silicon": 0.08, "method": 0.2, "kind": 0.1, "kind on maker": 0.1, "kind in product": 0.1, "model": 0.03,
 }  # fmt: skip
 MODEL_SD_ASSUMED = 1.0  # a model whose runs do not say their sizes is dearer or cheaper by what those sizes were
-PART_SD = {"family": 0.1, "product": 0.3, "silicon": 0.15}
+PART_SD = {"family": 0.15, "product": 0.3, "silicon": 0.15}
 FOLDS = 12
 
 

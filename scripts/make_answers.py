@@ -124,7 +124,7 @@ def _slower(found: dict[tuple[str, str], Comparison]) -> Iterator[str]:
     yield "Not known: sources seldom say which bin of the 910B ran, and the chip beside it in most pairs is an unnamed GPU of"
     yield "A100 class that the Ascend software's own makers measured."
     if alone:
-        yield f"No pair was published with {alone}: their rows are predictions, and runs of the same work where there are any."
+        yield f"No pair was published with {alone}: their rows are predictions."
     yield ""
     yield "Sources of the pairs: " + "; ".join(f"[{title}]({url})" for title, url in sources) + "."
 
@@ -214,8 +214,8 @@ def _dearer(found: dict[tuple[str, str], Comparison]) -> Iterator[str]:
     yield "Middles over kinds of models, by prediction; the intervals of time are in the table above."
     yield ""
     yield from _table(rows)
-    yield "Its spread: rents differ by a factor of two to four between landlords (low and high are in the catalogue), which is"
-    yield "more than what the chips' speeds differ by. Energy is that of the chip's share of its server under load."
+    yield "Its spread: rents differ by a factor of two to four between landlords (low and high are in the catalogue),"
+    yield "which is more than what the chips' speeds differ by. Energy is that of the chip's share of its server under load."
     yield "Not known: what Chinese buyers really pay, discounts, and how much of rented time is idle."
 
 
@@ -322,12 +322,12 @@ def _training() -> Iterator[str]:
     words = [
         f"On {count:,} chips, under the assumption below: {chips}, each within its interval.",
         (
-            f"Rented, {amount(low)} to {amount(high)} USD by chip in the middle; nobody outside its makers knows tokens and steps, "
-            f"so a factor of {FACTOR:g} either way has to be allowed for: {amount(low / FACTOR)} to {amount(high * FACTOR)} USD."
+            f"Rented, {amount(low)} to {amount(high)} USD in the middle; nobody but its makers knows tokens and steps, so "
+            f"a factor of {FACTOR:g} either way is allowed for: {amount(low / FACTOR)} to {amount(high * FACTOR)} USD."
         ),
         (
-            "At home or abroad makes a difference of electricity and carbon; rents are those of the region where the chip is let, "
-            "wherever the site is."
+            "At home or abroad makes a difference of electricity and carbon; rents are those of the region where the chip is "
+            "let, wherever the site is."
         ),
     ]
     yield from _three(words)
@@ -421,12 +421,12 @@ def _pictures() -> Iterator[str]:
             f"({dear.making.chip.title}), for {plan.recipe.said()}."
         ),
         (
-            f"Power is {_share(wear, 'power')} of the rent in the middle, wear of the chip {_share(wear, 'depreciation')}, and the "
+            f"Power is {_share(wear, 'power')} of the rent in the middle, wear {_share(wear, 'depreciation')}, and the "
             f"rest, {_share(wear, 'markup')}, is mark-up: server, building, staff, interest, profit and empty hours."
         ),
         (
-            "The generator writes tokens one by one and waits for memory; the decoder computes: which chip is cheap depends on "
-            "both, and a chip that cannot hold both parts at once does one after the other."
+            "The generator writes tokens one by one and waits for memory; the decoder computes: which chip is cheap depends "
+            "on both, and a chip that cannot hold both parts at once does one after the other."
         ),
     ]
     yield from _three(words)
@@ -472,7 +472,7 @@ def _pictures() -> Iterator[str]:
             yield f"- {one.chip}: {one.reason}"
     yield ""
     yield "Its spread: the interval of the time times the span of rents. Not known: how a server with many users fills its"
-    yield "chips; published times for GLM-Image exist for one chip, an H100 (its README), and stand behind one number of the model."
+    yield "chips; published times for GLM-Image exist for an H100 alone (its README), and are behind one number of the model."
 
 
 def _share(rows: Sequence[PictureRow], part: str) -> str:

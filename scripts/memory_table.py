@@ -29,9 +29,8 @@ def main() -> None:
             rows.append(
                 {"source": point.title, "name": point.name, "published_bytes": point.bytes, "counted_bytes": counted}
             )
-            print(
-                f"{point.bytes / 2**30:8.2f} {counted / 2**30:8.2f} GiB {counted / point.bytes - 1:+7.1%}  {point.title}: {point.name}"
-            )
+            sizes = f"{point.bytes / 2**30:8.2f} {counted / 2**30:8.2f} GiB {counted / point.bytes - 1:+7.1%}"
+            print(f"{sizes}  {point.title}: {point.name}")
         else:
             print(f"{point.bytes / 2**30:8.2f} left out: {point.left_out}  {point.title}: {point.name}")
     errors = sorted(abs(row["counted_bytes"] / row["published_bytes"] - 1) for row in rows)

@@ -8,7 +8,6 @@ that is all there is); so one measurement moves a prediction part of the way, an
 
 from __future__ import annotations
 
-import glob
 import json
 import math
 import re
@@ -176,10 +175,18 @@ def read(paths: Iterable[Path], *, fitted: Efficiency | None = None, compiled: b
     return Benches(found=tuple(found), left_out=tuple(left_out), fitted=fitted)
 
 
+def _matches(path: Path) -> list[Path]:
+    """Return the files that a name with * or ? means, for terminals that leave that to the program."""
+    if not any(letter in str(path) for letter in "*?["):
+        return [path]
+    root = Path(path.anchor) if path.is_absolute() else Path()
+    return sorted(root.glob(str(path.relative_to(root) if path.is_absolute() else path)))
+
+
 def _files(paths: Iterable[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in paths:
-        matches = [Path(one) for one in sorted(glob.glob(str(path)))] if glob.has_magic(str(path)) else [path]
+        matches = _matches(path)
         if not matches and not path.exists():
             raise PlanError(f"--measured: no file is named like `{path}`", (), f"make one on the chip: {_SOURCE}")
         found.update(dict.fromkeys(matches or [path]))

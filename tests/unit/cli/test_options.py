@@ -12,7 +12,8 @@ WRONG = {
     "": "the following arguments are required: VERB\n\nhint: sampan --help",
     "trian job.toml": "`trian` is not a verb\n\nhint: did you mean `train`?",
     "data emojis": "`emojis` is not a verb\n\nhint: did you mean `emoji`?",
-    "serve": "`serve` is not a verb\n\nhint: known: `bench`, `checkpoint`, `data`, `doctor`, `generate`, `init`, `plan`, `train`",
+    "serve": "`serve` is not a verb\n\nhint: known: "
+    "`bench`, `checkpoint`, `data`, `doctor`, `generate`, `init`, `plan`, `train`",
     "data": "the following arguments are required: VERB\n\nhint: sampan data --help",
     "generate": f"the following arguments are required: PROMPT\n\n{GENERATE}",
     "generate a red": "there is no place for `red`\n\nhint: words that belong together stand in quotes",

@@ -86,11 +86,7 @@ def test_worthwhile_ways_are_faster_than_all_with_fewer_chips(pairs):
     for one in ways:
         fewer = [other for other in ways if other.count < one.count]
         if all(one.time_s.typical < other.time_s.typical for other in fewer):
-            alike = [
-                other
-                for other in ways
-                if other.count == one.count and other.time_s.typical <= one.time_s.typical
-            ]
+            alike = [other for other in ways if other.count == one.count and other.time_s.typical <= one.time_s.typical]
             assert any(other in kept for other in alike)
     times = [one.time_s.typical for one in kept]
     assert times == sorted(times, reverse=True)
