@@ -28,7 +28,13 @@ CHIPS = (
 )  # fmt: skip
 SITES = ("ae", "br_ceara", "br_sp", "cl", "cn_beijing", "cn_inner_mongolia", "de", "my_johor", "sg", "us_va")
 COUNTS = "1..1024"
-PASSES = {"vae": 128, "tokenizer": 64, "glyph": 16, "ar": 64, "decoder": 64}  # times the preset's micro-batch: 1,024 each
+PASSES = {
+    "vae": 128,
+    "tokenizer": 64,
+    "glyph": 16,
+    "ar": 64,
+    "decoder": 64,
+}  # times the preset's micro-batch: 1,024 each
 BAR_S = 5.0
 
 
@@ -55,7 +61,9 @@ def main() -> None:
         "bar_s": BAR_S,
     }
     path = results.add("plan-speed", record)
-    print(f"{format_seconds(record['wall_s']['median'])} in the median of {repeats}, of {format_seconds(BAR_S)}: {path}")
+    print(
+        f"{format_seconds(record['wall_s']['median'])} in the median of {repeats}, of {format_seconds(BAR_S)}: {path}"
+    )
 
 
 def _run(folder: Path, repeat: int) -> float:
@@ -63,7 +71,17 @@ def _run(folder: Path, repeat: int) -> float:
     write(job, "glm-image", False)
     overrides = [f"--set=stage.{stage}.grad_accum_steps={passes}" for stage, passes in PASSES.items()]
     words = ["--chips", ",".join(CHIPS), "--sites", ",".join(SITES), "--count", COUNTS]
-    command = [sys.executable, "-m", "sampan", "plan", str(job), *words, *overrides, "--json", str(folder / "plan.json")]
+    command = [
+        sys.executable,
+        "-m",
+        "sampan",
+        "plan",
+        str(job),
+        *words,
+        *overrides,
+        "--json",
+        str(folder / "plan.json"),
+    ]
     started = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, preexec_fn=_one_core)
     return time.perf_counter() - started

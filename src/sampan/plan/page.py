@@ -10,11 +10,12 @@ from typing import Any
 from sampan.catalog.records import Chip, Site
 from sampan.page import page as frame
 from sampan.page import table
+from sampan.plan import pictures
 from sampan.plan.assumptions import HOUR_S, Span
 from sampan.plan.drawings import Bar, Point, Swing, curves, scatter, stacked, tornado
 from sampan.plan.memory import Need
 from sampan.plan.options import Way, label
-from sampan.plan.rank import Row, best_sites
+from sampan.plan.rank import PictureRow, Row, best_sites
 from sampan.plan.report import Plan
 from sampan.plan.sensitivity import Moved, sensitivity, share
 from sampan.plan.table import amount, between, layouts, marks, money, reasons
@@ -99,9 +100,16 @@ def _body(plan: Plan, best: Sequence[Row]) -> Iterator[str]:
         yield from _tornados(plan, best[0])
         yield _title("Layouts of the first row")
         yield _words(layouts(best[0].way))
-    if plan.infeasible:
+    if plan.recipe is not None and plan.pictures:
+        yield _title(f"Then {pictures.NUM_PICTURES:,} pictures, on one chip")
+        yield _words(
+            [f"{plan.recipe.said()}; what its rent pays for is power, wear (the chip's price over years) and mark-up."]
+        )
+        yield _pictures(plan)
+    if plan.infeasible or plan.not_made:
         yield _title("What cannot be done")
-        yield _words(reasons(plan.infeasible))
+        made = [f"pictures on {one.chip} with {one.framework}: {one.reason}" for one in plan.not_made]
+        yield _words([*reasons(plan.infeasible), *made])
     yield _title("What was supposed")
     yield _words(plan.notes())
     yield _title("The job")
@@ -247,6 +255,27 @@ def _tornado(what: str, moved: Sequence[Moved], shares: Sequence[tuple[float, fl
     swings.sort(key=lambda one: -abs(one.high - one.low))
     if swings:
         yield tornado(f"{what}: what becomes of it when one input moves and the others stay", swings)
+
+
+def _pictures(plan: Plan) -> str:
+    head = [
+        "chip", "framework", "site", "time", "at once", "one alone", "rent, USD", "power", "wear", "mark-up", "kWh", "kg CO2",
+        "measurements",
+    ]  # fmt: skip
+    first: dict[tuple[str, str], PictureRow] = {}
+    for row in plan.pictures:
+        first.setdefault((row.making.label, row.making.framework), row)
+    body = [
+        [
+            row.making.chip.title, row.making.framework, row.site.name, between(row.making.time_s),
+            f"{row.making.batch}{', one part at a time' if row.making.is_offloaded else ''}",
+            between(row.making.alone_s), _of(row.split.rent), _of(row.split.power), _of(row.split.depreciation),
+            _of(row.split.markup), _of(row.energy.kwh), _of(row.energy.kg_co2),
+            f"{row.making.num_measurements or ''} {row.making.basis}".strip(),
+        ]
+        for row in first.values()
+    ]  # fmt: skip
+    return table([head, *body], ["", "", "", "", "number", "", *["number"] * 6, "wrap"])
 
 
 def _stages(plan: Plan) -> str:
