@@ -353,7 +353,7 @@ def _speeds(best: Sequence[Row]) -> Iterator[str]:
 
 
 def _mark(value: float) -> str:
-    return f"{value:,.6g}"
+    return f"{value:,.0f}" if value >= 10 else f"{value:.6g}"
 
 
 def _name(way: Way) -> str:
