@@ -90,7 +90,7 @@ class Efficiency:
 _NEAREST = (
     ("product on silicon", "runs of {product} on this silicon"),
     ("family on silicon", "runs of {family} software on this silicon"),
-    ("engine on maker", "runs on {engine on maker}"),
+    ("engine on maker", "runs of {engine} on {maker} chips"),
     ("silicon", "runs on this silicon, with other software"),
     ("maker", "runs on {maker} chips, of other silicon"),
 )

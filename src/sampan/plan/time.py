@@ -115,6 +115,10 @@ def speeds(chip: Chip, precision: str = "") -> Speeds | str:
 _SLOWEST_LINK = 12.5e9  # a 100 Gbit/s port, where a data sheet names no network
 
 
+# A chip's share of its server's storage and of the CPUs that open samples: supposed, and read ahead of the step.
+_READ_BYTES_PER_S = 0.5e9
+
+
 @dataclass(frozen=True, slots=True)
 class StepTime:
     """Seconds of one update by what takes them; they add up to the step."""
@@ -129,6 +133,7 @@ class StepTime:
     pipeline_s: float
     data_parallel_s: float
     optimizer_s: float
+    input_s: float
     host_s: float
 
     @property
@@ -193,6 +198,7 @@ def step_time(q: Quantities, speed: Speeds, rates: Rates) -> StepTime:
         pipeline_s=idle + passes * sent_s,
         data_parallel_s=shared_s + gathered_s,
         optimizer_s=q.update_bytes / (speed.memory_bytes_per_s * rates.memory),
+        input_s=_seen(q.input_bytes / _READ_BYTES_PER_S, passes * (sum(middle) + sum(ends))),
         host_s=rates.step_s,
     )
 
