@@ -180,7 +180,7 @@ class Plan:
     )
     sites: tuple[str, ...] = say("Where they stand.", ("us_va", "cn_inner_mongolia", "my_johor", "sg"))
     frameworks: tuple[str, ...] = say(
-        "What does the arithmetic there; empty means `place.framework`.", (), example=("torch", "mindspore")
+        "Software that is compared; empty means `place.framework`.", (), example=("torch", "mindspore")
     )
     prompt_tokens: int = say("Tokens of a prompt, in the mean.", 64, at_least=1)
     references: int = say("Reference pictures of a sample, in the mean, as large as the picture.", 0, at_least=0)

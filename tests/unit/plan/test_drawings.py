@@ -83,7 +83,7 @@ def test_curves_lie_in_their_frame(lines):
     st.lists(
         st.builds(
             lambda values, limit: bar("8 x chip", *values, limit=limit),
-            st.lists(st.floats(0, 1e12), min_size=1, max_size=11), st.none() | st.floats(1, 1e12),
+            st.lists(st.just(0.0) | st.floats(1e-9, 1e12), min_size=1, max_size=11), st.none() | st.floats(1, 1e12),
         ),
         min_size=1, max_size=9,
     )
