@@ -11,7 +11,7 @@ from typing import Any
 
 from sampan import __version__
 from sampan.checkpoint.tolerance import TOLERANCES
-from sampan.cli import bench_options, plan_options, run, values
+from sampan.cli import bench_options, plan_options, run, screen_options, values
 from sampan.cli.parsing import Parser
 from sampan.generate.request import DEFAULT_GUIDANCE, DEFAULT_STEPS
 from sampan.job import DEVICES, DTYPES, MAX_SEED, STORED_DTYPES
@@ -33,7 +33,15 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"sampan {__version__}", help="print the version")
     verbs = top.below()
-    listed = [_init(verbs), _doctor(verbs), *_data(verbs), _plan(verbs), _train(verbs), _generate(verbs)]
+    listed = [
+        _init(verbs),
+        _doctor(verbs),
+        *_data(verbs),
+        _plan(verbs),
+        _screen(verbs),
+        _train(verbs),
+        _generate(verbs),
+    ]
     listed += [*_checkpoint(verbs), _bench(verbs)]
     says = "Plan, train and run GLM-Image-class image models on whatever accelerator is at hand."
     top.description = f"{says}\n\n{_listing(listed)}"
@@ -164,6 +172,21 @@ def _plan(verbs: Any) -> Parser:
     )
     plan_options.add(verb)
     _add_set(verb)
+    return verb
+
+
+def _screen(verbs: Any) -> Parser:
+    verb = _verb(
+        verbs,
+        "screen",
+        run.screen,
+        "Say which dated rules of export and procurement bear on a question; not legal advice.",
+        "sampan screen --date 2026-02-15 --actor-hq SG --chip h200 --site SG --relation buy",
+        "sampan screen --timeline --actor-hq CN --chip h20 --site CN --relation buy --html h20.html",
+        "sampan screen --matrix --date 2026-02-15 --actor-hq CN --relation rent --sites CN,MY,SG --html matrix.html",
+        "sampan screen --cases policy.yaml",
+    )
+    screen_options.add(verb)
     return verb
 
 

@@ -236,6 +236,14 @@ def plan(arguments: argparse.Namespace) -> None:
         verb.answered(options, _put)
 
 
+def screen(arguments: argparse.Namespace) -> None:
+    """Say which rules bear on a question; the answer on stdout, files where they were asked for."""
+    from sampan.cli import screen_options
+    from sampan.plan import screen_verb
+
+    screen_verb.screened(arguments, screen_options.facts(arguments), _put)
+
+
 def _put(data: object) -> None:
     sys.stdout.write(f"{data}\n")
 
