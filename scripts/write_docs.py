@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from sampan.catalog.rules import SEVERITY, rules
 from sampan.cli.options import parser
 from sampan.errors import JobError
 from sampan.job import STAGES, Job, Setting, Stage, parse, sections, settings, toml
 from sampan.plan import efficiency
+from sampan.plan.screening import standing
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 WIDTH = 100
@@ -187,10 +189,83 @@ def validation() -> str:
     return "\n".join(parts) + "\n"
 
 
+_RULES = """
+# Rules
+
+`sampan screen` and, for a job with an [`[actor]`](job-file.md), `sampan plan` say which dated rules of export and
+procurement bear on a question. This is screening of published rules with their sources, not legal advice; it says
+what a rule's text says, on which day it was last read, and how sure that is. Nobody looked for changes after
+{horizon}.
+
+```
+sampan screen --date 2026-02-15 --actor-hq SG --chip h200 --site SG --relation buy
+sampan screen --timeline --actor-hq CN --chip h20 --site CN --relation buy --html h20.html
+sampan screen --matrix --date 2026-02-15 --actor-hq MY --relation buy --sites MY,SG,TH --html matrix.html
+sampan screen --cases policy.yaml          # your own policy as tests; status 1 where a verdict is another
+sampan screen --check-rules
+```
+
+A verdict is the most severe effect of the binding rules that matched and that no other took out: {words}; `no_rule`
+where none of them did, which is no promise. What binds nobody (announcements, bills, drafts) is listed apart. A fact
+that was not given counts as not met, or as what is usual (chips ship from the US, nobody is listed, certificates are
+met, the use is training); what could make the verdict more severe is listed under `unknowns`, with the worst case
+beside the verdict. A verdict's confidence is the least of the rules that decided it.
+
+## Adding a rule
+
+One file, `src/sampan/catalog/rules/<id>.toml`: title, jurisdiction, days from which and to which it holds (both
+within), status, whether it binds and whom, its effect, a summary in your own words, the source with link and date,
+confidence, the day you checked it, and
+
+```toml
+[[when]]                        # alternatives; within one every condition must hold
+relation = ["buy", "export_out"]
+chip_origin = ["US"]            # subject to US rules
+site = ["@D5_or_MO"]            # a group of groups.toml
+chip = {{ tpp_gte = 4800 }}
+
+[matches]                       # a question that it matches …
+date = 2026-02-15
+relation = "buy"
+chip = "h100_sxm"
+site = "CN"
+
+[differs]                       # … and one that it does not
+date = 2026-02-15
+relation = "rent"
+chip = "h100_sxm"
+site = "CN"
+```
+
+`overrides` names rules that it takes out where both match. `verify = true` says that the text must be read again
+before anybody relies on it. Then `sampan screen --check-rules`, `make check` and `python scripts/write_docs.py`.
+
+## All of them
+"""
+
+
+def rules_page() -> str:
+    """Return every rule with its source and the day it was last checked."""
+    known = rules()
+    rows = []
+    for rule in sorted(known.rules, key=lambda one: (one.jurisdiction, one.begins, one.id)):
+        until = f" to {rule.effective_to}" if rule.effective_to else ""
+        source = f"[{rule.source_title}]({rule.source_url})" if rule.source_url else rule.source_title
+        rows.append([
+            rule.jurisdiction, f"{rule.begins}{until}", f"{rule.title}<br>`{rule.id}`",
+            rule.effect + ("" if rule.binding else " (does not bind)"), standing(rule), f"{source}, {rule.source_date}",
+            rule.checked,
+        ])  # fmt: skip
+    head = ["of", "from", "rule", "effect", "standing", "source", "checked"]
+    words = ", ".join(f"`{word}`" for word in SEVERITY)
+    return f"{NOTE}\n{_RULES.format(horizon=known.horizon, words=words)}\n{_table(head, rows)}"
+
+
 PAGES = {
     DOCS / "cli.md": command_line,
     DOCS / "job-file.md": job_file,
     DOCS / "plan-validation.md": validation,
+    DOCS / "rules.md": rules_page,
 }
 
 

@@ -5,7 +5,7 @@ What stands in it is made by those who have something to say. All text that come
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from html import escape
 
 _STYLE = """
@@ -17,6 +17,7 @@ pre { font-size: 13px; overflow-x: auto; }
 table { border-collapse: collapse; font-size: 14px; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { position: sticky; top: 0; background: Canvas; }
+tr.grey td { opacity: .55; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 td.wrap { white-space: normal; min-width: 16rem; }
 figure { margin: 1rem 0; overflow-x: auto; } figcaption { font-size: 14px; }
@@ -39,17 +40,20 @@ def page(title: str, body: Iterable[str], style: str = "") -> str:
     )
 
 
-def table(rows: Sequence[Sequence[str]], classes: Sequence[str] = ()) -> str:
+def table(rows: Sequence[Sequence[str]], classes: Sequence[str] = (), grey: Collection[int] = ()) -> str:
     """Return a table whose first row is its head.
 
     Args:
         classes: Of each column's cells: "number", "wrap" (which may go on in the next line) or "".
+        grey: Rows after the head, from 0, that are paler than the others.
     """
     head, *rest = rows
     marks = [f' class="{escape(name)}"' if name else "" for name in (*classes, *[""] * (len(head) - len(classes)))]
     lines = ["".join(f"<th{mark}>{escape(word)}</th>" for mark, word in zip(marks, head, strict=True))]
     lines += ["".join(f"<td{mark}>{escape(word)}</td>" for mark, word in zip(marks, row, strict=True)) for row in rest]
-    return f'<div class="table"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
+    shades = ["", *(' class="grey"' if number in grey else "" for number in range(len(rest)))]
+    body = "".join(f"<tr{shade}>{line}</tr>" for shade, line in zip(shades, lines, strict=True))
+    return f'<div class="table"><table>{body}</table></div>'
 
 
 def figure(caption: str, picture: str) -> str:

@@ -52,6 +52,7 @@ def test_every_verb_has_its_help_with_an_example():
         "sampan data emoji",
         "sampan data signs",
         "sampan plan",
+        "sampan screen",
         "sampan train",
         "sampan generate",
         "sampan checkpoint",

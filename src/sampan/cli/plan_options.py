@@ -55,6 +55,9 @@ def add(verb: Any) -> None:
         help="results of `sampan bench` on your own chips: predictions there move toward them and get surer",
     )
     limits.add_argument("--sort", choices=SORTS, help="%(choices)s; default: money")
+    limits.add_argument(
+        "--hide-restricted", action="store_true", help="leave out rows that a rule restricts, for the job's [actor]"
+    )
     other = verb.add_argument_group("instead of a job")
     other.add_argument(
         "--validate",

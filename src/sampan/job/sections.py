@@ -194,6 +194,32 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Actor:
+    """Who trains, when, and how the chips are had: for the rules that `sampan plan` sets beside its rows."""
+
+    hq: str | None = say(
+        "Country of the seat, or of the ultimate parent, in two letters; with it every row of a plan is screened.",
+        None,
+        example="SG",
+        pattern=r"[A-Z]{2}",
+    )
+    id: str | None = say("Name under which rules list the firm, where they do.", None, example="example-labs")
+    start: str | None = say(
+        "Day on which it would begin; without it, today.", None, example="2026-12-01", pattern=r"\d{4}-\d{2}-\d{2}"
+    )
+    relation: str = say(
+        "How chips are had that are not `--owned`.", "rent", choices=("rent", "buy", "operate", "build")
+    )
+    entity_listed: bool | None = say("Whether the actor is on the US Entity List.", None, example=False)
+    owned_by_listed_pct: float | None = say(
+        "Share that listed parties hold.", None, example=0.0, at_least=0, at_most=100
+    )
+    state_funded: bool | None = say("Whether public money is in it.", None, example=False)
+    ships_from: str | None = say("Country that chips come from.", None, example="US", pattern=r"[A-Z]{2}")
+    end_use: str | None = say("What is trained for, where it is not usual training.", None, example="training")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """What every stage has. One update sees micro_batch_size times grad_accum_steps pictures."""
 
@@ -326,6 +352,7 @@ class Job:
     train: Train = field(default_factory=Train)
     lora: Lora = field(default_factory=Lora)
     plan: Plan = field(default_factory=Plan)
+    actor: Actor = field(default_factory=Actor)
     stage: Stages = field(default_factory=Stages)
     text: str = field(default="", compare=False, repr=False)
     overrides: tuple[str, ...] = field(default=(), compare=False)

@@ -10,7 +10,7 @@ from typing import Any
 from sampan.catalog.records import Chip, Site
 from sampan.page import page as frame
 from sampan.page import table
-from sampan.plan import pictures
+from sampan.plan import bearing, pictures
 from sampan.plan.assumptions import HOUR_S, Span
 from sampan.plan.drawings import Bar, Point, Swing, curves, scatter, stacked, tornado
 from sampan.plan.memory import Need
@@ -33,7 +33,8 @@ p.answer { font-size: 1.15rem; } .answers { border-left: 4px solid #2f6f9f; padd
 def page(plan: Plan) -> str:
     """Return the whole file."""
     title = f"sampan plan: {plan.work.name}"
-    best = best_sites(plan.rows)
+    # where rules differ from site to site, every site has its row
+    best = list(plan.rows) if plan.query is not None else best_sites(plan.rows)
     return frame(title, [f"<h1>{escape(title)}</h1>", *_answer(plan, best), *_body(plan, best)], _STYLE)
 
 
@@ -85,6 +86,9 @@ def _body(plan: Plan, best: Sequence[Row]) -> Iterator[str]:
         if len(best) > _FIRST:
             yield f"<details><summary>{len(best) - _FIRST} more rows</summary>{_ranking(best[_FIRST:], _FIRST)}</details>"
         yield _words([_LEGEND])
+        if plan.query is not None:
+            yield _title("Rules")
+            yield _words(bearing.lines(plan.rows, plan.query))
         yield _title("Time against money")
         yield from _time_and_money(best)
         yield _title("How time falls with the number of chips")
@@ -123,37 +127,35 @@ def _body(plan: Plan, best: Sequence[Row]) -> Iterator[str]:
 
 
 _LEGEND = (
-    "* no other row is both quicker and cheaper; ! misses a limit; o owned: its electricity alone. In parentheses 80 % "
-    "intervals of times; of money the low price over the short time and the high one over the long. Each row stands at the "
-    "first of its sites."
+    "* no other row is both quicker and cheaper; ! misses a limit; § and grey: a rule restricts it; o owned: its electricity "
+    "alone. In parentheses 80 % intervals of times; of money the low price over the short time and the high one over the "
+    "long. Without an actor each row stands at the first of its sites."
 )
 
 
 def _ranking(rows: Sequence[Row], after: int = 0) -> str:
     head = [
-        "",
-        "chip",
-        "chips",
-        "framework",
-        "site",
-        "time",
-        "chip-hours",
-        "USD",
-        "USD if bought",
-        "kWh",
-        "kg CO2",
+        "", "chip", "chips", "framework", "site", "rules", "time", "chip-hours", "USD", "USD if bought", "kWh", "kg CO2",
         "layout",
-    ]
+    ]  # fmt: skip
     body = [
         [
             f"{number}{marks(row)}", row.way.chip.title, f"{row.way.count:,}", row.way.framework, row.site.name,
+            "" if row.answer is None else bearing.word(row.answer),
             between(row.way.time_s), amount(row.way.chip_hours.typical), money(row), _of(row.bought.usd),
             _of(row.energy.kwh), _of(row.energy.kg_co2),
             "; ".join(dict.fromkeys(str(stage.option.layout) for stage in row.way.stages)),
         ]
         for number, row in enumerate(rows, start=after + 1)
     ]  # fmt: skip
-    return table([head, *body], ["", "", "number", "", "", "", "number", "", "number", "number", "number", "wrap"])
+    classes = ["", "", "number", "", "", "", "", "number", "", "number", "number", "number", "wrap"]
+    grey = [number for number, row in enumerate(rows) if row.is_restricted]
+    asked = any(row.answer is not None for row in rows)
+    at = head.index("rules")
+    if not asked:
+        head, classes = ([*one[:at], *one[at + 1 :]] for one in (head, classes))
+        body = [[*line[:at], *line[at + 1 :]] for line in body]
+    return table([head, *body], classes, grey)
 
 
 def _time_and_money(best: Sequence[Row]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from sampan.plan import cost
 from sampan.plan.assumptions import DAY_S, Assumptions, Span
 from sampan.plan.cost import Money, Split
 from sampan.plan.energy import Energy, energy
+from sampan.plan.law import Answer
 from sampan.plan.options import Way
 from sampan.plan.pictures import Making
 
@@ -28,6 +29,8 @@ class Row:
         bought: What it would be if the chips were bought for it.
         misses: Limits that it does not keep, in words.
         is_on_front: No other row is as quick and as cheap, and better in one of them.
+        answer: What dated rules say of it; None where the job names no actor.
+        is_restricted: Whether one of them restricts it.
     """
 
     way: Way
@@ -37,6 +40,8 @@ class Row:
     energy: Energy
     misses: tuple[str, ...] = ()
     is_on_front: bool = False
+    answer: Answer | None = None
+    is_restricted: bool = False
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -67,8 +72,9 @@ def _row(way: Way, site: Site, assumptions: Assumptions, owned: Owned) -> Row:
 def ranked(
     found: Iterable[Row], sort: Sort = "money", *, deadline_s: float | None = None, budget_usd: float | None = None
 ) -> list[Row]:
-    """Return rows, first those that keep the limits, each kind from best to worst, with the front marked.
+    """Return rows, those that keep the limits first and those that rules restrict last, each kind from best to worst.
 
+    The front is marked.
     What is not known comes after what is, by time; equals stand by time, then carbon.
     """
     found = [replace(row, misses=_misses(row, deadline_s, budget_usd)) for row in found]
@@ -76,8 +82,14 @@ def ranked(
     marked = [replace(row, is_on_front=id(row) in front) for row in found]
     by = _BY[sort]
 
-    def place(row: Row) -> tuple[bool, float, float, float]:
-        return bool(row.misses), _or_last(by(row)), row.way.time_s.typical, _or_last(_BY["carbon"](row))
+    def place(row: Row) -> tuple[bool, bool, float, float, float]:
+        return (
+            row.is_restricted,
+            bool(row.misses),
+            _or_last(by(row)),
+            row.way.time_s.typical,
+            _or_last(_BY["carbon"](row)),
+        )
 
     return sorted(marked, key=place)
 

@@ -11,6 +11,7 @@ from sampan.plan import energy, pictures
 from sampan.plan.assumptions import Assumptions, Span
 from sampan.plan.cost import Money
 from sampan.plan.jobs import Work
+from sampan.plan.law import Query
 from sampan.plan.options import StageOption, Way, label
 from sampan.plan.pictures import NotMade, Recipe
 from sampan.plan.rank import PictureRow, Row, Sort
@@ -30,6 +31,8 @@ class Plan:
         recipe: Of the pictures whose making is planned.
         pictures: Making them, chip by chip and site by site, ranked; not_made says where that cannot be.
         measured: What the user's own measurements did, in sentences.
+        query: What rules were asked about every row; None where the job names no actor.
+        num_hidden: Rows that a rule restricts and that were asked not to be shown.
     """
 
     work: Work
@@ -48,6 +51,8 @@ class Plan:
     pictures: tuple[PictureRow, ...] = ()
     not_made: tuple[NotMade, ...] = ()
     measured: tuple[str, ...] = ()
+    query: Query | None = None
+    num_hidden: int = 0
 
     def notes(self) -> list[str]:
         """Return everything that was supposed or chosen, in sentences."""
@@ -61,6 +66,7 @@ class Plan:
             *([self.efficiency] if self.efficiency else []),
             *([pictures.BASIS] if self.recipe else []),
             *self.measured,
+            *([f"{self.num_hidden} rows that a rule restricts are hidden."] if self.num_hidden else []),
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -161,6 +167,7 @@ def _row(rank: int, row: Row, stages: list[dict[str, Any]]) -> dict[str, Any]:
         "framework": way.framework,
         "site": row.site.name,
         "is_on_front": row.is_on_front,
+        "rules": None if row.answer is None else _answer(row),
         "misses": list(row.misses),
         "time_s": _span(way.time_s),
         "chip_hours": _span(way.chip_hours),
@@ -192,6 +199,17 @@ def _stage(stage: StageOption) -> dict[str, Any]:
         "memory_bytes": {**asdict(option.memory), "total": option.memory.total},
         "time_s": _span(stage.time_s),
     }
+
+
+def _answer(row: Row) -> dict[str, Any]:
+    answer = row.answer
+    assert answer is not None, "the caller sees to it"
+    return {
+        "verdict": answer.verdict, "worst_case": answer.worst_case, "confidence": answer.confidence,
+        "is_restricted": row.is_restricted, "by_jurisdiction": dict(answer.by_jurisdiction),
+        "decided_by": [{"id": rule.id, "title": rule.title} for rule in answer.decided],
+        "unknowns": list(answer.unknowns), "horizon": answer.horizon.isoformat(), "is_past_horizon": answer.is_past_horizon,
+    }  # fmt: skip
 
 
 def _span(span: Span | None) -> Mapping[str, float] | None:

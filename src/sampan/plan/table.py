@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from sampan.plan import bearing
 from sampan.plan.assumptions import DAY_S, HOUR_S, Span
 from sampan.plan.options import Way
 from sampan.plan.pictures import NUM_PICTURES, NotMade
@@ -43,7 +44,8 @@ def lines(plan: Plan, width: int) -> Iterator[str]:
         )
 
     yield from say(f"{plan.work.name}: {', '.join(stage.name for stage in plan.work.stages)}")
-    configurations = best_sites(plan.rows)
+    # where rules differ from site to site, every site has its row
+    configurations = list(plan.rows) if plan.query is not None else best_sites(plan.rows)
     if configurations:
         shown = _shown(configurations)
         yield ""
@@ -57,7 +59,10 @@ def lines(plan: Plan, width: int) -> Iterator[str]:
         yield from say(f"{_FIRST[plan.sort]}: {_named(first)}; {first.money.said}; {first.bought.said}.")
         for words in layouts(first.way):
             yield from say(words, "  ")
-        if len(plan.sites) > 1:
+        if plan.query is not None:
+            yield ""
+            yield from (line for words in bearing.lines(plan.rows, plan.query) for line in say(words))
+        elif len(plan.sites) > 1:
             yield ""
             yield from say("The same at each site:")
             at_sites = [(0, row) for row in plan.rows if row.key == first.key]
@@ -164,8 +169,8 @@ _UNITS = (("d", DAY_S), ("h", HOUR_S), ("min", 60.0), ("s", 1.0))
 
 
 def marks(row: Row) -> str:
-    """Return "*" of a row on the front, "!" of one that misses a limit."""
-    return ("*" if row.is_on_front else "") + ("!" if row.misses else "")
+    """Return "*" of a row on the front, "!" of one that misses a limit, "§" of one that a rule restricts."""
+    return ("*" if row.is_on_front else "") + ("!" if row.misses else "") + ("§" if row.is_restricted else "")
 
 
 def _typical(span: Span | None) -> str:
@@ -187,6 +192,7 @@ _COLUMNS: Columns = {
     "n": lambda _, row: f"{row.way.count:,}",
     "framework": lambda _, row: row.way.framework,
     "site": lambda _, row: row.site.name,
+    "rules": lambda _, row: "" if row.answer is None else bearing.word(row.answer),
     "time": lambda _, row: between(row.way.time_s),
     "chip-h": lambda _, row: _typical(row.way.chip_hours),
     "USD": lambda _, row: money(row),
@@ -229,13 +235,16 @@ _DROPPED = (
 
 def _same(rows: Sequence[Row]) -> set[str]:
     """Return the columns that say the same in every row."""
-    return {"framework"} if len({row.way.framework for row in rows}) == 1 else set()
+    found = {"framework"} if len({row.way.framework for row in rows}) == 1 else set()
+    return found | ({"rules"} if all(row.answer is None for row in rows) else set())
 
 
 def _legend(plan: Plan) -> str:
     said = ["* no other row is both quicker and cheaper"]
     if any(row.misses for row in plan.rows):
         said.append("! misses a limit")
+    if any(row.is_restricted for row in plan.rows):
+        said.append("§ a rule restricts it")
     if any(row.money.basis == "owned" for row in plan.rows):
         said.append("o owned: its electricity alone, others are rented")
     return f"{'; '.join(said)}. {_BRACKETS}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from sampan.catalog.records import Chip, Site
 from sampan.errors import PlanError, did_you_mean
 from sampan.files import write_text
 from sampan.job import Job
-from sampan.plan import efficiency, measured, pictures
+from sampan.plan import bearing, efficiency, measured, pictures
 from sampan.plan.assumptions import DAY_S, Assumptions
 from sampan.plan.efficiency import Efficiency
 from sampan.plan.jobs import of_job
@@ -49,6 +50,7 @@ class Options:
     owned: Sequence[tuple[str, int, str]] = ()
     sort: Sort | None = None
     measured: Sequence[Path] = ()
+    hide_restricted: bool = False
     validate: Path | None = None
     compare: Sequence[str] | None = None
     framework_a: str | None = None
@@ -59,7 +61,19 @@ class Options:
 
 
 _COMPARED = ("framework_a", "framework_b", "model")
-_PLANNED = ("chips", "count", "sites", "frameworks", "stages", "deadline", "budget", "owned", "sort", "measured")
+_PLANNED = (
+    "chips",
+    "count",
+    "sites",
+    "frameworks",
+    "stages",
+    "deadline",
+    "budget",
+    "owned",
+    "sort",
+    "measured",
+    "hide_restricted",
+)
 
 
 class Said(Protocol):
@@ -77,7 +91,7 @@ def from_arguments(arguments: Any) -> Options:
         PlanError: Options that do not go together.
     """
     options = Options(**{field.name: getattr(arguments, field.name) for field in fields(Options)})
-    given = [name for name in (*_PLANNED, *_COMPARED) if getattr(options, name) not in (None, (), [])]
+    given = [name for name in (*_PLANNED, *_COMPARED) if getattr(options, name) not in (None, (), [], False)]
     if options.validate and options.compare:
         raise PlanError("--validate and --compare are two questions", (), "ask one at a time")
     instead = "validate" if options.validate else "compare" if options.compare else None
@@ -115,8 +129,13 @@ def plan(job: Job, options: Options, *, name: str = "job", fitted: Efficiency | 
     for found in planner.ways(chips, counts, names):
         (ways if isinstance(found, Way) else infeasible).append(found)  # type: ignore[arg-type]
     kept = worthwhile(ways) if is_chosen else ways
+    query = bearing.actor_query(job)
+    found_rows = rows(kept, sites, assumptions, owned)
+    if query is not None:
+        found_rows = bearing.screened(found_rows, query)
+    hidden = [row for row in found_rows if row.is_restricted] if options.hide_restricted else []
     ranking = ranked(
-        rows(kept, sites, assumptions, owned),
+        [row for row in found_rows if not (row.is_restricted and options.hide_restricted)],
         options.sort or "money",
         deadline_s=None if options.deadline is None else options.deadline * DAY_S,
         budget_usd=options.budget,
@@ -131,7 +150,7 @@ def plan(job: Job, options: Options, *, name: str = "job", fitted: Efficiency | 
         deadline_days=options.deadline, budget_usd=options.budget,
         recipe=recipe, pictures=tuple(picture_rows(made, sites, assumptions, owned, options.sort or "money")),
         not_made=tuple(one for one in makings if isinstance(one, pictures.NotMade)),
-        measured=tuple(benches.lines()) if benches else (),
+        measured=tuple(benches.lines()) if benches else (), query=query, num_hidden=len(hidden),
         efficiency=f"Efficiencies are fitted to {known.num_runs:,} published runs ({known.made}).",
     )  # fmt: skip
 
@@ -258,6 +277,11 @@ def _each(chips: Sequence[Chip]) -> list[Chip]:
 
 
 def _sites(job: Job, options: Options, derived: list[str]) -> list[Site]:
+    if job.actor.hq is not None and not options.sites and not _names_sites(job):
+        raise PlanError(
+            "no site is named, and the job names an actor", "which sites are looked at is for you to say",
+            'sites = ["sg"] in [plan], or --sites sg',
+        )  # fmt: skip
     names = options.sites or job.plan.sites
     if not names:
         raise PlanError("no site is named", (), "sampan plan JOB --sites sg")
@@ -265,6 +289,12 @@ def _sites(job: Job, options: Options, derived: list[str]) -> list[Site]:
         derived.append(f"Sites: {', '.join(names)} (plan.sites).")
     found = [load.site(name) for name in (*names, *(site for _, _, site in options.owned))]
     return list({site.name: site for site in found}.values())
+
+
+def _names_sites(job: Job) -> bool:
+    """Return whether the job itself names sites, in its text or on the command line."""
+    written = tomllib.loads(job.text).get("plan", {}) if job.text else {}
+    return "sites" in written or any(one.startswith("plan.sites") for one in job.overrides)
 
 
 def _owned(options: Options) -> dict[tuple[str, str], int]:

@@ -13,7 +13,7 @@ WRONG = {
     "trian job.toml": "`trian` is not a verb\n\nhint: did you mean `train`?",
     "data emojis": "`emojis` is not a verb\n\nhint: did you mean `emoji`?",
     "serve": "`serve` is not a verb\n\nhint: known: "
-    "`bench`, `checkpoint`, `data`, `doctor`, `generate`, `init`, `plan`, `train`",
+    "`bench`, `checkpoint`, `data`, `doctor`, `generate`, `init`, `plan`, `screen`, `train`",
     "data": "the following arguments are required: VERB\n\nhint: sampan data --help",
     "generate": f"the following arguments are required: PROMPT\n\n{GENERATE}",
     "generate a red": "there is no place for `red`\n\nhint: words that belong together stand in quotes",

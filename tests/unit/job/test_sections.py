@@ -21,7 +21,8 @@ JOBS = sorted((Path(__file__).resolve().parents[3] / "jobs").glob("*.toml"))
 
 def test_the_sections_come_in_the_order_of_the_file():
     names = [name for name, _ in job.sections(job.Job)]
-    assert names == ["", "model", "data", "place", "train", "lora", "plan", *(f"stage.{stage}" for stage in job.STAGES)]
+    stages = [f"stage.{stage}" for stage in job.STAGES]
+    assert names == ["", "model", "data", "place", "train", "lora", "plan", "actor", *stages]
 
 
 @pytest.mark.parametrize(("section", "setting"), SETTINGS, ids=lambda value: getattr(value, "name", value))
@@ -88,4 +89,4 @@ def test_as_dict_is_plain_json_with_every_setting():
         for key in section.split(".") if section else []:
             inner = inner[key]
         assert setting.name in inner
-    assert set(held) == {"out", "seed", "model", "data", "place", "train", "lora", "plan", "stage"}
+    assert set(held) == {"out", "seed", "model", "data", "place", "train", "lora", "plan", "actor", "stage"}
