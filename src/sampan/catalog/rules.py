@@ -213,7 +213,7 @@ def _wrong(table: Mapping[str, Any], groups: Mapping[str, Group]) -> str | None:
             return f"its `{key}` is {table[key]!r}; {did_you_mean(str(table[key]), words)}"
     if table.get("effective_to") is not None and table["effective_to"] < table["effective_from"]:
         return "it ends before it begins"
-    if not table["source_url"] and table["confidence"] not in ("memory", "low") if "source_url" in table else False:
+    if not table.get("source_url") and table["confidence"] not in ("memory", "low"):
         return f"it has no `source_url`, and its confidence is {table['confidence']!r}"
     if not table["when"]:
         return "it has no alternative in `when`"

@@ -47,19 +47,20 @@ def sensitivity(row: Row, work: Work, assumptions: Assumptions) -> list[Moved]:
                 ),
             )
         )  # fmt: skip
-    time, usd, bought = row.way.time_s, row.money, row.bought
-    if usd.hour_usd is not None:
-        ends = tuple(seconds * row.way.count / 3600 for seconds in (time.low, time.high))
-        prices = None if bought.hour_usd is None else bought.hour_usd.typical
-        efficiency = Moved(
-            name="speed (80 % interval)",
-            ends=("short end", "long end"),
-            time_s=(time.low, time.high),
-            usd=(ends[0] * usd.hour_usd.typical, ends[1] * usd.hour_usd.typical),
-            bought_usd=(None, None) if prices is None else (ends[0] * prices, ends[1] * prices),
-        )
-        moved.insert(0, efficiency)
-    return moved
+    time = row.way.time_s
+    hours = [seconds * row.way.count / 3600 for seconds in (time.low, time.high)]
+    of_rent, of_own = (
+        _pair(None if price is None else hour * price.typical for hour in hours)
+        for price in (row.money.hour_usd, row.bought.hour_usd)
+    )
+    speed = Moved(
+        name="speed (80 % interval)",
+        ends=("short end", "long end"),
+        time_s=(time.low, time.high),
+        usd=of_rent,
+        bought_usd=of_own,
+    )
+    return [speed, *moved]
 
 
 _Variant = tuple[Chip, Site, Work, Assumptions]
@@ -123,8 +124,8 @@ def _pair(values: Iterator[float | None]) -> tuple[float | None, float | None]:
 
 
 def share(ends: tuple[float | None, float | None], planned: Span | None) -> tuple[float, float] | None:
-    """Return both ends over what is planned; None where one of them is not known."""
+    """Return both ends over what is planned; None where one of them is not known, or nothing: 0 has no shares."""
     low, high = ends
-    if planned is None or low is None or high is None:
+    if not (planned and planned.typical and low and high):
         return None
     return low / planned.typical, high / planned.typical

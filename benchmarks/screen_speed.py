@@ -1,0 +1,51 @@
+"""How many questions a second `sampan screen` answers on one core: every rule's own two questions, in turn.
+
+python benchmarks/screen_speed.py [--seconds S]
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import itertools
+import time
+from pathlib import Path
+
+from sampan.bench import results
+from sampan.plan.questions import question
+from sampan.plan.screening import load
+
+ROOT = Path(__file__).resolve().parent.parent
+BAR_PER_S = 10_000
+
+
+def main() -> None:
+    """Measure five rounds, print the middle one and keep them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a round; default: 2")
+    arguments = parser.parse_args()
+    known, screen = load()
+    queries = [question(one, known) for rule in known.rules for one in (rule.matches, rule.differs)]
+    rates = []
+    for _ in range(5):
+        count, begun = 0, time.perf_counter()
+        for query in itertools.cycle(queries):
+            screen(query)
+            count += 1
+            if count % 256 == 0 and time.perf_counter() - begun > arguments.seconds:
+                break
+        rates.append(count / (time.perf_counter() - begun))
+    middle = sorted(rates)[2]
+    print(
+        f"{middle:,.0f} questions a second, of {len(queries)} different ones, {len(known.rules)} rules; bar {BAR_PER_S:,}"
+    )
+    record = {
+        "what": "sampan screen, questions a second", "date": datetime.date.today().isoformat(), "machine": results.machine(),
+        "num_rules": len(known.rules), "num_questions": len(queries), "per_s": {"median": middle, "each": rates},
+        "bar_per_s": BAR_PER_S,
+    }  # fmt: skip
+    print(results.add("screen-speed", record, ROOT / "results"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""What rules say of a plan's rows: for the job's actor, at the sites that were named, and never a way round."""
+
+import datetime
+from pathlib import Path
+
+import pytest
+from tests.unit.test_page import assert_well_formed
+
+from sampan import job as jobs
+from sampan.errors import PlanError
+from sampan.plan import bearing, verb
+from sampan.plan.page import page
+from sampan.plan.table import lines
+from sampan.plan.verb import Options
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def planned(*overrides, **options):
+    job = jobs.read(ROOT / "jobs" / "lora.toml", ["actor.hq=CN", "actor.start=2026-02-15", *overrides])
+    return verb.plan(
+        job,
+        Options(**({"sites": ("my_johor", "cn_beijing"), "chips": ("h200", "ascend_910c"), "count": (1, 1)} | options)),
+    )
+
+
+def at(plan, chip, site):
+    return next(row for row in plan.rows if (row.way.label, row.site.name) == (chip, site))
+
+
+def test_every_row_carries_what_rules_say_of_it():
+    plan = planned("actor.relation=buy")
+    verdicts = {(row.way.label, row.site.name): row.answer.verdict for row in plan.rows if row.answer}
+    assert verdicts == {
+        ("h200", "my_johor"): "presumption_of_denial", ("h200", "cn_beijing"): "case_by_case",
+        ("ascend_910c", "my_johor"): "guidance_red_flag", ("ascend_910c", "cn_beijing"): "guidance_red_flag",
+    }  # fmt: skip
+    assert [row.is_restricted for row in plan.rows] == [False, False, True, True], "restricted rows stand last"
+    document = plan.as_dict()["rows"][-1]["rules"]
+    assert document["is_restricted"]
+    assert document["decided_by"]
+
+
+def test_rows_that_a_rule_restricts_stay_and_name_the_rule():
+    plan = planned("actor.relation=buy")
+    text = "\n".join(lines(plan, 160))
+    assert "§ a rule restricts it" in text
+    assert (
+        "presumption_of_denial: h200 at my_johor: Headquarters test: D:5 or Macau parent, anywhere in the world" in text
+    )
+    drawn = page(plan)
+    assert_well_formed(drawn)
+    assert drawn.count('<tr class="grey">') == 2
+    hidden = planned("actor.relation=buy", hide_restricted=True)
+    assert not any(row.is_restricted for row in hidden.rows)
+    assert "2 rows that a rule restricts are hidden." in hidden.notes()
+
+
+def test_how_chips_are_had_is_part_of_the_question():
+    rented = at(planned(), "h200", "my_johor")
+    owned = at(planned(owned=[("h200", 1, "my_johor")]), "h200", "my_johor")
+    assert rented.answer is not None
+    assert owned.answer is not None
+    assert rented.answer.verdict == "guidance_red_flag"
+    assert owned.money.basis == "owned"
+    assert not owned.is_restricted
+
+
+def test_a_start_after_the_horizon_is_marked():
+    plan = planned("actor.start=2027-01-01")
+    assert all(bearing.word(row.answer).endswith("?") for row in plan.rows if row.answer)
+    assert any("as known on 2026-10-08; later changes unknown" in line for line in lines(plan, 120))
+
+
+def test_sites_are_named_by_who_asks():
+    with pytest.raises(PlanError) as caught:
+        planned(sites=None)
+    assert caught.value.what == "no site is named, and the job names an actor"
+    assert planned('plan.sites=["sg"]', sites=None).sites[0].name == "sg"
+
+
+def test_without_an_actor_nothing_is_screened():
+    job = jobs.read(ROOT / "jobs" / "lora.toml", [])
+    assert bearing.actor_query(job) is None
+    plan = verb.plan(job, Options(sites=("sg",), chips=("h20",), count=(1, 1)))
+    assert plan.rows[0].answer is None
+    assert plan.as_dict()["rows"][0]["rules"] is None
+    assert "rules" not in "\n".join(lines(plan, 160)).splitlines()[2]
+
+
+def test_a_wrong_fact_of_the_actor_is_an_error():
+    with pytest.raises(PlanError) as caught:
+        planned("actor.hq=XX")
+    assert caught.value.what == "`XX` of `actor_hq` is not a country"
+    job = jobs.read(ROOT / "jobs" / "lora.toml", ["actor.hq=SG"])
+    today = datetime.date(2026, 3, 1)
+    query = bearing.actor_query(job, today)
+    assert query is not None
+    assert (query.date, query.relation) == (today, "rent")
