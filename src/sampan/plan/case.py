@@ -16,7 +16,7 @@ from sampan.catalog import load
 from sampan.catalog.frameworks import Family, family
 from sampan.catalog.records import Chip
 from sampan.errors import SampanError
-from sampan.plan.conventions import CONVENTIONS
+from sampan.plan.conventions import CONVENTIONS, Convention
 from sampan.plan.memory import Needs
 from sampan.plan.quantities import Quantities, quantities
 from sampan.plan.records import Layout, Recompute, Workload
@@ -137,7 +137,8 @@ def _workload(row: Row) -> Workload:
         if seq_len is None:
             raise Left("it does not say how long its sequences are")
         return _from_columns(
-            row["model"], method, seq_len, *(_number(row, n) for n in ("layers", "hidden", "ffn", "heads", "kv_heads")),
+            row["model"], method, seq_len, *(_whole(row, n) for n in ("layers", "hidden")), _number(row, "ffn"),
+            *(_whole(row, n) for n in ("heads", "kv_heads")),
             vocab=_number(row, "vocab"), params=_number(row, "params_b"),
         )  # fmt: skip
     geometry = geometry_from_text(row["note"])
@@ -215,7 +216,7 @@ def _layout(
         raise Left(f"`recompute` is {row['recompute']!r}")
     convention = CONVENTIONS[software.convention]
     room = (chip.memory.bytes or math.inf) * _ROOM
-    needs, rates = Needs(workload, convention), Rates()
+    needs, rates = _needs(workload, convention), Rates()
     best: tuple[int, float, Layout] | None = None
     least: tuple[float, Layout] | None = None
     for layout in _possible(given, row["recompute"], workload, software, speed.domain, count):
@@ -243,6 +244,15 @@ def _layout(
     assumed = tuple(name for name in names if name not in given)
     layout = best[2] if best is not None else least[1]  # pyright: ignore[reportOptionalSubscript]
     return layout, assumed if row["recompute"] else (*assumed, "recompute")
+
+
+_NEEDS: dict[tuple[int, str], Needs] = {}
+
+
+def _needs(workload: Workload, convention: Convention) -> Needs:
+    """Return the memory of a workload; runs of the same work share what it remembers."""
+    # hashing a workload would walk through all its operators; its memory keeps it alive, so that its id stays its own
+    return _NEEDS.setdefault((id(workload), convention.name), Needs(workload, convention))
 
 
 def _possible(
@@ -323,4 +333,6 @@ def _number(row: Row, name: str) -> float | None:
 
 def _whole(row: Row, name: str) -> int | None:
     value = _number(row, name)
+    if value is not None and value != int(value):
+        raise Left(f"`{name}` is {row[name]}, not a whole number")
     return None if value is None else int(value)
