@@ -40,7 +40,7 @@ BAR_S = 5.0
 
 def main() -> None:
     """Time it, print the median and add a record to results/."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats
     before = results.load_average()
