@@ -109,6 +109,7 @@ def test_help_lists_the_verbs_there_are_with_a_line_each(capsys):
         "data emoji",
         "data signs",
         "plan",
+        "screen",
         "train",
         "generate",
         "checkpoint export",
