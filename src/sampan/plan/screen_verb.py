@@ -11,7 +11,7 @@ from typing import Any
 from sampan.catalog import load
 from sampan.errors import PlanError
 from sampan.files import write_text
-from sampan.plan import screening
+from sampan.plan import screen_cases, screening
 from sampan.plan.questions import country, question
 
 _KINDS = ("cases", "timeline", "matrix", "check_rules")
@@ -51,7 +51,7 @@ def _question(arguments: Any, given: Mapping[str, Any], put: Callable[[object], 
 
 def _cases(arguments: Any, given: Mapping[str, Any], put: Callable[[object], None]) -> None:
     known, screen = screening.load()
-    ran = screening.run_cases(screening.read_cases(arguments.cases, known), screen)
+    ran = screen_cases.run_cases(screen_cases.read_cases(arguments.cases, known), screen)
     document = {
         "cases": [
             {
@@ -62,7 +62,7 @@ def _cases(arguments: Any, given: Mapping[str, Any], put: Callable[[object], Non
         ],
         "mismatches": sum(not one.is_right for one in ran),
     }  # fmt: skip
-    _tell(arguments, put, document, screening.case_lines(ran))
+    _tell(arguments, put, document, screen_cases.case_lines(ran))
     if document["mismatches"]:
         raise PlanError(f"{document['mismatches']} of {len(ran)} cases are not as `{arguments.cases}` expects")
 

@@ -29,6 +29,10 @@ _NUMBERS = (
     "micro_batch", "chips", "tp", "pp", "dp", "cp", "ep", "zero_stage", "tokens_total",
 )  # fmt: skip
 _COLUMNS = "the columns are those of src/sampan/catalog/runs/measured.csv"
+_WHOLE = (
+    "layers", "hidden", "heads", "kv_heads", "global_batch", "micro_batch", "chips", "tp", "pp", "dp", "cp", "ep",
+    "zero_stage",
+)  # fmt: skip
 _MAY_BE_ZERO = ("zero_stage", "ffn", "vocab")
 
 
@@ -236,12 +240,13 @@ def _check(path: Path, line: int, row: Row) -> None:
         try:
             value = float(text)
             is_good = math.isfinite(value) and (value > 0 or (value == 0 and name in _MAY_BE_ZERO))
+            is_good = is_good and (name not in _WHOLE or value == int(value))
         except ValueError:
             is_good = False
         if not is_good:
             raise PlanError(
                 f"`{path}` cannot be used as a file of runs",
-                f"line {line}, column `{name}`: {row[name]!r} is not a number above 0",
+                f"line {line}, column `{name}`: {row[name]!r} is not a {'whole ' if name in _WHOLE else ''}number above 0",
                 "leave a cell empty where a run does not say",
             )
 

@@ -145,12 +145,14 @@ def test_a_missing_column_is_named(runs):
         ("value", ""),
         ("value", "inf"),
         ("hidden", "4k"),
+        ("tp", "0.5"),
     ],
 )
 def test_a_junk_cell_is_named_by_line_and_column(runs, cell, junk):
+    kind = "number" if cell in ("seq_len", "value") else "whole number"
     path = runs(RUN, RUN | {cell: junk})
     assert complaint(path) == (
-        f"`{path}` cannot be used as a file of runs: line 3, column `{cell}`: {junk!r} is not a number above 0",
+        f"`{path}` cannot be used as a file of runs: line 3, column `{cell}`: {junk!r} is not a {kind} above 0",
         "leave a cell empty where a run does not say",
     )
 

@@ -220,8 +220,9 @@ def language_model(
             Block(
                 name="head", ops=ops, grad=grad, params=h + (0 if shape.tied else v * h),
                 trained_params=0.0 if grad == "through" else None, tokens=seq_len, width=h,
-                # at its worst moment a loss in fp32 has logarithms of shares, their gradient, and that of the logits
-                kept=4 * seq_len * v, kept_whole=2 * seq_len * h, num_kernels=6,
+                # at its worst moment a loss in fp32 has logarithms of shares, their gradient, and that of the logits: 12
+                # bytes a logit, of which an operator's own workspace counts two
+                kept=5 * seq_len * v, kept_whole=2 * seq_len * h, num_kernels=6,
             )
         )  # fmt: skip
     return Workload(
