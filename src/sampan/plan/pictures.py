@@ -36,7 +36,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)
 _MAX_SPREAD = 1024  # chips over which one copy of the weights is thought to be spread
 # Host seconds of a launch where nothing is recorded for a backward pass; a training's launches take longer. Fitted to the
 # release's five text-to-picture times on an H100 (github.com/zai-org/GLM-Image, README.md, "Inference Cost", commit 12a4eef).
-_LAUNCH_S = 22e-6
+_LAUNCH_S = 25e-6
 BASIS = (
     "Making pictures is predicted with the efficiencies of training; what a launch takes is fitted to 5 published times on "
     "an H100. Moving parts that do not all fit on the chip is left out."
@@ -286,7 +286,7 @@ class Maker:
         return NotMade(
             chip=label, framework=framework, smallest_count=smallest,
             reason=f"one picture does not fit: all parts need {format_bytes(whole.total)}, one part at a time "
-            f"{format_bytes(least.total)}, and a chip has {format_bytes(room)}; {after}",
+            f"{format_bytes(least.total)}, and a chip has {format_bytes(room)} for it; {after}",
         )  # fmt: skip
 
 

@@ -337,7 +337,7 @@ class Search:
         smallest = self.smallest_count(scale_up_domain, memory_bytes)
         reason = (
             f"the job does not fit on {_chips(count)}: the least, {format_bytes(need)} a chip, is needed with {layout}, "
-            f"and a chip has {format_bytes(memory_bytes)}"
+            f"and a chip has {format_bytes(memory_bytes)} for it"
         )
         if smallest is None:
             reason += f"; it fits on no number of chips up to {MAX_COUNT:,}"

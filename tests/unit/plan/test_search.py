@@ -173,7 +173,7 @@ def test_a_model_that_is_too_large_says_what_is_needed_and_how_many_chips_would_
     assert found == NotFound(
         reason=(
             "the job does not fit on 1 chip: the least, 93.1 GiB a chip, is needed with one chip, 1 x 16 samples, and a "
-            "chip has 27.9 GiB; 4 chips would do"
+            "chip has 27.9 GiB for it; 4 chips would do"
         ),
         smallest_count=4,
         nearest=Layout(accum=16),
@@ -186,7 +186,7 @@ def test_a_model_that_fits_nowhere_says_so():
     assert isinstance(found, NotFound)
     assert found.reason == (
         "the job does not fit on 2 chips: the least, 37.3 GiB a chip, is needed with dp 2, 1 x 8 samples, and a chip has "
-        "27.9 GiB; it fits on no number of chips up to 65,536"
+        "27.9 GiB for it; it fits on no number of chips up to 65,536"
     )
     assert found.smallest_count is None
 
