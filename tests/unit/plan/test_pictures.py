@@ -97,8 +97,8 @@ def test_what_fits_nowhere_says_how_many_chips_would_do():
     found = maker().making(replace(load.chip("h100_sxm"), memory=Memory(bytes=24e9, bytes_per_s=3e12)), "torch")
     assert found == NotMade(
         chip="h100_sxm", framework="torch", smallest_count=4,
-        reason="one picture does not fit: all parts need 37.8 GiB, one part at a time 23.8 GiB, and a chip has 21.0 GiB for it; "
-        "spread over 4 chips they would fit",
+        reason="one picture does not fit: all parts need 37.8 GiB, one part at a time 23.8 GiB, and a chip has 21.0 GiB for "
+        "it; spread over 4 chips they would fit",
     )  # fmt: skip
     tiny = maker().making(replace(load.chip("h100_sxm"), memory=Memory(bytes=1e9, bytes_per_s=3e12)), "torch")
     assert isinstance(tiny, NotMade)
