@@ -45,7 +45,12 @@ def add(verb: Any) -> None:
     """Add them to the verb's parser."""
     asked = verb.add_argument_group("the question; what is left out is not known, or what is usual")
     for name, (stands, words) in FACTS.items():
-        asked.add_argument(f"--{name}", metavar=stands, help=words)
+        if stands == "YES":
+            asked.add_argument(
+                f"--{name}", metavar="yes|no", nargs="?", const="yes", help=f"{words}; alone it means yes"
+            )
+        else:
+            asked.add_argument(f"--{name}", metavar=stands, help=words)
     other = verb.add_argument_group("instead of an answer to it")
     other.add_argument(
         "--cases",
@@ -54,7 +59,11 @@ def add(verb: Any) -> None:
         help="run a file of cases (YAML or JSON); status 1 if one is not as expected",
     )
     other.add_argument("--timeline", action="store_true", help="how the answer changed from 2022 to the horizon")
-    other.add_argument("--matrix", action="store_true", help="chips by sites, as a page; with --sites and --chips")
+    other.add_argument(
+        "--matrix",
+        action="store_true",
+        help="chips by sites; with --sites and --chips, and of buying where no --relation is given",
+    )
     other.add_argument("--sites", metavar="LIST", type=values.words, help="countries, for --matrix")
     other.add_argument("--chips", metavar="LIST", type=values.words, help="for --matrix; default: all of the catalogue")
     other.add_argument("--check-rules", action="store_true", help="say what is wrong with the rules' files")

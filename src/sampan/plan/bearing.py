@@ -63,6 +63,13 @@ def word(answer: Answer) -> str:
     return answer.verdict + ("?" if answer.is_past_horizon else "")
 
 
+def words(answer: Answer) -> str:
+    """Return a verdict with the names of the rules that restrict, if some do."""
+    if not is_restricted(answer):
+        return word(answer)
+    return f"{word(answer)}: {'; '.join(rule.title for rule in answer.decided)}"
+
+
 def lines(rows: Iterable[Row], query: Query) -> Iterator[str]:
     """Yield what rules say of rows: of whom and when it was asked, then each answer once, with the rules that decided it."""
     rows = list(rows)

@@ -141,14 +141,14 @@ def _ranking(rows: Sequence[Row], after: int = 0) -> str:
     body = [
         [
             f"{number}{marks(row)}", row.way.chip.title, f"{row.way.count:,}", row.way.framework, row.site.name,
-            "" if row.answer is None else bearing.word(row.answer),
+            "" if row.answer is None else bearing.words(row.answer),
             between(row.way.time_s), amount(row.way.chip_hours.typical), money(row), _of(row.bought.usd),
             _of(row.energy.kwh), _of(row.energy.kg_co2),
             "; ".join(dict.fromkeys(str(stage.option.layout) for stage in row.way.stages)),
         ]
         for number, row in enumerate(rows, start=after + 1)
     ]  # fmt: skip
-    classes = ["", "", "number", "", "", "", "", "number", "", "number", "number", "number", "wrap"]
+    classes = ["", "", "number", "", "", "wrap", "", "number", "", "number", "number", "number", "wrap"]
     grey = [number for number, row in enumerate(rows) if row.is_restricted]
     asked = any(row.answer is not None for row in rows)
     at = head.index("rules")

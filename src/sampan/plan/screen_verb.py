@@ -97,7 +97,7 @@ def _matrix(arguments: Any, given: Mapping[str, Any], put: Callable[[object], No
     for name in ("site", "chip"):
         if name in given:
             raise PlanError(f"--{name} is one of --{name}s in a matrix", (), f"leave --{name} out")
-    query = question(given, known)
+    query = question({"relation": "buy", **given}, known)
     chips = [load.chip(name) for name in arguments.chips] if arguments.chips else list(load.chips().values())
     sites = [country("sites", site) for site in arguments.sites]
     found = screening.matrix(query, chips, sites, screen)

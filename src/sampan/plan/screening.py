@@ -13,13 +13,14 @@ from dataclasses import dataclass, fields, replace
 from html import escape
 from typing import Any
 
+from sampan.catalog import load as catalog
 from sampan.catalog.records import Chip
 from sampan.catalog.rules import NO_RULE, Rule, Rules, rules
 from sampan.errors import SampanError
 from sampan.page import page as frame
 from sampan.page import svg, table
 from sampan.plan.law import Answer, Query, Screen
-from sampan.plan.questions import question
+from sampan.plan.questions import COUNTRIES, question
 
 NO_ADVICE = "Screening of published rules, not legal advice; read the sources and ask counsel before you act."
 MARKS = {
@@ -303,8 +304,47 @@ def check(known: Rules) -> list[str]:
             found.append(f"{rule.id}: it is {rule.status} and binds")
         if rule.effective_from > rule.checked:
             found.append(f"{rule.id}: it begins after the day on which it was last checked, {rule.checked}")
+        found += [f"{rule.id}: {said}" for one in rule.when for said in _contradictions(one, known)]
+        found += [
+            f"{rule.id} and {name} override each other" for name in rule.overrides
+            if name in names and rule.id in names[name].overrides and rule.id < name
+        ]  # fmt: skip
         found += _examples(rule, known)
     return found
+
+
+def _contradictions(when: Mapping[str, Any], known: Rules) -> Iterator[str]:
+    """Yield why no question can meet an alternative: bounds that leave nothing, places in and out at once, unknown names."""
+    chip = when.get("chip", {})
+    for bounds in (chip, when):
+        for name, low in bounds.items():
+            fact = name.removesuffix("_gte")
+            high = bounds.get(f"{fact}_lt") if name != fact else None
+            if high is not None and low >= high:
+                yield f"no value of `{fact}` is at least {low} and below {high}"
+    for name in ("site", "ships_from", "actor_hq"):
+        if name in when and f"{name}_not" in when:
+            inside, outside = (known.countries(tuple(when[key])) for key in (name, f"{name}_not"))
+            if inside <= outside:
+                yield f"no `{name}` is one of those it names and none of those it leaves out"
+    chips = catalog.chips()
+    yield from (f"`{name}` is not a chip of the catalogue" for name in when.get("chip_ids", ()) if name not in chips)
+    makers = {one.vendor for one in chips.values()}
+    yield from (
+        f"`{name}` makes no chip of the catalogue" for name in when.get("chip_vendor", ()) if name not in makers
+    )
+    for name in (
+        "site",
+        "site_not",
+        "site_from",
+        "actor_hq",
+        "actor_hq_not",
+        "customer_hq",
+        "ships_from",
+        "ships_from_not",
+    ):
+        strange = [word for word in known.countries(tuple(when.get(name, ()))) if word not in COUNTRIES]
+        yield from (f"`{word}` of `{name}` is not a country" for word in sorted(strange))
 
 
 def _examples(rule: Rule, known: Rules) -> Iterator[str]:

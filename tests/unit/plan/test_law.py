@@ -265,3 +265,23 @@ def test_every_binding_rule_decides_a_case(rule):
     answer = SCREEN(query)
     assert rule.id in {one.rule.id for one in answer.rules if one.overridden_by is None}
     assert (answer.by_jurisdiction[rule.jurisdiction] == rule.effect) is (rule.id != BESIDE_ANOTHER)
+
+
+@pytest.mark.parametrize(
+    ("when", "said"),
+    [
+        ({"chip": {"tpp_gte": 4800, "tpp_lt": 4800}}, "no value of `tpp` is at least 4800 and below 4800"),
+        ({"site": ["CN"], "site_not": ["@D5_or_MO"]}, "no `site` is one of those it names and none of those it leaves out"),
+        ({"chip_ids": ["h100"]}, "`h100` is not a chip of the catalogue"),
+        ({"site": ["UK"]}, "`UK` of `site` is not a country"),
+    ],
+)
+def test_an_alternative_that_no_question_can_meet_is_found(when, said):
+    rule = replace(KNOWN.rules[0], when=(when,), overrides=())
+    assert f"{rule.id}: {said}" in check(replace(KNOWN, rules=(rule,)))
+
+
+def test_rules_that_take_each_other_out_are_found():
+    first, second = KNOWN.rules[:2]
+    both = (replace(first, overrides=(second.id,)), replace(second, overrides=(first.id,)))
+    assert f"{first.id} and {second.id} override each other" in check(replace(KNOWN, rules=both))
