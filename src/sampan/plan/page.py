@@ -57,6 +57,8 @@ def _answer(plan: Plan, best: Sequence[Row]) -> Iterator[str]:
         f"It uses {_of(used.kwh)} kWh; {carbon}.",
         f"80 % of times lie within the range; the speeds rest on {_rests_on(row)}.",
     ]
+    if row.answer is not None:
+        said.append(f"Rules say of it: {bearing.words(row.answer)}.")
     if row.misses:
         said.append(f"It does not keep the limits: {'; '.join(row.misses)}.")
     yield '<div class="answers">' + "".join(f'<p class="answer">{escape(line)}</p>' for line in said) + "</div>"
