@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from sampan.catalog import load
 from sampan.catalog.frameworks import Family, family
+from sampan.catalog.models import find
 from sampan.catalog.records import Chip
 from sampan.errors import SampanError
 from sampan.plan.conventions import CONVENTIONS, Convention
@@ -23,6 +24,7 @@ from sampan.plan.records import Layout, Recompute, Workload
 from sampan.plan.time import Rates, Speeds, speeds, step_time
 from sampan.plan.workloads.language import Shape, language_model
 from sampan.plan.workloads.named import geometry_from_text, leaves_encoders_out, seq_len_from_text, workload_of
+from sampan.plan.workloads.usual import usual_model
 
 Row = Mapping[str, str]
 
@@ -143,10 +145,31 @@ def _workload(row: Row) -> Workload:
         )  # fmt: skip
     geometry = geometry_from_text(row["note"])
     params = _number(row, "params_b")
+    usual = _usual(row, method, seq_len)
+    if usual is not None:
+        return usual
     return _from_name(
         row["model"], None if params is None else params * 1e9, seq_len or seq_len_from_text(row["note"]), geometry, method,
         False if leaves_encoders_out(row["note"]) else None, row["workload"] == "pretrain",
     )  # fmt: skip
+
+
+def _usual(row: Row, method: str, seq_len: float | None) -> Workload | None:
+    """Return a language model that the catalogue does not know, by its counts of parameters; None where it is known."""
+    params, active = (_number(row, name) for name in ("params_b", "active_params_b"))
+    kind = row["family"]
+    if not kind.startswith("llm-") or params is None or seq_len is None or (kind == "llm-moe" and active is None):
+        return None
+    return _made_usual(row["model"], params * 1e9, seq_len, None if active is None else active * 1e9, method)
+
+
+@lru_cache(maxsize=2048)
+def _made_usual(name: str, params: float, seq_len: float, active: float | None, method: str) -> Workload | None:
+    try:
+        find(name, params)
+    except SampanError:
+        return usual_model(name, params, seq_len, active_params=active, method=method)
+    return None
 
 
 @lru_cache(maxsize=2048)

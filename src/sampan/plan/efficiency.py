@@ -160,7 +160,8 @@ def levels(
 
 def is_assumed(workload: Workload) -> bool:
     """Return whether sizes that make a sample dear or cheap were not given: resolution, frames, length, pictures in it."""
-    words = tuple(f"{name} is not given" for name in ("height_px", "frames", "seq_len", "picture_tokens"))
+    names = ("height_px", "frames", "seq_len", "picture_tokens")
+    words = (*(f"{name} is not given" for name in names), "layers and width are not given")
     return any(note.startswith(words) for note in workload.notes)
 
 

@@ -119,3 +119,20 @@ def test_what_cannot_be_read_says_why():
         said
         == "there is no model `No Such Model` in the catalogue: neither its name nor the name of its series is known"
     )
+
+
+def test_a_language_model_that_nobody_knows_is_taken_by_its_parameters():
+    unknown = {
+        "model": "No Such Model 9B",
+        "layers": "",
+        "hidden": "",
+        "ffn": "",
+        "heads": "",
+        "vocab": "",
+        "params_b": "9",
+    }
+    case = cases.read(run(**unknown))
+    assert case.workload.params == pytest.approx(9e9, rel=0.1)
+    experts = cases.read(run(**unknown | {"family": "llm-moe", "params_b": "90", "active_params_b": "9"}))
+    assert experts.workload.params == pytest.approx(90e9, rel=0.1)
+    assert reason(**unknown | {"family": "llm-moe"}).startswith("there is no model `No Such Model 9B` in the catalogue")

@@ -271,7 +271,10 @@ def test_every_binding_rule_decides_a_case(rule):
     ("when", "said"),
     [
         ({"chip": {"tpp_gte": 4800, "tpp_lt": 4800}}, "no value of `tpp` is at least 4800 and below 4800"),
-        ({"site": ["CN"], "site_not": ["@D5_or_MO"]}, "no `site` is one of those it names and none of those it leaves out"),
+        (
+            {"site": ["CN"], "site_not": ["@D5_or_MO"]},
+            "no `site` is one of those it names and none of those it leaves out",
+        ),
         ({"chip_ids": ["h100"]}, "`h100` is not a chip of the catalogue"),
         ({"site": ["UK"]}, "`UK` of `site` is not a country"),
     ],
