@@ -91,12 +91,12 @@ def _slower(found: dict[tuple[str, str], Comparison]) -> Iterator[str]:
             f"{quantile(values, 0.9):.2f} in four of five; a 910C, by prediction, {_range(found, 'ascend_910c', near)} times."
         ),
         (
-            f"Beside an H100 or H200, a 910B is {_verdict(_typicals(found, 'ascend_910b2', far))}: "
+            f"Beside an H100 or H200, a 910B is {_predicted_verdict(found, 'ascend_910b2', far)}: "
             f"{_range(found, 'ascend_910b2', far)} times as long by prediction; a 910C is "
-            f"{_verdict(_typicals(found, 'ascend_910c', far))}: {_range(found, 'ascend_910c', far)} times."
+            f"{_predicted_verdict(found, 'ascend_910c', far)}: {_range(found, 'ascend_910c', far)} times."
         ),
         (
-            f"Beside an H20, a 910B is {_verdict(_typicals(found, 'ascend_910b2', cut))}: "
+            f"Beside an H20, a 910B is {_predicted_verdict(found, 'ascend_910b2', cut)}: "
             f"{_range(found, 'ascend_910b2', cut)} times by prediction, a 910C {_range(found, 'ascend_910c', cut)} times."
         ),
     ]
@@ -111,9 +111,9 @@ def _slower(found: dict[tuple[str, str], Comparison]) -> Iterator[str]:
     yield "Which earlier chip was as fast, by useful FLOP/s of good 16-bit runs (three quarters are slower):"
     yield ""
     yield from _table(
-        [["chip", "kind of model", "as fast before it", "came out", "years before"]]
+        [["chip", "kind of model", "as fast before it", "came out", "years before", "its runs"]]
         + [
-            [name, kind, one.chip.title, one.chip.launched or "unknown", f"{one.years:g}"]
+            [name, kind, one.chip.title, one.chip.launched or "unknown", f"{one.years:g}", str(one.num_runs)]
             for (name, kind), one in sorted(early.items())
             if name in ASCEND
         ]
@@ -122,7 +122,9 @@ def _slower(found: dict[tuple[str, str], Comparison]) -> Iterator[str]:
     paired = {name for (a, b), one in found.items() for name in (a, b) if one.pairs}
     alone = ", ".join(name for name in (*ASCEND, *OTHERS) if name not in paired)
     yield "Not known: sources seldom say which bin of the 910B ran, and the chip beside it in most pairs is an unnamed GPU of"
-    yield "A100 class that the Ascend software's own makers measured."
+    yield "A100 class that the Ascend software's own makers measured. Rows of the same work in other sources are few and mix"
+    yield "software with chips (MindFormers on Ascend beside Megatron or PyTorch), and predictions are of PyTorch on both. A"
+    yield "launch of which only the year is known is taken to be its middle."
     if alone:
         yield f"No pair was published with {alone}: their rows are predictions."
     yield ""
@@ -144,9 +146,20 @@ def _kinds(a: str, b: str, one: Comparison) -> Iterator[list[str]]:
 
 
 def _verdict(values: Sequence[float]) -> str:
-    """Return what the middle of ratios of time says."""
+    """Return what the middle of measured ratios of time says."""
     middle = statistics.median(values)
     return "slower" if middle > 1.1 else "faster" if middle < 0.9 else "about as fast"
+
+
+def _predicted_verdict(found: dict[tuple[str, str], Comparison], a: str, others: Sequence[str]) -> str:
+    """Return what predicted ratios say, in words that their intervals carry."""
+    spans = [one.slower for b in others for one in found[a, b].predicted]
+    slower, faster = sum(span.low > 1 for span in spans), sum(span.high < 1 for span in spans)
+    if slower > 2 * len(spans) / 3:
+        return f"slower ({slower} of {len(spans)} intervals lie above 1)"
+    if faster > 2 * len(spans) / 3:
+        return f"faster ({faster} of {len(spans)} intervals lie below 1)"
+    return f"not to be told apart ({len(spans) - slower - faster} of {len(spans)} intervals hold 1)"
 
 
 def _typicals(found: dict[tuple[str, str], Comparison], a: str, others: Sequence[str]) -> list[float]:
@@ -241,7 +254,8 @@ def _mindspore() -> Iterator[str]:
     own = [one for one in predicted if one.model.startswith("GLM-Image")]
     bench = _bench()
     words = [
-        f"On Ascend 910B, over {len(values)} sizes of models that were published under both: MindSpore took "
+        f"On Ascend 910B, over {len(values)} sizes under both (parameters within 5 %, seldom the same model): MindSpore "
+        f"took "
         f"{quantile(values, 0.5):.2f} times as long for the same useful FLOPs in the middle, {values[0]:.2f} to "
         f"{values[-1]:.2f}; lengths, batches and layouts differ."
         if values
@@ -442,7 +456,6 @@ def _pictures() -> Iterator[str]:
                 "of it power",
                 "wear",
                 "mark-up",
-                "if owned, USD",
                 "kWh",
                 "kg CO2",
                 "rests on",
@@ -459,7 +472,6 @@ def _pictures() -> Iterator[str]:
                 _typical(row.split.power),
                 _typical(row.split.depreciation),
                 _typical(row.split.markup),
-                _typical(row.split.power),
                 _typical(row.energy.kwh),
                 _typical(row.energy.kg_co2),
                 f"{row.making.num_measurements or ''} {row.making.basis}".strip(),
@@ -471,7 +483,8 @@ def _pictures() -> Iterator[str]:
         if one.framework == "torch":
             yield f"- {one.chip}: {one.reason}"
     yield ""
-    yield "Its spread: the interval of the time times the span of rents. Not known: how a server with many users fills its"
+    yield "Its spread: the interval of the time times the span of rents. A chip that is owned already costs its power alone."
+    yield "Not known: how a server with many users fills its"
     yield "chips; published times for GLM-Image exist for an H100 alone (its README), and are behind one number of the model."
 
 

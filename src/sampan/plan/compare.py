@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,7 +35,10 @@ MODELS = {
 }
 """What is predicted where nobody names a model, by kind; and GLM-Image's two large stages."""
 _OWN = "glm-image"
-_ENOUGH = 10  # runs on a chip's silicon from which on it is as well known as chips that were measured side by side
+_KIND = {"ar": "llm-dense"}  # under which kind runs like it are published
+_ENOUGH = (
+    10  # runs on a chip, or bins of it, from which on it is as well known as chips that were measured side by side
+)
 _BATCH = 256  # samples of an update
 _COUNTS = tuple(1 << power for power in range(3, 11))  # chips, the fewest on which the model fits on both sides
 
@@ -156,7 +159,7 @@ def compare(
             words = [word for family in frameworks.families() for word in family.words]
             raise PlanError(f"`{name}` is not a framework that can be planned", (), did_you_mean(name.lower(), words))
     works = list(_works(model))
-    kinds = {work.stages[0].workload.family for work in works} if model else None
+    kinds = {_KIND.get(kind := work.stages[0].workload.family, kind) for work in works} if model else None
     sides = [
         [run for run in evidence.runs_on(chip, framework) if kinds is None or run.kind in kinds]
         for chip, framework in zip(chips, (framework_a, framework_b), strict=True)
@@ -225,7 +228,7 @@ def _predict(
     spread = planner.fitted.ratio
     if chips[0].name == chips[1].name and under[0] == under[1]:
         half = 0.0
-    elif spread is not None and all(planner.fitted.counts["silicon"].get(c.silicon, 0) >= _ENOUGH for c in chips):
+    elif spread is not None and all(_runs(chip, planner.fitted.counts["chip"]) >= _ENOUGH for chip in chips):
         half = min(half, spread.half)
     ratio = steps[0].step_s / steps[1].step_s
     slower = Span(low=ratio * math.exp(-half), typical=ratio, high=ratio * math.exp(half))
@@ -235,6 +238,14 @@ def _predict(
         hungrier=None if hungry is None else slower.times(hungry),
         basis=(_basis(steps[0]), _basis(steps[1])),
     )  # fmt: skip
+
+
+def _runs(chip: Chip, counts: Mapping[str, int]) -> int:
+    """Return how many fitted runs are of a chip or of bins of it: cut-down chips of the same silicon do not count."""
+    names = (name.split(" at ")[0] for name in counts)
+    return sum(
+        number for name, number in zip(names, counts.values(), strict=True) if evidence.alike(load.chip(name), chip)
+    )
 
 
 def _both(first: Span, second: Span) -> Span:
@@ -267,7 +278,7 @@ def _assumed(chips: tuple[Chip, Chip]) -> Iterator[str]:
         yield (
             f"Intervals: {spread.num} ratios of runs that their sources set side by side, left out of the fit, lay within "
             f"a factor {math.exp(spread.half):.2f} in 80 % of cases: what one prediction is off by, the other often is too. "
-            f"Chips with fewer than {_ENOUGH} runs of their silicon have both intervals added up as if nothing were shared."
+            f"Chips with fewer than {_ENOUGH} runs of their own have both intervals added up as if nothing were shared."
         )
     for chip in chips:
         rent = chip.rent
