@@ -4,6 +4,7 @@
 #   make check       lint, types, layers, fast tests: before every commit, under a minute
 #   make test        every test that needs no accelerator, no network and little time
 #   make test-all    every test this machine can run
+#   make nano        train the `nano` preset on signs and emoji, from nothing: hours; all in runs/nano
 #   make bench       measure this machine; writes into results/
 #   make clean       remove .venv, demo/ and all caches; runs/ and results/ stay
 #
@@ -22,18 +23,18 @@ QUICK := not slow and not gpu and not npu and not network
 # One thread a worker: two workers with all cores each are slower than one.
 PYTEST = OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n $(WORKERS)
 
-.PHONY: help setup setup-dev demo check test test-all answers bench clean
+.PHONY: help setup setup-dev demo nano check test test-all answers bench clean
 .NOTPARALLEL:
 
 help:
-	@sed -n '3,10p' Makefile | cut -c3-
+	@sed -n '3,11p' Makefile | cut -c3-
 
 setup setup-dev: python-found
 setup:
-	@"$(PYTHON)" $(SETUP) --extras torch,data,logs
+	@"$(PYTHON)" $(SETUP) --extras torch,data,logs,serve
 
 setup-dev:
-	@"$(PYTHON)" $(SETUP) --extras torch,mindspore,tensorflow,data,hub,logs,dev
+	@"$(PYTHON)" $(SETUP) --extras torch,mindspore,tensorflow,data,hub,logs,serve,dev
 
 .PHONY: python-found
 python-found:
@@ -42,6 +43,9 @@ python-found:
 
 demo: setup
 	$(VENV_PYTHON) scripts/demo.py
+
+nano: setup
+	$(VENV_PYTHON) scripts/nano.py
 
 check: setup-dev
 	$(VENV_PYTHON) -m ruff check .

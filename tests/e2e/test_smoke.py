@@ -95,7 +95,7 @@ def test_the_library_loads_the_export_and_paints_the_same(place: Path):
     diffusers = pytest.importorskip("diffusers")
     sampan("checkpoint", "export", "runs/smoke", "exported", cwd=place)
     random = np.random.default_rng(0)
-    prior, noise = random.integers(0, 1024, (4, 4)), random.standard_normal((1, 16, 8, 8), np.float32)
+    prior, noise = random.integers(0, 1024, (4, 4)), random.standard_normal((1, 4, 16, 16), np.float32)
     save_file({"prior_token_ids": prior, "noise": noise}, place / "inject.safetensors")
     sampan(
         "generate", 'a sign that says "hi" and "there"', "--model", "exported", "--steps", "4", "--guidance", "1.5",

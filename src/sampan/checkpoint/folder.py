@@ -23,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sampan.checkpoint import foreign, weights
+from sampan.checkpoint import foreign, shipped, weights
 from sampan.checkpoint.documents import read_json, read_text
 from sampan.checkpoint.weights import Stored
 from sampan.errors import CheckpointError
@@ -220,7 +220,7 @@ def open_adapted(path: Path) -> tuple[Folder, Path | None]:
     if found is None:
         return open_folder(path), None
     start, additions = found
-    if not start.exists():
+    if not shipped.find(start).exists():
         raise CheckpointError(
             f"the model that `{path}` adds to is not there",
             f"its run.json says that it started from `{start}`",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sampan.checkpoint import weights
+from sampan.checkpoint import shipped, weights
 from sampan.checkpoint.documents import read_json
 from sampan.checkpoint.runlog import read_log
-from sampan.errors import CheckpointError
+from sampan.errors import CheckpointError, did_you_mean
+from sampan.models.presets import PRESETS
 
 PIPELINE_CLASS = "GlmImagePipeline"
 LAYOUT_HINT = "pass a folder in the layout of the GLM-Image release, or the folder of a finished `sampan train`"
@@ -33,13 +34,21 @@ def adapted(path: Path) -> tuple[Path, Path] | None:
 
 
 def resolve(path: Path) -> Path:
-    """Return the model folder that a path names: itself, or `model/` of a finished training.
+    """Return the model folder that a path names: itself, `model/` of a finished training, or a shipped model's.
 
     Raises:
         CheckpointError: There is no such folder, it is a file, the training is not finished, or it trained additions.
     """
+    path = shipped.find(path)
     if not path.exists():
-        raise CheckpointError(f"there is no model folder `{path}`", (), LAYOUT_HINT)
+        if str(path) in PRESETS:
+            raise CheckpointError(
+                f"there are no weights for `{path}` in this installation",
+                "this version ships none; a model of the size of nano trains in minutes",
+                "run `make demo`, or `sampan init` and `sampan train`, and pass --model RUN",
+            )
+        near = did_you_mean(str(path), shipped.shipped()) or ""
+        raise CheckpointError(f"there is no model folder `{path}`", (), near if near.startswith("did") else LAYOUT_HINT)
     if not path.is_dir():
         if weights.pickles([path]):
             raise weights.pickle_refused(path.parent, [path.name])

@@ -11,7 +11,7 @@ from typing import Any
 
 from sampan import __version__
 from sampan.checkpoint.tolerance import TOLERANCES
-from sampan.cli import bench_options, plan_options, run, screen_options, values
+from sampan.cli import bench_options, eval_options, plan_options, run, screen_options, serve_options, values
 from sampan.cli.parsing import Parser
 from sampan.generate.request import DEFAULT_GUIDANCE, DEFAULT_STEPS
 from sampan.job import DEVICES, DTYPES, MAX_SEED, STORED_DTYPES
@@ -41,6 +41,8 @@ def parser() -> Parser:
         _screen(verbs),
         _train(verbs),
         _generate(verbs),
+        _eval(verbs),
+        _serve(verbs),
     ]
     listed += [*_checkpoint(verbs), _bench(verbs)]
     says = "Plan, train and run GLM-Image-class image models on whatever accelerator is at hand."
@@ -133,6 +135,7 @@ def _data(verbs: Any) -> list[Parser]:
         "Write rendered signs, with the words in quotes in their captions.",
         "sampan data signs signs --count 1000",
         "sampan data signs unseen --count 200 --split test --seed 1",
+        "sampan data signs plain --count 500 --layouts placard --letters 3..8 --lines 1",
     )
     signs.add_argument(
         "directory", metavar="DIR", type=Path, help="folder to write; its captions lie in metadata.jsonl"
@@ -151,9 +154,51 @@ def _data(verbs: Any) -> list[Parser]:
         help="train: no word, font of a word or composition of the test; test: only such; all: any; default: train",
     )
     signs.add_argument(
+        "--layouts", metavar="LIST", type=values.words, help="kinds of signs, separated by commas; default: all"
+    )
+    signs.add_argument(
+        "--fonts", metavar="LIST", type=values.words, help="fonts, separated by commas; default: all of the split"
+    )
+    signs.add_argument(
+        "--letters", metavar="MIN..MAX", type=values.span, help="letters of a line; default: as a layout has room"
+    )
+    signs.add_argument(
+        "--lines", metavar="N", type=values.whole(1, 3), help="lines, as far as a layout has room; default: mixed"
+    )
+    signs.add_argument(
         "--seed", metavar="S", type=values.whole(0, MAX_SEED), default=0, help="chooses the signs; default: 0"
     )
-    every = [prepare, verb, signs]
+    pairs = _verb(
+        below,
+        "pairs",
+        run.data_pairs,
+        "Write pictures of an emoji over a word.",
+        "sampan data pairs pairs --count 500",
+    )
+    pairs.add_argument(
+        "directory", metavar="DIR", type=Path, help="folder to write; its captions lie in metadata.jsonl"
+    )
+    pairs.add_argument("--count", metavar="N", type=values.whole(1), required=True, help="number of pictures")
+    pairs.add_argument(
+        "--emoji",
+        metavar="N",
+        type=values.whole(1),
+        default=256,
+        help="how many, the most ordinary first; default: 256",
+    )
+    pairs.add_argument(
+        "--size", metavar="PX", type=values.whole(64, 2048), default=128, help="side of a picture; default: 128"
+    )
+    pairs.add_argument(
+        "--split",
+        choices=("train", "test"),
+        default="train",
+        help="train: no word and no emoji on a colour of the test; test: only such; default: train",
+    )
+    pairs.add_argument(
+        "--seed", metavar="S", type=values.whole(0, MAX_SEED), default=0, help="chooses the pairs; default: 0"
+    )
+    every = [prepare, verb, signs, pairs]
     group.description = f"Make a folder of pictures with captions, or prepare one.\n\n{_listing(every)}"
     return every
 
@@ -295,6 +340,37 @@ def _generate(verbs: Any) -> Parser:
     written.add_argument("--out", metavar="FILE", type=Path, help="PNG file; default: sampan-SEED.png")
     written.add_argument("--no-prompt-metadata", action="store_true", help="keep the prompt out of the file")
     _add_json(written)
+    return verb
+
+
+def _eval(verbs: Any) -> Parser:
+    verb = _verb(
+        verbs,
+        "eval",
+        run.evaluate,
+        "Measure a model's pictures: words read, colours named, emoji recognised, edits done.",
+        "sampan eval --suite signs --count 500 --json signs.json --html signs.html",
+        "sampan eval --suite edit --model runs/job",
+        "sampan eval --suite signs --ablate glyph",
+        "sampan eval --suite cvtg --data CVTG-2K --model GLM-Image --steps 50",
+        "sampan eval --suite signs --endpoint http://127.0.0.1:8000/v1 --model nano",
+    )
+    eval_options.add(verb)
+    return verb
+
+
+def _serve(verbs: Any) -> Parser:
+    verb = _verb(
+        verbs,
+        "serve",
+        run.serve,
+        "Serve pictures over HTTP: the images API that OpenAI's clients speak, and a page.",
+        "sampan serve --model runs/job",
+        "sampan serve --model runs/job --add-key alice",
+        "sampan serve --model FOLDER --host 0.0.0.0 --allow-host pictures.example --per-key 4",
+    )
+    serve_options.add(verb)
+    _add_loras(verb, "put this LoRA beside the weights, its scale multiplied by SCALE; may be repeated")
     return verb
 
 

@@ -57,7 +57,7 @@ def data_emoji(arguments: argparse.Namespace) -> None:
 
 def data_signs(arguments: argparse.Namespace) -> None:
     """Write a set of signs; its folder on stdout."""
-    from sampan.data.signs import write
+    from sampan.data.signs import Choice, write
     from sampan.progress import bars
 
     console = _console()
@@ -69,10 +69,31 @@ def data_signs(arguments: argparse.Namespace) -> None:
             edits=arguments.edits,
             split=arguments.split,
             seed=arguments.seed,
+            choice=Choice(arguments.layouts, arguments.fonts, arguments.letters, arguments.lines),
             progress=lambda done, total: progress("signs", done, total),
         )
     state = "written" if summary.written else "there already"
     console.print(f"{summary.num_pictures} pictures of {summary.num_signs} signs, {summary.num_rows} rows, {state}")
+    _put(arguments.directory)
+
+
+def data_pairs(arguments: argparse.Namespace) -> None:
+    """Write pictures of an emoji over a word; their folder on stdout."""
+    from sampan.data.pairs import write
+    from sampan.progress import bars
+
+    console = _console()
+    with bars(console) as progress:
+        summary = write(
+            arguments.directory,
+            count=arguments.count,
+            num_emoji=arguments.emoji,
+            size_px=arguments.size,
+            split=arguments.split,
+            seed=arguments.seed,
+            progress=lambda done, total: progress("pictures", done, total),
+        )
+    console.print(f"{summary.num_pictures} pictures, {'written' if summary.written else 'there already'}")
     _put(arguments.directory)
 
 
@@ -157,6 +178,31 @@ def generate(arguments: argparse.Namespace) -> None:
             _put(picture["file"])
 
 
+def serve(arguments: argparse.Namespace) -> None:
+    """Serve until told to end; or change keys, with what is to be read on stdout."""
+    from sampan.cli import serve_options
+    from sampan.errors import RequestError
+
+    if arguments.add_key or arguments.remove_key or arguments.list_keys:
+        from sampan.serve import keys
+
+        keys.change(arguments.data, add=arguments.add_key, remove=arguments.remove_key, put=_put)
+        return
+    from sampan import frameworks
+
+    if arguments.framework:
+        frameworks.use(arguments.framework)  # before anything is imported that computes
+    try:
+        from sampan.serve import verb
+    except ModuleNotFoundError as error:
+        missing = f"the package `{error.name}` is missing"
+        raise RequestError("the server cannot start", missing, "pip install 'sampan[serve]'") from error
+    pipeline = verb.open_pipeline(
+        arguments.model, device=arguments.device, dtype=arguments.dtype, loras=arguments.loras
+    )
+    verb.serve(pipeline, serve_options.settings(arguments), _console())
+
+
 def checkpoint_export(arguments: argparse.Namespace) -> None:
     """Export a run; the written folder on stdout."""
     from sampan.checkpoint.export import export
@@ -218,6 +264,19 @@ def bench(arguments: argparse.Namespace) -> None:
     from sampan.bench.verb import from_arguments, measure
 
     for path in measure(job, from_arguments(arguments), _console()):
+        _put(path)
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Measure a model's pictures; the names of the files with what was found on stdout."""
+    from sampan import frameworks
+
+    if arguments.framework:
+        frameworks.use(arguments.framework)  # before anything is imported that computes
+    from sampan.bench.quality.verb import evaluate, from_arguments
+
+    evaluate(from_arguments(arguments), _console())
+    for path in filter(None, (arguments.json, arguments.html)):
         _put(path)
 
 

@@ -71,6 +71,15 @@ def device(word: str) -> str:
     return word
 
 
+def span(word: str) -> tuple[int, int]:
+    """Read two whole numbers of at least 1, as in 3..8; one alone is both."""
+    ends = re.fullmatch(r"(\d{1,9})(?:\.\.(\d{1,9}))?", word, re.ASCII)
+    least, most = (int(ends[1]), int(ends[2] or ends[1])) if ends else (0, 0)
+    if not 1 <= least <= most:
+        raise ArgumentTypeError(f"`{word}` is not a number, or two in order, as in 3..8")
+    return least, most
+
+
 def words(word: str) -> tuple[str, ...]:
     """Read words separated by commas."""
     words = tuple(part.strip() for part in word.split(","))

@@ -151,6 +151,11 @@ def hidden_share(glyph: Image.Image, color: tuple[int, int, int]) -> float:
     return float((np.abs(solid - np.array(color, np.int16)).max(axis=1) < _NEAR).mean())
 
 
+def is_seen(glyph: Image.Image, color: tuple[int, int, int]) -> bool:
+    """Say whether an RGBA glyph can be seen on a colour."""
+    return hidden_share(glyph, color) <= _MAX_HIDDEN_SHARE
+
+
 def _check(name: str, value: int, least: int, most: int | None) -> None:
     if value < least or (most is not None and value > most):
         span = f"from {least} to {most}" if most is not None else f"at least {least}"
@@ -192,7 +197,7 @@ def _write_emoji(
 
     white = save(f"{emoji.stem}.png", _WHITE)
     rows = [_row(white, emoji.names, emoji)]
-    for color in _colors(glyph, emoji, seed)[:edits] if edits else ():
+    for color in colors_of(glyph, emoji, seed)[:edits] if edits else ():
         target = save(f"{emoji.stem}-{color}.png", COLORS[color])
         described = {language: LANGUAGES[language].describe(name, color) for language, name in emoji.names.items()}
         instructed = {language: LANGUAGES[language].instruct(color) for language in emoji.names}
@@ -200,11 +205,11 @@ def _write_emoji(
     return rows
 
 
-def _colors(glyph: Image.Image, emoji: Emoji, seed: int) -> list[str]:
+def colors_of(glyph: Image.Image, emoji: Emoji, seed: int) -> list[str]:
     """Return all colours in an order of this emoji's own, those that would hide it last."""
     # a digest, not a random generator: the same on every machine and whatever else is chosen before
     lots = {color: hashlib.sha256(f"{seed} {emoji.stem} {color}".encode()).digest() for color in COLORS}
-    hides = {color: hidden_share(glyph, rgb) > _MAX_HIDDEN_SHARE for color, rgb in COLORS.items()}
+    hides = {color: not is_seen(glyph, rgb) for color, rgb in COLORS.items()}
     return sorted(COLORS, key=lambda color: (hides[color], lots[color]))
 
 

@@ -1,4 +1,4 @@
-"""The PNG that leaves the house: pixels, what made them, and the marking of generated media."""
+"""The picture file that leaves the house: pixels, what made them, and the marking of generated media."""
 
 from __future__ import annotations
 
@@ -10,32 +10,65 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from sampan import files
 
 # IPTC NewsCodes, digital source type: media created algorithmically using a model derived from sampled content
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+_EXIF_SOFTWARE = 0x0131
+
+
+FORMATS = ("png", "webp", "jpeg")
+_LABEL = "AI-generated"
 
 
 def save_png(path: Path, pixels: NDArray[np.uint8], facts: dict[str, Any]) -> None:
-    """Write a PNG whole or not at all.
+    """Write a PNG whole or not at all; arguments as `encoded`."""
+    files.write_bytes(path, encoded(pixels, facts))
+
+
+def encoded(
+    pixels: NDArray[np.uint8], facts: dict[str, Any], output_format: str = "png", compression: int = 100
+) -> bytes:
+    """Return the bytes of a picture file.
 
     Args:
         pixels: (H, W, 3).
-        facts: Written as the text chunk `sampan` (JSON); a `prompt` among them also stands alone as `Description`. The
-            IPTC digital source type goes into an XMP packet, where picture software looks for it.
+        facts: Written as the text chunk `sampan` (JSON) of a PNG; a `prompt` among them also stands alone as
+            `Description`. The IPTC digital source type goes into an XMP packet, where picture software looks for it.
+        output_format: One of FORMATS.
+        compression: Quality of WebP and JPEG, 0 to 100.
     """
-    info = PngInfo()
-    info.add_text("Software", f"sampan {facts['version']}")
-    info.add_itxt("sampan", json.dumps(facts, ensure_ascii=False))
-    if "prompt" in facts:
-        info.add_itxt("Description", facts["prompt"])
-    info.add_itxt("XML:com.adobe.xmp", _xmp(facts.get("prompt")))
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", pnginfo=info)
-    files.write_bytes(path, buffer.getvalue())
+    buffer, image, packet = io.BytesIO(), Image.fromarray(pixels), _xmp(facts.get("prompt"))
+    if output_format == "png":
+        info = PngInfo()
+        info.add_text("Software", f"sampan {facts['version']}")
+        info.add_itxt("sampan", json.dumps(facts, ensure_ascii=False))
+        if "prompt" in facts:
+            info.add_itxt("Description", facts["prompt"])
+        info.add_itxt("XML:com.adobe.xmp", packet)
+        image.save(buffer, "PNG", pnginfo=info)
+    else:
+        exif = Image.Exif()
+        exif[_EXIF_SOFTWARE] = f"sampan {facts['version']}"
+        more = {"lossless": compression == 100} if output_format == "webp" else {"subsampling": 0}
+        image.save(buffer, output_format.upper(), quality=compression, exif=exif, xmp=packet.encode(), **more)
+    return buffer.getvalue()
+
+
+def labelled(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a picture with the words that it is generated in its lower right corner."""
+    image = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(image, "RGBA")
+    font = ImageFont.load_default(max(9.0, min(image.size) / 32))
+    left, top, right, bottom = draw.textbbox((0, 0), _LABEL, font=font)
+    pad = (bottom - top) / 2
+    x, y = image.width - (right - left) - 2 * pad, image.height - (bottom - top) - 2 * pad
+    draw.rectangle((x, y, image.width, image.height), fill=(0, 0, 0, 160))
+    draw.text((x + pad - left, y + pad - top), _LABEL, font=font, fill=(255, 255, 255, 255))
+    return np.asarray(image)
 
 
 def _xmp(prompt: str | None) -> str:

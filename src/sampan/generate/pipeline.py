@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from sampan.checkpoint.folder import Folder, load_part, open_adapted
 from sampan.checkpoint.lora import LowRank
 from sampan.data import encode
 from sampan.data.pictures import load_rgb, to_array, to_uint8
-from sampan.errors import CheckpointError, RequestError
+from sampan.errors import RequestError
 from sampan.frameworks import device as dev
 from sampan.generate.inject import read_injected
 from sampan.generate.picture import save_png
@@ -101,6 +102,11 @@ class Pipeline:
         self._step = (None, None)
         dev.release(self.device)
 
+    @cached_property
+    def prompt_tokenizer(self) -> PromptTokenizer:
+        """The folder's prompt tokenizer; errors as `Folder.prompt_tokenizer`."""
+        return self.folder.prompt_tokenizer()
+
     # --- steps, each usable alone ------------------------------------------------------------------------------------
 
     def read_reference(self, image: Image) -> Reference:
@@ -153,7 +159,7 @@ class Pipeline:
             return None
         latents = [self.encode(to_array(r.image)[None]) for r in references]  # before the decoder takes the device
         sizes = [(r.image.height, r.image.width) for r in references]
-        return self._painter().reference_kv(latents, [r.ids for r in references], sizes)
+        return self.painter().reference_kv(latents, [r.ids for r in references], sizes)
 
     def encode(self, images: Floats) -> Floats:
         """Return normalised latents (n, channels, h, w) of images (n, 3, H, W) in [-1, 1]."""
@@ -182,7 +188,7 @@ class Pipeline:
             glyph: (1, tokens, width).
             unconditional_glyph: Of the empty string; None switches guidance off.
         """
-        return self._painter().paint(
+        return self.painter().paint(
             prior_ids,
             noise_latent,
             glyph,
@@ -194,7 +200,8 @@ class Pipeline:
             lambda done, total: self._progress("painting", done, total),
         )
 
-    def _painter(self) -> Painter:
+    def painter(self) -> Painter:
+        """Return the decoder, ready to paint."""
         return Painter(self.part("decoder"), self.config, self.device, self.dtype)
 
     # --- the whole -----------------------------------------------------------------------------------------------------
@@ -210,11 +217,11 @@ class Pipeline:
         """
         config = self.config
         opened = [load_rgb(path) for path in request.references] if images is None else list(images)
-        size = self._size(request, opened)
+        size = self.size_of(request, opened)
         injected = read_injected(request, size, config)
         texts = glyph_texts(request.prompt)
         glyph_batch(texts)  # an over-long word fails now
-        tokenizer = None if injected.prior_ids is not None else self.folder.prompt_tokenizer()
+        tokenizer = None if injected.prior_ids is not None else self.prompt_tokenizer
         references = [self.read_reference(image) for image in opened]
         if injected.prior_ids is not None:
             prior = np.repeat(injected.prior_ids[None], request.count, axis=0)
@@ -248,7 +255,12 @@ class Pipeline:
         ]
         return [to_uint8(image) for latent in painted for image in self.decode(latent)]
 
-    def _size(self, request: Request, references: Sequence[Image]) -> Grid:
+    def size_of(self, request: Request, references: Sequence[Image]) -> Grid:
+        """Return height and width of a request's pictures.
+
+        Raises:
+            RequestError: The model cannot paint that size.
+        """
         geometry = self.config.geometry
         height, width = request.height_px, request.width_px
         if height is None or width is None:
@@ -262,24 +274,27 @@ class Pipeline:
         return height, width
 
 
-def resolve_model(name: str) -> Path:
-    """Return the folder of a model named on the command line: a folder, or a preset whose weights are installed.
+def open_pipeline(
+    model: str,
+    *,
+    device: str,
+    dtype: str,
+    offload: bool = False,
+    progress: Progress | None = None,
+    loras: Sequence[tuple[Path, float]] = (),
+    compiled: bool = False,
+) -> Pipeline:
+    """Return a model folder, or a run, ready to paint; arguments as `generate`.
 
     Raises:
-        CheckpointError: It is neither.
+        SampanError: It cannot be used, or the device is not there.
     """
-    path = Path(name)
-    if path.exists():
-        return path
-    if name == "nano":
-        raise CheckpointError(
-            "there are no weights for `nano` in this installation",
-            "this version ships none; a model of that size trains in minutes",
-            "run `make demo`, or `sampan init` and `sampan train`, and pass --model RUN",
-        )
-    raise CheckpointError(
-        f"there is no model folder `{name}`", (), "pass --model FOLDER, in the released layout or a run"
-    )
+    folder, own = open_adapted(Path(model))
+    folder.check()  # a missing shard is said now, not after the part before it has worked
+    asked = [*([(own, 1.0)] if own else []), *loras]
+    lows = [low for path, strength in asked for low in lora.read(path, folder.config, strength)]
+    where = dev.resolve(device)
+    return Pipeline(folder, where, dev.resolve_dtype(dtype, where), offload, progress, lows, compiled)
 
 
 def generate(
@@ -297,7 +312,7 @@ def generate(
     """Paint a request's pictures, write them as PNG and return one record a picture.
 
     Args:
-        model: A model folder, or a run; the additions of a run that trained some come before `loras`.
+        model: A model folder, the name of a shipped one, or a run, whose own additions come before `loras`.
         loras: LoRA files or folders, each with what its own scale is multiplied with.
         compiled: Compile the step that writes a token: worth it for large pictures, and for several in one call.
         out: File of the first picture; further ones get -2, -3 … Without one, `sampan-SEED.png` in the current folder.
@@ -318,15 +333,12 @@ def generate(
     for path in request.references:
         if not path.is_file():
             raise RequestError(f"there is no reference picture `{path}`")
-    folder, own = open_adapted(resolve_model(model))
-    folder.check()  # a missing shard is said now, not after the part before it has worked
-    asked = [*([(own, 1.0)] if own else []), *loras]
-    lows = [low for path, strength in asked for low in lora.read(path, folder.config, strength)]
-    where = dev.resolve(device)
-    kind = dev.resolve_dtype(dtype, where)
     begun = time.perf_counter()
     with bars(console) as progress:
-        pictures = Pipeline(folder, where, kind, offload, progress, lows, compiled)(request)
+        pipeline = open_pipeline(
+            model, device=device, dtype=dtype, offload=offload, progress=progress, loras=loras, compiled=compiled
+        )
+        pictures = pipeline(request)
     seconds = time.perf_counter() - begun
     records = []
     for index, image in enumerate(pictures):
@@ -339,14 +351,16 @@ def generate(
             "num_inference_steps": request.num_inference_steps or DEFAULT_STEPS,
             "guidance_scale": request.guidance_scale,
             "num_references": len(request.references),
-            "model_hash": folder.hash,
-            "dtype": kind,
+            "model_hash": pipeline.folder.hash,
+            "dtype": pipeline.dtype,
             "version": __version__,
         }
-        if lows:
-            facts["loras"] = lora.records(lows)
+        if pipeline.loras:
+            facts["loras"] = lora.records(pipeline.loras)
         if request.prompt_metadata:
             facts["prompt"] = request.prompt
         save_png(path, image, facts)
-        records.append({"file": str(path), **facts, "device": where, "seconds": round(seconds / len(pictures), 3)})
+        records.append(
+            {"file": str(path), **facts, "device": pipeline.device, "seconds": round(seconds / len(pictures), 3)}
+        )
     return records

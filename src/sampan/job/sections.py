@@ -30,8 +30,8 @@ class Model:
 
     preset: str = say("Named model size: `nano` or `glm-image`.", "nano")
     start: Path | None = say(
-        "Folder of a model in the released layout, or of a run, whose parts the training starts from; without it the "
-        "weights start at random. Relative to the current directory.",
+        "Folder of a model in the released layout, or of a run, or the name of a model that comes with sampan, "
+        "whose parts the training starts from; without it the weights start at random. Relative to the current directory.",
         None,
         example="runs/earlier",
     )
@@ -278,6 +278,11 @@ class GlyphStage(Stage):
     micro_batch_size: int = 64
     lr: float = 3e-3
     temperature: float = say("Sharpness of the contrast between words; smaller is sharper.", 0.07, above=0)
+    place_weight: float = say(
+        "Weight of each byte's embedding saying where in the word it stands, without which a decoder hardly learns to spell.",
+        1.0,
+        at_least=0,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

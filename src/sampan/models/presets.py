@@ -23,8 +23,15 @@ from sampan.models.config import (
 
 
 def _nano() -> ModelConfig:
-    """128×128 pictures, 8×8 prior tokens of 16 px, a 4×4 preview, an 8× autoencoder and 64 decoder tokens."""
-    codes, visual, text = 1024, 1088, 2112  # 2048 learned pieces at most, 64 rows for special tokens
+    """128×128 pictures, 8×8 prior tokens of 16 px, a 4×4 preview, a 4× autoencoder and 64 decoder tokens of 4×4 latents.
+
+    Decision record 0006 says how the geometry was chosen.
+    """
+    codes, visual, text = (
+        1024,
+        1088,
+        576,
+    )  # 512 learned pieces, so that words are read letter by letter; 64 special rows
     dim = 256
     return ModelConfig(
         ar=ARConfig(
@@ -33,7 +40,7 @@ def _nano() -> ModelConfig:
                 vision_vocab_size=visual,
                 hidden_size=dim,
                 intermediate_size=704,
-                num_hidden_layers=6,
+                num_hidden_layers=4,
                 num_attention_heads=4,
                 num_key_value_heads=2,
                 max_position_embeddings=2048,
@@ -52,6 +59,9 @@ def _nano() -> ModelConfig:
             image_end_token_id=codes + 1,
         ),
         dit=DiTConfig(
+            patch_size=4,
+            in_channels=4,
+            out_channels=4,
             num_layers=6,
             attention_head_dim=64,
             num_attention_heads=4,
@@ -61,12 +71,13 @@ def _nano() -> ModelConfig:
             prior_vq_quantizer_codebook_size=codes,
         ),
         vae=VAEConfig(
-            block_out_channels=(16, 32, 64, 96),
+            block_out_channels=(8, 16, 64),
             layers_per_block=1,
-            norm_num_groups=8,
+            latent_channels=4,
+            norm_num_groups=4,
             sample_size=128,
-            latents_mean=(0.0,) * 16,  # measured and set when the autoencoder is trained
-            latents_std=(1.0,) * 16,
+            latents_mean=(0.0,) * 4,  # measured and set when the autoencoder is trained
+            latents_std=(1.0,) * 4,
         ),
         glyph=GlyphConfig(d_model=128, d_kv=32, d_ff=320, num_layers=3, num_heads=4),
         processor=ImageProcessorConfig(min_pixels=128 * 128, max_pixels=512 * 512, patch_size=16),

@@ -46,6 +46,16 @@ def nucleus(logits: Floats, config: SamplingConfig) -> NDArray[np.float64]:
     return probabilities
 
 
+def drawn(probabilities: NDArray[np.float64], draw: np.random.Generator) -> int:
+    """Return a token by inverse transform: one uniform number a token, so that rows do not depend on one another.
+
+    Args:
+        probabilities: (classes,).
+    """
+    cumulative = np.cumsum(probabilities)
+    return min(int(np.searchsorted(cumulative, draw.random() * cumulative[-1], "right")), len(probabilities) - 1)
+
+
 def write_prior(
     model: ARGenerator,
     prompt: Prompt,
@@ -147,11 +157,7 @@ def write_tokens(
                 )
             probabilities = nucleus(dev.to_numpy(logits)[:, -1, :num_codes], sampling)
             for row, draw in enumerate(draws):
-                # inverse transform by one uniform number a token: rows do not depend on one another
-                cumulative = np.cumsum(probabilities[row])
-                written[row, index] = min(
-                    int(np.searchsorted(cumulative, draw.random() * cumulative[-1], "right")), num_codes - 1
-                )
+                written[row, index] = drawn(probabilities[row], draw)
             tokens = dev.array(written[:, index : index + 1], device)
             if progress is not None:
                 progress(index + 1, total)

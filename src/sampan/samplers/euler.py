@@ -53,8 +53,13 @@ def integrate(
         velocity: Called with the latent, the network's time and the step number; returns noise minus clean, fp32.
     """
     for step, t in enumerate(times):
-        latent = latent + float(sigmas[step + 1] - sigmas[step]) * velocity(latent, float(t), step)
+        latent = moved(latent, velocity(latent, float(t), step), sigmas, step)
     return latent
+
+
+def moved(latent: Any, velocity: Any, sigmas: Floats, step: int) -> Any:
+    """Return the latent after one step."""
+    return latent + float(sigmas[step + 1] - sigmas[step]) * velocity
 
 
 def guided(conditional: Any, unconditional: Any, scale: float) -> Any:

@@ -22,6 +22,63 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What of a picture is to stay.
+
+    Args:
+        latent: Normalised (1, channels, h, w).
+        mask: (1, 1, h, w), 1 where is painted and 0 where it stays.
+    """
+
+    latent: Floats
+    mask: Floats
+
+
+class Painting:
+    """Latents on their way from noise to pictures, one Euler step at a time.
+
+    Args:
+        latent: Noise (n, channels, h, w) on the device, in fp32.
+        velocity: Called with the latent and the network's time.
+        kept: What stays, and where it may change; outside, the latent is what it would be on its way.
+    """
+
+    def __init__(
+        self,
+        latent: Any,
+        velocity: Callable[[Any, float], Any],
+        times: Floats,
+        sigmas: Floats,
+        kept: tuple[Any, Any] | None = None,
+    ):
+        self.latent, self.step = latent, 0
+        self._noise, self._velocity, self._times, self._sigmas, self._kept = latent, velocity, times, sigmas, kept
+        self._last: Any = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the last step is taken."""
+        return self.step == len(self._times)
+
+    def advance(self) -> None:
+        """Take the next step."""
+        with dev.no_grad():
+            self._last = self._velocity(self.latent, float(self._times[self.step]))
+            self.latent = euler.moved(self.latent, self._last, self._sigmas, self.step)
+            self.step += 1
+            if self._kept is not None:
+                clean, mask = self._kept
+                sigma = float(self._sigmas[self.step])
+                self.latent = mask * self.latent + (1 - mask) * ((1 - sigma) * clean + sigma * self._noise)
+
+    def clean(self) -> Any:
+        """Return the latents that the last step was heading for: a preview, and at the end the latents themselves."""
+        assert self._last is not None, "no step is taken yet"
+        with dev.no_grad():
+            return self.latent - float(self._sigmas[self.step]) * self._last
+
+
+@dataclass(frozen=True)
 class Painter:
     """A decoder, ready to paint.
 
@@ -67,18 +124,48 @@ class Painter:
         """Return normalised latents (n, channels, h, w), on the device in fp32.
 
         Args:
+            progress: Called with steps taken and steps in all.
+            Others: As `begin`.
+        """
+        painting = self.begin(
+            prior_ids, noise_latent, glyph, unconditional_glyph, references, size, num_steps, guidance_scale
+        )
+        while not painting.done:
+            painting.advance()
+            if progress is not None:
+                progress(painting.step, num_steps)
+        return painting.latent
+
+    def begin(
+        self,
+        prior_ids: Ints,
+        noise_latent: Floats,
+        glyph: Floats,
+        unconditional_glyph: Floats | None,
+        references: tuple[KV, ...] | None,
+        size: Grid,
+        num_steps: int,
+        guidance_scale: float,
+        kept: Kept | None = None,
+    ) -> Painting:
+        """Return latents at their noise, to be brought on step by step.
+
+        Args:
             prior_ids: (n, rows, columns).
             noise_latent: (n, channels, h, w).
-            glyph: (1, tokens, width).
+            glyph: (1, tokens, width) for all pictures, or (n, tokens, width).
             unconditional_glyph: Of the empty string; None switches guidance off.
-            progress: Called with steps taken and steps in all.
+            references: For all pictures (1, …), or for each of them (n, …).
+            kept: What stays as it is.
         """
         count = len(prior_ids)
         prior = positions.upsample_ids(prior_ids, self.config.upsample)
         patch = self.config.dit.patch_size
         num_tokens = noise_latent.shape[-2] * noise_latent.shape[-1] // patch**2
         times, sigmas = euler.schedule(num_steps, num_tokens, self.config.scheduler)
-        spread = references and tuple((ops.concat([k] * count, 0), ops.concat([v] * count, 0)) for k, v in references)
+        spread = references
+        if references and references[0][0].shape[0] != count:
+            spread = tuple((ops.concat([k] * count, 0), ops.concat([v] * count, 0)) for k, v in references)
         compute = dev.dtype(self.dtype)
 
         def branch(embeds: Floats, keep: float, kv: tuple[KV, ...] | None) -> Callable[[Any, float], Any]:
@@ -86,7 +173,8 @@ class Painter:
             _, ids, kept, _, size_features, cos, sin = self.inputs(
                 noise_latent, prior, keep, 0.0, size, embeds.shape[1]
             )
-            text = dev.array(np.repeat(embeds, count, axis=0), self.device, self.dtype)
+            each = embeds if len(embeds) == count else np.repeat(embeds, count, axis=0)
+            text = dev.array(each, self.device, self.dtype)
 
             def velocity_at(latent: Any, t: float) -> Any:
                 times = self._time_features(t, count)
@@ -98,16 +186,17 @@ class Painter:
         with_prompt = branch(glyph, 1.0, spread or None)
         without = None if unconditional_glyph is None else branch(unconditional_glyph, 0.0, None)
 
-        def velocity(latent: Any, t: float, step: int) -> Any:
+        def velocity(latent: Any, t: float) -> Any:
             conditional = with_prompt(latent, t)
             if without is not None:
                 conditional = euler.guided(conditional, without(latent, t), guidance_scale)
-            if progress is not None:
-                progress(step + 1, num_steps)
             return conditional
 
-        with dev.no_grad():
-            return euler.integrate(dev.array(noise_latent, self.device, "fp32"), velocity, times, sigmas)
+        return Painting(dev.array(noise_latent, self.device, "fp32"), velocity, times, sigmas, self.held(kept))
+
+    def held(self, kept: Kept | None) -> tuple[Any, Any] | None:
+        """Return what stays and where it may change, on the device."""
+        return None if kept is None else (dev.array(kept.latent, self.device), dev.array(kept.mask, self.device))
 
     def inputs(self, latent: Floats, prior: Ints, keep: float, t: float, size: Grid, num_text: int) -> tuple[Any, ...]:
         """Return what the decoder takes beside text, on the device.

@@ -44,15 +44,18 @@ class GlyphWithHeads(nn.Module):
     """The glyph encoder, and a small reader of rendered words whose picture it must find.
 
     Bytes and columns of a picture are summed along the word with the same cosines, so that a word never seen is put
-    together from letters that were.
+    together from letters that were. The sums say where each byte stands, so that its own embedding need not; but the
+    decoder sees embeddings alone, and has to know. A head therefore asks each embedding where it stands.
 
     Args:
         num_waves: Number of cosines.
+        num_places: Numbers that say where a byte stands.
     """
 
-    def __init__(self, config: ModelConfig, num_waves: int, width: int = 64):
+    def __init__(self, config: ModelConfig, num_waves: int, num_places: int, width: int = 64):
         super().__init__()
         self.part = GlyphEncoder(config.glyph)
+        self.to_place = nn.Linear(config.glyph.d_model, num_places)
         self.to_letter = nn.Linear(config.glyph.d_model, 2 * width)
         self.to_word = nn.Linear(2 * width * num_waves, 4 * width)
         self.convs = nn.ModuleList(
@@ -65,11 +68,15 @@ class GlyphWithHeads(nn.Module):
         self.to_column = nn.Linear(3 * 8 * width, 2 * width)
         self.to_picture = nn.Linear(2 * width * num_waves, 4 * width)
 
-    def spell(self, ids: Array, mask: Array, buckets: Array, waves: Array) -> Array:
-        """Return (words, channels) of byte strings (words, bytes); waves: (words, num_waves, bytes)."""
-        letters = ops.gelu(self.to_letter(self.part(ids, mask, buckets)), tanh=True)
+    def spell(self, ids: Array, mask: Array, buckets: Array, waves: Array) -> tuple[Array, Array]:
+        """Return (words, channels) of byte strings (words, bytes), and where each byte stands (words, bytes, num_places).
+
+        waves: (words, num_waves, bytes).
+        """
+        embeds = self.part(ids, mask, buckets)
+        letters = ops.gelu(self.to_letter(embeds), tanh=True)
         pooled = waves @ ops.cast(letters, ops.float32)
-        return self.to_word(pooled.reshape((pooled.shape[0], -1)))
+        return self.to_word(pooled.reshape((pooled.shape[0], -1))), self.to_place(embeds)
 
     def read(self, pictures: Array, waves: Array) -> Array:
         """Return (words, channels) of rendered words (words, 1, 32, 4·columns); waves: (words, num_waves, columns).

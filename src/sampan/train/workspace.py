@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sampan import __version__, files, frameworks
-from sampan.checkpoint import export, run
+from sampan.checkpoint import export, run, shipped
 from sampan.checkpoint.folder import TOKENIZER_FILES, Folder, open_folder
 from sampan.checkpoint.runlog import read_record
 from sampan.data.encode import Encoded, encode
@@ -306,10 +306,12 @@ def _begin(job: Job, start: Folder | None, config: ModelConfig, data: Dataset) -
 def _identity(job: Job, digest: str) -> dict[str, Any]:
     """Return what must stay the same from the first step of a run to its last."""
     values = job.as_dict()
-    start = job.model.start and job.model.start.resolve().as_posix()  # found again from another current directory
+    start = job.model.start
+    if start and shipped.find(start) == start:  # not the name of a shipped model
+        start = start.resolve()  # found again from another current directory
     return {
         "seed": job.seed,
-        "model": {**values["model"], "start": start},
+        "model": {**values["model"], "start": start and start.as_posix()},
         "method": job.train.method,
         **({"lora": values["lora"]} if job.train.method == "lora" else {}),
         "data": digest,

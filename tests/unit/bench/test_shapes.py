@@ -50,7 +50,13 @@ def test_a_jobs_model_and_micro_batches_are_measured():
     shape = shapes.of_job(job.parse(text))
     assert (shape.px, shape.config.dit.num_layers, shape.micro_batch_size) == (256, 2, {"ar": 3, "decoder": 16})
     assert shapes.of_job(job.parse(SHORTEST)).px == 128
-    assert shapes.batch("decoder", shape, 0)["clean"].shape == (16, 16, 32, 32)
+    vae = shape.config.vae
+    assert shapes.batch("decoder", shape, 0)["clean"].shape == (
+        16,
+        vae.latent_channels,
+        256 // vae.factor,
+        256 // vae.factor,
+    )
 
 
 def test_pictures_that_do_not_divide_into_tokens_are_refused():

@@ -15,6 +15,7 @@ import pytest
 
 from sampan import job
 from sampan.cli import main
+from sampan.data.signs import Choice
 from sampan.generate.request import Request
 
 
@@ -261,18 +262,20 @@ def test_data_emoji_writes_a_picture_set(stand_in, capsys):
 def test_data_signs_writes_a_set_of_signs(stand_in, capsys):
     summary = SimpleNamespace(num_signs=3, num_pictures=6, num_rows=9, written=False)
     write = Recorded(summary)
-    stand_in("sampan.data.signs", write=write)
+    stand_in("sampan.data.signs", write=write, Choice=Choice)
     line = "data signs set --count 3 --edits --size 256 --split test --seed 4"
     assert main(line.split()) == 0
     assert callable(write.kwargs.pop("progress"))
     assert write.args == (Path("set"),)
-    assert write.kwargs == {"count": 3, "size_px": 256, "edits": True, "split": "test", "seed": 4}
+    assert write.kwargs == {"count": 3, "size_px": 256, "edits": True, "split": "test", "seed": 4, "choice": Choice()}
     said = capsys.readouterr()
     assert said.out == "set\n"
     assert "6 pictures of 3 signs, 9 rows, there already" in said.err
-    assert main(["data", "signs", "set", "--count", "3"]) == 0
+    kind = "--layouts placard --fonts jetbrains-mono,oswald --letters 3..8 --lines 1"
+    assert main(["data", "signs", "set", "--count", "3", *kind.split()]) == 0
     del write.kwargs["progress"]
-    assert write.kwargs == {"count": 3, "size_px": 128, "edits": False, "split": "train", "seed": 0}
+    choice = Choice(("placard",), ("jetbrains-mono", "oswald"), (3, 8), 1)
+    assert write.kwargs == {"count": 3, "size_px": 128, "edits": False, "split": "train", "seed": 0, "choice": choice}
 
 
 def test_data_signs_from_the_command_to_the_folder(tmp_path, capsys):
@@ -353,6 +356,7 @@ def test_checkpoint_export_says_where_it_wrote(stand_in, capsys):
         ("doctor", "sampan.doctor", "report"),
         ("data emoji pics", "sampan.data.emoji", "write"),
         ("data signs pics --count 1", "sampan.data.signs", "write"),
+        ("data pairs pics --count 1", "sampan.data.pairs", "write"),
         ("train JOB", "sampan.train.loop", "train"),
         ("generate apple", "sampan.generate.pipeline", "generate"),
         ("checkpoint export r d", "sampan.checkpoint.export", "export"),
@@ -366,7 +370,8 @@ def test_the_real_functions_take_what_the_verbs_pass(line, module, function, sta
     summary = SimpleNamespace(**counts, written=True)
     recorded = Recorded([] if function == "generate" else summary if function == "write" else {})
     show = Recorded()
-    stand_in(module, **{function: recorded, "show": show})
+    kinds = {name: kind for name, kind in vars(real).items() if inspect.isclass(kind)}  # what the arguments are made of
+    stand_in(module, **{**kinds, function: recorded, "show": show})
     assert main([str(job_file) if word == "JOB" else word for word in line.split()]) == 0
     inspect.signature(getattr(real, function)).bind(*recorded.args, **recorded.kwargs)
     if show.args:
@@ -378,5 +383,5 @@ def test_every_verb_is_documented():
 
     verbs = [value for name, value in vars(run).items() if inspect.isfunction(value) and not name.startswith("_")]
     own = [verb for verb in verbs if verb.__module__ == run.__name__]
-    assert len(own) == 14
+    assert len(own) == 17
     assert all(re.fullmatch(r".+\.", (verb.__doc__ or "").strip()) for verb in own)

@@ -37,7 +37,13 @@ CONFIG: ModelConfig = presets.get(
     {
         "vision": {"depth": 1, "hidden_size": 24, "intermediate_size": 32, "num_heads": 2, "image_size": 64},
         "vq": {"num_embeddings": 50, "embed_dim": 8, "latent_channels": 24},
-        "vae": {"block_out_channels": (8, 8, 8, 16), "latents_mean": (0.25,) * 16, "latents_std": (2.0,) * 16},
+        "vae": {
+            "block_out_channels": (8, 8, 8, 16),
+            "latent_channels": 16,
+            "latents_mean": (0.25,) * 16,
+            "latents_std": (2.0,) * 16,
+        },
+        "dit": {"patch_size": 2, "in_channels": 16, "out_channels": 16},
         "glyph": {"num_layers": 1, "d_ff": 32},
         "geometry": {"default_px": 64},
     },

@@ -52,7 +52,7 @@ def decoder_inputs(grid: tuple[int, int] = (4, 4), num_text: int = 3, batch: int
     dit = NANO.dit
     rng = np.random.default_rng(0)
     made = [
-        rng.standard_normal((batch, dit.in_channels, 2 * grid[0], 2 * grid[1]), np.float32),
+        rng.standard_normal((batch, dit.in_channels, *(dit.patch_size * side for side in grid)), np.float32),
         rng.standard_normal((batch, num_text, dit.text_embed_dim), np.float32),
         rng.integers(0, 64, (batch, grid[0] * grid[1])),
         np.ones(batch, np.float32),
@@ -161,13 +161,13 @@ def test_slots_that_are_not_written_are_not_read(generator: ARGenerator):
 def test_the_autoencoder_trains_on_samples_and_works_on_the_mode():
     vae = awake("vae")
     image = torch.randn(2, 3, 32, 48).clamp(-1, 1)
-    noise = torch.randn(2, 16, 4, 6)
+    noise = torch.randn(2, NANO.vae.latent_channels, 32 // NANO.vae.factor, 48 // NANO.vae.factor)
     with torch.no_grad():
         reconstruction, mean, log_variance = vae(image, noise)
         assert reconstruction.shape == image.shape
         assert mean.shape == log_variance.shape == noise.shape
         torch.testing.assert_close(reconstruction, vae.decoder(mean + torch.exp(0.5 * log_variance) * noise))
-        shift, scale = torch.full((1, 16, 1, 1), 0.3), torch.full((1, 16, 1, 1), 2.0)
+        shift, scale = (torch.full((1, noise.shape[1], 1, 1), value) for value in (0.3, 2.0))
         torch.testing.assert_close(vae.encode(image, shift, scale), (mean - 0.3) / 2)
         torch.testing.assert_close(vae.decode((mean - 0.3) / 2, shift, scale), vae.decoder(mean))
 
@@ -175,6 +175,7 @@ def test_the_autoencoder_trains_on_samples_and_works_on_the_mode():
 def test_the_nearest_code_is_the_nearest_direction():
     quantizer = VectorQuantizer(NANO.ar.vq)
     with torch.no_grad():
+        quantizer.quant_conv.bias.zero_()  # with it, longer features point elsewhere
         features = torch.randn(3, 5, NANO.ar.vq.latent_channels)
         ids = quantizer(features)
         wanted = (quantizer.project(features) @ quantizer.codebook().T).argmax(-1)
@@ -194,7 +195,8 @@ def test_initial_weights_cover_every_parameter_and_depend_on_seed_and_name_only(
     alone = initial_weights({name: shapes[name] for name in some}, seed=3)
     assert all(np.array_equal(alone[name], made[name]) for name in some)
     others = initial_weights(shapes, seed=4)
-    drawn = [name for name, value in made.items() if value.ndim > 1 and np.ptp(value) > 0]
+    same = "relative_attention_bias.weight"  # slopes, the same for every seed
+    drawn = [name for name, value in made.items() if value.ndim > 1 and np.ptp(value) > 0 and not name.endswith(same)]
     assert drawn
     assert all(not np.array_equal(made[name], others[name]) for name in drawn)
 

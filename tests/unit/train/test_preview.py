@@ -142,7 +142,9 @@ def test_the_decoder_paints_from_ids_the_same_each_time():
     def words(count: int) -> np.ndarray:
         return random.standard_normal((count, CONFIG.dit.text_embed_dim)).astype(np.float32)
 
-    latent = random.standard_normal((CONFIG.vae.latent_channels, 8, 8)).astype(np.float32)
+    latent = random.standard_normal(
+        (CONFIG.vae.latent_channels, 64 // CONFIG.vae.factor, 64 // CONFIG.vae.factor)
+    ).astype(np.float32)
     ids, empty = random.integers(0, 50, (4, 4)), words(1)
     plain = Subject(ids, words(3), (64, 64))
     wide = Subject(random.integers(0, 50, (4, 6)), words(5), (64, 96))

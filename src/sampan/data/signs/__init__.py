@@ -11,6 +11,7 @@ Words, words in a font and compositions are kept apart by a digest, so that any 
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections.abc import Callable
@@ -22,14 +23,24 @@ import sampan
 from sampan import files
 from sampan.data import folder, lettering
 from sampan.data.signs.captions import captions, instructions
-from sampan.data.signs.draws import SPLITS, Signs
-from sampan.data.signs.layouts import paint
+from sampan.data.signs.draws import SPLITS, Choice, Signs
+from sampan.data.signs.layouts import LAYOUTS, paint
 from sampan.data.signs.sign import Sign
 from sampan.data.signs.split import is_test_composition, is_test_pair, is_test_word
 from sampan.errors import DataError, did_you_mean
 from sampan.samplers import noise
 
-__all__ = ["SIZES_PX", "SPLITS", "Summary", "is_test_composition", "is_test_pair", "is_test_word", "write"]
+__all__ = [
+    "SIZES_PX",
+    "SPLITS",
+    "Choice",
+    "Summary",
+    "check_choice",
+    "is_test_composition",
+    "is_test_pair",
+    "is_test_word",
+    "write",
+]
 
 SIZES_PX = (128, 2048)  # on fewer pixels the smallest letters could not be read
 
@@ -57,6 +68,7 @@ def write(
     edits: bool = False,
     split: str = "train",
     seed: int = 0,
+    choice: Choice | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
     """Write the pictures and their captions into a folder, which appears complete or not at all.
@@ -68,6 +80,7 @@ def write(
         size_px: Side of the pictures. The same seed draws the same signs at every size.
         edits: Also write each sign with one thing changed, as a picture of its own and as the target of an edit.
         split: One of SPLITS; see draws.Signs.
+        choice: Signs of one kind; None draws all kinds.
 
     Raises:
         DataError: An argument out of range, or a folder that cannot be used.
@@ -79,6 +92,8 @@ def write(
             raise DataError("the signs cannot be made", f"`{name}` is {value}, and it must be {span}")
     if split not in SPLITS:
         raise DataError("the signs cannot be made", f"`{split}` is not a split", did_you_mean(split, SPLITS))
+    choice = choice or Choice()
+    check_choice(choice, split)
     recipe = {
         "made_by": f"sampan {sampan.__version__} data signs",
         "count": count,
@@ -86,12 +101,13 @@ def write(
         "edits": edits,
         "split": split,
         "seed": seed,
+        "choice": {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(choice).items()},
         "fonts_sha256": lettering.sha256(),
     }
     known = folder.finished(directory, recipe)
     if known is not None:
         return Summary(directory, **known, written=False)
-    signs = Signs(seed, split)
+    signs = Signs(seed, split, choice)
     summary: dict[str, Any] = {"num_signs": count}
     with folder.replaced(directory, recipe, summary) as beside:
         (beside / "images").mkdir()
@@ -105,6 +121,34 @@ def write(
         summary["num_pictures"] = len({row["file_name"] for row in rows})
         summary["num_rows"] = len(rows)
     return Summary(directory, **summary, written=True)
+
+
+def check_choice(choice: Choice, split: str) -> None:
+    """Refuse a choice that leaves no sign, with the nearest names.
+
+    Raises:
+        DataError: A name that is not known, or letters that have no room.
+    """
+    failed = "the signs cannot be made"
+    fonts = lettering.TRAIN_FONTS if split != "test" else tuple(lettering.FONTS)
+    for what, asked, known in (("layout", choice.layouts, tuple(LAYOUTS)), ("font", choice.fonts, fonts)):
+        for name in asked or ():
+            if name in lettering.HELD_OUT_FONTS and what == "font" and split != "test":
+                raise DataError(failed, f"the font `{name}` is kept for the test", "--split test draws with it")
+            if name not in known:
+                raise DataError(failed, f"`{name}` is not a {what}", did_you_mean(name, known))
+    if choice.fonts and not any(lettering.FONTS[name].has_plain_capitals for name in choice.fonts):
+        raise DataError(failed, "none of the fonts has capitals that make a word", "name another font beside them")
+    least, most = choice.letters or (2, 2)
+    if not 1 <= least <= most:
+        raise DataError(failed, f"words of {least} to {most} letters are none", "as in --letters 3..8")
+    for name in choice.layouts or tuple(LAYOUTS) if choice.letters else ():
+        if most > LAYOUTS[name].most_letters:
+            raise DataError(
+                failed,
+                f"a line of the layout `{name}` has room for {LAYOUTS[name].most_letters} letters, {most} are wanted",
+                "name other layouts, or fewer letters",
+            )
 
 
 def _write_sign(beside: Path, signs: Signs, number: int, size_px: int, edits: bool) -> list[dict[str, Any]]:

@@ -25,6 +25,23 @@ _MORE_LINES = (0.55, 0.35, 0.1)  # shares of one, two and three lines, where a l
 
 
 @dataclass(frozen=True)
+class Choice:
+    """Which signs are wanted; None leaves all.
+
+    Args:
+        layouts: Names in LAYOUTS.
+        fonts: Names in lettering.FONTS.
+        letters: Fewest and most letters of a line.
+        lines: Number of lines, as far as a layout has room for them.
+    """
+
+    layouts: tuple[str, ...] | None = None
+    fonts: tuple[str, ...] | None = None
+    letters: tuple[int, int] | None = None
+    lines: int | None = None
+
+
+@dataclass(frozen=True)
 class Edit:
     """A change of one thing.
 
@@ -42,16 +59,18 @@ class Signs:
     Args:
         split: "train": no word, no word in a font and no composition of the test. "test": words and composition all of
             the test, in any font. "all": each sign is of the one or of the other.
+        choice: Signs of one kind, where others are not wanted.
     """
 
-    def __init__(self, seed: int, split: str):
+    def __init__(self, seed: int, split: str, choice: Choice | None = None):
         assert split in SPLITS, f"no split `{split}`"
-        self.seed, self.split = seed, split
+        self.seed, self.split, self.choice = seed, split, choice or Choice()
         self._words = {is_test: Words(is_test) for is_test in (False, True)}
         self._compositions = {
             is_test: {
                 name: [pair for pair in layout.compositions() if is_test_composition(name, *pair) == is_test]
                 for name, layout in LAYOUTS.items()
+                if self.choice.layouts is None or name in self.choice.layouts
             }
             for is_test in (False, True)
         }
@@ -73,21 +92,23 @@ class Signs:
         least, most = layout.num_lines
         shares = np.array(_MORE_LINES[least - 1 : most])
         num_lines = least + int(random.choice(most - least + 1, p=shares / shares.sum()))
+        if self.choice.lines is not None:
+            num_lines = min(max(self.choice.lines, least), most)
         scene, is_mirrored, variant = (
             one_of(random, layout.scenes),
             random.random() < 0.5,
             int(random.integers(1 << 31)),
         )
-        most_letters = layout.most_letters
+        least_letters, most_letters = self.choice.letters or (2, layout.most_letters)
         while True:
             case = str.upper if layout.capitals else one_of(random, (str.upper, str.title, small, str))
-            lines = tuple(self._line(random, is_test, case, most_letters) for _ in range(num_lines))
+            lines = tuple(self._line(random, is_test, case, most_letters, least_letters) for _ in range(num_lines))
             fonts = self._fonts(lines, is_test)
             if fonts and len(set(lines)) == num_lines:
                 sign = Sign(name, plate, ink, one_of(random, fonts), lines, scene, is_mirrored, variant)
                 if least_capital(sign, layout) >= LEAST_CAPITAL:
                     return sign
-            most_letters = max(2, most_letters - 1)  # the next words are shorter, so that an end is sure
+            most_letters = max(least_letters, most_letters - 1)  # the next words are shorter, so that an end is sure
 
     def edit(self, number: int) -> Edit:
         """Return a change of a sign, which belongs where the sign does."""
@@ -107,8 +128,15 @@ class Signs:
             if after is not None and least_capital(after, LAYOUTS[after.layout]) >= LEAST_CAPITAL:
                 return Edit(kind, after)
 
-    def _line(self, random: np.random.Generator, is_test: bool, case: Callable[[str], str], most_letters: int) -> str:
-        text = self._words[is_test].draw(random, most_letters, 2)
+    def _line(
+        self,
+        random: np.random.Generator,
+        is_test: bool,
+        case: Callable[[str], str],
+        most_letters: int,
+        least_letters: int = 2,
+    ) -> str:
+        text = self._words[is_test].draw(random, most_letters, least_letters)
         if random.random() < _TWO_WORDS_SHARE and len(text) + 3 <= most_letters:
             text += " " + self._words[is_test].draw(random, most_letters - len(text) - 1)
         return case(text)
@@ -120,7 +148,8 @@ class Signs:
         return [
             font
             for font in (FONTS if is_test else TRAIN_FONTS)
-            if (FONTS[font].has_plain_capitals or not has_capitals)
+            if (self.choice.fonts is None or font in self.choice.fonts)
+            and (FONTS[font].has_plain_capitals or not has_capitals)
             and (is_test or not any(is_test_pair(font, word) for word in words))
         ]
 
@@ -142,8 +171,9 @@ class Signs:
         """Return another line in the case of those that are there."""
         first, layout = before.lines[0], LAYOUTS[before.layout]
         case = str.upper if first.isupper() else str.title if first.istitle() else small
-        most_letters = max(2, min(layout.most_letters, max(map(len, before.lines)) + 2))
-        return self._line(random, is_test, case, most_letters)
+        least, most = self.choice.letters or (2, layout.most_letters)
+        most_letters = max(least, min(most, max(map(len, before.lines)) + 2))
+        return self._line(random, is_test, case, most_letters, least)
 
     def _with_lines(self, before: Sign, lines: Sequence[str], is_test: bool) -> Sign | None:
         if (

@@ -12,6 +12,7 @@ from sampan.samplers import noise
 
 LAYOUTS: dict[str, Layout] = {
     "board": outdoors.BOARD,
+    "placard": outdoors.PLACARD,
     "plaque": outdoors.PLAQUE,
     "octagon": outdoors.OCTAGON,
     "diamond": outdoors.DIAMOND,

@@ -27,6 +27,11 @@ def _board(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
     write_all(canvas, sign, BOARD.places(sign))
 
 
+def _placard(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
+    canvas.rectangle((0, 0, 1, 1), COLORS[sign.plate])  # no rim, no scenery: nothing but the words
+    write_all(canvas, sign, PLACARD.places(sign))
+
+
 def _plaque(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
     _shadow(canvas, (0.05, 0.22, 0.95, 0.78), 0.1)
     _plate(canvas, sign, (0.05, 0.22, 0.95, 0.78), radius=0.1, inset=0.03)
@@ -197,6 +202,14 @@ BOARD = Layout(
     "board",
     _OUTSIDE,
     num_lines=(1, 3),
+)
+PLACARD = Layout(
+    _placard,
+    # capitals of one height as long as a line fits, above the middle: letters are learned at one size before many
+    in_box(0.06, 0.2375, 0.94, 0.6375, most=0.135),
+    ("{a_plate} sign",),
+    "sign",
+    ("plain",),
 )
 PLAQUE = Layout(
     _plaque,

@@ -1,8 +1,10 @@
 """The glyph encoder: the bytes of a word must find the picture of that word among others.
 
 Words are those of the captions' quotes and those of `sampan.data.signs.words`, in every font that may be trained on;
-some come in pairs that differ by one letter. How well it does is measured on words that it has not seen. Source of the
-recipe: Glyph-ByT5 (Liu et al. 2024), contrast of text with rendered glyphs, in small.
+some come in pairs that differ by one letter. Beside it each byte's embedding is asked where the byte stands, from the
+beginning and from the end: from embeddings that do not know it a decoder cannot learn to spell. How well the encoder does
+is measured on words that it has not seen. Source of the recipe: Glyph-ByT5 (Liu et al. 2024), contrast of text with
+rendered glyphs, in small; the question of the place is our own.
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ from sampan.train.stages import Batch, Context, Stage, caption_texts
 
 HEIGHT_PX, WIDTH_PX, COLUMN_PX = 32, 128, 4
 NUM_WAVES = 12
+_PLACE_WAVES = 6
+NUM_PLACES = _PLACE_WAVES + 3  # slow cosines of a byte, how far it is from either end, and the difference of the two
+_PLACE_UNIT = 4.0  # letters
 MEASURED_WORDS = 512
 _LEAST_LETTERS, _MOST_LETTERS = 2, 12
 _MOST_IN_TWO_WORDS = 16
@@ -46,7 +51,7 @@ def make(context: Context) -> Stage:
     quoted = [t for t in dict.fromkeys(texts) if can_draw(t)]
     words = Words(is_test=False)
     with dev.on_meta():
-        module = GlyphWithHeads(config, NUM_WAVES)
+        module = GlyphWithHeads(config, NUM_WAVES, NUM_PLACES)
 
     def word(step: int, row: int) -> str:
         """Return the word of a row; every second one may be its neighbour with one letter changed."""
@@ -69,7 +74,12 @@ def make(context: Context) -> Stage:
         has_front_pad = context.block(step, micro) % _FRONT_PAD_EVERY == 0
         first = {text: row for row, text in reversed(list(enumerate(chosen)))}
         weights = np.array([first[text] == row for row, text in enumerate(chosen)], np.float32)
-        arrays = (*spelled(chosen, config.glyph, has_front_pad), np.stack(pictures)[:, None], column_waves(boxes))
+        arrays = (
+            *spelled(chosen, config.glyph, has_front_pad),
+            *places(chosen, has_front_pad),
+            np.stack(pictures)[:, None],
+            column_waves(boxes),
+        )
         return Batch((*arrays, np.arange(len(chosen)), weights), tuple(chosen))
 
     def loss(
@@ -78,14 +88,20 @@ def make(context: Context) -> Stage:
         mask: Any,
         buckets: Any,
         letter_waves: Any,
+        stands: Any,
+        share: Any,
         pictures: Any,
         waves: Any,
         rows: Any,
         weights: Any,
     ) -> tuple[Any, dict[str, Any]]:
-        spelt, seen = module.spell(ids, mask, buckets, letter_waves), module.read(pictures, waves)
+        spelt, said = module.spell(ids, mask, buckets, letter_waves)
+        seen = module.read(pictures, waves)
         spelt, seen = ops.cast(spelt, ops.float32), ops.cast(seen, ops.float32)
-        return contrast_loss(spelt, seen, rows, weights, settings.temperature), {}
+        contrast = contrast_loss(spelt, seen, rows, weights, settings.temperature)
+        wrong = ops.cast(said, ops.float32) - stands
+        place = ops.sum(ops.mean(wrong * wrong, -1) * share)
+        return contrast + settings.place_weight * place, {"contrast": contrast, "place": place}
 
     def measure(module: Any) -> dict[str, float]:
         return evaluate(module, context.device, avoid=quoted)
@@ -107,7 +123,11 @@ def evaluate(module: Any, device: str, avoid: Sequence[str] = (), num_words: int
         `retrieval@1` with the fonts of the training, `retrieval@1_unseen_font` with those that are kept from it.
     """
     texts = measured_words(num_words, avoid)
-    spelt = [_on_host(module.spell, device, *spelled(part, module.part.config, False)) for part in _parts(texts)]
+
+    def word_of(*arrays: Any) -> Any:
+        return module.spell(*arrays)[0]
+
+    spelt = [_on_host(word_of, device, *spelled(part, module.part.config, False)) for part in _parts(texts)]
     found = {}
     for name, fonts in (("", lettering.TRAIN_FONTS), ("_unseen_font", lettering.HELD_OUT_FONTS)):
         seen = []
@@ -194,6 +214,22 @@ def spelled(texts: Sequence[str], config: GlyphConfig, has_front_pad: bool) -> t
         of_byte = [place for place, letter in enumerate(text) for _ in letter.encode()]
         along[row, has_front_pad : has_front_pad + len(of_byte)] = (np.array(of_byte) + 0.5) / len(text)
     return ids, mask, buckets, _waves(along)
+
+
+def places(texts: Sequence[str], has_front_pad: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return where each byte stands (texts, bytes, NUM_PLACES) and its share of the mean (texts, bytes); pads have none."""
+    most = has_front_pad + max(len(text.encode()) for text in texts) + 1
+    stands = np.zeros((len(texts), most, NUM_PLACES), np.float32)
+    share = np.zeros((len(texts), most), np.float32)
+    for row, text in enumerate(texts):
+        of_byte = np.array([place for place, letter in enumerate(text) for _ in letter.encode()])
+        before, after = of_byte, len(text) - 1 - of_byte
+        along = (of_byte + 0.5) / len(text)
+        inside = slice(has_front_pad, has_front_pad + len(of_byte))
+        stands[row, inside, :_PLACE_WAVES] = np.cos(np.pi * np.arange(_PLACE_WAVES) * along[:, None])
+        stands[row, inside, _PLACE_WAVES:] = np.stack([before, after, before - after], 1) / _PLACE_UNIT
+        share[row, inside] = 1
+    return stands, share / share.sum()
 
 
 def rendered(

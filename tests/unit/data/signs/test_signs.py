@@ -10,7 +10,7 @@ from sampan.data.readers import image_folder
 from sampan.data.signs import is_test_composition, is_test_pair, is_test_word, write
 from sampan.data.signs.captions import captions
 from sampan.data.signs.colors import COLORS, LEAST_CONTRAST, contrast, readable_on
-from sampan.data.signs.draws import EDITS, Signs
+from sampan.data.signs.draws import EDITS, Choice, Signs
 from sampan.data.signs.layouts import LAYOUTS, paint
 from sampan.data.signs.sign import LEAST_CAPITAL, Sign, least_capital
 from sampan.errors import DataError
@@ -183,3 +183,47 @@ def test_a_thousand_take_seconds(tmp_path):
     began = time.process_time()
     write(tmp_path / "set", count=100)
     assert 100 / (time.process_time() - began) > 60  # measured 230 to 300 a second; this machine may be slow
+
+
+def test_a_choice_narrows_what_is_drawn():
+    choice = Choice(("placard",), ("jetbrains-mono", "oswald"), (3, 8), 1)
+    signs = [Signs(0, "train", choice).draw(number) for number in range(60)]
+    assert {sign.layout for sign in signs} == {"placard"}
+    assert {sign.font for sign in signs} == {"jetbrains-mono", "oswald"}
+    assert all(len(sign.lines) == 1 and 3 <= len(sign.lines[0]) <= 8 for sign in signs)
+    assert len({sign.lines for sign in signs}) > 40
+
+
+def test_a_choice_holds_for_what_an_edit_writes():
+    signs = Signs(0, "train", Choice(("placard",), ("jetbrains-mono",), (3, 8), 1))
+    edits = [signs.edit(number) for number in range(60)]
+    assert {edit.after.font for edit in edits} == {"jetbrains-mono"}
+    assert {edit.kind for edit in edits} >= {"word", "plate", "ink"}
+    assert "font" not in {edit.kind for edit in edits}
+    assert all(3 <= len(line) <= 8 for edit in edits for line in edit.after.lines)
+
+
+def test_a_placard_is_nothing_but_plate_and_letters():
+    sign = next(
+        s for s in (Signs(0, "train", Choice(layouts=("placard",))).draw(n) for n in range(99)) if len(s.lines) == 1
+    )
+    pixels = np.asarray(paint(sign, 128))
+    assert (pixels[0] == COLORS[sign.plate]).all() and (pixels[-30:] == COLORS[sign.plate]).all()
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        (Choice(layouts=("plackard",)), "did you mean `placard`"),
+        (Choice(fonts=("courier-prime",)), "kept for the test"),
+        (Choice(fonts=("oswlad",)), "did you mean `oswald`"),
+        (Choice(fonts=("pacifico",)), "none of the fonts has capitals"),
+        (Choice(letters=(8, 3)), "8 to 3 letters"),
+        (Choice(layouts=("placard",), letters=(3, 99)), "has room for 10 letters"),
+    ],
+)
+def test_a_choice_that_leaves_nothing_is_refused(tmp_path, choice, said):
+    with pytest.raises(DataError) as caught:
+        write(tmp_path / "set", count=2, choice=choice)
+    assert said in str(caught.value) + " ".join(map(str, vars(caught.value).values()))
+    assert not (tmp_path / "set").exists()

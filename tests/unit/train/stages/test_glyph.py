@@ -23,7 +23,9 @@ CAPTION = 'a red board with "KAFFEE" and "Água 3", beside a very long "inscript
 def context(batch=8, steps=40, captions=()):
     samples = [SimpleNamespace(captions=(text,)) for text in captions]
     return SimpleNamespace(
-        settings=SimpleNamespace(num_steps=steps, micro_batch_size=batch, grad_accum_steps=1, temperature=0.07),
+        settings=SimpleNamespace(
+            num_steps=steps, micro_batch_size=batch, grad_accum_steps=1, temperature=0.07, place_weight=1.0
+        ),
         config=presets.get("nano"),
         seed=0,
         samples=samples,
@@ -93,8 +95,8 @@ def test_a_word_that_comes_twice_counts_once():
     batch = stage.draw(0, 0)
     ours = np.array([key == "KAFFEE" for key in batch.keys])
     assert ours.sum() > 3
-    assert batch.arrays[7][ours].sum() == 1
-    assert batch.arrays[7][~ours].sum() == len(set(batch.keys)) - 1
+    assert batch.arrays[9][ours].sum() == 1
+    assert batch.arrays[9][~ours].sum() == len(set(batch.keys)) - 1
 
 
 @pytest.mark.parametrize("texts", [["é1"], ["é1", "abc"]], ids=["odd", "even"])
@@ -127,6 +129,27 @@ def test_a_rendered_word_lies_in_the_columns_that_are_read(text):
         waves = glyph.column_waves([(left, right)])
         assert waves.shape == (1, glyph.NUM_WAVES, glyph.WIDTH_PX // glyph.COLUMN_PX - 2)
         assert waves[0, 0].sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_byte_is_asked_where_it_stands(padded):
+    stands, share = glyph.places(["aé1", "x"], padded)
+    ids, *_ = glyph.spelled(["aé1", "x"], presets.get("nano").glyph, padded)
+    assert stands.shape == (*ids.shape, glyph.NUM_PLACES) and share.shape == ids.shape
+    assert share.sum() == pytest.approx(1) and (share > 0).sum(1).tolist() == [4, 1]
+    inside = stands[0, int(padded) : padded + 4]
+    assert inside[:, -3].tolist() == [0, 0.25, 0.25, 0.5]  # letters before it, in fours; é is two bytes of one letter
+    assert inside[:, -2].tolist() == [0.5, 0.25, 0.25, 0]
+    assert inside[:, -1].tolist() == [-0.5, 0, 0, 0.5]
+    assert inside[:, 1] == pytest.approx(np.cos(np.pi * np.array([1, 3, 3, 5]) / 6), abs=1e-6)
+
+
+def test_heads_begin_by_looking_to_one_side():
+    name = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+    bias = initial_weights({name: (32, 4)}, 0)[name]
+    assert (bias[0] == 0).all()
+    assert (bias[1:16, 1::2] > bias[17:, 1::2]).all() and (bias[17:, ::2] > bias[1:16, ::2]).all()
+    assert (np.diff(bias[1:16, 1]) <= 0).all() and bias[15, 3] < bias[15, 1]
 
 
 def test_the_exported_part_is_the_byte_encoder_alone():

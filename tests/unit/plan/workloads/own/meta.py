@@ -17,7 +17,7 @@ from sampan.job.sections import Stages
 from sampan.models import lora
 from sampan.models.config import ModelConfig
 from sampan.train.stages import Stage, make
-from sampan.train.stages.glyph import NUM_WAVES
+from sampan.train.stages.glyph import NUM_PLACES, NUM_WAVES
 
 Size = tuple[int, int]
 
@@ -50,8 +50,8 @@ def arrays_of(
     if stage == "glyph":
         mask = torch.empty((1, glyph), device=device, dtype=torch.bool)
         return [
-            ids(1, glyph), mask, ids(glyph, glyph), floats(1, NUM_WAVES, glyph), floats(1, 1, 32, 128),
-            floats(1, NUM_WAVES, 30), ids(1), floats(1),
+            ids(1, glyph), mask, ids(glyph, glyph), floats(1, NUM_WAVES, glyph), floats(1, glyph, NUM_PLACES),
+            floats(1, glyph), floats(1, 1, 32, 128), floats(1, NUM_WAVES, 30), ids(1), floats(1),
         ]  # fmt: skip
     if stage == "ar":
         written = prior + (0 if references else area(geometry.preview_grid(*size)))

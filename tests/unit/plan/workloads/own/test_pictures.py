@@ -16,6 +16,7 @@ from sampan.plan.workloads.own.pictures import DEFAULT_STEPS, picture_phases, re
 
 NANO = get("nano")
 SIZE = (128, 128)
+LATENT = (1, NANO.vae.latent_channels, *(side // NANO.vae.factor for side in SIZE))
 
 
 def flops(phase: Phase) -> float:
@@ -62,7 +63,7 @@ def test_the_decoder_paints_with_the_prompt_and_without_it() -> None:
     for name, words in (("a step with the prompt", 11), ("a step without the prompt", 1)):
         angles = floats(1, 1, words + 64, dit.attention_head_dim // 2)
         seen = counted(
-            model, floats(1, 16, 16, 16), floats(1, words, dit.text_embed_dim), ids(1, 64), floats(1),
+            model, floats(*LATENT), floats(1, words, dit.text_embed_dim), ids(1, 64), floats(1),
             floats(1, dit.time_embed_dim), floats(1, 4 * dit.condition_dim), angles, angles,
         )  # fmt: skip
         assert flops(phases[name]) == seen
@@ -71,7 +72,7 @@ def test_the_decoder_paints_with_the_prompt_and_without_it() -> None:
 
 def test_pixels() -> None:
     phases = named(picture_phases(NANO, SIZE))
-    assert flops(phases["pixels"]) == counted(outline("vae", NANO).decoder, floats(1, 16, 16, 16))
+    assert flops(phases["pixels"]) == counted(outline("vae", NANO).decoder, floats(*LATENT))
 
 
 def test_guidance_and_references_are_phases_of_their_own() -> None:

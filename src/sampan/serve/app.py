@@ -1,0 +1,348 @@
+"""The routes. What they do lies beside: requests are read in asking, pictures made in making, and kept in store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from sampan import __version__
+from sampan.errors import SampanError
+from sampan.serve import keys, making, protocol
+from sampan.serve.answer import make
+from sampan.serve.asking import decoded_mask, read_edit, read_generation
+from sampan.serve.guard import Guard
+from sampan.serve.making import Order, fitted, size_of
+from sampan.serve.metrics import CONTENT_TYPE
+from sampan.serve.refusal import Refusal, refused
+from sampan.serve.scheduler import Scheduler
+from sampan.serve.server import Server
+from sampan.serve.settings import Settings
+from sampan.serve.site import sizes
+from sampan.serve.store import Record, Store
+
+log = logging.getLogger("sampan.serve")
+_SWEEP_S = 30.0
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": protocol.ErrorOut, "description": words}
+    for status, words in {
+        400: "Something asked for is wrong",
+        401: "A key is needed, or not known",
+        403: "The name or the origin is not ours",
+        404: "There is no such picture or model",
+        413: "The body is too large",
+        429: "This key asks too much",
+        500: "The server failed",
+        503: "The queue is full, time is over, or the server ends",
+    }.items()
+}
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def build(server: Server) -> FastAPI:
+    """Return the application."""
+
+    @asynccontextmanager
+    async def living(_: FastAPI) -> AsyncIterator[None]:
+        server.started = int(time.time())
+        server.secret = server.store.secret()
+        server.scheduler = Scheduler(server.engine, server.settings.limits, asyncio.get_running_loop())
+        server.engine.observe = server.metrics.step
+        server.scheduler.start()
+        sweeping = asyncio.create_task(_sweep(server.store))
+        try:
+            yield
+        finally:
+            sweeping.cancel()
+            with suppress(asyncio.CancelledError):
+                await sweeping
+            await asyncio.to_thread(server.scheduler.stop)
+            server.store.close()
+
+    app = FastAPI(
+        title="Sampan",
+        version=__version__,
+        description="Pictures from prompts: OpenAI's images API, with fields of its own beside it.",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=living,
+        separate_input_output_schemas=False,
+    )
+    _api(app, server)
+    _health(app, server)
+    server.site.add_to(app)
+    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(SampanError, _not_possible)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Exception, _failed)
+    app.openapi = lambda: _described(app)  # type: ignore[method-assign]
+    app.add_middleware(Guard, settings=server.settings, metrics=server.metrics)  # type: ignore[arg-type]
+    return app
+
+
+async def _sweep(store: Store) -> None:
+    while True:
+        await asyncio.sleep(_SWEEP_S)
+        try:
+            await asyncio.to_thread(store.sweep)
+        except Exception:
+            log.exception("old pictures could not be removed")
+
+
+def _api(app: FastAPI, server: Server) -> None:
+    settings = server.settings
+
+    @app.post(
+        "/v1/images/generations",
+        response_model=protocol.Pictures,
+        responses=_errors(400, 401, 403, 404, 413, 429, 500, 503),
+        openapi_extra=_json_body(protocol.Generation),
+    )
+    async def generations(request: Request) -> Response:
+        """Paint pictures from a prompt. With `stream`, the answer is server-sent events."""
+        owner = server.owner(request)
+        asking = await read_generation(request)
+        _check_model(asking, settings)
+        width, height = size_of(asking, (), server.engine.pipeline.config, settings)
+        order = Order("generation", owner, asking.prompt, asking, width, height)
+        return await make(server, request, order)
+
+    @app.post(
+        "/v1/images/edits",
+        response_model=protocol.Pictures,
+        responses=_errors(400, 401, 403, 404, 413, 429, 500, 503),
+        openapi_extra=_form_body(),
+    )
+    async def edits(request: Request) -> Response:
+        """Paint from reference pictures, uploaded or earlier ones. With `stream`, the answer is server-sent events."""
+        owner = server.owner(request)
+        asking, uploaded, mask_file = await read_edit(request, settings, server.fetch)
+        _check_model(asking, settings)
+        earlier = [await _earlier(server, owner, one) for one in asking.reference_ids or ()]
+        images = (*earlier, *uploaded)
+        if not images:
+            raise Refusal(400, "missing_image", "An edit needs an image, or reference_ids.", "image")
+        mask = None if mask_file is None else await decoded_mask(mask_file, settings, images[0].size)
+        width, height = size_of(asking, images, server.engine.pipeline.config, settings)
+        images = tuple(
+            # below a mask every pixel counts
+            image if mask is not None and number == 0 and image.size == (width, height)
+            else fitted(image, server.engine.pipeline.config)
+            for number, image in enumerate(images)
+        )  # fmt: skip
+        ids = tuple(asking.reference_ids or ())
+        order = Order("edit", owner, asking.prompt, asking, width, height, images, mask, ids)
+        return await make(server, request, order)
+
+    @app.get("/v1/models", responses=_errors(400, 401, 403))
+    async def models(request: Request) -> protocol.Models:
+        """List what is served: one model."""
+        server.owner(request)
+        return protocol.Models(data=[protocol.Model(id=settings.model, created=server.started)])
+
+    @app.get("/v1/models/{name:path}", responses=_errors(400, 401, 403, 404))
+    async def model(request: Request, name: str) -> protocol.Model:
+        """Describe a model."""
+        server.owner(request)
+        if name != settings.model:
+            raise Refusal(404, "model_not_found", f"The model served here is `{settings.model}`.", "model")
+        return protocol.Model(id=settings.model, created=server.started)
+
+    @app.get("/v1/history", responses=_errors(400, 401, 403))
+    async def history(
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        before: Annotated[str | None, Query(max_length=64)] = None,
+    ) -> protocol.History:
+        """List your finished pictures, newest first."""
+        owner = server.owner(request)
+        records, more = await asyncio.to_thread(server.store.history, owner, limit, before)
+        listed = [protocol.Past(**making.past(record, server.url(request, record.id))) for record in records]
+        return protocol.History(data=listed, has_more=more)
+
+    @app.get(
+        "/v1/images/{picture_id}",
+        response_class=Response,
+        responses={
+            200: {"content": {f"image/{kind}": {} for kind in ("png", "webp", "jpeg")}, "description": "The picture"},
+            **_errors(400, 401, 403, 404),
+        },
+    )
+    async def image(
+        request: Request,
+        picture_id: str,
+        until: Annotated[str | None, Query(max_length=20)] = None,
+        signature: Annotated[str | None, Query(max_length=64)] = None,
+    ) -> Response:
+        """Return a picture's bytes."""
+        if keys.is_signed(server.secret, picture_id, until, signature):
+            owner = server.store.owner_of(picture_id)
+        else:
+            owner = server.owner(request)
+        record = await asyncio.to_thread(server.store.record, owner, picture_id) if owner else None
+        content = await asyncio.to_thread(server.store.content, record) if record else None
+        if record is None or content is None:
+            raise _no_picture()
+        headers = {"Cache-Control": "private, max-age=86400, immutable"}
+        return Response(content, media_type=f"image/{record.output_format}", headers=headers)
+
+    @app.delete("/v1/images/{picture_id}", responses=_errors(400, 401, 403, 404))
+    async def remove(request: Request, picture_id: str) -> protocol.Removed:
+        """Forget a picture."""
+        record = await asyncio.to_thread(server.store.record, server.owner(request), picture_id)
+        if record is None:
+            raise _no_picture()
+        await asyncio.to_thread(server.store.remove, record)
+        return protocol.Removed(id=picture_id)
+
+    @app.get("/v1/capabilities", responses=_errors(400, 403))
+    async def capabilities() -> protocol.Capabilities:
+        """Say what this server can do; needs no key."""
+        config = server.engine.pipeline.config
+        most = settings.max_area_px or 4 * config.geometry.default_px**2
+        return protocol.Capabilities(
+            model=settings.model,
+            default_size=f"{config.geometry.default_px}x{config.geometry.default_px}",
+            sizes=sizes(config.geometry.default_px, config.geometry.prior_px, most),
+            max_n=settings.max_n,
+            max_references=settings.max_references,
+            max_prompt_chars=protocol.MAX_PROMPT_CHARS,
+            supports_mask=True,
+            needs_key=server.needs_key,
+            reports=protocol.Reports(**server.site.reports),
+        )
+
+
+def _health(app: FastAPI, server: Server) -> None:
+    @app.get("/health", responses=_errors(400, 403))
+    async def health() -> dict[str, str]:
+        """Say that the process is alive."""
+        return {"status": "ok"}
+
+    @app.get("/ready", responses=_errors(400, 403, 503))
+    async def ready() -> dict[str, str]:
+        """Say that pictures are taken on."""
+        scheduler = server.scheduler
+        if scheduler.draining or scheduler.broken is not None or not scheduler.loaded:
+            why = "ends" if scheduler.draining else "is broken" if scheduler.broken is not None else "loads the model"
+            raise Refusal(503, "not_ready", f"The server {why}.", retry_after_s=5)
+        return {"status": "ready"}
+
+    @app.get("/metrics", response_class=Response, responses=_errors(400, 403))
+    async def metrics() -> Response:
+        """Counts and times for Prometheus."""
+        server.metrics.under_way.set(server.scheduler.num_under_way)
+        server.metrics.waiting.set(server.scheduler.num_waiting)
+        return Response(server.metrics.text(), media_type=CONTENT_TYPE)
+
+
+async def _earlier(server: Server, owner: str, picture_id: str) -> Any:
+    """Return an earlier picture of the same owner as a reference."""
+    from sampan.data.pictures import load_rgb
+
+    record: Record | None = await asyncio.to_thread(server.store.record, owner, picture_id)
+    content = await asyncio.to_thread(server.store.content, record) if record else None
+    if content is None:
+        raise Refusal(404, "picture_not_found", f"There is no picture `{picture_id}`.", "reference_ids")
+    return await asyncio.to_thread(load_rgb, content)
+
+
+def _check_model(asking: protocol.Asking, settings: Settings) -> None:
+    if asking.model not in (None, settings.model):
+        raise Refusal(404, "model_not_found", f"The model served here is `{settings.model}`.", "model")
+
+
+def _no_picture() -> Refusal:
+    return Refusal(404, "picture_not_found", "There is no such picture.", "id")
+
+
+# --- errors and descriptions ----------------------------------------------------------------------------------------------
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    headers = dict(error.headers) | ({"Connection": "close"} if error.status == 413 else {})
+    return JSONResponse(error.body(), error.status, headers)
+
+
+async def _not_possible(request: Request, error: Exception) -> Response:
+    """Answer what the model cannot do."""
+    assert isinstance(error, SampanError)
+    return await _refused(request, refused(error))
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    """Answer wrong parameters as everything else that is wrong."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    param = str(first["loc"][-1])[:100]
+    return await _refused(request, Refusal(400, "invalid_value", f"`{param}`: {first['msg']}.", param))
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    """Return the description without the 422 that the framework would answer: it is 400 here, in OpenAI's shape."""
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        for methods in schema["paths"].values():
+            for about in methods.values():
+                about["responses"].pop("422", None)
+        for name in ("HTTPValidationError", "ValidationError"):
+            schema["components"]["schemas"].pop(name, None)
+        app.openapi_schema = schema
+    return app.openapi_schema
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    codes = {404: ("not_found", "There is nothing here."), 405: ("method_not_allowed", "This is asked in another way.")}
+    code, message = codes.get(error.status_code, ("error", str(error.detail)))
+    refusal = Refusal(error.status_code, code, message)
+    return JSONResponse(refusal.body(), error.status_code, dict(error.headers or {}))
+
+
+async def _gone(_: Request, error: Exception) -> Response:
+    return Response(status_code=499)  # nobody reads it
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    # the trace goes into the server's log, not to the client
+    return JSONResponse(Refusal(500, "internal_error", "The server failed.").body(), 500)
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: _ERRORS[status] for status in statuses}
+
+
+def _json_body(model: type[protocol.Asking]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": _schema(model)}}}}
+
+
+def _form_body() -> dict[str, Any]:
+    schema = _schema(protocol.Edit)
+    file = {"type": "string", "format": "binary"}
+    words = "Pictures to edit, PNG, JPEG or WebP; the field may be repeated"
+    schema["properties"] |= {
+        "image": {"type": "array", "items": file, "description": words},
+        "image[]": {"type": "array", "items": file, "description": "The same, as OpenAI's clients name several"},
+        "mask": {**file, "description": "Transparent where the first image may change"},
+    }
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+def _schema(model: type[protocol.Asking]) -> dict[str, Any]:
+    schema = model.model_json_schema()
+    assert "$defs" not in schema, "a schema without references can stand where it is used"
+    return schema

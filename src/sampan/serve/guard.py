@@ -1,0 +1,141 @@
+"""What every request passes before and after a route: names it may ask under, size of its body, headers, counting."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+from sampan.serve.metrics import Metrics
+from sampan.serve.refusal import Refusal
+from sampan.serve.settings import LOOPBACK, Settings
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_DISCARD_S = 0.5
+_DISCARD_BYTES = 16 * 2**20
+_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cache-control": "no-store",
+}
+
+
+class Guard:
+    """The application between the connection and the routes."""
+
+    def __init__(self, app: App, settings: Settings, metrics: Metrics):
+        self.app, self.settings, self.metrics = app, settings, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                return  # there are none; closing says so
+            await self.app(scope, receive, send)
+            return
+        began, status = time.perf_counter(), 500
+        started = False
+
+        async def answer(message: MutableMapping[str, Any]) -> None:
+            nonlocal status, started
+            if message["type"] == "http.response.start":
+                status, started = message["status"], True
+                if status == 413:
+                    await _discard(scope, receive)
+                there = {name.lower() for name, _ in message["headers"]}
+                message["headers"] = [
+                    *message["headers"],
+                    *((k.encode(), v.encode()) for k, v in _HEADERS.items() if k.encode() not in there),
+                ]
+            await send(message)
+
+        try:
+            self._check_names(scope)
+            await self.app(scope, self._bounded(scope, receive), answer)
+        except Refusal as refusal:
+            if started:
+                raise
+            await refuse(refusal, answer)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self.metrics.requests.labels(route, _method(scope), str(status)).inc()
+            self.metrics.request_s.labels(route).observe(time.perf_counter() - began)
+
+    def _check_names(self, scope: Scope) -> None:
+        """Refuse what a foreign page may send from a browser on this machine: names that are not ours."""
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        host = _name(f"//{headers.get(b'host', '')}")
+        allowed = {*LOOPBACK, *self.settings.hosts, self.settings.host}
+        if "*" not in self.settings.hosts and host not in allowed:
+            raise Refusal(403, "unknown_host", "The server is not known under this name; see --allow-host.")
+        origin = headers.get(b"origin")
+        if origin is not None and scope["method"] not in ("GET", "HEAD") and _name(origin) != host:
+            raise Refusal(403, "foreign_origin", "Pages of other sites may not use this server.")
+
+    def _bounded(self, scope: Scope, receive: Receive) -> Receive:
+        """Return a receive that ends a body when it is longer than is taken."""
+        headers = dict(scope["headers"])
+        form = headers.get(b"content-type", b"").strip().lower().startswith(b"multipart/form-data")
+        most = self.settings.max_body_bytes if form else self.settings.max_json_bytes
+        refusal = Refusal(413, "body_too_large", f"The body may have {most} bytes.")
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length[:18]) > most:
+            raise refusal
+        total = 0
+
+        async def bounded() -> MutableMapping[str, Any]:
+            nonlocal total
+            message = await receive()
+            total += len(message.get("body", b""))
+            if total > most:
+                raise refusal
+            return message
+
+        return bounded
+
+
+async def _discard(scope: Scope, receive: Receive) -> None:
+    """Read on for a moment and forget what comes, since who is still sending when a connection ends sees no answer."""
+    if b"expect" in dict(scope["headers"]):
+        return  # it waits to be told whether to send
+    total = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARD_S):
+            while total < _DISCARD_BYTES:
+                message = await receive()
+                total += len(message.get("body", b""))
+                if message["type"] != "http.request" or not message.get("more_body"):
+                    return
+
+
+async def refuse(refusal: Refusal, send: Send) -> None:
+    """Send an error as a whole answer."""
+    body = json.dumps(refusal.body()).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **refusal.headers}
+    if refusal.status == 413:
+        headers["connection"] = "close"  # what is still coming is not read
+    sent = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": refusal.status, "headers": sent})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _name(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _method(scope: Scope) -> str:
+    return (
+        scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS") else "other"
+    )

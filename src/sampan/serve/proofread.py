@@ -1,0 +1,23 @@
+"""Which of several pictures shows the words of a prompt best: read by OCR, not looked at by a person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from PIL import Image
+
+from sampan.models.text import glyph_texts
+from sampan.rewards.ocr import Reader, score_words
+
+
+def scorer(reader: Reader) -> Callable[[Sequence[Any], str], list[float]]:
+    """Return what scores pictures (H, W, 3) by a prompt: words that are right, and then how near the others come."""
+
+    def score(pictures: Sequence[Any], prompt: str) -> list[float]:
+        wanted = glyph_texts(prompt)
+        readings = reader.read([Image.fromarray(pixels) for pixels in pictures])
+        scores = [score_words(wanted, reading.words) for reading in readings]
+        return [(one.right + one.similarity / max(1, one.total)) / (one.total + 1) for one in scores]
+
+    return score

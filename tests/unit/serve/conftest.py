@@ -1,0 +1,98 @@
+"""A server in this process with a tiny model of random weights, on a port of loopback."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from sampan.checkpoint.folder import open_folder
+from sampan.generate.pipeline import Pipeline
+from sampan.serve.app import build
+from sampan.serve.engine import Engine
+from sampan.serve.server import Server
+from sampan.serve.settings import Settings
+from sampan.serve.site import Site
+from sampan.serve.store import Store
+from sampan.serve.verb import configured
+
+MODEL = "tiny"
+
+
+@pytest.fixture(scope="session")
+def pipeline(tiny_folder: Path) -> Pipeline:
+    return Pipeline(open_folder(tiny_folder), "cpu", "fp32")
+
+
+@dataclasses.dataclass
+class Running:
+    """A server at work.
+
+    Args:
+        client: Asks it.
+    """
+
+    server: Server
+    client: httpx.Client
+    port: int
+
+    def paint(self, **fields: Any) -> httpx.Response:
+        return self.client.post(
+            "/v1/images/generations", json={"prompt": "a boat", "num_inference_steps": 2, "size": "64x64", **fields}
+        )
+
+
+@pytest.fixture
+def start(pipeline: Pipeline, tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Start a server with settings; it ends with the test."""
+    ending: list[Callable[[], None]] = []
+
+    def starting(fetch: Any = None, enhance: Any = None, proofread: Any = None, **changes: Any) -> Running:
+        settings = Settings("127.0.0.1", 0, tmp_path / "data", MODEL, **changes)
+        store = Store(settings.data, settings.retention)
+        store.recover()
+        engine = Engine(pipeline, max_rows=settings.max_rows, proofread=proofread)
+        site = Site(settings.plan_report, settings.bench_report)
+        server = Server(settings, store, engine, site, fetch=fetch, enhance=enhance)
+        running = uvicorn.Server(configured(build(server), server))
+        bound = socket.socket()
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]})
+        thread.start()
+        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
+
+        def end() -> None:
+            client.close()
+            running.should_exit = True
+            thread.join(30)
+            bound.close()
+
+        ending.append(end)
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            try:
+                if client.get("/ready").status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            time.sleep(0.02)
+        return Running(server, client, port)
+
+    yield starting
+    for end in ending:
+        end()
+
+
+@pytest.fixture
+def running(start: Callable[..., Running]) -> Running:
+    """A server with its defaults."""
+    return start()
