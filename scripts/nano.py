@@ -17,11 +17,12 @@ NANO = Path("runs/nano")
 PLAIN = ("--layouts", "placard", "--fonts", "jetbrains-mono", "--letters", "3..8", "--lines", "1")
 # What each folder of pictures is made with; tests keep to the other side of every split.
 KINDS = {
-    "plain": ("signs", "--count", "8000", *PLAIN, "--edits"),
-    "kinds": ("signs", "--count", "2000", "--seed", "1"),
-    "emoji": ("emoji", "--count", "256", "--edits", "5"),
-    "pairs": ("pairs", "--count", "3000"),
+    "plain": ("signs", "--count", "9000", *PLAIN, "--edits"),
+    "emoji": ("emoji", "--count", "96", "--languages", "en,pt", "--edits", "5"),
+    "pairs": ("pairs", "--count", "3000", "--emoji", "96"),
 }
+# How often the rows of a folder are listed: the emoji are few, and each has to be seen some hundred times.
+TIMES = {"emoji": 6}
 SET = NANO / "set"
 RUN = NANO / "run"
 MODEL = NANO / "model"
@@ -39,7 +40,8 @@ def join() -> None:
     """Write one list of all rows, mixed, beside the folders that hold the pictures."""
     rows = []
     for part in KINDS:
-        for line in (ROOT / SET / part / "metadata.jsonl").read_text(encoding="utf-8").splitlines():
+        lines = (ROOT / SET / part / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+        for line in lines * TIMES.get(part, 1):
             row = json.loads(line)
             row["file_name"] = f"{part}/{row['file_name']}"
             if "references" in row:

@@ -28,7 +28,7 @@ from sampan.frameworks import NN_NAMES, OPS_NAMES
 
 pytestmark = pytest.mark.timeout(900)  # the first test that asks a framework waits for its process
 
-STEPS_TOLERANCE = 1e-4
+STEPS_TOLERANCE = 2e-4  # 1.25e-4 was seen of MindSpore on a processor with AVX-512 bf16
 """Of weights after four steps: AdamW divides by the root of a squared gradient, so that gradients near 0 weigh as much as
 great ones, with all of their rounding."""
 

@@ -45,7 +45,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def paint(place: Path, name: str, *arguments: str) -> np.ndarray:
-    sampan("generate", "dog face", "--steps", "2", "--seed", "3", "--out", f"{name}.png", *arguments, cwd=place)
+    asked = ("dog face", "--steps", "2", "--seed", "3", "--dtype", "fp32")  # `auto` is bf16 on some processors
+    sampan("generate", *asked, "--out", f"{name}.png", *arguments, cwd=place)
     with Image.open(place / f"{name}.png") as image:
         return np.asarray(image, np.int64)
 

@@ -21,8 +21,9 @@ from sampan import files
 from sampan.data import emoji, folder, lettering
 from sampan.data.color_font import ColorFont
 from sampan.data.emoji_names import Emoji, catalogue
-from sampan.data.signs.canvas import Canvas
+from sampan.data.signs.canvas import CELLS, Canvas
 from sampan.data.signs.colors import COLORS, readable_on
+from sampan.data.signs.outdoors import PLACARD
 from sampan.data.signs.scenes import one_of
 from sampan.data.signs.words import Words, small
 from sampan.errors import DataError, did_you_mean
@@ -32,9 +33,8 @@ SPLITS = ("train", "test")
 FONT = "jetbrains-mono"
 LETTERS = (3, 8)
 _TEST_IN = 8  # one pair of an emoji and a colour in so many
-_EMOJI_SHARE = 0.58  # of the picture's side
-_WORD = (0.06, 0.63, 0.94, 0.97)
-_MOST_CAPITAL = 0.135  # as on placards
+_EMOJI_SHARE = 0.75  # of the picture's side
+_WORD_ROWS = (0.75, 1.0)  # lettered in cells, as placards are
 _PHRASES = (
     '{name} over the word "{word}" on {plate}',
     '{name} above "{word}" in {ink} on {plate}',
@@ -100,30 +100,32 @@ class Pairs:
         random = noise.generator(self.seed, "pairs", number)
         while True:
             chosen = one_of(random, self.emoji)
-            plate = one_of(random, tuple(COLORS))
+            plate = one_of(random, PLACARD.plates)
             glyph = self.glyphs.picture(chosen.text)
             assert glyph is not None, "only emoji that the font draws are chosen"
             if is_test_pair(chosen.stem, plate) != self.is_test or not emoji.is_seen(glyph, COLORS[plate]):
                 continue
-            case: Callable[[str], str] = one_of(random, (str.upper, str.upper, str.title, small))
-            word = case(self._words.draw(random, LETTERS[1], LETTERS[0]))
-            return Pair(chosen, word, plate, one_of(random, readable_on(plate)))
+            word = self._words.draw(random, LETTERS[1], LETTERS[0]).upper()
+            inks = [ink for ink in readable_on(plate) if ink in PLACARD.inks]
+            if len(word) <= LETTERS[1] and inks:  # a capital may be two letters, as of ß
+                return Pair(chosen, word, plate, one_of(random, inks))
 
     def paint(self, pair: Pair, size_px: int) -> Any:
         """Return the RGB picture (size_px, size_px)."""
         canvas = Canvas(2 * size_px)
         canvas.rectangle((0, 0, 1, 1), COLORS[pair.plate])
-        canvas.write([pair.word], FONT, _WORD, _MOST_CAPITAL, COLORS[pair.ink])
+        canvas.write_cells(pair.word, FONT, _WORD_ROWS, CELLS, COLORS[pair.ink])
         image, side = canvas.finished(), round(_EMOJI_SHARE * size_px)
         glyph = self.glyphs.picture(pair.emoji.text)
         assert glyph is not None, "only emoji that the font draws are chosen"
-        image.paste(emoji.compose(glyph, side, COLORS[pair.plate]), ((size_px - side) // 2, round(0.03 * size_px)))
+        image.paste(emoji.compose(glyph, side, COLORS[pair.plate]), ((size_px - side) // 2, 0))
         return image
 
 
 def captions(pair: Pair, random: np.random.Generator) -> list[str]:
-    """Return two captions of a pair, the word in straight quotes."""
-    known = {"name": pair.emoji.names["en"], "word": pair.word, "plate": pair.plate, "ink": pair.ink}
+    """Return two captions of a pair, the word in straight quotes, in any case: it is drawn in capitals."""
+    case: Callable[[str], str] = one_of(random, (str, str, str, str, str.title, small))
+    known = {"name": pair.emoji.names["en"], "word": case(pair.word), "plate": pair.plate, "ink": pair.ink}
     return [_PHRASES[int(i)].format(**known) for i in random.permutation(len(_PHRASES))[:2]]
 
 

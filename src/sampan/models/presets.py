@@ -15,6 +15,7 @@ from sampan.models.config import (
     ImageProcessorConfig,
     ModelConfig,
     SamplingConfig,
+    SchedulerConfig,
     TextConfig,
     VAEConfig,
     VisionConfig,
@@ -27,11 +28,8 @@ def _nano() -> ModelConfig:
 
     Decision record 0006 says how the geometry was chosen.
     """
-    codes, visual, text = (
-        1024,
-        1088,
-        576,
-    )  # 512 learned pieces, so that words are read letter by letter; 64 special rows
+    # 512 learned pieces and 64 special rows
+    codes, visual, text = 1024, 1088, 576
     dim = 256
     return ModelConfig(
         ar=ARConfig(
@@ -81,6 +79,8 @@ def _nano() -> ModelConfig:
         ),
         glyph=GlyphConfig(d_model=128, d_kv=32, d_ff=320, num_layers=3, num_heads=4),
         processor=ImageProcessorConfig(min_pixels=128 * 128, max_pixels=512 * 512, patch_size=16),
+        # noise levels are shifted the other way than a released 1024 px would have it: at 4x latents words are decided early
+        scheduler=SchedulerConfig(base_shift=2.625),
         sampling=SamplingConfig(),
         geometry=Geometry(prior_px=16, preview_side=4, default_px=128),
     )

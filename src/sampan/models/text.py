@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers.pre_tokenizers import Split
 
 from sampan.errors import CheckpointError, RequestError
 from sampan.models.config import ModelConfig
@@ -31,6 +32,15 @@ _GLM_SPECIALS = (
     "<|observation|>", "<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>", "<|image|>",
 )  # fmt: skip
 
+
+# what is a piece by itself: capitals, digits, and what has an odd number of quotation marks, or a closing one, after it
+_ALONE = (
+    r"\p{Lu}",
+    r"\p{N}",
+    r'[^"](?=[^"]*"(?:[^"]*"[^"]*")*[^"]*$)',
+    r"[^“”](?=[^“”]*”)",
+    r"[^「」](?=[^「」]*」)",
+)
 
 NUM_SPECIALS = len(_GLM_SPECIALS)
 
@@ -166,6 +176,16 @@ def glyph_batch(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.boo
     return ids, mask
 
 
+def _letter_by_letter() -> Any:
+    """Return what cuts a text before pieces are looked up: capitals, digits and all that is quoted one by one.
+
+    A generator that is to spell a word has to see its letters; in pieces of several it would have to know by heart how
+    each is spelt.
+    """
+    alone = Split(Regex("|".join(_ALONE)), "isolated")
+    return pre_tokenizers.Sequence([alone, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+
+
 def train_tokenizer(texts: Iterable[str], num_visual: int, num_codes: int, num_pieces: int) -> dict[str, bytes]:
     """Learn a byte-level BPE from texts and return the files of `processor/` in the released form.
 
@@ -177,7 +197,7 @@ def train_tokenizer(texts: Iterable[str], num_visual: int, num_codes: int, num_p
         num_pieces: Text pieces at most, the 256 bytes included.
     """
     learner = Tokenizer(models.BPE())
-    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    learner.pre_tokenizer = _letter_by_letter()
     trainer = trainers.BpeTrainer(
         vocab_size=num_pieces, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
     )
@@ -188,7 +208,7 @@ def train_tokenizer(texts: Iterable[str], num_visual: int, num_codes: int, num_p
     vocab |= {piece: num_visual + i for piece, i in learned["vocab"].items()}
     merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in learned["merges"]]
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = _letter_by_letter()
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in (*visual, *_GLM_SPECIALS)])
     names = {

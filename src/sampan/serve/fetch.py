@@ -53,6 +53,8 @@ def fetch(
                 if answer.status not in (301, 302, 303, 307, 308) or not target:
                     raise _refusal(f"answers with status {answer.status}")
                 url = urljoin(url, target)
+        except TimeoutError as error:
+            raise _refusal("takes too long") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise _refusal("cannot be reached, or does not speak HTTP") from error
     raise _refusal(f"redirects more than {MAX_REDIRECTIONS} times")

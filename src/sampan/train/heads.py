@@ -45,17 +45,18 @@ class GlyphWithHeads(nn.Module):
 
     Bytes and columns of a picture are summed along the word with the same cosines, so that a word never seen is put
     together from letters that were. The sums say where each byte stands, so that its own embedding need not; but the
-    decoder sees embeddings alone, and has to know. A head therefore asks each embedding where it stands.
+    decoder sees embeddings alone, and has to know. The first channels of an embedding are therefore asked themselves: what a
+    head of its own reads may be a whisper beside the rest, which a decoder is long in hearing.
 
     Args:
         num_waves: Number of cosines.
-        num_places: Numbers that say where a byte stands.
+        num_told: Channels that are asked.
     """
 
-    def __init__(self, config: ModelConfig, num_waves: int, num_places: int, width: int = 64):
+    def __init__(self, config: ModelConfig, num_waves: int, num_told: int, width: int = 64):
         super().__init__()
         self.part = GlyphEncoder(config.glyph)
-        self.to_place = nn.Linear(config.glyph.d_model, num_places)
+        self.num_told = num_told
         self.to_letter = nn.Linear(config.glyph.d_model, 2 * width)
         self.to_word = nn.Linear(2 * width * num_waves, 4 * width)
         self.convs = nn.ModuleList(
@@ -69,14 +70,14 @@ class GlyphWithHeads(nn.Module):
         self.to_picture = nn.Linear(2 * width * num_waves, 4 * width)
 
     def spell(self, ids: Array, mask: Array, buckets: Array, waves: Array) -> tuple[Array, Array]:
-        """Return (words, channels) of byte strings (words, bytes), and where each byte stands (words, bytes, num_places).
+        """Return (words, channels) of byte strings (words, bytes), and what each byte tells (words, bytes, num_told).
 
         waves: (words, num_waves, bytes).
         """
         embeds = self.part(ids, mask, buckets)
         letters = ops.gelu(self.to_letter(embeds), tanh=True)
         pooled = waves @ ops.cast(letters, ops.float32)
-        return self.to_word(pooled.reshape((pooled.shape[0], -1))), self.to_place(embeds)
+        return self.to_word(pooled.reshape((pooled.shape[0], -1))), embeds[:, :, : self.num_told]
 
     def read(self, pictures: Array, waves: Array) -> Array:
         """Return (words, channels) of rendered words (words, 1, 32, 4·columns); waves: (words, num_waves, columns).

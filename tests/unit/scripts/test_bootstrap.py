@@ -78,18 +78,14 @@ def test_a_torch_that_nobody_has_is_one_clear_error(bootstrap, capfd):
     bootstrap.venv_python = lambda: Path(sys.executable)
     with pytest.raises(bootstrap.SetupError) as caught:
         bootstrap.install_torch("0.0.0+none", INDEX)
-    said = "  because, from the index that pip is set up with, pip said: "
-    said += "ERROR: No matching distribution found for torch==0.0.0+none"
-    assert str(caught.value).splitlines() == [
-        "PyTorch 0.0.0+none could not be installed",
-        said,
-        said,
-        "",
-        (
-            "hint: name an index that has it, `make demo TORCH_INDEX=https://…`, or take the plain, larger build: "
-            "`make demo TORCH_INDEX=`"
-        ),
-    ]
+    first, *said, empty, hint = str(caught.value).splitlines()
+    assert (first, len(said), empty) == ("PyTorch 0.0.0+none could not be installed", 2, "")
+    # what pip says depends on its own settings: that there is no such version, or that they forbid it
+    assert all(line.startswith("  because, from the index that pip is set up with, pip said: ERROR: ") for line in said)
+    assert hint == (
+        "hint: name an index that has it, `make demo TORCH_INDEX=https://…`, or take the plain, larger build: "
+        "`make demo TORCH_INDEX=`"
+    )
     assert "not found there" in capfd.readouterr().out
 
 

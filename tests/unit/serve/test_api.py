@@ -297,7 +297,7 @@ def test_time_is_limited(start: Start):
 def test_who_hangs_up_is_not_painted_for(running: Any, stream: bool):
     steps = running.server.metrics.steps.labels("painting")
     body = {"prompt": "a boat", "num_inference_steps": 200, "stream": stream, "size": "128x128"}
-    with httpx.Client(base_url=running.client.base_url, timeout=0.8) as client, pytest.raises(httpx.TimeoutException):
+    with httpx.Client(base_url=running.client.base_url, timeout=0.3) as client, pytest.raises(httpx.TimeoutException):
         client.post("/v1/images/generations", json=body)
     until = time.monotonic() + 5
     while running.server.scheduler.num_under_way and time.monotonic() < until:

@@ -41,8 +41,8 @@ EMOJI_SEED = 0  # of `sampan data emoji`, which decides the order of colours
 _LEAST_LETTERS = 2
 _MOST_DRAWS = 100  # for each sign wanted, before it is said that there are not enough
 SIDE_SHARE = 0.2  # of the count, for each stratum beside the main one
-PAIR_BOX: Box = (0.21, 0.03, 0.79, 0.61)  # where sampan.data.pairs puts the emoji …
-PAIR_WORD_BOX: Box = (0.06, 0.63, 0.94, 0.97)  # … and the word
+PAIR_BOX: Box = (0.125, 0.0, 0.875, 0.75)  # where sampan.data.pairs puts the emoji …
+PAIR_WORD_BOX: Box = (0.0, 0.75, 1.0, 1.0)  # … and the word
 _PORTUGUESE = frozenset("áâãàçéêíóôõúü")
 EDITS = ("plate", "word", "ink")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFilter
 
@@ -11,6 +12,13 @@ from sampan.data import lettering
 from sampan.data.signs.colors import RGB
 
 FINER = 2
+# A placard is lettered as a letter board is: each letter in the middle of a cell, eight cells across.
+CELLS = 8
+CELL_HEIGHT = 0.25  # of the side: room for a capital with an accent above it and a tail below
+CELL_CAPITAL = 0.155  # a capital's greatest height
+_BASELINE = 0.8  # of a cell's height, from above
+_BOLDER = 256  # parts of the side: by one of them strokes grow on either side
+_CELL_SHARE = 0.92  # of a cell's width that a letter may take
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in shares of the side
 Points = Sequence[tuple[float, float]]
 
@@ -66,6 +74,24 @@ class Canvas:
         block, left, top = self._set(lines, font, box, most)
         block.draw(self.drawing, left, top, fill)
 
+    def write_cells(self, line: str, font: str, rows: tuple[float, float], cells: int, fill: RGB) -> None:
+        """Write a line letter by letter, each in the middle of its cell, the line in the middle of the row.
+
+        Args:
+            rows: Where the row of cells begins and ends, in shares of the side.
+            cells: Across the whole picture; a line whose number of letters leaves an odd cell over stands to the left.
+        """
+        top, height = rows[0] * self.side_px, (rows[1] - rows[0]) * self.side_px
+        width = self.side_px / cells
+        size_px = _cell_size(font, round(CELL_CAPITAL * self.side_px), round(_CELL_SHARE * width))
+        left = cells_box(len(line), cells)[0] * self.side_px
+        for place, letter in enumerate(line):
+            ink_left, _, ink_right, _ = lettering.ink_box(letter, font, size_px)
+            x = left + (place + 0.5) * width - (ink_left + ink_right) / 2
+            face, foot = lettering.face(font, size_px), round(top + _BASELINE * height)
+            bolder = self.side_px // _BOLDER
+            self.drawing.text((round(x), foot), letter, fill, face, "ls", stroke_width=bolder, stroke_fill=fill)
+
     def glow(self, lines: Sequence[str], font: str, box: Box, most: float, fill: RGB, strength: float) -> None:
         """Shine around what `write` would write there."""
         block, left, top = self._set(lines, font, box, most)
@@ -110,3 +136,21 @@ class Canvas:
     def finished(self) -> Image.Image:
         """Return the picture at its own size."""
         return self.image.reduce(FINER)
+
+
+def cells_box(num_letters: int, cells: int) -> tuple[float, float]:
+    """Return where a line of cells begins and ends, in shares of the side: whole cells, as near the middle as they go."""
+    first = max(0, cells - num_letters) // 2
+    return first / cells, min(1.0, (first + num_letters) / cells)
+
+
+@lru_cache(maxsize=256)
+def _cell_size(font: str, capital_px: int, width_px: int) -> int:
+    """Return the size at which a capital is as high as allowed and the widest letter fits into a cell."""
+    size_px = 1
+    while (
+        lettering.capital_px(font, size_px + 1) <= capital_px
+        and (box := lettering.ink_box("W", font, size_px + 1))[2] - box[0] <= width_px
+    ):
+        size_px += 1
+    return size_px

@@ -6,7 +6,7 @@ reads whatever is quoted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from sampan.data.lettering import FONTS
 from sampan.data.signs.layouts import LAYOUTS
 from sampan.data.signs.scenes import SCENES, one_of
 from sampan.data.signs.sign import Sign
+from sampan.data.signs.words import small
 
 _WHOLE = (
     "{noun} {scene}, with {words} in {ink} {style} letters",
@@ -25,6 +26,7 @@ _WHOLE = (
 _HALF = (
     "{noun} with {words} in {ink}",
     "{noun} that reads {words}",
+    "{noun} that says {words}",
     "{words} on {noun}",
     "{noun}, and on it {words} in {style} letters",
     "{ink} letters on {noun}: {words}",
@@ -44,6 +46,14 @@ def captions(sign: Sign, random: np.random.Generator) -> list[str]:
     return [_tidy(phrase.format(**_facts(sign, random))) for phrase in chosen]
 
 
+def asked(sign: Sign, random: np.random.Generator) -> list[str]:
+    """Return a sign's lines as a caption quotes them: as they are drawn, but for a third of those that need not be."""
+    if not LAYOUTS[sign.layout].asked_in_any_case:
+        return list(sign.lines)
+    case: Callable[[str], str] = one_of(random, (str, str, str, str, str.title, small))
+    return [case(line) for line in sign.lines]
+
+
 def words_of(lines: Sequence[str], random: np.random.Generator) -> str:
     """Return lines in quotes, in their order."""
     quoted = [f'"{line}"' for line in lines]
@@ -57,7 +67,7 @@ def words_of(lines: Sequence[str], random: np.random.Generator) -> str:
 
 def instructions(before: Sign, after: Sign, random: np.random.Generator) -> list[str]:
     """Return two ways to ask for the one change between two signs."""
-    thing, now = LAYOUTS[before.layout].thing, [f'"{line}"' for line in after.lines]
+    thing, now = LAYOUTS[before.layout].thing, [f'"{line}"' for line in asked(after, random)]
     plate, ink, style = after.plate, after.ink, FONTS[after.font].style
     if before.plate != after.plate:
         options = [
@@ -86,14 +96,14 @@ def instructions(before: Sign, after: Sign, random: np.random.Generator) -> list
     elif len(before.lines) > len(after.lines):
         options = [f"leave only {' and '.join(now)}", "remove the last line", "take the lowest line of text away"]
     else:
-        options = _new_word(before, after)
+        options = _new_word(before, after, now)
     chosen = random.permutation(len(options))[:2]
     return [options[int(i)] for i in chosen]
 
 
-def _new_word(before: Sign, after: Sign) -> list[str]:
+def _new_word(before: Sign, after: Sign, now: Sequence[str]) -> list[str]:
     place = next(i for i, pair in enumerate(zip(before.lines, after.lines, strict=True)) if pair[0] != pair[1])
-    new, thing = f'"{after.lines[place]}"', LAYOUTS[before.layout].thing
+    new, thing = now[place], LAYOUTS[before.layout].thing
     if len(after.lines) == 1:
         return [f"change the text to {new}", f"write {new} on the {thing} instead", f"make it say {new}"]
     which = ("first", "second", "third")[place]
@@ -114,7 +124,7 @@ def _facts(sign: Sign, random: np.random.Generator) -> dict[str, str]:
         "noun": one_of(random, layout.nouns).format(**known),
         "thing": f"{_article(name)} {name}",
         "scene": one_of(random, SCENES[sign.scene][1]) if sign.scene in SCENES else "",
-        "words": words_of(sign.lines, random),
+        "words": words_of(asked(sign, random), random),
         "plate": sign.plate,
         "ink": sign.ink,
         "style": FONTS[sign.font].style,

@@ -68,7 +68,11 @@ class Signs:
         self._words = {is_test: Words(is_test) for is_test in (False, True)}
         self._compositions = {
             is_test: {
-                name: [pair for pair in layout.compositions() if is_test_composition(name, *pair) == is_test]
+                name: [
+                    pair
+                    for pair in layout.compositions()
+                    if layout.shares_colors or is_test_composition(name, *pair) == is_test
+                ]
                 for name, layout in LAYOUTS.items()
                 if self.choice.layouts is None or name in self.choice.layouts
             }
@@ -104,7 +108,8 @@ class Signs:
             case = str.upper if layout.capitals else one_of(random, (str.upper, str.title, small, str))
             lines = tuple(self._line(random, is_test, case, most_letters, least_letters) for _ in range(num_lines))
             fonts = self._fonts(lines, is_test)
-            if fonts and len(set(lines)) == num_lines:
+            fits = all(len(line) <= layout.most_letters for line in lines)  # a capital may be two letters, as of ß
+            if fits and fonts and len(set(lines)) == num_lines:
                 sign = Sign(name, plate, ink, one_of(random, fonts), lines, scene, is_mirrored, variant)
                 if least_capital(sign, layout) >= LEAST_CAPITAL:
                     return sign
@@ -170,7 +175,7 @@ class Signs:
     def _like(self, before: Sign, is_test: bool, random: np.random.Generator) -> str:
         """Return another line in the case of those that are there."""
         first, layout = before.lines[0], LAYOUTS[before.layout]
-        case = str.upper if first.isupper() else str.title if first.istitle() else small
+        case = str.upper if layout.capitals or first.isupper() else str.title if first.istitle() else small
         least, most = self.choice.letters or (2, layout.most_letters)
         most_letters = max(least, min(most, max(map(len, before.lines)) + 2))
         return self._line(random, is_test, case, most_letters, least)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from sampan.data.signs import scenes
-from sampan.data.signs.canvas import Box, Canvas
+from sampan.data.signs.canvas import CELL_CAPITAL, CELL_HEIGHT, CELLS, Box, Canvas, cells_box
 from sampan.data.signs.colors import COLORS, DARK, mixed
 from sampan.data.signs.scenes import one_of
 from sampan.data.signs.sign import Layout, Place, Sign, in_box, write_all
@@ -29,7 +29,23 @@ def _board(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
 
 def _placard(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
     canvas.rectangle((0, 0, 1, 1), COLORS[sign.plate])  # no rim, no scenery: nothing but the words
-    write_all(canvas, sign, PLACARD.places(sign))
+    for line, (_, top, _, bottom) in zip(sign.lines, map(_box, PLACARD.places(sign)), strict=True):
+        canvas.write_cells(line, sign.font, (top, bottom), CELLS, COLORS[sign.ink])
+
+
+def _box(place: Place) -> Box:
+    return place.box
+
+
+def _placard_places(sign: Sign) -> list[Place]:
+    """Return the rows of cells that the lines take, one above the other around the middle."""
+    first = 0.5 - len(sign.lines) * CELL_HEIGHT / 2
+    tops = [first + row * CELL_HEIGHT for row in range(len(sign.lines))]
+    sides = [cells_box(len(line), CELLS) for line in sign.lines]
+    return [
+        Place([line], (left, top, right, top + CELL_HEIGHT), CELL_CAPITAL)
+        for line, top, (left, right) in zip(sign.lines, tops, sides, strict=True)
+    ]
 
 
 def _plaque(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
@@ -205,11 +221,19 @@ BOARD = Layout(
 )
 PLACARD = Layout(
     _placard,
-    # capitals of one height as long as a line fits, above the middle: letters are learned at one size before many
-    in_box(0.06, 0.2375, 0.94, 0.6375, most=0.135),
-    ("{a_plate} sign",),
+    _placard_places,
+    ("{a_plate} sign", "{a_plate} placard"),
     "sign",
     ("plain",),
+    plates=(
+        *("white", "grey", "yellow", "orange", "red", "pink"),
+        *("purple", "light blue", "blue", "green", "brown", "black"),
+    ),
+    inks=("white", "yellow", "black", "blue"),
+    most_letters=CELLS,
+    capitals=True,
+    asked_in_any_case=True,
+    shares_colors=True,
 )
 PLAQUE = Layout(
     _plaque,

@@ -60,6 +60,8 @@ class Layout:
         plates, inks: Colours it comes in; letters are of those among `inks` that can be read on the plate.
         most_letters: In a line.
         capitals: It is written in capitals only.
+        asked_in_any_case: A caption may quote its words in small letters too; they are drawn in capitals all the same.
+        shares_colors: Training shows it in all of its colours; only words and fonts are kept for the test.
         name: What it is called in a word or two, where that is not `thing`.
     """
 
@@ -73,6 +75,8 @@ class Layout:
     num_lines: tuple[int, int] = (1, 2)
     most_letters: int = 10
     capitals: bool = False
+    asked_in_any_case: bool = False
+    shares_colors: bool = False
     name: str = ""
 
     def compositions(self) -> list[tuple[str, str]]:

@@ -1,15 +1,17 @@
 """The glyph encoder: the bytes of a word must find the picture of that word among others.
 
 Words are those of the captions' quotes and those of `sampan.data.signs.words`, in every font that may be trained on;
-some come in pairs that differ by one letter. Beside it each byte's embedding is asked where the byte stands, from the
-beginning and from the end: from embeddings that do not know it a decoder cannot learn to spell. How well the encoder does
-is measured on words that it has not seen. Source of the recipe: Glyph-ByT5 (Liu et al. 2024), contrast of text with
-rendered glyphs, in small; the question of the place is our own.
+some come in pairs that differ by one letter. Beside it the first channels of each byte's embedding are asked where the byte
+stands and which letter it is: from embeddings that hardly say so a decoder is long in learning to spell. How well the
+encoder does is measured on words that it has not seen. Source of the recipe: Glyph-ByT5 (Liu et al. 2024), contrast of text
+with rendered glyphs, in small; the question is our own.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,9 +33,15 @@ from sampan.train.stages import Batch, Context, Stage, caption_texts
 
 HEIGHT_PX, WIDTH_PX, COLUMN_PX = 32, 128, 4
 NUM_WAVES = 12
-_PLACE_WAVES = 6
-NUM_PLACES = _PLACE_WAVES + 3  # slow cosines of a byte, how far it is from either end, and the difference of the two
+# what a byte's embedding tells in its first channels: cosines of where it stands on a row of cells, how far it is from
+# either end, the difference of the two; which letter it is, whether a capital, with which mark
+_CELLS, _CELL_WAVES = 8, 7
 _PLACE_UNIT = 4.0  # letters
+_BASES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+_MARKS = "\u0301\u0300\u0302\u0303\u0308\u0327\u030c"  # acute, grave, circumflex, tilde, diaeresis, cedilla, caron
+_SURE = 1.5  # what a channel says for "yes"
+_NUM_PLACES = _CELL_WAVES + 3
+NUM_TOLD = _NUM_PLACES + len(_BASES) + 1 + len(_MARKS)
 MEASURED_WORDS = 512
 _LEAST_LETTERS, _MOST_LETTERS = 2, 12
 _MOST_IN_TWO_WORDS = 16
@@ -51,7 +59,7 @@ def make(context: Context) -> Stage:
     quoted = [t for t in dict.fromkeys(texts) if can_draw(t)]
     words = Words(is_test=False)
     with dev.on_meta():
-        module = GlyphWithHeads(config, NUM_WAVES, NUM_PLACES)
+        module = GlyphWithHeads(config, NUM_WAVES, num_told(config.glyph))
 
     def word(step: int, row: int) -> str:
         """Return the word of a row; every second one may be its neighbour with one letter changed."""
@@ -76,7 +84,7 @@ def make(context: Context) -> Stage:
         weights = np.array([first[text] == row for row, text in enumerate(chosen)], np.float32)
         arrays = (
             *spelled(chosen, config.glyph, has_front_pad),
-            *places(chosen, has_front_pad),
+            *told(chosen, config.glyph, has_front_pad),
             np.stack(pictures)[:, None],
             column_waves(boxes),
         )
@@ -88,7 +96,7 @@ def make(context: Context) -> Stage:
         mask: Any,
         buckets: Any,
         letter_waves: Any,
-        stands: Any,
+        told: Any,
         share: Any,
         pictures: Any,
         waves: Any,
@@ -99,9 +107,9 @@ def make(context: Context) -> Stage:
         seen = module.read(pictures, waves)
         spelt, seen = ops.cast(spelt, ops.float32), ops.cast(seen, ops.float32)
         contrast = contrast_loss(spelt, seen, rows, weights, settings.temperature)
-        wrong = ops.cast(said, ops.float32) - stands
+        wrong = ops.cast(said, ops.float32) - told
         place = ops.sum(ops.mean(wrong * wrong, -1) * share)
-        return contrast + settings.place_weight * place, {"contrast": contrast, "place": place}
+        return contrast + settings.place_weight * place, {"contrast": contrast, "told": place}
 
     def measure(module: Any) -> dict[str, float]:
         return evaluate(module, context.device, avoid=quoted)
@@ -216,20 +224,37 @@ def spelled(texts: Sequence[str], config: GlyphConfig, has_front_pad: bool) -> t
     return ids, mask, buckets, _waves(along)
 
 
-def places(texts: Sequence[str], has_front_pad: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return where each byte stands (texts, bytes, NUM_PLACES) and its share of the mean (texts, bytes); pads have none."""
+def num_told(config: GlyphConfig) -> int:
+    """Return how many channels are asked: no more than an embedding has."""
+    return min(NUM_TOLD, config.d_model)
+
+
+def told(
+    texts: Sequence[str], config: GlyphConfig, has_front_pad: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return what each byte is to tell (texts, bytes, num_told) and its share of the mean (texts, bytes); pads have none."""
     most = has_front_pad + max(len(text.encode()) for text in texts) + 1
-    stands = np.zeros((len(texts), most, NUM_PLACES), np.float32)
+    wanted = np.zeros((len(texts), most, NUM_TOLD), np.float32)
     share = np.zeros((len(texts), most), np.float32)
     for row, text in enumerate(texts):
         of_byte = np.array([place for place, letter in enumerate(text) for _ in letter.encode()])
         before, after = of_byte, len(text) - 1 - of_byte
-        along = (of_byte + 0.5) / len(text)
+        cells = max(_CELLS, len(text))
+        along = ((cells - len(text)) // 2 + of_byte + 0.5) / cells
         inside = slice(has_front_pad, has_front_pad + len(of_byte))
-        stands[row, inside, :_PLACE_WAVES] = np.cos(np.pi * np.arange(_PLACE_WAVES) * along[:, None])
-        stands[row, inside, _PLACE_WAVES:] = np.stack([before, after, before - after], 1) / _PLACE_UNIT
+        wanted[row, inside, :_CELL_WAVES] = np.cos(np.pi * np.arange(1, _CELL_WAVES + 1) * along[:, None])
+        wanted[row, inside, _CELL_WAVES:_NUM_PLACES] = np.stack([before, after, before - after], 1) / _PLACE_UNIT
+        wanted[row, inside, _NUM_PLACES:] = np.stack([_letter(letter) for letter in text])[of_byte]
         share[row, inside] = 1
-    return stands, share / share.sum()
+    return wanted[:, :, : num_told(config)], share / share.sum()
+
+
+@lru_cache(maxsize=4096)
+def _letter(letter: str) -> NDArray[np.float32]:
+    """Return which letter it is, whether it is a capital, and its mark."""
+    base, *marks = unicodedata.normalize("NFKD", letter)
+    known = [_SURE * (base.upper() == one) for one in _BASES]
+    return np.array([*known, letter.isupper(), *(_SURE * (one in marks) for one in _MARKS)], np.float32)
 
 
 def rendered(

@@ -1,11 +1,14 @@
 """The picture tokenizer: quantised features that paint their patch again and agree with the caption.
 
 Codes that nothing chose for a while are moved onto features of the current batch, or a codebook dies to a handful of
-entries. How many codes are in use, and how evenly, is logged.
+entries. How many codes are in use, and how evenly, is logged. A training may begin without quantising: what then is learned
+has no codes to serve, and the codebook is spread over it in one go, each code as far from the others as there is something
+to stand for, which finds rare letters that a draw of features would miss.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +27,9 @@ from sampan.train import preview
 from sampan.train.heads import TokenizerWithHeads
 from sampan.train.stages import Batch, Context, Rows, Stage
 
-_LOOK_EVERY = 20  # steps between looks for dead codes
+_SEEN_STEPS = 64  # last steps without codes, whose features the codebook is spread over
+_LEAST_CONTRAST = 0.02  # of a patch, so that specks on an even one do not count as a drawing
+_ROUNDS = 3  # of moving each code to the mean of what it stands for
 _TEMPERATURE = 0.07
 _PREVIEW_SHARE = 0.25
 _CODEBOOK = "part.model.vqmodel.quantize.embedding.weight"
@@ -42,6 +47,10 @@ def make(context: Context) -> Stage:
         module = TokenizerWithHeads(config, config.ar.text.vocab_size)
     num_codes = config.ar.vq.num_embeddings
     extra = {"uses": np.zeros(num_codes, np.int64)}  # since the last look
+    continuous = min(settings.continuous_steps, settings.num_steps)
+    if continuous:
+        shape = (_SEEN_STEPS, batch * _most_tokens(context), config.ar.vq.embed_dim)
+        extra["seen"] = np.zeros(shape, np.float32)
 
     def draw(step: int, micro: int) -> Batch:
         chosen = order.take(context.block(step, micro))
@@ -62,7 +71,8 @@ def make(context: Context) -> Stage:
         mask[:, 0] = np.maximum(mask[:, 0], 1 - has_caption)  # an empty row must not divide by nothing; it weighs 0
         gather = positions.bilinear_gather(grid, config.ar.vision.grid_side)
         return Batch(
-            (patches, *gather, ids, mask, has_caption, np.arange(batch)), tuple(pictures.name_of(i) for i in chosen)
+            (patches, *gather, ids, mask, has_caption, np.arange(batch), np.float32([step >= continuous])),
+            tuple(pictures.name_of(i) for i in chosen),
         )
 
     def loss(
@@ -74,25 +84,35 @@ def make(context: Context) -> Stage:
         mask: Any,
         has_caption: Any,
         rows: Any,
+        is_quantised: Any,
     ) -> tuple[Any, dict[str, Any]]:
         model = module.part.model
         features = model.visual(patches, gather_ids, gather_weights)
         z, codes = model.vqmodel.project(features), model.vqmodel.codebook()
         chosen = model.vqmodel(features)
         quantised, vq_loss = quantize_straight(z, codes, chosen, settings.commitment_weight, settings.codebook_weight)
+        quantised, vq_loss = z + (quantised - z) * is_quantised, vq_loss * ops.sum(is_quantised)
         painted = ops.cast(module.paint(quantised, gather_ids, gather_weights), ops.float32)
         error = ops.mean(ops.abs(painted - patches))
         contrast = contrast_loss(
             module.to_caption(ops.mean(quantised, 1)), module.captions(ids, mask), rows, has_caption, _TEMPERATURE
         )
-        total = error + vq_loss + settings.contrast_weight * contrast
+        shape = _shape_error(painted, patches)
+        total = error + settings.shape_weight * shape + vq_loss + settings.contrast_weight * contrast
         constant = ops.stop_gradient(z)
-        return total, {"l1": error, "vq": vq_loss, "contrast": contrast, "features": constant, "ids": chosen}
+        return total, {"l1": error, "shape": shape, "vq": vq_loss, "contrast": contrast, "features": constant, "ids": chosen}
 
     def after(step: int, arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, float], Rows]:
         chosen = arrays["ids"].reshape(-1)
+        if step < continuous:
+            kept = arrays["features"].reshape(len(chosen), -1)
+            extra["seen"][step % _SEEN_STEPS, : len(kept)] = kept
+            if step + 1 < continuous:
+                return {}, {}
+            seen = extra["seen"].reshape(-1, kept.shape[1])
+            return {}, {_CODEBOOK: (np.arange(num_codes), _spread(seen[np.any(seen, 1)], num_codes))}
         extra["uses"] += np.bincount(chosen, minlength=num_codes)
-        if (step + 1) % _LOOK_EVERY:
+        if (step + 1 - continuous) % settings.revive_every:
             return {}, {}
         uses = extra["uses"].copy()
         extra["uses"][:] = 0
@@ -135,6 +155,48 @@ def make(context: Context) -> Stage:
         extra=extra,
         delayed=dict.fromkeys(_UNUSED, settings.num_steps),  # never
     )
+
+
+def _shape_error(painted: Any, patches: Any) -> Any:
+    """Return the mean squared error of patches (pictures, tokens, 3·patch²) without their mean colour, in units of how much
+    there is in the true one.
+
+    Source: the normalised pixels of He et al. 2022 (masked autoencoders), with the colours of a patch apart.
+    """
+    flat = (*patches.shape[:2], 3, patches.shape[2] // 3)
+    wanted, found = patches.reshape(flat), painted.reshape(flat)
+    wanted = wanted - ops.mean(wanted, -1)[:, :, :, None]
+    wrong = found - ops.mean(found, -1)[:, :, :, None] - wanted
+    contrast = ops.mean((wanted * wanted).reshape(patches.shape), -1)
+    error = ops.mean((wrong * wrong).reshape(patches.shape), -1)
+    return ops.mean(error / (contrast + _LEAST_CONTRAST))
+
+
+def _most_tokens(context: Context) -> int:
+    """Return how many tokens the largest of a stage's pictures has."""
+    grids = {context.pictures.size_of(i) for i in context.picture_members()}
+    return max(math.prod(context.config.geometry.prior_grid(*size)) for size in grids)
+
+
+def _spread(seen: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """Return codes (count, channels) spread over unit features: the next one always where the others are farthest.
+
+    Source: Gonzalez 1985 (farthest-first traversal), then Lloyd 1982 for a few rounds.
+    """
+    codes = np.empty((count, seen.shape[1]), np.float32)
+    likeness = np.full(len(seen), -np.inf, np.float32)  # to the most similar code
+    farthest = 0
+    for code in range(count):
+        codes[code] = seen[farthest]
+        np.maximum(likeness, seen @ codes[code], out=likeness)
+        farthest = int(likeness.argmin())
+    for _ in range(_ROUNDS):
+        nearest = np.concatenate([(part @ codes.T).argmax(1) for part in np.array_split(seen, 64)])
+        sums = np.zeros_like(codes)
+        np.add.at(sums, nearest, seen)
+        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+        codes = np.where(lengths > 0, sums / np.maximum(lengths, 1e-12), codes)
+    return codes
 
 
 def _usage(uses: NDArray[np.int64]) -> dict[str, float]:

@@ -47,10 +47,12 @@ def test_every_split_keeps_to_its_side(drawn):
     for sign in drawn["train"]:
         assert not any(map(is_test_word, words(sign)))
         assert not any(is_test_pair(sign.font, word) for word in words(sign))
-        assert not is_test_composition(sign.layout, sign.plate, sign.ink)
+        shared = LAYOUTS[sign.layout].shares_colors
+        assert shared or not is_test_composition(sign.layout, sign.plate, sign.ink)
     for sign in drawn["test"]:
         assert all(map(is_test_word, words(sign)))
-        assert is_test_composition(sign.layout, sign.plate, sign.ink)
+        shared = LAYOUTS[sign.layout].shares_colors
+        assert shared or is_test_composition(sign.layout, sign.plate, sign.ink)
     assert {sign.font for sign in drawn["test"]} >= set(lettering.HELD_OUT_FONTS)
 
 
@@ -88,7 +90,9 @@ def test_all_letters_lie_inside_on_their_plate(name):
 def test_captions_quote_what_is_drawn_in_its_order(drawn):
     for number, sign in enumerate(drawn["train"]):
         for caption in captions(sign, noise.generator(0, "test", number)):
-            assert glyph_texts(caption) == list(sign.lines)
+            said = glyph_texts(caption)
+            case = str.upper if LAYOUTS[sign.layout].asked_in_any_case else str
+            assert [case(text) for text in said] == list(sign.lines)
             assert "'" not in caption and "{" not in caption and "  " not in caption
             assert " a orange" not in f" {caption}" and " an red" not in f" {caption}"
 
@@ -106,7 +110,8 @@ def test_an_edit_changes_one_thing_and_says_so():
         assert changed == {edit.kind if edit.kind in ("plate", "ink", "font") else "lines"}
         assert (before.layout, before.scene, before.variant) == (after.layout, after.scene, after.variant)
         assert not any(map(is_test_word, words(after)))
-        assert not is_test_composition(after.layout, after.plate, after.ink)
+        shared = LAYOUTS[after.layout].shares_colors
+        assert shared or not is_test_composition(after.layout, after.plate, after.ink)
     assert kinds == set(EDITS)
 
 
@@ -208,7 +213,20 @@ def test_a_placard_is_nothing_but_plate_and_letters():
         s for s in (Signs(0, "train", Choice(layouts=("placard",))).draw(n) for n in range(99)) if len(s.lines) == 1
     )
     pixels = np.asarray(paint(sign, 128))
-    assert (pixels[0] == COLORS[sign.plate]).all() and (pixels[-30:] == COLORS[sign.plate]).all()
+    plate = COLORS[sign.plate]
+    assert (pixels[0] == plate).all() and (pixels[-30:] == plate).all()
+    written = np.flatnonzero((pixels != plate).any((0, 2)))
+    first = (8 - len(sign.lines[0])) // 2  # letters stand in eight cells of 16 px, one in each
+    assert 16 * first <= written[0] < 16 * (first + 1) and written[-1] < 16 * (first + len(sign.lines[0]))
+
+
+def test_a_placard_is_lettered_in_capitals_and_asked_for_in_any_case():
+    signs = [Signs(0, "train", Choice(layouts=("placard",))).draw(number) for number in range(99)]
+    assert all(line == line.upper() and len(line) <= 8 for sign in signs for line in sign.lines)
+    said = [captions(sign, np.random.default_rng(n))[0] for n, sign in enumerate(signs)]
+    quoted = [text.split('"')[1] for text in said]
+    assert all(one.upper() == sign.lines[0] for one, sign in zip(quoted, signs, strict=True))
+    assert any(one != one.upper() for one in quoted) and any(one == one.upper() for one in quoted)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +237,7 @@ def test_a_placard_is_nothing_but_plate_and_letters():
         (Choice(fonts=("oswlad",)), "did you mean `oswald`"),
         (Choice(fonts=("pacifico",)), "none of the fonts has capitals"),
         (Choice(letters=(8, 3)), "8 to 3 letters"),
-        (Choice(layouts=("placard",), letters=(3, 99)), "has room for 10 letters"),
+        (Choice(layouts=("placard",), letters=(3, 99)), "has room for 8 letters"),
     ],
 )
 def test_a_choice_that_leaves_nothing_is_refused(tmp_path, choice, said):

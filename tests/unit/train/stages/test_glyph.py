@@ -132,16 +132,20 @@ def test_a_rendered_word_lies_in_the_columns_that_are_read(text):
 
 
 @pytest.mark.parametrize("padded", [False, True])
-def test_a_byte_is_asked_where_it_stands(padded):
-    stands, share = glyph.places(["aé1", "x"], padded)
-    ids, *_ = glyph.spelled(["aé1", "x"], presets.get("nano").glyph, padded)
-    assert stands.shape == (*ids.shape, glyph.NUM_PLACES) and share.shape == ids.shape
+def test_a_byte_tells_where_it_stands_and_which_letter_it_is(padded):
+    config = presets.get("nano").glyph
+    told, share = glyph.told(["aé1", "x"], config, padded)
+    ids, *_ = glyph.spelled(["aé1", "x"], config, padded)
+    assert told.shape == (*ids.shape, glyph.NUM_TOLD) and share.shape == ids.shape
     assert share.sum() == pytest.approx(1) and (share > 0).sum(1).tolist() == [4, 1]
-    inside = stands[0, int(padded) : padded + 4]
-    assert inside[:, -3].tolist() == [0, 0.25, 0.25, 0.5]  # letters before it, in fours; é is two bytes of one letter
-    assert inside[:, -2].tolist() == [0.5, 0.25, 0.25, 0]
-    assert inside[:, -1].tolist() == [-0.5, 0, 0, 0.5]
-    assert inside[:, 1] == pytest.approx(np.cos(np.pi * np.array([1, 3, 3, 5]) / 6), abs=1e-6)
+    inside = told[0, int(padded) : padded + 4]
+    assert inside[:, 7].tolist() == [0, 0.25, 0.25, 0.5]  # letters before it, in fours; é is two bytes of one letter
+    assert inside[:, 8].tolist() == [0.5, 0.25, 0.25, 0]
+    assert inside[:, 9].tolist() == [-0.5, 0, 0, 0.5]
+    # three letters stand in the cells 2, 3 and 4 of eight
+    assert inside[:, 0] == pytest.approx(np.cos(np.pi * np.array([2.5, 3.5, 3.5, 4.5]) / 8), abs=1e-6)
+    assert [np.flatnonzero(row).tolist() for row in inside[:, 10:]] == [[0], [4, 37], [4, 37], [27]]  # a, é, é, 1
+    assert glyph.told(["É"], config, padded)[0][0, int(padded), 10 + 36] == 1  # a capital
 
 
 def test_heads_begin_by_looking_to_one_side():

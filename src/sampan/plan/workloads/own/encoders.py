@@ -18,7 +18,7 @@ PAINTING_BLOCKS = 2  # layers of the head that paints a token's patch again
 CAPTION_WIDTH = 128
 WORD_PX = (32, 128)  # of the pictures of words that the glyph encoder is trained on
 NUM_WAVES = 12
-NUM_PLACES = 9  # numbers that say where a byte stands
+NUM_TOLD = 54  # channels that tell where a byte stands and which letter it is
 READER_WIDTH = 64
 
 
@@ -238,7 +238,7 @@ def glyph_blocks(config: GlyphConfig, num_bytes: float, *, strings: float = 1, i
 
 def glyph_head_blocks(config: GlyphConfig, num_bytes: float, batch: int) -> list[Block]:
     """Return the heads that train the glyph encoder: a reader of rendered words, the sum of a word's letters, and
-    the question where each byte stands.
+    the question what each byte tells.
 
     Args:
         batch: Words that are told apart.
@@ -246,8 +246,7 @@ def glyph_head_blocks(config: GlyphConfig, num_bytes: float, batch: int) -> list
     width = READER_WIDTH
     rows, columns = WORD_PX[0] // 4, WORD_PX[1] // 4
     tape = Tape()
-    tape.linear("to_place", num_bytes, config.d_model, NUM_PLACES, live=True)
-    tape.moves("activation", 4 * num_bytes * NUM_PLACES)
+    tape.moves("activation", 4 * num_bytes * min(NUM_TOLD, config.d_model))
     tape.linear("to_letter", num_bytes, config.d_model, 2 * width, live=True)
     tape.moves("activation", 4 * num_bytes * width)
     tape.keep(num_bytes * (config.d_model + 4 * width), whole=True)

@@ -17,7 +17,7 @@ from sampan.job.sections import Stages
 from sampan.models import lora
 from sampan.models.config import ModelConfig
 from sampan.train.stages import Stage, make
-from sampan.train.stages.glyph import NUM_PLACES, NUM_WAVES
+from sampan.train.stages.glyph import NUM_WAVES, num_told
 
 Size = tuple[int, int]
 
@@ -45,12 +45,12 @@ def arrays_of(
         patch = 3 * config.processor.patch_size**2
         return [
             floats(1, prior, patch), ids(4, prior), floats(4, prior), ids(1, prompt), floats(1, prompt), floats(1),
-            ids(1),
+            ids(1), floats(1),
         ]  # fmt: skip
     if stage == "glyph":
         mask = torch.empty((1, glyph), device=device, dtype=torch.bool)
         return [
-            ids(1, glyph), mask, ids(glyph, glyph), floats(1, NUM_WAVES, glyph), floats(1, glyph, NUM_PLACES),
+            ids(1, glyph), mask, ids(glyph, glyph), floats(1, NUM_WAVES, glyph), floats(1, glyph, num_told(config.glyph)),
             floats(1, glyph), floats(1, 1, 32, 128), floats(1, NUM_WAVES, 30), ids(1), floats(1),
         ]  # fmt: skip
     if stage == "ar":
