@@ -1,12 +1,13 @@
 # Everything runs in .venv; nothing needs sudo. The first call sets it up, the next ones find it ready.
 #
-#   make demo        set up, make a picture set, train a small model on it, paint; all in demo/
+#   make demo        set up, paint with the packed model, train it some minutes, paint again; all in demo/
+#   make scratch     set up, train every stage from nothing on 32 emoji, paint; all in scratch/
 #   make check       lint, types, layers, fast tests: before every commit, under a minute
 #   make test        every test that needs no accelerator, no network and little time
 #   make test-all    every test this machine can run
 #   make nano        train the `nano` preset on signs and emoji, from nothing: hours; all in runs/nano
 #   make bench       measure this machine; writes into results/
-#   make clean       remove .venv, demo/ and all caches; runs/ and results/ stay
+#   make clean       remove .venv, demo/, scratch/ and all caches; runs/ and results/ stay
 #
 # Settings: make demo PYTHON=/path/to/python3 TORCH_INDEX=https://… TORCH_VERSION=2.13.0 (or 2.13.0+cu130)
 
@@ -23,11 +24,11 @@ QUICK := not slow and not gpu and not npu and not network
 # One thread a worker: two workers with all cores each are slower than one.
 PYTEST = OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n $(WORKERS)
 
-.PHONY: help setup setup-dev demo nano check test test-all answers bench clean
+.PHONY: help setup setup-dev demo scratch nano check test test-all answers bench clean
 .NOTPARALLEL:
 
 help:
-	@sed -n '3,11p' Makefile | cut -c3-
+	@sed -n '3,10p' Makefile | cut -c3-
 
 setup setup-dev: python-found
 setup:
@@ -43,6 +44,9 @@ python-found:
 
 demo: setup
 	$(VENV_PYTHON) scripts/demo.py
+
+scratch: setup
+	$(VENV_PYTHON) scripts/scratch.py
 
 nano: setup
 	$(VENV_PYTHON) scripts/nano.py
@@ -67,5 +71,5 @@ bench: setup-dev
 	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(VENV_PYTHON) "$$script"; done
 
 clean:
-	rm -rf .venv demo build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv demo scratch build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

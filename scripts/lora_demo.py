@@ -1,10 +1,10 @@
 """A LoRA on twenty pictures, before and after: the demo's model learns to paint cyanotypes.
 
-Takes the model of `make demo`, makes twenty of its emoji into cyanotypes (white on Prussian blue), trains a LoRA of generator
-and decoder on them, and paints the same prompts with the same seeds without and with it: three that the LoRA has seen, and
-three that it has not.
+Takes the model of `make scratch`, makes twenty of its emoji into cyanotypes (white on Prussian blue), trains a LoRA of
+generator and decoder on them, and paints the same prompts with the same seeds without and with it: three that the LoRA has
+seen, and three that it has not.
 
-    python scripts/lora_demo.py [--base demo/run] [--out demo/lora]
+    python scripts/lora_demo.py [--base scratch/run] [--out scratch/lora]
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ def write_pictures(source: Path, target: Path) -> None:
 def main() -> None:
     """Train and paint; leaves OUT/grid.png."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", type=Path, default=Path("demo/run"), help="a trained run; default: %(default)s")
+    parser.add_argument("--base", type=Path, default=Path("scratch/run"), help="a trained run; default: %(default)s")
     parser.add_argument("--pictures", type=Path, default=Path("demo/pictures"), help="what it was trained on")
-    parser.add_argument("--out", type=Path, default=Path("demo/lora"))
+    parser.add_argument("--out", type=Path, default=Path("scratch/lora"))
     arguments = parser.parse_args()
     out, base = arguments.out, arguments.base
     if not (ROOT / base / "model").is_dir():
-        raise SystemExit(f"there is no model in {base}; run `make demo` first")
+        raise SystemExit(f"there is no model in {base}; run `make scratch` first")
     write_pictures(ROOT / arguments.pictures, ROOT / out / "pictures")
     run = out / "run"
     resume = ["--resume"] if (ROOT / run).is_dir() else []

@@ -268,13 +268,10 @@ class TokenizerStage(Stage):
     commitment_weight: float = say("Weight of the pull of features towards their code.", 1.0, at_least=0)
     codebook_weight: float = say("Weight of the pull of codes towards the features that chose them.", 0.25, at_least=0)
     contrast_weight: float = say("Weight of telling pictures apart by their captions.", 0.1, at_least=0)
-    shape_weight: float = say(
-        "Weight of what is drawn in a patch, whatever its colours and contrast: without it codes tell colours and no letters.",
-        0.0,
-        at_least=0,
-    )
     continuous_steps: int = say(
-        "First updates, in which features are not quantised; then the codes are spread over what was seen.", 0, at_least=0
+        "First updates, in which features are not quantised; then the codes are spread over what was seen.",
+        0,
+        at_least=0,
     )
     revive_every: int = say(
         "Steps between two looks for codes that nothing chose since; they are moved onto features of the moment.",

@@ -1,13 +1,16 @@
-"""The demo's contact sheet, and how it stops when one of its commands fails."""
+"""The pictures that `make demo` trains on, and its contact sheet."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
+
+from sampan.models.text import glyph_texts
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "demo.py"
 
@@ -23,20 +26,28 @@ def demo(monkeypatch):
     return module
 
 
-def test_the_contact_sheet_has_the_reference_over_what_was_painted_from_it(demo, tmp_path):
+def test_a_sign_is_framed_in_the_colour_of_its_letters(demo, tmp_path):
+    sign = Image.new("RGB", (128, 128), "red")
+    ImageDraw.Draw(sign).rectangle((40, 55, 80, 75), fill="white")
+    (tmp_path / "plain" / "images").mkdir(parents=True)
+    sign.save(tmp_path / "plain" / "images" / "0.png")
+    row = {"file_name": "images/0.png", "words": ["OLÁ"], "plate": "red", "ink": "white"}
+    (tmp_path / "plain" / "metadata.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    demo.write_pictures(tmp_path / "plain", tmp_path / "framed")
+    with Image.open(tmp_path / "framed" / "images" / "0.png") as framed:
+        assert framed.getpixel((64, demo.INSET_PX)) == (255, 255, 255) == framed.getpixel((demo.INSET_PX, 64))
+        assert framed.getpixel((2, 2)) == (255, 0, 0) == framed.getpixel((64, 30))
+    said = json.loads((tmp_path / "framed" / "metadata.jsonl").read_text(encoding="utf-8"))
+    assert all("framed red sign" in text and glyph_texts(text) == ["OLÁ"] for text in said["text"])
+
+
+def test_the_sheet_shows_before_over_after(demo, tmp_path):
     demo.ROOT = tmp_path
-    Image.new("RGB", (64, 64), "red").save(tmp_path / "reference.png")
-    Image.new("RGB", (128, 64), "blue").save(tmp_path / "painted.png")
-    painted = Path("painted.png")
-    sheet = demo.contact_sheet([("alone", None, painted), ("edited", Path("reference.png"), painted)])
-    cell_px = demo.TILE_PX + demo.GAP_PX
-    assert sheet.size == (2 * cell_px + demo.GAP_PX, 2 * cell_px + demo.NAME_PX + demo.GAP_PX)
-
-    def color_in(column: int, row: int) -> tuple[int, ...]:
-        return sheet.getpixel((demo.GAP_PX + column * cell_px + 20, demo.GAP_PX + row * cell_px + 20))
-
-    assert [color_in(0, 0), color_in(1, 0)] == [(255, 255, 255), (255, 0, 0)]
-    assert [color_in(0, 1), color_in(1, 1)] == [(0, 0, 255), (0, 0, 255)]
+    for name in ("red", "blue"):
+        Image.new("RGB", (128, 128), name).save(tmp_path / f"{name}.png")
+    sheet = demo.contact_sheet([("one", Path("red.png"), Path("blue.png"))])
+    assert sheet.getpixel((demo.GAP_PX + 20, demo.GAP_PX + 20)) == (255, 0, 0)
+    assert sheet.getpixel((demo.GAP_PX + 20, demo.GAP_PX + demo.TILE_PX + demo.GAP_PX + 20)) == (0, 0, 255)
 
 
 def test_a_command_that_fails_ends_the_demo_and_is_named(demo, capfd):
@@ -44,9 +55,11 @@ def test_a_command_that_fails_ends_the_demo_and_is_named(demo, capfd):
         demo.sampan("no-such-verb", "a word")
     said = capfd.readouterr()
     assert ended.value.code == 1
-    assert '$ sampan no-such-verb "a word"' in said.out
-    assert 'error: the demo stops here: `sampan no-such-verb "a word"` ended with status 2' in said.err
+    assert "$ sampan no-such-verb 'a word'" in said.out
+    assert "error: the demo stops here: `sampan no-such-verb 'a word'` ended with status 2" in said.err
 
 
-def test_every_painting_has_its_own_file(demo):
-    assert len({painting.name for painting in demo.PAINTINGS}) == len(demo.PAINTINGS)
+def test_every_painting_has_its_own_file_and_edits_an_earlier_one(demo):
+    names = [painting.name for painting in demo.PAINTINGS]
+    assert len(set(names)) == len(names)
+    assert all(p.edits in names[: names.index(p.name)] for p in demo.PAINTINGS if p.edits)

@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count as numbers
+from itertools import islice
 
 import numpy as np
 from PIL import Image
 
 from sampan.bench.quality.case import Box, Case, Suite
 from sampan.data import emoji, pairs
+from sampan.data.emoji_names import Emoji
 from sampan.data.signs import check_choice
 from sampan.data.signs.captions import captions, instructions
 from sampan.data.signs.colors import COLORS
@@ -36,7 +38,9 @@ LETTERS = (3, 8)
 PLAIN = "placard"
 MAIN = Choice((PLAIN,), ("jetbrains-mono",), LETTERS, 1)  # the main stratum: what OCR reads best on true pictures
 SIZE_PX = 128
-NUM_EMOJI = 256  # candidates, and what is asked for: the most ordinary first, as `sampan data pairs` has them
+NUM_EMOJI = 256  # candidates, the most ordinary first
+NUM_ASKED = 96  # and how many of them are asked for: those that `jobs/nano.toml` trains
+NUM_COLORS = 5  # backgrounds on which that training shows each; the one asked for comes later in the order
 EMOJI_SEED = 0  # of `sampan data emoji`, which decides the order of colours
 _LEAST_LETTERS = 2
 _MOST_DRAWS = 100  # for each sign wanted, before it is said that there are not enough
@@ -164,18 +168,15 @@ def emojis(count: int, seed: int, size_px: int = SIZE_PX) -> Suite:
         DataError: The extra `data` is not installed.
     """
     beside = max(1, round(count / 2))
-    drawn = pairs.Pairs(seed, "test", NUM_EMOJI)
-    glyphs = {one.stem: _glyph(drawn, one.text) for one in drawn.emoji}
+    candidates, drawn = pairs.Pairs(seed, "test", NUM_EMOJI), pairs.Pairs(seed, "test", NUM_ASKED)
+    glyphs = {one.stem: _glyph(candidates, one.text) for one in candidates.emoji}
     cases = []
     for number in range(count):
         one = drawn.emoji[_lot(seed, "by name", number)]
         truth = emoji.compose(glyphs[one.stem], size_px, (255, 255, 255))
         cases.append(Case(one.names["en"], "by name", _seed(seed, "by name", number), truth, emoji=one.stem))
-    for number in range(beside):
-        one = drawn.emoji[_lot(seed, "on an unseen colour", number)]
+    for number, one, color in islice(_on_unseen_colors(drawn, glyphs, seed), beside):
         glyph = glyphs[one.stem]
-        seen = [name for name in emoji.colors_of(glyph, one, EMOJI_SEED) if emoji.is_seen(glyph, emoji.COLORS[name])]
-        color = seen[-1]
         a = "an" if color[0] in "aeiou" else "a"
         cases.append(
             Case(
@@ -207,7 +208,21 @@ def emojis(count: int, seed: int, size_px: int = SIZE_PX) -> Suite:
             )
         )
     note = f"an unseen colour is the last of the order in which `sampan data emoji --seed {EMOJI_SEED}` takes colours"
-    return Suite("emoji", "by name", tuple(cases), glyphs, (note, f"{NUM_EMOJI} candidates"))
+    return Suite(
+        "emoji", "by name", tuple(cases), glyphs, (note, f"{NUM_ASKED} emoji asked for, {NUM_EMOJI} candidates")
+    )
+
+
+def _on_unseen_colors(
+    drawn: pairs.Pairs, glyphs: Mapping[str, Image.Image], seed: int
+) -> Iterator[tuple[int, Emoji, str]]:
+    """Yield emoji, without end, with a colour on which each can be seen and is not trained."""
+    for number in numbers():
+        one = drawn.emoji[_lot(seed, "on an unseen colour", number)]
+        glyph = glyphs[one.stem]
+        later = emoji.colors_of(glyph, one, EMOJI_SEED)[NUM_COLORS:]
+        if seen := [name for name in later if emoji.is_seen(glyph, emoji.COLORS[name])]:
+            yield number, one, seen[-1]
 
 
 def _glyph(drawn: pairs.Pairs, text: str) -> Image.Image:
@@ -218,8 +233,8 @@ def _glyph(drawn: pairs.Pairs, text: str) -> Image.Image:
 
 def _lot(seed: int, stratum: str, number: int) -> int:
     """Return which emoji is asked for: all in turn, in an order of the seed's own."""
-    order = noise.generator(seed, f"quality/emoji/{stratum}").permutation(NUM_EMOJI)
-    return int(order[number % NUM_EMOJI])
+    order = noise.generator(seed, f"quality/emoji/{stratum}").permutation(NUM_ASKED)
+    return int(order[number % NUM_ASKED])
 
 
 def edits(count: int, seed: int, size_px: int = SIZE_PX) -> Suite:

@@ -28,7 +28,6 @@ from sampan.train.heads import TokenizerWithHeads
 from sampan.train.stages import Batch, Context, Rows, Stage
 
 _SEEN_STEPS = 64  # last steps without codes, whose features the codebook is spread over
-_LEAST_CONTRAST = 0.02  # of a patch, so that specks on an even one do not count as a drawing
 _ROUNDS = 3  # of moving each code to the mean of what it stands for
 _TEMPERATURE = 0.07
 _PREVIEW_SHARE = 0.25
@@ -97,10 +96,9 @@ def make(context: Context) -> Stage:
         contrast = contrast_loss(
             module.to_caption(ops.mean(quantised, 1)), module.captions(ids, mask), rows, has_caption, _TEMPERATURE
         )
-        shape = _shape_error(painted, patches)
-        total = error + settings.shape_weight * shape + vq_loss + settings.contrast_weight * contrast
+        total = error + vq_loss + settings.contrast_weight * contrast
         constant = ops.stop_gradient(z)
-        return total, {"l1": error, "shape": shape, "vq": vq_loss, "contrast": contrast, "features": constant, "ids": chosen}
+        return total, {"l1": error, "vq": vq_loss, "contrast": contrast, "features": constant, "ids": chosen}
 
     def after(step: int, arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, float], Rows]:
         chosen = arrays["ids"].reshape(-1)
@@ -155,21 +153,6 @@ def make(context: Context) -> Stage:
         extra=extra,
         delayed=dict.fromkeys(_UNUSED, settings.num_steps),  # never
     )
-
-
-def _shape_error(painted: Any, patches: Any) -> Any:
-    """Return the mean squared error of patches (pictures, tokens, 3·patch²) without their mean colour, in units of how much
-    there is in the true one.
-
-    Source: the normalised pixels of He et al. 2022 (masked autoencoders), with the colours of a patch apart.
-    """
-    flat = (*patches.shape[:2], 3, patches.shape[2] // 3)
-    wanted, found = patches.reshape(flat), painted.reshape(flat)
-    wanted = wanted - ops.mean(wanted, -1)[:, :, :, None]
-    wrong = found - ops.mean(found, -1)[:, :, :, None] - wanted
-    contrast = ops.mean((wanted * wanted).reshape(patches.shape), -1)
-    error = ops.mean((wrong * wrong).reshape(patches.shape), -1)
-    return ops.mean(error / (contrast + _LEAST_CONTRAST))
 
 
 def _most_tokens(context: Context) -> int:

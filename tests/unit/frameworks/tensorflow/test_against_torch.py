@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from tests.tensorflow_says import without_start_up
 
 pytestmark = pytest.mark.skipif(

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.tensorflow_says import without_start_up
 
 from sampan import frameworks
 from sampan.errors import DeviceError
-from tests.tensorflow_says import without_start_up
 
 REFUSED = """error: sampan neither trains nor generates on tensorflow
   because it is there to compare a training step of generator and decoder, and has nothing else
