@@ -1,4 +1,4 @@
-"""A `nano` that is to spell, trained from nothing: pictures, every stage in its turn, the folder in the released layout.
+"""A `nano` that spells, trained from nothing: pictures, three jobs one after another, the folder in the released layout.
 
 Calls the `sampan` command as a person would and leaves all in runs/nano. A second call goes on where the first one
 stopped. `make nano` calls it; without make: `python scripts/nano.py` in the set-up environment.
@@ -10,21 +10,39 @@ import json
 import random
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NANO = Path("runs/nano")
-PLAIN = ("--layouts", "placard", "--fonts", "jetbrains-mono", "--letters", "3..8", "--lines", "1")
+PLAIN = ("--layouts", "placard", "--fonts", "jetbrains-mono", "--lines", "1")
 # What each folder of pictures is made with; tests keep to the other side of every split.
 KINDS = {
-    "plain": ("signs", "--count", "9000", *PLAIN, "--edits"),
+    "plain": ("signs", "--count", "9000", "--letters", "3..8", *PLAIN, "--edits"),
+    "brief": ("signs", "--count", "3000", "--letters", "3..4", "--seed", "12", *PLAIN),
+    "short": ("signs", "--count", "5000", "--letters", "1..2", "--seed", "11", *PLAIN),
     "emoji": ("emoji", "--count", "96", "--languages", "en,pt", "--edits", "5"),
     "pairs": ("pairs", "--count", "3000", "--emoji", "96"),
 }
-# How often the rows of a folder are listed: the emoji are few, and each has to be seen some hundred times.
-TIMES = {"emoji": 6}
-SET = NANO / "set"
-RUN = NANO / "run"
+# How often the rows of a folder are listed: the emoji are few, and each has to be seen some hundred times. From words of one
+# letter or two the decoder learns what a byte looks like before it has to find out which byte stands where.
+TIMES = {"emoji": 6, "short": 2}
+# Black on white, for the second job; words of two and three letters are easier still.
+LETTERS = {
+    "black": ("signs", "--count", "4000", "--letters", "2..8", "--seed", "21", *PLAIN),
+    "brief": ("signs", "--count", "2000", "--letters", "2..3", "--seed", "22", *PLAIN),
+}
+BLACK_ON_WHITE = ("--plates", "white", "--inks", "black")
+SETS = {
+    NANO / "set": KINDS,
+    NANO / "letters": {name: (*options, *BLACK_ON_WHITE) for name, options in LETTERS.items()},
+}
+# Each starts from what the one before it left.
+JOBS = {
+    Path("jobs/nano.toml"): NANO / "run",
+    Path("jobs/nano-letters.toml"): NANO / "letters-run",
+    Path("jobs/nano-words.toml"): NANO / "words-run",
+}
 MODEL = NANO / "model"
 
 
@@ -36,11 +54,11 @@ def sampan(*arguments: str | Path) -> None:
         raise SystemExit(status)
 
 
-def join() -> None:
+def join(folder: Path, parts: Iterable[str]) -> None:
     """Write one list of all rows, mixed, beside the folders that hold the pictures."""
     rows = []
-    for part in KINDS:
-        lines = (ROOT / SET / part / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    for part in parts:
+        lines = (ROOT / folder / part / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
         for line in lines * TIMES.get(part, 1):
             row = json.loads(line)
             row["file_name"] = f"{part}/{row['file_name']}"
@@ -48,20 +66,22 @@ def join() -> None:
                 row["references"] = [f"{part}/{name}" for name in row["references"]]
             rows.append(row)
     random.Random(0).shuffle(rows)
-    beside = ROOT / SET / "metadata.jsonl.part"
+    beside = ROOT / folder / "metadata.jsonl.part"
     beside.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    beside.replace(ROOT / SET / "metadata.jsonl")
+    beside.replace(ROOT / folder / "metadata.jsonl")
 
 
 def main() -> int:
     """Do what is not done yet and return 0."""
-    for name, (kind, *options) in KINDS.items():
-        sampan("data", kind, SET / name, *options)
-    if not (ROOT / SET / "metadata.jsonl").is_file():
-        join()
-    sampan("train", "jobs/nano.toml", *(["--resume"] if (ROOT / RUN).is_dir() else []))
+    for folder, kinds in SETS.items():
+        for name, (kind, *options) in kinds.items():
+            sampan("data", kind, folder / name, *options)
+        if not (ROOT / folder / "metadata.jsonl").is_file():
+            join(folder, kinds)
+    for job, run in JOBS.items():
+        sampan("train", job, *(["--resume"] if (ROOT / run).is_dir() else []))
     if not (ROOT / MODEL).is_dir():
-        sampan("checkpoint", "export", RUN, MODEL, "--dtype", "bf16")
+        sampan("checkpoint", "export", list(JOBS.values())[-1], MODEL, "--dtype", "bf16")
     print(f"\nthe model: {MODEL}")
     return 0
 

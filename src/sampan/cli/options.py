@@ -160,6 +160,12 @@ def _data(verbs: Any) -> list[Parser]:
         "--fonts", metavar="LIST", type=values.words, help="fonts, separated by commas; default: all of the split"
     )
     signs.add_argument(
+        "--plates", metavar="LIST", type=values.words, help="colours of what is written on; default: all of a layout"
+    )
+    signs.add_argument(
+        "--inks", metavar="LIST", type=values.words, help="colours of the letters; default: all that can be read"
+    )
+    signs.add_argument(
         "--letters", metavar="MIN..MAX", type=values.span, help="letters of a line; default: as a layout has room"
     )
     signs.add_argument(

@@ -69,7 +69,9 @@ def data_signs(arguments: argparse.Namespace) -> None:
             edits=arguments.edits,
             split=arguments.split,
             seed=arguments.seed,
-            choice=Choice(arguments.layouts, arguments.fonts, arguments.letters, arguments.lines),
+            choice=Choice(
+                arguments.layouts, arguments.fonts, arguments.letters, arguments.lines, arguments.plates, arguments.inks
+            ),
             progress=lambda done, total: progress("signs", done, total),
         )
     state = "written" if summary.written else "there already"

@@ -333,6 +333,13 @@ class DecoderStage(Stage):
     drop_condition: float = say("Share of the rows without any conditioning.", 0.1, at_least=0, at_most=1)
     drop_glyph: float = say("Share of the rows without text to be drawn.", 0.05, at_least=0, at_most=1)
     drop_references: float = say("Share of the rows without their references.", 0.05, at_least=0, at_most=1)
+    drop_prior: float = say(
+        "Share of the rows without prior tokens, which have only the words to tell where letters stand; it is how a decoder "
+        "learns to listen to them.",
+        0.0,
+        at_least=0,
+        at_most=1,
+    )
     prior_noise: float = say(
         "Share of the prior tokens that are replaced at random, so that the decoder forgives the generator's errors.",
         0.05,

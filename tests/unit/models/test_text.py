@@ -176,3 +176,25 @@ def test_a_word_that_is_too_long():
         "  because the glyph encoder reads at most 2047 bytes\n\n"
         "hint: shorten the text in quotes"
     )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "alone"),
+    [
+        ('a red sign that says "Olá"', "Olá"),
+        ('"red" on a red sign', "red"),
+        ("a sign with “red” on it", "red"),
+        ("a sign with 「red」 on it", "red"),
+        ("a RED sign", "RED"),
+        ("a sign with 128", "128"),
+    ],
+)
+def test_what_is_to_be_spelt_is_read_letter_by_letter(prompt, alone):
+    texts = ["a red sign that says red", "on a red sign with it", "red on it"] * 20
+    made = train_tokenizer(texts, 16, 8, 400)
+    tokenizer = PromptTokenizer(made["tokenizer.json"].decode(), json.loads(made["tokenizer_config.json"]))
+    ids = tokenizer.text_ids(prompt)
+    single = [i for letter in alone for i in tokenizer.text_ids(letter)]  # a letter may be several bytes
+    assert any(ids[at : at + len(single)] == single for at in range(len(ids)))
+    assert tokenizer.text_ids("a red sign") == [i for part in ("a", " red", " sign") for i in tokenizer.text_ids(part)]
+    assert len(tokenizer.text_ids(" red")) == 1  # outside of quotes, pieces are learned

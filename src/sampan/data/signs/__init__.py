@@ -23,6 +23,7 @@ import sampan
 from sampan import files
 from sampan.data import folder, lettering
 from sampan.data.signs.captions import captions, instructions
+from sampan.data.signs.colors import COLORS
 from sampan.data.signs.draws import SPLITS, Choice, Signs
 from sampan.data.signs.layouts import LAYOUTS, paint
 from sampan.data.signs.sign import Sign
@@ -131,12 +132,20 @@ def check_choice(choice: Choice, split: str) -> None:
     """
     failed = "the signs cannot be made"
     fonts = lettering.TRAIN_FONTS if split != "test" else tuple(lettering.FONTS)
-    for what, asked, known in (("layout", choice.layouts, tuple(LAYOUTS)), ("font", choice.fonts, fonts)):
+    for what, asked, known in (
+        ("layout", choice.layouts, tuple(LAYOUTS)),
+        ("font", choice.fonts, fonts),
+        ("colour", choice.plates, tuple(COLORS)),
+        ("colour", choice.inks, tuple(COLORS)),
+    ):
         for name in asked or ():
             if name in lettering.HELD_OUT_FONTS and what == "font" and split != "test":
                 raise DataError(failed, f"the font `{name}` is kept for the test", "--split test draws with it")
             if name not in known:
                 raise DataError(failed, f"`{name}` is not a {what}", did_you_mean(name, known))
+    pairs = [pair for name in choice.layouts or LAYOUTS for pair in LAYOUTS[name].compositions()]
+    if not any(plate in (choice.plates or COLORS) and ink in (choice.inks or COLORS) for plate, ink in pairs):
+        raise DataError(failed, "no layout has letters that can be read in these colours", "name others")
     if choice.fonts and not any(lettering.FONTS[name].has_plain_capitals for name in choice.fonts):
         raise DataError(failed, "none of the fonts has capitals that make a word", "name another font beside them")
     least, most = choice.letters or (2, 2)

@@ -33,12 +33,15 @@ class Choice:
         fonts: Names in lettering.FONTS.
         letters: Fewest and most letters of a line.
         lines: Number of lines, as far as a layout has room for them.
+        plates, inks: Colours of what is written on and of the letters, by name.
     """
 
     layouts: tuple[str, ...] | None = None
     fonts: tuple[str, ...] | None = None
     letters: tuple[int, int] | None = None
     lines: int | None = None
+    plates: tuple[str, ...] | None = None
+    inks: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,17 @@ class Signs:
                 name: [
                     pair
                     for pair in layout.compositions()
-                    if layout.shares_colors or is_test_composition(name, *pair) == is_test
+                    if (layout.shares_colors or is_test_composition(name, *pair) == is_test) and self._wanted(*pair)
                 ]
                 for name, layout in LAYOUTS.items()
                 if self.choice.layouts is None or name in self.choice.layouts
             }
             for is_test in (False, True)
         }
+
+    def _wanted(self, plate: str, ink: str) -> bool:
+        plates, inks = self.choice.plates, self.choice.inks
+        return (plates is None or plate in plates) and (inks is None or ink in inks)
 
     def split_of(self, number: int) -> str:
         """Return "train" or "test": where a sign belongs."""

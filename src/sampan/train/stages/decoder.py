@@ -1,7 +1,8 @@
 """The decoder: velocity of a rectified flow from cached latents, prior ids and glyph embeddings, with references.
 
 Conditions are dropped as guidance and robustness need: everything at once (the unconditional branch), the words alone, the
-references alone; and a share of prior ids is replaced at random, because at use the generator makes mistakes. A micro-batch
+prior alone (where it says where letters stand and what they are like, nothing else makes the words heard), the references
+alone; and a share of prior ids is replaced at random, because at use the generator makes mistakes. A micro-batch
 is of one size and its references have the same sizes, so that its rows line up.
 """
 
@@ -65,12 +66,13 @@ def make(context: Context) -> Stage:
             )  # fmt: skip
             words = () if drop_all or drop_words else tuple(glyph_texts(context.caption(index, random)))
             texts.append(encoded.glyph(words))
-            keep.append(0.0 if drop_all else 1.0)
             open_references.append(not (drop_all or drop_references))
             prior = encoded.target_ids(context.image_of[index])
             replaced = random.random(prior.shape) < settings.prior_noise
             priors.append(prior_of(np.where(replaced, random.integers(0, codes, prior.shape), prior)))
             noises.append(random.standard_normal(clean.shape[1:], np.float32))
+            drop_prior = random.random() < settings.drop_prior
+            keep.append(0.0 if drop_all or drop_prior else 1.0)
             sizes.append(positions.size_features(pictures.crop_of(context.image_of[index]), size, dit.condition_dim, 1))
         sigma, t = flow.flow_times(np.array(normals), settings.time_mean, settings.time_std, mu)
         num_text = max(len(text) for text in texts)
