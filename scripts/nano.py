@@ -26,7 +26,7 @@ KINDS = {
 }
 # How often the rows of a folder are listed: the emoji are few, and each has to be seen some hundred times. From words of one
 # letter or two the decoder learns what a byte looks like before it has to find out which byte stands where.
-TIMES = {"emoji": 6, "short": 2}
+TIMES = {"emoji": 12, "short": 2}
 # Black on white, for the second job; words of two and three letters are easier still.
 LETTERS = {
     "black": ("signs", "--count", "4000", "--letters", "2..8", "--seed", "21", *PLAIN),

@@ -44,8 +44,8 @@ def resolve(path: Path) -> Path:
         if str(path) in PRESETS:
             raise CheckpointError(
                 f"there are no weights for `{path}` in this installation",
-                "this version ships none; a model of the size of nano trains in minutes",
-                "run `make demo`, or `sampan init` and `sampan train`, and pass --model RUN",
+                "this version ships those of `nano` alone; a model of its size trains in minutes",
+                "run `make scratch`, or `sampan init` and `sampan train`, and pass --model RUN",
             )
         near = did_you_mean(str(path), shipped.shipped()) or ""
         raise CheckpointError(f"there is no model folder `{path}`", (), near if near.startswith("did") else LAYOUT_HINT)
