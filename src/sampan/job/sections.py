@@ -340,6 +340,13 @@ class DecoderStage(Stage):
         at_least=0,
         at_most=1,
     )
+    other_words: float = say(
+        "Share of the rows with quoted text whose prior tokens are those of another picture that differs in the quoted "
+        "letters alone, so that the decoder forgives a generator that misspells.",
+        0.0,
+        at_least=0,
+        at_most=1,
+    )
     prior_noise: float = say(
         "Share of the prior tokens that are replaced at random, so that the decoder forgives the generator's errors.",
         0.05,

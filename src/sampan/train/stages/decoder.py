@@ -2,7 +2,8 @@
 
 Conditions are dropped as guidance and robustness need: everything at once (the unconditional branch), the words alone, the
 prior alone (where it says where letters stand and what they are like, nothing else makes the words heard), the references
-alone; and a share of prior ids is replaced at random, because at use the generator makes mistakes. A micro-batch
+alone. And the prior is made worse, because at use the generator makes mistakes: a share of its ids is replaced at random, and
+a share of the rows with words has the ids of other words of the same lengths on the same sign. A micro-batch
 is of one size and its references have the same sizes, so that its rows line up.
 """
 
@@ -40,6 +41,8 @@ def make(context: Context) -> Stage:
         context.num_blocks, count, seed, "decoder",
     )  # fmt: skip
 
+    alike = _alike(context) if settings.other_words else {}
+
     def grid_of(size: Grid) -> Grid:
         pixels = config.vae.factor * dit.patch_size
         return size[0] // pixels, size[1] // pixels
@@ -67,7 +70,10 @@ def make(context: Context) -> Stage:
             words = () if drop_all or drop_words else tuple(glyph_texts(context.caption(index, random)))
             texts.append(encoded.glyph(words))
             open_references.append(not (drop_all or drop_references))
-            prior = encoded.target_ids(context.image_of[index])
+            shown = index
+            if index in alike and random.random() < settings.other_words:
+                shown = alike[index][int(random.integers(len(alike[index])))]
+            prior = encoded.target_ids(context.image_of[shown])
             replaced = random.random(prior.shape) < settings.prior_noise
             priors.append(prior_of(np.where(replaced, random.integers(0, codes, prior.shape), prior)))
             noises.append(random.standard_normal(clean.shape[1:], np.float32))
@@ -145,6 +151,19 @@ def make(context: Context) -> Stage:
         return preview.pairs([pictures[i] for i in shown], painted, [context.samples[i].captions[0] for i in chosen])
 
     return Stage(outline("decoder", config), draw, loss, sample=sample)
+
+
+def _alike(context: Context) -> dict[int, list[int]]:
+    """Return for each sample with words, references apart, those that by what is said of them differ in the letters alone."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for index in context.members:
+        caption = max(context.samples[index].captions, key=len)  # the one that says most
+        if context.references_of[index] or not (texts := glyph_texts(caption)):
+            continue
+        for text in texts:
+            caption = caption.replace(text, "_" * len(text))
+        groups.setdefault((context.pictures.size_of(context.image_of[index]), caption), []).append(index)
+    return {index: group for group in groups.values() if len(group) > 1 for index in group}
 
 
 def _mask(
