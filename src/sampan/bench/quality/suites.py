@@ -7,8 +7,7 @@
     edit    a placard with one thing changed: its colour, its word, the colour of its letters
 
 Words, and which colours stand together where a layout does not share them, are those that sampan.data.signs.split keeps for
-the test. Case n of a suite and a
-seed is the same whatever the count.
+the test. Case n of a suite and a seed is the same whatever the count.
 """
 
 from __future__ import annotations
@@ -95,7 +94,8 @@ def signs(count: int, seed: int, size_px: int = SIZE_PX, choice: Choice = MAIN) 
         for number, sign in _signs(Signs(seed, "test", chosen), fitting, wanted):
             cases.append(_sign_case(sign, name, seed, number, size_px))
     said = f"{', '.join(choice.layouts or ('any layout',))}, {', '.join(choice.fonts or ('any font',))}"
-    note = f"one word of {letters[0]} to {letters[1]} letters a to z, {said}; words of the test; placards are trained in all their colours"
+    note = f"one word of {letters[0]} to {letters[1]} letters a to z, {said}; words of the test"
+    note += "; placards are trained in all their colours"
     return Suite("signs", strata[0][0], tuple(cases), notes=(note,))
 
 
