@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import wandb
+import wandb  # pyright: ignore[reportMissingImports]
 
 from sampan import files
 from sampan.errors import JobError

@@ -45,7 +45,7 @@ def make(context: Context) -> Stage:
     with dev.on_meta():
         module = TokenizerWithHeads(config, config.ar.text.vocab_size)
     num_codes = config.ar.vq.num_embeddings
-    extra = {"uses": np.zeros(num_codes, np.int64)}  # since the last look
+    extra: dict[str, NDArray[Any]] = {"uses": np.zeros(num_codes, np.int64)}  # since the last look
     continuous = min(settings.continuous_steps, settings.num_steps)
     if continuous:
         shape = (_SEEN_STEPS, batch * _most_tokens(context), config.ar.vq.embed_dim)
@@ -70,7 +70,7 @@ def make(context: Context) -> Stage:
         mask[:, 0] = np.maximum(mask[:, 0], 1 - has_caption)  # an empty row must not divide by nothing; it weighs 0
         gather = positions.bilinear_gather(grid, config.ar.vision.grid_side)
         return Batch(
-            (patches, *gather, ids, mask, has_caption, np.arange(batch), np.float32([step >= continuous])),
+            (patches, *gather, ids, mask, has_caption, np.arange(batch), np.array([step >= continuous], np.float32)),
             tuple(pictures.name_of(i) for i in chosen),
         )
 
