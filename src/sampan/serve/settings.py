@@ -72,7 +72,7 @@ class Settings:
     plan_report: Path | None = None
     bench_report: Path | None = None
     drain_s: float = 60.0
-    header_s: float = 0.85
+    header_s: float = 0.7
     send_s: float = 30.0
 
     @property
