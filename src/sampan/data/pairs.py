@@ -21,11 +21,12 @@ from sampan import files
 from sampan.data import emoji, folder, lettering
 from sampan.data.color_font import ColorFont
 from sampan.data.emoji_names import Emoji, catalogue
-from sampan.data.signs.canvas import CELLS, Canvas
+from sampan.data.signs.canvas import Canvas
+from sampan.data.signs.captions import in_some_case
 from sampan.data.signs.colors import COLORS, readable_on
 from sampan.data.signs.outdoors import PLACARD
 from sampan.data.signs.scenes import one_of
-from sampan.data.signs.words import Words, small
+from sampan.data.signs.words import Words
 from sampan.errors import DataError, did_you_mean
 from sampan.samplers import noise
 
@@ -114,7 +115,7 @@ class Pairs:
         """Return the RGB picture (size_px, size_px)."""
         canvas = Canvas(2 * size_px)
         canvas.rectangle((0, 0, 1, 1), COLORS[pair.plate])
-        canvas.write_cells(pair.word, FONT, _WORD_ROWS, CELLS, COLORS[pair.ink])
+        canvas.write_cells(pair.word, FONT, _WORD_ROWS, COLORS[pair.ink])
         image, side = canvas.finished(), round(_EMOJI_SHARE * size_px)
         glyph = self.glyphs.picture(pair.emoji.text)
         assert glyph is not None, "only emoji that the font draws are chosen"
@@ -124,8 +125,8 @@ class Pairs:
 
 def captions(pair: Pair, random: np.random.Generator) -> list[str]:
     """Return two captions of a pair, the word in straight quotes, in any case: it is drawn in capitals."""
-    case: Callable[[str], str] = one_of(random, (str, str, str, str, str.title, small))
-    known = {"name": pair.emoji.names["en"], "word": case(pair.word), "plate": pair.plate, "ink": pair.ink}
+    (word,) = in_some_case([pair.word], random)
+    known = {"name": pair.emoji.names["en"], "word": word, "plate": pair.plate, "ink": pair.ink}
     return [_PHRASES[int(i)].format(**known) for i in random.permutation(len(_PHRASES))[:2]]
 
 

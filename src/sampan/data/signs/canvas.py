@@ -74,17 +74,12 @@ class Canvas:
         block, left, top = self._set(lines, font, box, most)
         block.draw(self.drawing, left, top, fill)
 
-    def write_cells(self, line: str, font: str, rows: tuple[float, float], cells: int, fill: RGB) -> None:
-        """Write a line letter by letter, each in the middle of its cell, the line in the middle of the row.
-
-        Args:
-            rows: Where the row of cells begins and ends, in shares of the side.
-            cells: Across the whole picture; a line whose number of letters leaves an odd cell over stands to the left.
-        """
+    def write_cells(self, line: str, font: str, rows: tuple[float, float], fill: RGB) -> None:
+        """Write a line letter by letter, each in the middle of its cell; `rows`: where cells begin and end, from above."""
         top, height = rows[0] * self.side_px, (rows[1] - rows[0]) * self.side_px
-        width = self.side_px / cells
+        width = self.side_px / CELLS
         size_px = _cell_size(font, round(CELL_CAPITAL * self.side_px), round(_CELL_SHARE * width))
-        left = cells_box(len(line), cells)[0] * self.side_px
+        left = cells_box(len(line))[0] * self.side_px
         for place, letter in enumerate(line):
             ink_left, _, ink_right, _ = lettering.ink_box(letter, font, size_px)
             x = left + (place + 0.5) * width - (ink_left + ink_right) / 2
@@ -138,10 +133,10 @@ class Canvas:
         return self.image.reduce(FINER)
 
 
-def cells_box(num_letters: int, cells: int) -> tuple[float, float]:
-    """Return where a line of cells begins and ends, in shares of the side: whole cells, as near the middle as they go."""
-    first = max(0, cells - num_letters) // 2
-    return first / cells, min(1.0, (first + num_letters) / cells)
+def cells_box(num_letters: int) -> tuple[float, float]:
+    """Return where a line of cells begins and ends, in shares of the side: whole cells, an odd one left over to the right."""
+    first = max(0, CELLS - num_letters) // 2
+    return first / CELLS, min(1.0, (first + num_letters) / CELLS)
 
 
 @lru_cache(maxsize=256)

@@ -50,8 +50,13 @@ def asked(sign: Sign, random: np.random.Generator) -> list[str]:
     """Return a sign's lines as a caption quotes them: as they are drawn, but for a third of those that need not be."""
     if not LAYOUTS[sign.layout].asked_in_any_case:
         return list(sign.lines)
+    return in_some_case(sign.lines, random)
+
+
+def in_some_case(lines: Sequence[str], random: np.random.Generator) -> list[str]:
+    """Return lines that are drawn in capitals as a prompt may ask for them: mostly as they are."""
     case: Callable[[str], str] = one_of(random, (str, str, str, str, str.title, small))
-    return [case(line) for line in sign.lines]
+    return [case(line) for line in lines]
 
 
 def words_of(lines: Sequence[str], random: np.random.Generator) -> str:

@@ -29,19 +29,16 @@ def _board(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
 
 def _placard(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
     canvas.rectangle((0, 0, 1, 1), COLORS[sign.plate])  # no rim, no scenery: nothing but the words
-    for line, (_, top, _, bottom) in zip(sign.lines, map(_box, PLACARD.places(sign)), strict=True):
-        canvas.write_cells(line, sign.font, (top, bottom), CELLS, COLORS[sign.ink])
-
-
-def _box(place: Place) -> Box:
-    return place.box
+    for place in PLACARD.places(sign):
+        (line,), (_, top, _, bottom) = place.lines, place.box
+        canvas.write_cells(line, sign.font, (top, bottom), COLORS[sign.ink])
 
 
 def _placard_places(sign: Sign) -> list[Place]:
     """Return the rows of cells that the lines take, one above the other around the middle."""
     first = 0.5 - len(sign.lines) * CELL_HEIGHT / 2
     tops = [first + row * CELL_HEIGHT for row in range(len(sign.lines))]
-    sides = [cells_box(len(line), CELLS) for line in sign.lines]
+    sides = [cells_box(len(line)) for line in sign.lines]
     return [
         Place([line], (left, top, right, top + CELL_HEIGHT), CELL_CAPITAL)
         for line, top, (left, right) in zip(sign.lines, tops, sides, strict=True)
