@@ -12,9 +12,9 @@ from sampan.job.sections import (
     STAGES,
     STORED_DTYPES,
     Job,
-    Stage,
 )
 from sampan.job.setting import Setting, sections, settings
+from sampan.job.stages import Stage
 
 __all__ = [
     "DEVICES",
