@@ -24,7 +24,7 @@ PLAIN = DEMO / "plain"
 PICTURES = DEMO / "pictures"
 RUN = DEMO / "run"
 SHEET = DEMO / "contact-sheet.png"
-NUM_PICTURES = 160
+NUM_PICTURES = 600
 INSET_PX, FRAME_PX = 8, 5
 TILE_PX = 128
 GAP_PX = 12
@@ -86,15 +86,16 @@ def _distance(one: Color, other: Color) -> int:
 
 
 def write_pictures(source: Path, target: Path) -> None:
-    """Frame the signs of a set and say so in their captions."""
+    """Frame every second sign of a set and say so in its captions; the others stay, or the model would frame everything."""
     (target / "images").mkdir(parents=True, exist_ok=True)
     lines = []
-    for line in (source / "metadata.jsonl").read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate((source / "metadata.jsonl").read_text(encoding="utf-8").splitlines()):
         row = json.loads(line)
+        is_framed = number % 2 == 0
         with Image.open(source / row["file_name"]) as image:
-            framed(image).save(target / row["file_name"])
+            (framed(image) if is_framed else image).save(target / row["file_name"])
         word, plate, ink = row["words"][0], row["plate"], row["ink"]
-        a_sign = f"a framed {plate} sign"
+        a_sign = f"a framed {plate} sign" if is_framed else f"a {plate} sign"
         texts = [f'{a_sign} that says "{word}"', f'{a_sign} with "{word}" in {ink}', f'{a_sign}: "{word}"']
         lines.append(json.dumps({"file_name": row["file_name"], "text": texts}, ensure_ascii=False))
     (target / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
