@@ -23,7 +23,7 @@ from sampan.data.color_font import ColorFont
 from sampan.data.emoji_names import Emoji, catalogue
 from sampan.data.signs.canvas import Canvas
 from sampan.data.signs.captions import in_some_case
-from sampan.data.signs.colors import COLORS, readable_on
+from sampan.data.signs.colors import COLORS
 from sampan.data.signs.outdoors import PLACARD
 from sampan.data.signs.scenes import one_of
 from sampan.data.signs.words import Words
@@ -107,8 +107,8 @@ class Pairs:
             if is_test_pair(chosen.stem, plate) != self.is_test or not emoji.is_seen(glyph, COLORS[plate]):
                 continue
             word = self._words.draw(random, LETTERS[1], LETTERS[0]).upper()
-            inks = [ink for ink in readable_on(plate) if ink in PLACARD.inks]
-            if len(word) <= LETTERS[1] and inks:  # a capital may be two letters, as of ß
+            if len(word) <= LETTERS[1]:  # a capital may be two letters, as of ß
+                inks = [ink for named, ink in PLACARD.compositions() if named == plate]
                 return Pair(chosen, word, plate, one_of(random, inks))
 
     def paint(self, pair: Pair, size_px: int) -> Any:

@@ -41,15 +41,16 @@ def make(context: Context) -> Stage:
     settings, config, seed = context.settings, context.config, context.seed
     pictures, captions, members = context.pictures, _captions_of(context), context.picture_members()
     batch, geometry = settings.micro_batch_size, config.geometry
-    order = Kinds(members, [pictures.size_of(i) for i in members], context.num_blocks, batch, seed, "tokenizer")
+    sizes = [pictures.size_of(i) for i in members]
+    order = Kinds(members, sizes, context.num_blocks, batch, seed, "tokenizer")
     with dev.on_meta():
         module = TokenizerWithHeads(config, config.ar.text.vocab_size)
     num_codes = config.ar.vq.num_embeddings
     extra: dict[str, NDArray[Any]] = {"uses": np.zeros(num_codes, np.int64)}  # since the last look
     continuous = min(settings.continuous_steps, settings.num_steps)
     if continuous:
-        shape = (_SEEN_STEPS, batch * _most_tokens(context), config.ar.vq.embed_dim)
-        extra["seen"] = np.zeros(shape, np.float32)
+        most_tokens = max(math.prod(geometry.prior_grid(*size)) for size in set(sizes))
+        extra["seen"] = np.zeros((_SEEN_STEPS, batch * most_tokens, config.ar.vq.embed_dim), np.float32)
 
     def draw(step: int, micro: int) -> Batch:
         chosen = order.take(context.block(step, micro))
@@ -153,12 +154,6 @@ def make(context: Context) -> Stage:
         extra=extra,
         delayed=dict.fromkeys(_UNUSED, settings.num_steps),  # never
     )
-
-
-def _most_tokens(context: Context) -> int:
-    """Return how many tokens the largest of a stage's pictures has."""
-    grids = {context.pictures.size_of(i) for i in context.picture_members()}
-    return max(math.prod(context.config.geometry.prior_grid(*size)) for size in grids)
 
 
 def _spread(seen: NDArray[np.float32], count: int) -> NDArray[np.float32]:
