@@ -20,7 +20,8 @@ from sampan.checkpoint import export
 from sampan.data.encode import grid_patches
 from sampan.frameworks import device as dev
 from sampan.frameworks import update
-from sampan.job.sections import ARStage, Data, DecoderStage, Job, Model, Place, Stages, Train
+from sampan.job.sections import Data, Job, Model, Place, Train
+from sampan.job.stages import ARStage, DecoderStage, Stages
 from sampan.losses import tokens
 from sampan.models import positions
 from sampan.models.build import build

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from sampan.job.sections import Stages
+from sampan.job.stages import Stages
 from sampan.models import lora
 from sampan.models.config import ModelConfig
 from sampan.train.stages import Stage, make
