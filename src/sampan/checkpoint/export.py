@@ -30,6 +30,7 @@ def write_config(out: Path, config: ModelConfig) -> None:
 def read_config(out: Path) -> ModelConfig:
     """Return what `write_config` wrote."""
     found = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    found.setdefault("painting", {})  # a run of before it was stated
     return ModelConfig(**{name: kind.from_json(found[name]) for name, kind in _SECTIONS.items()})
 
 

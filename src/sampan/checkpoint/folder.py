@@ -7,7 +7,7 @@
     text_encoder/, tokenizer/        glyph encoder, its byte tokenizer (part "glyph")
     processor/                       prompt tokenizer, how references become patches
     scheduler/                       noise schedule
-    sampan.json                      geometry other than the released one; where the model comes from
+    sampan.json                      geometry and guidance other than the released ones; where the model comes from
 
 The folder of a finished training stands for the `model/` in it. Loads no framework, except `load_part`.
 """
@@ -35,6 +35,7 @@ from sampan.models.config import (
     GlyphConfig,
     ImageProcessorConfig,
     ModelConfig,
+    PaintingConfig,
     SamplingConfig,
     SchedulerConfig,
     VAEConfig,
@@ -62,8 +63,13 @@ _READERS: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
     "scheduler": ("scheduler/scheduler_config.json", SchedulerConfig.from_json),
     "processor": ("processor/preprocessor_config.json", ImageProcessorConfig.from_json),
     "geometry": (OWN_FILE, lambda values: Geometry.from_json(values.get("geometry", {}))),
+    "painting": (OWN_FILE, lambda values: PaintingConfig.from_json(values.get("painting", {}))),
 }
 SECTIONS = tuple(_READERS)
+_OWN: dict[str, Callable[[], Any]] = {
+    "geometry": Geometry,
+    "painting": PaintingConfig,
+}  # what the released files do not state
 
 
 @dataclass(frozen=True)
@@ -172,8 +178,10 @@ class Folder:
     def _hashed(self) -> Iterable[tuple[str, str]]:
         own = read_json(self.path / OWN_FILE) if (self.path / OWN_FILE).is_file() else {}
         counted = {key: own.get(key) for key in ("geometry", "sha256")}  # not the words about where it comes from
+        if "painting" in own:  # a folder without it keeps the hash it had
+            counted["painting"] = own["painting"]
         yield OWN_FILE, json.dumps(counted, sort_keys=True)
-        documents = {config_file(self.path, section) for section in SECTIONS if section != "geometry"}
+        documents = {config_file(self.path, section) for section in SECTIONS if section not in _OWN}
         documents |= {self.path / "processor" / name for name in TOKENIZER_FILES[:2]}
         for path in sorted(documents):
             yield path.relative_to(self.path).as_posix(), weights.file_digest(path)
@@ -282,14 +290,14 @@ def config_file(path: Path, section: str) -> Path:
 
 
 def read_section(path: Path, section: str) -> Any:
-    """Return one section of the config of a folder. Without a sampan.json the released geometry holds.
+    """Return one section of the config of a folder. Without a sampan.json what it states is as released.
 
     Raises:
         CheckpointError: The file is missing, unreadable, or says what is not implemented; it is named.
     """
     file = config_file(path, section)
-    if section == "geometry" and not file.is_file():
-        return Geometry()
+    if section in _OWN and not file.is_file():
+        return _OWN[section]()
     values = read_json(file)
     try:
         config = _READERS[section][1](values)
@@ -321,5 +329,5 @@ def _check_kinds(config: Any) -> None:
 
 def missing_configs(path: Path) -> list[str]:
     """Return the config files of the layout that a folder lacks, by name inside it."""
-    files = [config_file(path, section) for section in SECTIONS if section != "geometry"]
+    files = [config_file(path, section) for section in SECTIONS if section not in _OWN]
     return [file.relative_to(path).as_posix() for file in files if not file.is_file()]

@@ -34,9 +34,10 @@ def inspect(directory: Path) -> dict[str, Any]:
     """Return what a model folder or a run folder holds, as plain values.
 
     Keys: `folder`; `complete` (sampan can run it); `problems` (config and tokenizer, in words); `hash` and
-    `hash_covers` (None when not complete); `geometry`; `written_by` (sampan version and provenance, or None); `parts`
-    by name with `folder`, `num_parameters`, `bytes`, `dtypes` (dtype to bytes), `missing`, `unexpected`, `wrong_shape`,
-    `problem`; `files` with `path`, `bytes`, `sha256` and `as_written` (None where no hash was recorded);
+    `hash_covers` (None when not complete); `geometry`; `painting`; `written_by` (sampan version and provenance,
+    or None); `parts` by name with `folder`, `num_parameters`, `bytes`, `dtypes` (dtype to bytes), `missing`,
+    `unexpected`, `wrong_shape`, `problem`; `files` with `path`, `bytes`, `sha256` and `as_written` (None where no hash was
+    recorded);
     `num_parameters` and `bytes` in all; `run` for a run folder (else None), with `stages` and `finished`. A stage's
     `sessions` are the processes that took its steps: `from_step`, `to_step`, `framework`, `device`, `dtype`, `threads`,
     `ranks`, `versions`, `machine`, `started`, `ended` (None: not recorded). A run that is not finished has no `parts`.
@@ -59,7 +60,15 @@ def _inspect(directory: Path) -> dict[str, Any]:
         if found := foreign.adapted(directory):
             where["lora"] = {"model": str(found[0]), "files": _additions(found[1])}
         if where["lora"] or not where["run"]["finished"]:
-            empty = {"num_parameters": 0, "bytes": 0, "parts": {}, "files": [], "problems": [], "geometry": None}
+            empty = {
+                "num_parameters": 0,
+                "bytes": 0,
+                "parts": {},
+                "files": [],
+                "problems": [],
+                "geometry": None,
+                "painting": None,
+            }
             return {**where, **empty, "complete": False, "hash": None, "hash_covers": None, "written_by": None}
     return {**where, **_model(foreign.resolve(directory))}
 
@@ -74,7 +83,8 @@ def _model(path: Path) -> dict[str, Any]:
         try:
             sections[section] = layout.read_section(path, section)
         except CheckpointError as error:
-            problems.append(_in_words(error))
+            if (problem := _in_words(error)) not in problems:  # two sections are read from one file
+                problems.append(problem)
     parts = {part: _part(path, part, sections) for part in PARTS}
     opened = None
     if len(sections) == len(layout.SECTIONS):
@@ -92,6 +102,7 @@ def _model(path: Path) -> dict[str, Any]:
         "hash": opened.hash if complete and opened else None,
         "hash_covers": opened.hash_covers if complete and opened else None,
         "geometry": sections["geometry"].to_json() if "geometry" in sections else None,
+        "painting": sections["painting"].to_json() if "painting" in sections else None,
         "written_by": {"sampan": own.get("sampan"), "provenance": own.get("provenance")} if own else None,
         "num_parameters": sum(part["num_parameters"] for part in parts.values()),
         "bytes": sum(part["bytes"] for part in parts.values()),
@@ -267,6 +278,8 @@ def show(report: dict[str, Any], console: Any) -> None:
             f"geometry: {geometry['prior_px']} px per prior token, a preview of about {geometry['preview_side']} x "
             f"{geometry['preview_side']} tokens, {geometry['default_px']} px unless asked otherwise"
         )
+    if report["painting"]:
+        say(f"guidance: {report['painting']['guidance_scale']} unless asked otherwise")
     if report["hash"]:
         say(f"hash: {report['hash']} (over configs, tokenizer, and the weights' {report['hash_covers']})")
     if report["written_by"]:

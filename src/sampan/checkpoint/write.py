@@ -84,8 +84,9 @@ def write_folder(
                 (beside / name).parent.mkdir(parents=True, exist_ok=True)
                 files.write_bytes(beside / name, content)
             hashes = _write_weights(beside, tensors, dtype, max_shard_bytes, progress or (lambda done, total: None))
-            own = {"sampan": __version__, "geometry": config.geometry.to_json(), "provenance": provenance or {}}
-            files.write_text(beside / OWN_FILE, json.dumps({**own, "sha256": hashes}, indent=2))
+            stated = {"geometry": config.geometry.to_json(), "painting": config.painting.to_json()}
+            own = {"sampan": __version__, **stated, "provenance": provenance or {}, "sha256": hashes}
+            files.write_text(beside / OWN_FILE, json.dumps(own, indent=2))
             for folder in (*{(beside / name).parent for name in (*documents, *hashes)}, beside):
                 files.sync_folder(folder)
             if directory.is_dir():

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from sampan.cli import values
-from sampan.generate.request import DEFAULT_GUIDANCE
 from sampan.job import DEVICES, DTYPES, MAX_SEED
 
 # known to `sampan.bench.quality.verb` too, which is not read before it is needed
@@ -39,9 +38,7 @@ def add(verb: Any) -> None:
         "--endpoint", metavar="URL", help="ask the images API of a server instead; --model is its name there"
     )
     who.add_argument("--steps", metavar="N", type=values.whole(1), default=20, help="of the decoder; default: 20")
-    who.add_argument(
-        "--guidance", metavar="G", type=values.number(0), default=DEFAULT_GUIDANCE, help="default: %(default)s"
-    )
+    who.add_argument("--guidance", metavar="G", type=values.number(0), help="default: what the model states, else 1.5")
     who.add_argument(
         "--size",
         metavar="PX",

@@ -13,7 +13,7 @@ from sampan import __version__
 from sampan.checkpoint.tolerance import TOLERANCES
 from sampan.cli import bench_options, eval_options, plan_options, run, screen_options, serve_options, values
 from sampan.cli.parsing import Parser
-from sampan.generate.request import DEFAULT_GUIDANCE, DEFAULT_STEPS
+from sampan.generate.request import DEFAULT_STEPS
 from sampan.job import DEVICES, DTYPES, MAX_SEED, STORED_DTYPES
 from sampan.models.presets import PRESETS
 
@@ -306,8 +306,7 @@ def _generate(verbs: Any) -> Parser:
         "--guidance",
         metavar="G",
         type=values.number(0),
-        default=DEFAULT_GUIDANCE,
-        help=f"weight of the conditioning; 1 or less: none; default: {DEFAULT_GUIDANCE}",
+        help="weight of the conditioning; 1 or less: none; default: what the model states, else 1.5",
     )
     how.add_argument(
         "--temperature",

@@ -184,7 +184,7 @@ def _paint(
         request = one.request
         shapes = tuple((r.image.size, r.ids.shape) for r in references[index])
         steps = request.num_inference_steps or DEFAULT_STEPS
-        key = (sizes[index], glyphs[index].shape[1], steps, request.guidance_scale, shapes)
+        key = (sizes[index], glyphs[index].shape[1], steps, request.guidance(config.painting), shapes)
         alike.setdefault(key, []).append(index)
     painted: list[Pixels | None] = [None] * len(asked)
     done = 0
@@ -192,6 +192,7 @@ def _paint(
         for first in range(0, len(members), _PAINTED_TOGETHER):
             group = members[first : first + _PAINTED_TOGETHER]
             request, size = asked[group[0]].request, sizes[group[0]]
+            guidance_scale = request.guidance(config.painting)
             shape = (config.vae.latent_channels, size[0] // config.vae.factor, size[1] // config.vae.factor)
             begun = time.perf_counter()
             latent = pipeline.painter().paint(
@@ -203,11 +204,11 @@ def _paint(
                     ]
                 ),
                 np.concatenate([glyphs[i] for i in group]),
-                nothing if request.guidance_scale > 1 else None,
+                nothing if guidance_scale > 1 else None,
                 _reference_kv(pipeline, [references[i] for i in group], [latents[i] for i in group]),
                 size,
                 request.num_inference_steps or DEFAULT_STEPS,
-                request.guidance_scale,
+                guidance_scale,
             )
             clock.charge("decoder", begun)
             begun = time.perf_counter()

@@ -229,7 +229,8 @@ class Pipeline:
             assert tokenizer is not None, "opened above"
             prior = self.write_prior(request, size, references, tokenizer)
         glyph = injected.glyph_embeds if injected.glyph_embeds is not None else self.glyph_embeds(texts)
-        unconditional = self.glyph_embeds([""]) if request.guidance_scale > 1 else None
+        guidance_scale = request.guidance(config.painting)
+        unconditional = self.glyph_embeds([""]) if guidance_scale > 1 else None
         shape = (config.vae.latent_channels, size[0] // config.vae.factor, size[1] // config.vae.factor)
         latents = (
             [injected.noise[0]]
@@ -249,7 +250,7 @@ class Pipeline:
                 kv,
                 size,
                 request.num_inference_steps or DEFAULT_STEPS,
-                request.guidance_scale,
+                guidance_scale,
             )
             for first in range(0, request.count, MICRO_BATCH)
         ]
@@ -349,7 +350,7 @@ def generate(
             "width_px": image.shape[1],
             "height_px": image.shape[0],
             "num_inference_steps": request.num_inference_steps or DEFAULT_STEPS,
-            "guidance_scale": request.guidance_scale,
+            "guidance_scale": request.guidance(pipeline.config.painting),
             "num_references": len(request.references),
             "model_hash": pipeline.folder.hash,
             "dtype": pipeline.dtype,

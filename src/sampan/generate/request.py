@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sampan.errors import RequestError
-from sampan.models.config import ModelConfig, SamplingConfig
+from sampan.models.config import ModelConfig, PaintingConfig, SamplingConfig
 
 DEFAULT_STEPS = 50
-DEFAULT_GUIDANCE = 1.5
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Request:
         width_px, height_px: Size of the picture; without one, that of the first reference, else the model's own.
         count: How many pictures; picture k of a seed does not depend on the others.
         num_inference_steps: Euler steps of the decoder; without one, 50.
-        guidance_scale: 1 or less switches the unconditional branch off.
+        guidance_scale: 1 or less switches the unconditional branch off; without one, what the checkpoint says.
         temperature, top_p, top_k: Sampling of prior tokens; without one, what the checkpoint says. Temperature 0 is greedy.
         inject: A safetensors file with `prior_token_ids` (rows, columns), `noise` (1, channels, h, w) and `glyph_embeds`
             (1, tokens, width), any of them; what it holds is not computed.
@@ -37,7 +36,7 @@ class Request:
     count: int = 1
     seed: int = 0
     num_inference_steps: int | None = None
-    guidance_scale: float = DEFAULT_GUIDANCE
+    guidance_scale: float | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -48,6 +47,10 @@ class Request:
         """Return the checkpoint's sampling with this request's values in place."""
         given = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
         return dataclasses.replace(released, **{k: v for k, v in given.items() if v is not None})
+
+    def guidance(self, released: PaintingConfig) -> float:
+        """Return this request's guidance, or the checkpoint's."""
+        return released.guidance_scale if self.guidance_scale is None else self.guidance_scale
 
 
 def check_size(height_px: int, width_px: int, config: ModelConfig) -> None:

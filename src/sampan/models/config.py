@@ -558,6 +558,30 @@ class Geometry:
 
 
 @dataclass(frozen=True)
+class PaintingConfig:
+    """How the decoder paints where nobody says otherwise.
+
+    The released files do not state it, so a folder that wants other values carries them in `sampan.json`.
+
+    Args:
+        guidance_scale: Weight of the conditioning; 1 or less: none (1.5 in the release's pipeline).
+    """
+
+    guidance_scale: float = 1.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.guidance_scale < math.inf:
+            raise ValueError(f"guidance_scale {self.guidance_scale} is not a number of 0 or more")
+
+    @classmethod
+    def from_json(cls, config: Mapping[str, Any]) -> Self:
+        return _pick(cls, config, "painting")
+
+    def to_json(self) -> JSON:
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Everything a folder in the released layout says about a model's shape."""
 
@@ -569,6 +593,7 @@ class ModelConfig:
     processor: ImageProcessorConfig = field(default_factory=ImageProcessorConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     geometry: Geometry = field(default_factory=Geometry)
+    painting: PaintingConfig = field(default_factory=PaintingConfig)
 
     def __post_init__(self) -> None:
         cell = self.vae.factor * self.dit.patch_size

@@ -332,7 +332,8 @@ class Engine:
         if len(picture.rows) > 1:
             row = yield from self._choose(picture)
         steps = request.num_inference_steps or DEFAULT_STEPS
-        painting = self._begin(subject, row.grid_ids(-1), subject.size, picture.seed, steps, request.guidance_scale)
+        guidance = request.guidance(self.pipeline.config.painting)
+        painting = self._begin(subject, row.grid_ids(-1), subject.size, picture.seed, steps, guidance)
         left = picture.asked.num_partials - picture.num_shown
         shown = {round((number + 1) * steps / (left + 1)) for number in range(left)} - {steps}
         while not painting.done:

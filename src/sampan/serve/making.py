@@ -19,7 +19,7 @@ from PIL import Image
 from sampan import __version__
 from sampan.errors import SampanError
 from sampan.generate import picture as files
-from sampan.generate.request import DEFAULT_GUIDANCE, Request, check_size
+from sampan.generate.request import Request, check_size
 from sampan.job import MAX_SEED
 from sampan.models import pixels
 from sampan.models.config import ModelConfig
@@ -157,13 +157,14 @@ class Job:
             width_px=order.width_px,
             height_px=order.height_px,
             num_inference_steps=asking.num_inference_steps or quality,
-            guidance_scale=DEFAULT_GUIDANCE if asking.guidance_scale is None else asking.guidance_scale,
+            guidance_scale=asking.guidance_scale,
             temperature=asking.temperature,
             top_p=asking.top_p,
         )
         self.created = int(time.time())
         steps = self.request.num_inference_steps
         assert steps is not None
+        guidance_scale = self.request.guidance(scheduler.engine.pipeline.config.painting)
         self.records = [
             Record(
                 id=new_id(),
@@ -174,7 +175,7 @@ class Job:
                 size=order.size,
                 seed=(seed + number) % (MAX_SEED + 1),
                 num_inference_steps=steps,
-                guidance_scale=self.request.guidance_scale,
+                guidance_scale=guidance_scale,
                 model=settings.model,
                 reference_ids=order.reference_ids,
                 output_format=order.output_format,
@@ -289,7 +290,7 @@ class Job:
             "width_px": self.order.width_px,
             "height_px": self.order.height_px,
             "num_inference_steps": request.num_inference_steps,
-            "guidance_scale": request.guidance_scale,
+            "guidance_scale": record.guidance_scale,
             "num_references": len(self.order.images),
             "model_hash": self._scheduler.engine.pipeline.folder.hash,
             "dtype": self._scheduler.engine.pipeline.dtype,

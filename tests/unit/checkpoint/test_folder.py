@@ -16,7 +16,7 @@ from sampan.checkpoint import folder as layout
 from sampan.checkpoint.folder import Folder, load_part, open_folder
 from sampan.errors import CheckpointError
 from sampan.models.build import PARTS
-from sampan.models.config import Geometry
+from sampan.models.config import Geometry, PaintingConfig
 
 AR_FILE = "vision_language_encoder/model.safetensors"
 ROOT = Path(__file__).resolve().parents[3]
@@ -126,6 +126,22 @@ def test_the_geometry_is_read_from_its_own_file(folder: Path):
     (folder / "sampan.json").write_text('{"geometry": {"prior_px": 64, "default_px": 512}}', "utf-8")
     geometry = open_folder(folder).config.geometry
     assert (geometry.prior_px, geometry.preview_side, geometry.default_px) == (64, 16, 512)
+
+
+def test_guidance_is_the_release_s_unless_the_folder_states_another(folder: Path):
+    assert open_folder(folder).config.painting == PaintingConfig(guidance_scale=1.5)
+    before = open_folder(folder).hash
+    (folder / "sampan.json").write_text('{"painting": {"guidance_scale": 4.0}}', "utf-8")
+    opened = open_folder(folder)
+    assert (opened.config.painting.guidance_scale, opened.config.geometry) == (4.0, Geometry())
+    assert opened.hash != before  # the same weights paint otherwise
+
+
+@pytest.mark.parametrize("given", ["-1", '"3"', "NaN"])
+def test_a_guidance_that_is_none_is_refused_and_the_file_named(given: str, folder: Path):
+    (folder / "sampan.json").write_text(f'{{"painting": {{"guidance_scale": {given}}}}}', "utf-8")
+    with pytest.raises(CheckpointError, match="sampan.json"):
+        open_folder(folder)
 
 
 # ----------------------------------------------------------------------------------------------------------- weights

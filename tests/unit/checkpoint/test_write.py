@@ -20,7 +20,7 @@ from sampan.checkpoint.folder import load_part, open_folder
 from sampan.checkpoint.write import write_folder
 from sampan.errors import CheckpointError
 from sampan.models.build import PARTS
-from sampan.models.config import Geometry, ModelConfig
+from sampan.models.config import Geometry, ModelConfig, PaintingConfig
 from sampan.models.init import initial_weights
 
 COMPONENTS = ("vision_language_encoder", "transformer", "vae", "text_encoder")
@@ -101,7 +101,11 @@ def test_the_published_pipeline_reads_the_same_configs(config, tensors, tiny_fol
 
 @pytest.mark.parametrize("max_shard_bytes", [write.MAX_SHARD_BYTES, 50_000])
 def test_what_is_written_comes_back(max_shard_bytes: int, config, tensors, tiny_folder, tmp_path):
-    wide = dataclasses.replace(config, geometry=Geometry(prior_px=64, preview_side=4, default_px=128))
+    wide = dataclasses.replace(
+        config,
+        geometry=Geometry(prior_px=64, preview_side=4, default_px=128),
+        painting=PaintingConfig(guidance_scale=2.5),
+    )
     path = write_folder(
         tmp_path / "new" / "made", wide, tensors, tiny_folder / "processor", max_shard_bytes=max_shard_bytes
     )
@@ -144,6 +148,7 @@ def test_where_it_comes_from_and_what_was_written_is_recorded(config, tensors, t
     own = json.loads((path / "sampan.json").read_text("utf-8"))
     assert (own["sampan"], own["provenance"]) == (__version__, {"seed": 7})
     assert own["geometry"] == {"prior_px": 32, "preview_side": 16, "default_px": 1024}
+    assert own["painting"] == {"guidance_scale": 1.5}
     assert sorted(own["sha256"]) == [
         "text_encoder/model.safetensors",
         "transformer/diffusion_pytorch_model.safetensors",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +43,17 @@ def test_a_batch_is_what_each_is_alone(pipeline: Pipeline):
     for one, pixels in zip(requests, together, strict=True):
         assert far(pipeline(one)[0], pixels) <= 1  # one step of 8 bits, where the sums' last bits differ
     assert far(together[0], together[1]) > 20
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 6.0])
+def test_the_model_s_guidance_holds_unless_it_is_asked_for(guidance_scale: float, tiny_folder: Path, tmp_path: Path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "stating")
+    (folder / "sampan.json").write_text(json.dumps({"painting": {"guidance_scale": guidance_scale}}), "utf-8")
+    stating = Pipeline(open_folder(folder), "cpu", "fp32")
+    plain, asked = request("a boat"), replace(request("a boat"), guidance_scale=1.5)
+    assert far(stating(asked)[0], stating(plain)[0]) > 2
+    assert far(stating(replace(plain, guidance_scale=guidance_scale))[0], stating(plain)[0]) == 0
+    assert far(paint_all(stating, [Asked(plain)])[0], stating(plain)[0]) <= 1
 
 
 def test_with_references_too(pipeline: Pipeline):

@@ -5,7 +5,7 @@ import pytest
 from sampan.errors import RequestError
 from sampan.generate.request import Request, check_length, check_size
 from sampan.models import presets
-from sampan.models.config import SamplingConfig
+from sampan.models.config import PaintingConfig, SamplingConfig
 
 RELEASED, NANO = presets.get("glm-image"), presets.get("nano")
 
@@ -47,3 +47,8 @@ def test_a_request_overrides_the_checkpoint_s_sampling_value_by_value():
     released = SamplingConfig(temperature=0.9, top_p=0.75, top_k=50)
     assert Request("x").sampling(released) == released
     assert Request("x", temperature=0.0, top_k=0).sampling(released) == SamplingConfig(0.0, 0.75, 0)
+
+
+@pytest.mark.parametrize(("asked", "used"), [(None, 2.5), (0.0, 0.0), (4.0, 4.0)])
+def test_guidance_is_the_checkpoint_s_unless_it_is_asked_for(asked: float | None, used: float):
+    assert Request("x", guidance_scale=asked).guidance(PaintingConfig(guidance_scale=2.5)) == used

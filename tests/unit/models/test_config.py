@@ -19,6 +19,7 @@ from sampan.models.config import (
     GlyphConfig,
     ImageProcessorConfig,
     ModelConfig,
+    PaintingConfig,
     SamplingConfig,
     SchedulerConfig,
     TextConfig,
@@ -28,7 +29,8 @@ from sampan.models.config import (
 )
 
 SECTIONS = {"ar": ARConfig, "dit": DiTConfig, "vae": VAEConfig, "glyph": GlyphConfig, "scheduler": SchedulerConfig,
-            "processor": ImageProcessorConfig, "sampling": SamplingConfig, "geometry": Geometry}  # fmt: skip
+            "processor": ImageProcessorConfig, "sampling": SamplingConfig, "geometry": Geometry,
+            "painting": PaintingConfig}  # fmt: skip
 
 
 def through_a_file(config: Any) -> Any:

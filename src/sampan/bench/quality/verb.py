@@ -26,7 +26,6 @@ from sampan.files import write_text
 from sampan.frameworks import device as dev
 from sampan.generate.batch import ABLATIONS
 from sampan.generate.pipeline import open_pipeline
-from sampan.generate.request import DEFAULT_GUIDANCE
 from sampan.progress import bars
 from sampan.rewards import nearest
 from sampan.rewards.ocr import Reading, find_reader
@@ -64,7 +63,7 @@ class Options:
     fonts: tuple[str, ...] | None = None
     letters: tuple[int, int] | None = None
     steps: int = DEFAULT_STEPS
-    guidance: float = DEFAULT_GUIDANCE
+    guidance: float | None = None
     ablate: tuple[str, ...] = ()
     size: int | None = None
     device: str = "auto"
@@ -197,7 +196,9 @@ def questions(options: Options, size_px: int) -> Suite:
 
 def _painter(options: Options) -> ModelPainter | EndpointPainter:
     if options.endpoint:
-        more = {"num_inference_steps": options.steps, "guidance_scale": options.guidance}
+        more: dict[str, Any] = {"num_inference_steps": options.steps}
+        if options.guidance is not None:
+            more["guidance_scale"] = options.guidance
         return EndpointPainter(
             options.endpoint, options.model, key=os.environ.get(KEY_VARIABLE), size_px=options.size or suites.SIZE_PX,
             more=more, batch=options.batch,
@@ -207,7 +208,8 @@ def _painter(options: Options) -> ModelPainter | EndpointPainter:
     )
     return ModelPainter(
         pipeline, size_px=options.size or pipeline.config.geometry.default_px, num_steps=options.steps,
-        guidance_scale=options.guidance, ablate=frozenset(options.ablate), batch=options.batch,
+        guidance_scale=pipeline.config.painting.guidance_scale if options.guidance is None else options.guidance,
+        ablate=frozenset(options.ablate), batch=options.batch,
     )  # fmt: skip
 
 
