@@ -21,12 +21,14 @@ KINDS = {
     "plain": ("signs", "--count", "9000", "--letters", "3..8", *PLAIN, "--edits"),
     "brief": ("signs", "--count", "3000", "--letters", "3..4", "--seed", "12", *PLAIN),
     "short": ("signs", "--count", "5000", "--letters", "1..2", "--seed", "11", *PLAIN),
+    "names": ("emoji", "--count", "96", "--languages", "en,pt"),
     "emoji": ("emoji", "--count", "96", "--languages", "en,pt", "--edits", "5"),
     "pairs": ("pairs", "--count", "3000", "--emoji", "96"),
 }
-# How often the rows of a folder are listed: the emoji are few, and each has to be seen some hundred times. From words of one
-# letter or two the decoder learns what a byte looks like before it has to find out which byte stands where.
-TIMES = {"emoji": 12, "short": 2}
+# How often the rows of a folder are listed: the emoji are few, and the generator has to be asked for each by its name some
+# hundred times before it knows which tokens are meant; ten of eleven rows of `emoji` have a colour or are edits. From words
+# of one letter or two the decoder learns what a byte looks like before it has to find out which byte stands where.
+TIMES = {"names": 80, "emoji": 12, "short": 2}
 # Black on white, for the second job; words of two and three letters are easier still.
 LETTERS = {
     "black": ("signs", "--count", "4000", "--letters", "2..8", "--seed", "21", *PLAIN),
