@@ -570,7 +570,8 @@ class PaintingConfig:
     guidance_scale: float = 1.5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.guidance_scale < math.inf:
+        # of another kind: whoever reads the file says so
+        if isinstance(self.guidance_scale, int | float) and not 0 <= self.guidance_scale < math.inf:
             raise ValueError(f"guidance_scale {self.guidance_scale} is not a number of 0 or more")
 
     @classmethod
