@@ -66,10 +66,8 @@ _READERS: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
     "painting": (OWN_FILE, lambda values: PaintingConfig.from_json(values.get("painting", {}))),
 }
 SECTIONS = tuple(_READERS)
-_OWN: dict[str, Callable[[], Any]] = {
-    "geometry": Geometry,
-    "painting": PaintingConfig,
-}  # what the released files do not state
+# what the released files do not state
+_OWN = tuple(section for section, (file, _) in _READERS.items() if file == OWN_FILE)
 
 
 @dataclass(frozen=True)
@@ -297,7 +295,7 @@ def read_section(path: Path, section: str) -> Any:
     """
     file = config_file(path, section)
     if section in _OWN and not file.is_file():
-        return _OWN[section]()
+        return _READERS[section][1]({})
     values = read_json(file)
     try:
         config = _READERS[section][1](values)
