@@ -27,7 +27,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sampan.bench import results
+from sampan.report import results
 
 ROOT = Path(__file__).resolve().parent.parent
 JOB = ROOT / "jobs" / "smoke.toml"

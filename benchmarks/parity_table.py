@@ -34,7 +34,7 @@ from parity.gradients import GRADIENT_TOLERANCE, GRADIENTS, gradient_errors  # n
 from parity.ours import Ours  # noqa: E402
 from parity.theirs import Theirs  # noqa: E402
 from parity.tiny import build  # noqa: E402
-from sampan.bench import results  # noqa: E402
+from sampan.report import results  # noqa: E402
 
 TRANSFORMERS, DIFFUSERS = "transformers", "diffusers"
 ORACLES = {

@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sampan.bench import results
 from sampan.init import write
+from sampan.report import results
 from sampan.units import format_seconds
 
 CHIPS = (

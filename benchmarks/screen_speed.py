@@ -11,9 +11,9 @@ import itertools
 import time
 from pathlib import Path
 
-from sampan.bench import results
-from sampan.plan.questions import question
-from sampan.plan.screening import load
+from sampan.report import results
+from sampan.screen.query import question
+from sampan.screen.report import load
 
 ROOT = Path(__file__).resolve().parent.parent
 BAR_PER_S = 10_000

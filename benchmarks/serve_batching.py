@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from sampan.bench import results
-from sampan.generate.pipeline import Pipeline
-from sampan.generate.request import Request
+from sampan.pipeline.pipeline import Pipeline
+from sampan.pipeline.request import ImageRequest
+from sampan.pipeline.tokens import BatchedDecoder, TokenSequence
+from sampan.report import results
 from sampan.samplers import noise
-from sampan.samplers.ar_batch import Row, Writer
-from sampan.serve.engine import Asked, Subject
+from sampan.serve.engine import SharedInputs, TaskInputs
 from sampan.serve.verb import open_pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,12 +37,12 @@ def written(pipeline: Pipeline, requests: int, together: int, px: int) -> tuple[
     config = pipeline.config
     rows = []
     for seed in range(requests):
-        asked = Asked(Request(PROMPTS[seed % len(PROMPTS)], width_px=px, height_px=px))
-        subject = Subject(pipeline, asked)
+        asked = TaskInputs(ImageRequest(PROMPTS[seed % len(PROMPTS)], width_px=px, height_px=px))
+        subject = SharedInputs(pipeline, asked)
         codes = min(config.ar.vq.num_embeddings, config.dit.prior_vq_quantizer_codebook_size)
         more = {"num_codes": codes, "sampling": config.sampling, "config": config.ar.text}
-        rows.append(Row(*subject.prompt, subject.grids, seed=seed, picture=0, **more))
-    writer, waiting = Writer(pipeline.part("ar"), pipeline.device, pipeline.dtype), list(rows)
+        rows.append(TokenSequence(*subject.prompt, subject.grids, seed=seed, picture=0, **more))
+    writer, waiting = BatchedDecoder(pipeline.part("ar"), pipeline.device, pipeline.dtype), list(rows)
     begun = time.perf_counter()
     while waiting or writer.rows:
         while waiting and len(writer.rows) < together:

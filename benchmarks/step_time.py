@@ -24,10 +24,10 @@ import torch  # noqa: E402
 
 from oracle import Sizes, build_tiny_pipeline  # noqa: E402
 from parity.ours import Ours  # noqa: E402
-from sampan.bench import results  # noqa: E402
 from sampan.models import positions  # noqa: E402
 from sampan.models.config import SamplingConfig  # noqa: E402
-from sampan.samplers import ar_decode  # noqa: E402
+from sampan.pipeline import ar_decode  # noqa: E402
+from sampan.report import results  # noqa: E402
 
 # the shape of the nano preset, in the released geometry
 SIZES = Sizes(

@@ -43,8 +43,8 @@ from training import library  # noqa: E402
 from training.shares import encoder_share  # noqa: E402
 from training.world import Ours, World, ar_batch, decoder_batch, make_world  # noqa: E402
 
-from sampan.bench import results  # noqa: E402
 from sampan.models.config import ModelConfig  # noqa: E402
+from sampan.report import results  # noqa: E402
 
 _ENCODERS = replace(
     SIZES, vae_groups=8, latents_mean=(0.0,) * 16, latents_std=(1.0,) * 16, reference_px=(128, 1024), vq_dim=32

@@ -173,12 +173,12 @@ def read_course(out: Path, stage: str) -> Course:
     from rich.console import Console
 
     from sampan.checkpoint import run
-    from sampan.checkpoint.runlog import read_steps
+    from sampan.checkpoint.run_metadata import read_steps
     from sampan.frameworks import device as dev
     from sampan.job import parse
+    from sampan.train.run_state import reopen
+    from sampan.train.stage_trainer import StageTrainer
     from sampan.train.stages import make
-    from sampan.train.steps import Steps
-    from sampan.train.workspace import reopen
 
     last = run.final(out, stage)
     assert last is not None, f"{out} has not finished {stage}"
@@ -188,7 +188,7 @@ def read_course(out: Path, stage: str) -> Course:
         cache, job = Path(scratch) / "cache", parse(state["job"])
         shutil.copytree(job.data.cache or out / "cache", cache)
         work = reopen(job, out, "cpu", "fp32", cache=cache, console=Console(quiet=True))
-        steps = Steps(work, stage)
+        steps = StageTrainer(work, stage)
         first = {name: dev.to_numpy(t).astype(np.float64) for name, t in steps.groups()["weights"].items()}
         held_out = make(stage, work.context(steps.settings, work.data.validation or work.data.training))
         for folder in run.steps(out, stage):
@@ -259,7 +259,7 @@ def main() -> int:
             take(run, base, given.place)
     if given.only:
         return 0
-    from sampan.checkpoint.history import machine
+    from sampan.checkpoint.provenance import machine
 
     courses = {run.name: {stage: read_course(given.place / run.name, stage) for stage in STAGES} for run in RUNS}
     judged = {

@@ -26,13 +26,13 @@ from typing import Any
 
 import numpy as np
 
-from sampan.bench import results
 from sampan.catalog import load
 from sampan.files import write_text
-from sampan.plan import case as cases
 from sampan.plan import efficiency, validate
+from sampan.plan import published_run as cases
 from sampan.plan.efficiency import PARTS
 from sampan.plan.time import RATE_NAMES, Rates, step_time
+from sampan.report import results
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -59,7 +59,7 @@ class Run:
     """A published run as the fit takes it."""
 
     row: Mapping[str, str]
-    case: cases.Case
+    case: cases.PublishedRun
     levels: Mapping[str, str]
     log_s: float
 
@@ -73,7 +73,7 @@ def runs_of(rows: Sequence[Mapping[str, str]]) -> list[Run]:
         try:
             case = cases.read(row)
             step_s = case.step_s(float(row["value"]))
-        except cases.Left:
+        except cases.NotPredictable:
             continue
         levels = efficiency.levels(
             case.workload, case.chip, case.speeds, case.framework, case.precision, case.method, case.model
@@ -249,7 +249,7 @@ def _widen(half: Mapping[str, dict[str, float]], group: str) -> None:
                 )
 
 
-def summary(left: Sequence[Left], halves: Sequence[float]) -> validate.Summary:
+def summary(left: Sequence[Left], halves: Sequence[float]) -> validate.ErrorSummary:
     """Return how good predictions of left-out runs were, in the runs' own metrics."""
     judged = []
     for one, half in zip(left, halves, strict=True):

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sampan.bench import results
+from sampan.report import results
 from sampan.units import format_bytes
 
 ROOT = Path(__file__).resolve().parent.parent

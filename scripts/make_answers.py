@@ -22,10 +22,10 @@ from typing import Any
 from sampan.catalog import load
 from sampan.files import write_text
 from sampan.job import read
-from sampan.plan import efficiency, evidence, verb
-from sampan.plan.assumptions import DAY_S, Span
-from sampan.plan.compare import Comparison, Predicted, compare, quantile
-from sampan.plan.rank import PictureRow, Row
+from sampan.plan import efficiency, measured_throughput, verb
+from sampan.plan.assumptions import DAY_S, Interval
+from sampan.plan.compare import Comparison, PredictedRatio, compare, quantile
+from sampan.plan.rank import InferenceRow, PlanRow
 from sampan.plan.report import Plan
 from sampan.plan.table import amount, between
 
@@ -68,7 +68,7 @@ def _head() -> Iterator[str]:
     yield "<!-- written by scripts/make_answers.py: change the data or the script, then `make answers` -->"
     yield ""
     yield (
-        f"From {len(evidence.measured()):,} published runs that can be counted, efficiencies fitted to "
+        f"From {len(measured_throughput.measured()):,} published runs that can be counted, efficiencies fitted to "
         f"{known.num_runs:,} of them ({known.made}), and prices and grids of the catalogue, each with its date and source in "
         "`src/sampan/catalog/`. Predictions carry intervals that held 80 % of runs that were left out of the fit "
         f"({known.left_out}). What is not known is said to be unknown. Export and procurement rules bear on several of the "
@@ -135,7 +135,7 @@ def _kinds(a: str, b: str, one: Comparison) -> Iterator[list[str]]:
     by_kind: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for ratio in (*one.pairs, *one.matched):
         by_kind[ratio.kind]["pairs" if ratio.is_pair else "matched"].append(ratio.value)
-    predicted: dict[str, list[Predicted]] = defaultdict(list)
+    predicted: dict[str, list[PredictedRatio]] = defaultdict(list)
     for some in one.predicted:
         predicted["llm-dense" if some.kind == "ar" else some.kind].append(some)
     for kind in sorted(by_kind.keys() | predicted.keys()):
@@ -183,7 +183,7 @@ def _spread(values: Iterable[float]) -> str:
     )
 
 
-def _span(span: Span | None) -> str:
+def _span(span: Interval | None) -> str:
     return "unknown" if span is None else f"{span.typical:.2f} ({span.low:.2f}-{span.high:.2f})"
 
 
@@ -247,8 +247,8 @@ def _or_unknown(value: float | None) -> str:
 def _mindspore() -> Iterator[str]:
     yield from _title("How efficient is MindSpore beside PyTorch on the same chip?")
     chip = load.chip("ascend_910b2")
-    sides = evidence.runs_on(chip, "mindspore"), evidence.runs_on(chip, "torch")
-    exact, ratios = evidence.matched(*sides), evidence.same_model(*sides)
+    sides = measured_throughput.runs_on(chip, "mindspore"), measured_throughput.runs_on(chip, "torch")
+    exact, ratios = measured_throughput.matched(*sides), measured_throughput.same_model(*sides)
     values = sorted(one.value for one in ratios)
     predicted = compare("ascend_910b2", "ascend_910b2", framework_a="mindspore", framework_b="torch").predicted
     own = [one for one in predicted if one.model.startswith("GLM-Image")]
@@ -316,7 +316,7 @@ def _bench() -> dict[str, float]:
 
 def _plan() -> Plan:
     job = read(JOB, [])
-    return verb.plan(job, verb.Options(), name=f"jobs/{JOB.name}")
+    return verb.plan(job, verb.PlanArguments(), name=f"jobs/{JOB.name}")
 
 
 def _training() -> Iterator[str]:
@@ -324,7 +324,7 @@ def _training() -> Iterator[str]:
     yield from _title("What would training GLM-Image take?")
     rows = {(row.way.label, row.way.framework, row.site.name): row for row in plan.rows}
     home = [row for (_, _, site), row in rows.items() if site == HOME]
-    best: dict[str, Row] = {}
+    best: dict[str, PlanRow] = {}
     for row in home:
         if row.way.label not in best or row.way.time_s.typical < best[row.way.label].way.time_s.typical:
             best[row.way.label] = row
@@ -400,15 +400,15 @@ def _training() -> Iterator[str]:
     yield "often take as much again; and whether any of these chips can be had in such numbers at any of these places."
 
 
-def _money(usd: Span | None) -> str:
+def _money(usd: Interval | None) -> str:
     return "unknown" if usd is None else f"{amount(usd.typical)} ({amount(usd.low)}-{amount(usd.high)})"
 
 
-def _thousand(span: Span | None) -> str:
+def _thousand(span: Interval | None) -> str:
     return "unknown" if span is None else amount(span.typical / 1000)
 
 
-def _electricity(row: Row) -> str:
+def _electricity(row: PlanRow) -> str:
     kwh, price = row.energy.kwh, row.site.electricity_usd_per_kwh
     return "unknown" if kwh is None or price is None else amount(kwh.typical * price)
 
@@ -418,10 +418,10 @@ def _electricity(row: Row) -> str:
 
 def _pictures() -> Iterator[str]:
     job = read(JOB, [f"plan.chips = {json.dumps([*ASCEND, *OTHERS, 'mlu590', 'b200', 'rtx4090'])}"])
-    plan = verb.plan(job, verb.Options(stages=("preparation",)), name=f"jobs/{JOB.name}")
+    plan = verb.plan(job, verb.PlanArguments(stages=("preparation",)), name=f"jobs/{JOB.name}")
     assert plan.recipe is not None, "a plan has one"
     yield from _title("What does a thousand pictures cost?")
-    first: dict[tuple[str, str], PictureRow] = {}
+    first: dict[tuple[str, str], InferenceRow] = {}
     for row in plan.pictures:
         if row.making.framework == "torch":
             first.setdefault((row.making.label, row.site.name), row)
@@ -488,12 +488,12 @@ def _pictures() -> Iterator[str]:
     yield "chips; published times for GLM-Image exist for an H100 alone (its README), and are behind one number of the model."
 
 
-def _share(rows: Sequence[PictureRow], part: str) -> str:
+def _share(rows: Sequence[InferenceRow], part: str) -> str:
     values = [getattr(row.split, part).typical / row.split.rent.typical for row in rows if row.split.rent]
     return f"{statistics.median(values):.0%}" if values else "an unknown share"
 
 
-def _typical(span: Span | None) -> str:
+def _typical(span: Interval | None) -> str:
     return "unknown" if span is None else amount(span.typical)
 
 

@@ -10,9 +10,9 @@ import datetime
 import statistics
 from pathlib import Path
 
-from sampan.bench import results
 from sampan.catalog.memory_points import memory_points
 from sampan.plan.memory_check import counted_bytes
+from sampan.report import results
 
 ROOT = Path(__file__).resolve().parent.parent
 

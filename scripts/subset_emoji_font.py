@@ -3,7 +3,7 @@
     python scripts/subset_emoji_font.py NotoColorEmoji.ttf
 
 keeps what `sampan data emoji` can ask for (every fully qualified emoji without skin tones), changes no picture, and
-refuses to write a font in which one would differ. Needs the extra `data`. Writes into src/sampan/data/fonts/.
+refuses to write a font in which one would differ. Needs the extra `data`. Writes into src/sampan/synthetic/fonts/.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import uharfbuzz
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from sampan.data.color_font import PACKED, ColorFont  # noqa: E402
-from sampan.data.emoji_names import catalogue  # noqa: E402
+from sampan.synthetic.color_font import PACKED, ColorFont  # noqa: E402
+from sampan.synthetic.emoji_names import catalogue  # noqa: E402
 
 harfbuzz: Any = uharfbuzz  # a compiled module whose names no type checker sees
 
@@ -37,7 +37,7 @@ def subset(font: bytes, texts: list[str]) -> bytes:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("font", type=Path, help="a Noto Color Emoji with bitmaps (CBDT)")
-    parser.add_argument("--out", type=Path, default=ROOT / "src/sampan/data/fonts" / PACKED)
+    parser.add_argument("--out", type=Path, default=ROOT / "src/sampan/synthetic/fonts" / PACKED)
     arguments = parser.parse_args()
 
     texts = [emoji.text for emoji in catalogue(["en"])]

@@ -5,7 +5,7 @@
 FOLDER holds the npm packages below, as `npm pack NAME@VERSION` writes them (they carry Google Fonts' static files and each
 font's licence). Kept are the characters of Latin-1, Latin Extended-A and some punctuation, with the outlines as they are;
 hints, kerning and alternate forms are dropped, so that every machine draws the same. None of the fonts has a reserved font
-name. Needs fonttools. Writes into src/sampan/data/fonts/ and prints the table for its README.
+name. Needs fonttools. Writes into src/sampan/synthetic/fonts/ and prints the table for its README.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fontTools.pens.recordingPen import DecomposingRecordingPen
 from fontTools.ttLib import TTFont
 
 ROOT = Path(__file__).resolve().parents[1]
-FONTS = ROOT / "src/sampan/data/fonts"
+FONTS = ROOT / "src/sampan/synthetic/fonts"
 CHARACTERS = (*range(0x20, 0x7F), *range(0xA0, 0x180), *map(ord, "ȘșȚțẞ–—‘’“”„†•…‹›€™−"))
 PACKAGES = {
     # file in the package: npm package and version, which hold Google Fonts' file

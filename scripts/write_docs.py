@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from sampan.catalog.rules import SEVERITY, rules
 from sampan.cli.options import parser
 from sampan.errors import JobError
-from sampan.job import STAGES, Job, Setting, Stage, parse, sections, settings, toml
+from sampan.job import STAGES, Job, Setting, StageSection, parse, sections, settings, toml
 from sampan.plan import efficiency
-from sampan.plan.screening import standing
+from sampan.screen.report import standing
+from sampan.screen.rules import SEVERITY, rules
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 WIDTH = 100
@@ -87,10 +87,12 @@ def command_line() -> str:
 def job_file() -> str:
     """Return docs/job-file.md: every setting with what it takes, its default and its meaning."""
     pages = [JOB.format(shortest=SHORTEST, error=_error(WRONG))]
-    common = settings(Stage)
+    common = settings(StageSection)
     for name, section in sections(Job):
         own = [
-            setting for key, setting in settings(section).items() if not (issubclass(section, Stage) and key in common)
+            setting
+            for key, setting in settings(section).items()
+            if not (issubclass(section, StageSection) and key in common)
         ]
         if name == f"stage.{STAGES[0]}":
             pages.append(_common(common))
@@ -126,7 +128,7 @@ def _common(common: dict[str, Setting]) -> str:
         for name, s in common.items()
     ]
     head = ("setting", "takes", *(f"`{stage}`" for stage in STAGES), "meaning")
-    about = f"{(Stage.__doc__ or '').strip()} Below each stage's name stands its default."
+    about = f"{(StageSection.__doc__ or '').strip()} Below each stage's name stands its default."
     return f"## `[stage.NAME]`: what every stage has\n\n{about}\n\n{_table(head, rows)}"
 
 
@@ -213,7 +215,7 @@ beside the verdict. A verdict's confidence is the least of the rules that decide
 
 ## Adding a rule
 
-One file, `src/sampan/catalog/rules/<id>.toml`: title, jurisdiction, days from which and to which it holds (both
+One file, `src/sampan/screen/rules/<id>.toml`: title, jurisdiction, days from which and to which it holds (both
 within), status, whether it binds and whom, its effect, a summary in your own words, the source with link and date,
 confidence, the day you checked it, and
 

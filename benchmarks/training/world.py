@@ -20,16 +20,16 @@ from sampan.checkpoint import export
 from sampan.data.encode import grid_patches
 from sampan.frameworks import device as dev
 from sampan.frameworks import update
-from sampan.job.sections import Data, Job, Model, Place, Train
-from sampan.job.stages import ARStage, DecoderStage, Stages
+from sampan.job.sections import DataSection, Job, ModelSection, PlaceSection, TrainSection
+from sampan.job.stages import ARStage, DecoderStage, StagesSection
 from sampan.losses import tokens
 from sampan.models import positions
 from sampan.models.build import build
 from sampan.models.text import glyph_batch
 from sampan.samplers import euler
 from sampan.train import stages
+from sampan.train.run_state import RunState, open_workspace
 from sampan.train.schedule import learning_rate
-from sampan.train.workspace import Workspace, open_workspace
 from training import library
 
 
@@ -38,7 +38,7 @@ class World:
     """One model and one picture set, as both sides see them."""
 
     pipeline: Any
-    work: Workspace
+    work: RunState
 
     @cached_property
     def theirs(self) -> Theirs:
@@ -65,11 +65,11 @@ def make_world(
     given = {"num_steps": num_steps, "lr": 1e-4}
     job = Job(
         out=folder / "run",
-        model=Model(start=folder / "model"),
-        data=Data(path=folder / "pictures", resolutions_px=resolutions_px, workers=0),
-        place=Place(device="cpu", dtype="fp32"),
-        train=Train(stages=("ar", "decoder")),
-        stage=Stages(
+        model=ModelSection(start=folder / "model"),
+        data=DataSection(path=folder / "pictures", resolutions_px=resolutions_px, workers=0),
+        place=PlaceSection(device="cpu", dtype="fp32"),
+        train=TrainSection(stages=("ar", "decoder")),
+        stage=StagesSection(
             # a script on the libraries trains the whole table of tokens
             ar=ARStage(micro_batch_size=micro_batch_size["ar"], freeze_text=False, **given),
             decoder=DecoderStage(micro_batch_size=micro_batch_size["decoder"], **given),
@@ -122,7 +122,7 @@ class Ours:
         self.stage = stages.make(name, world.work.context(settings, members))
         self.module = build(name, world.work.config)
         update.load_weights(self.module, export.part_tensors(world.work.out, name, world.work.start))
-        self.updater = update.Updater(
+        self.updater = update.TrainStep(
             self.module,
             lr=settings.lr,
             beta1=settings.beta1,
@@ -153,7 +153,7 @@ class Ours:
 # --- the same draws for their side -------------------------------------------------------------------------------------
 
 
-def decoder_batch(world: World, drawn: stages.Batch) -> library.DecoderBatch:
+def decoder_batch(world: World, drawn: stages.HostBatch) -> library.DecoderBatch:
     """Return what our draw of the decoder holds, as a script's data loader would give it."""
     work = world.work
     _, noise, sigma, _, priors, keep, times, _, _, _, mask, *references = drawn.arrays
@@ -185,7 +185,7 @@ def decoder_batch(world: World, drawn: stages.Batch) -> library.DecoderBatch:
     )
 
 
-def ar_batch(world: World, drawn: stages.Batch) -> library.ARBatch:
+def ar_batch(world: World, drawn: stages.HostBatch) -> library.ARBatch:
     """Return the samples of our draw of the generator, padded on the right."""
     rows = [_sequence(world, world.numbers[key]) for key in drawn.keys]
     width = max(len(row.ids) for row in rows)

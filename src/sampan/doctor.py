@@ -34,7 +34,7 @@ _DISTRIBUTIONS = {"tensorflow": ("tensorflow", "tensorflow-cpu")}  # where a pac
 _WHOLE = [name for name in FRAMEWORKS if name not in LEFT_OUT]  # frameworks that train and generate
 # what a framework sees is asked in a process of its own: two in one can disturb each other, and one can die
 _PROBE = (
-    "import importlib, json, sys; probe = importlib.import_module(f'sampan.frameworks.{sys.argv[1]}.probe').probe;"
+    "import importlib, json, sys; probe = importlib.import_module(sys.argv[1] + '.probe').probe;"
     "print(json.dumps(probe()))"
 )
 _PROBED_WITHIN_S = 120
@@ -60,12 +60,17 @@ def report(model: Path | None) -> dict[str, Any]:
     for facts in found.values():
         for device in facts.get("devices", []):
             if device["device"] == "cpu":
-                device |= {"name": cpu_name(), **memory}
+                device |= {"name": host.cpu_name(), **memory}
     return {
         "sampan": __version__,
         "python": {"version": platform.python_version(), "executable": sys.executable},
         "platform": platform.platform(),
-        "cpu": {"name": cpu_name(), "cores": os.cpu_count(), "usable_cores": usable_cores(), **_instructions()},
+        "cpu": {
+            "name": host.cpu_name(),
+            "cores": os.cpu_count(),
+            "usable_cores": host.usable_cores(),
+            **_instructions(),
+        },
         "memory": memory,
         "disk": _disk(model if model is not None and model.exists() else Path.cwd()),
         "drivers": drivers,
@@ -87,7 +92,7 @@ def _framework(name: str) -> dict[str, Any]:
         return {"version": version, "problem": None}
     try:
         asked = subprocess.run(
-            [sys.executable, "-c", _PROBE, name],
+            [sys.executable, "-c", _PROBE, frameworks.package(name)],
             capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=_PROBED_WITHIN_S, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
@@ -147,23 +152,6 @@ def _ascend_driver() -> str | None:
 
 
 # -------------------------------------------------------------------------------------------------------------- machine
-
-
-def cpu_name() -> str | None:
-    """Return what the processor calls itself."""
-    for line in host.lines(Path("/proc/cpuinfo")):
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    if sys.platform == "darwin":
-        return host.answer(["sysctl", "-n", "machdep.cpu.brand_string"])
-    return platform.processor() or platform.machine() or None
-
-
-def usable_cores() -> int | None:
-    """Return the cores this process may run on, which a container or a job scheduler can limit."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
 
 
 def _instructions() -> dict[str, list[str] | None]:

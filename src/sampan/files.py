@@ -16,7 +16,7 @@ else:
 _LOCKED_BYTE = 1 << 30  # far behind what is written in the file: on Windows nobody can read a byte that is locked
 
 
-class HeldError(OSError):
+class LockHeldError(OSError):
     """A lock that another has.
 
     Args:
@@ -113,7 +113,7 @@ def _take(path: Path) -> int:
                     return handle
         except (BlockingIOError, PermissionError) as error:
             os.close(handle)
-            raise HeldError(path, _holder(path)) from error
+            raise LockHeldError(path, _holder(path)) from error
         except OSError:
             os.close(handle)
             raise

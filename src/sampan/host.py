@@ -6,6 +6,8 @@ An amount that the system does not tell is None.
 from __future__ import annotations
 
 import ctypes
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +36,23 @@ def peak_memory_bytes() -> int | None:
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
+
+
+def cpu_name() -> str | None:
+    """Return what the processor calls itself."""
+    for line in lines(Path("/proc/cpuinfo")):
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    if sys.platform == "darwin":
+        return answer(["sysctl", "-n", "machdep.cpu.brand_string"])
+    return platform.processor() or platform.machine() or None
+
+
+def usable_cores() -> int | None:
+    """Return the cores this process may run on, which a container or a job scheduler can limit."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 def lines(path: Path) -> list[str]:

@@ -102,7 +102,7 @@ def write_pictures(folder: Path) -> None:
 
 
 class Drawn:
-    """Ids, latents and embeddings out of random numbers, in the place of `sampan.data.encode.Encoded`."""
+    """Ids, latents and embeddings out of random numbers, in the place of `sampan.data.encode.EncodedInputs`."""
 
     def __init__(self, config: Any):
         self.config = config
@@ -133,7 +133,7 @@ class Drawn:
 
 def open_run(job: jobs.Job) -> Any:
     """Return the run's workspace, on the CPU in fp32."""
-    from sampan.train.workspace import open_workspace
+    from sampan.train.run_state import open_workspace
 
     work = open_workspace(job, "cpu", "fp32", resume=False, console=Console(quiet=True))
     work._encoded = Drawn(work.config)  # pyright: ignore[reportAttributeAccessIssue]
@@ -144,7 +144,7 @@ def open_stage(job: jobs.Job, name: str) -> Any:
     """Return one stage by what its draws and its loss need, for a framework that has no runs."""
     from sampan.models import presets, text
     from sampan.train.dataset import open_dataset
-    from sampan.train.stages import Context, caption_texts, make
+    from sampan.train.stages import StageInputs, caption_texts, make
 
     config = presets.get(job.model.preset, job.model.override)
     data = open_dataset(job.data, config, job.out / "cache", Console(quiet=True))
@@ -157,7 +157,7 @@ def open_stage(job: jobs.Job, name: str) -> Any:
     )
     config = text.with_token_ids(config, learned)
     tokenizer = text.PromptTokenizer(learned["tokenizer.json"].decode(), json.loads(learned["tokenizer_config.json"]))
-    context = Context(
+    context = StageInputs(
         settings=getattr(job.stage, name),
         seed=job.seed,
         config=config,

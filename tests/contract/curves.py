@@ -23,9 +23,9 @@ COMPARED_ONLY = ("ar", "decoder")  # what a framework that is there for the comp
 
 def losses(work: Any, name: str, lr_ratio: float) -> list[float]:
     """Return the losses of a stage, by the steps that training takes."""
-    from sampan.train.steps import Steps
+    from sampan.train.stage_trainer import StageTrainer
 
-    steps = Steps(work, name)
+    steps = StageTrainer(work, name)
     take = steps.updater.step
     if lr_ratio != 1:
         steps.updater.step = lambda loss, batches, lr: take(loss, batches, lr * lr_ratio)
@@ -43,7 +43,7 @@ def compared_losses(job: Any, name: str) -> list[float]:
     arrays = initial_weights(io.shapes(stage.module), job.seed)
     io.load_weights(stage.module, {}, device="cpu", arrays=arrays)
     names = ("lr", "beta1", "beta2", "weight_decay", "clip_norm", "ema_decay")
-    updater = update.Updater(stage.module, **{key: getattr(settings, key) for key in names})
+    updater = update.TrainStep(stage.module, **{key: getattr(settings, key) for key in names})
 
     def batch(step: int, micro: int) -> tuple[Any, ...]:
         given = stage.draw(step, micro).arrays

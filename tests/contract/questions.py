@@ -108,7 +108,7 @@ def seeded() -> bool:
 def tokens() -> list[list[int]]:
     """Return what the generator writes greedily, for two pictures and after a reference."""
     from sampan.models.config import SamplingConfig
-    from sampan.samplers.ar_decode import write_tokens
+    from sampan.pipeline.ar_decode import write_tokens
 
     case = CASES[_GENERATOR]
     prompt = np.array([25, 31, 2, 7, 11, 4, 38, 20])
@@ -175,7 +175,7 @@ def steps(arrays: Arrays) -> dict[str, list[float]]:
     from sampan.frameworks import update
 
     module = _built(CASES[_GENERATOR])
-    updater = update.Updater(module, **refusals.SETTINGS)
+    updater = update.TrainStep(module, **refusals.SETTINGS)
     reports = [updater.step(_loss, [_batch(step, micro, 1 + micro) for micro in range(2)]) for step in range(NUM_STEPS)]
     for name, value in _weights(module).items():
         arrays[f"steps|state|weights:{name}"] = dev.to_numpy(value)
@@ -190,7 +190,7 @@ def mixed(low: str) -> dict[str, Any]:
     from sampan.frameworks import update
 
     def curve(autocast: str, num: int, first_scale: float | None = None) -> tuple[Any, list[float], list[bool]]:
-        updater = update.Updater(_built(CASES[_GENERATOR]), **{**refusals.SETTINGS, "autocast": autocast})
+        updater = update.TrainStep(_built(CASES[_GENERATOR]), **{**refusals.SETTINGS, "autocast": autocast})
         if first_scale is not None:
             updater.loss_scale = first_scale
         reports = [updater.step(_loss, [_batch(step % 3, 0)]) for step in range(num)]

@@ -56,14 +56,14 @@ def refusals(framework: str, folder: Path) -> dict[str, tuple[str, Callable[[], 
         "load: no such file": (
             "CheckpointError", lambda: load(files=dict.fromkeys(right, folder / "absent.safetensors"))
         ),
-        "an optimizer of nothing": ("ValueError", lambda: update.Updater(nn.Identity(), **SETTINGS)),
+        "an optimizer of nothing": ("ValueError", lambda: update.TrainStep(nn.Identity(), **SETTINGS)),
     }  # fmt: skip
     if hasattr(io, "read_tensors"):
         found |= {
             "read: no such file": ("CheckpointError", lambda: io.read_tensors(folder / "absent.safetensors", "cpu")),
             "read: half a file": ("CheckpointError", lambda: io.read_tensors(folder / "half.safetensors", "cpu")),
             "a quantized tensor in its file": (
-                "CheckpointError", lambda: io.Unread(folder / "quantized.safetensors", "weight", (4, 6), "I8")
+                "CheckpointError", lambda: io.LazyTensor(folder / "quantized.safetensors", "weight", (4, 6), "I8")
             ),
             "save: the folder is a file": (
                 "CheckpointError", lambda: io.save_tensors(folder / "half.safetensors" / "x.safetensors", {"x": x}, {})
@@ -75,7 +75,7 @@ def refusals(framework: str, folder: Path) -> dict[str, tuple[str, Callable[[], 
             "an addition to a table": ("ValueError", lambda: nn.add_low_rank(_pair(), {"1": (2, 1.0)})),
             "an addition twice": ("ValueError", _twice),
             "frozen rows of no parameter": (
-                "ValueError", lambda: update.Updater(nn.Linear(6, 4), **SETTINGS, frozen_rows={"wait": 2})
+                "ValueError", lambda: update.TrainStep(nn.Linear(6, 4), **SETTINGS, frozen_rows={"wait": 2})
             ),
             "the state of other parameters": ("CheckpointError", _other_state),
         }  # fmt: skip
@@ -95,5 +95,5 @@ def _twice() -> None:
 def _other_state() -> None:
     from sampan.frameworks import update
 
-    one, other = (update.Updater(nn.Linear(6, width), **SETTINGS) for width in (4, 5))
+    one, other = (update.TrainStep(nn.Linear(6, width), **SETTINGS) for width in (4, 5))
     one.load_state(other.state())

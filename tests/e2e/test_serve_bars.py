@@ -24,7 +24,7 @@ import pytest
 from PIL import Image
 
 from e2e.serving import FAST, Served, crowd, explore, serving
-from sampan.bench import results
+from sampan.report import results
 from uploaded import png
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]

@@ -18,8 +18,6 @@ from parity.theirs import Grid, Reference
 from sampan.checkpoint.folder import open_folder
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
-from sampan.generate.pipeline import Pipeline
-from sampan.generate.request import Request
 from sampan.losses.tokens import token_loss
 from sampan.models import pixels, positions
 from sampan.models.build import PARTS, build
@@ -35,7 +33,10 @@ from sampan.models.config import (
 )
 from sampan.models.dit import join_references
 from sampan.models.text import PromptTokenizer, glyph_batch, glyph_texts
-from sampan.samplers import ar_decode, euler
+from sampan.pipeline import ar_decode
+from sampan.pipeline.pipeline import Pipeline
+from sampan.pipeline.request import ImageRequest
+from sampan.samplers import euler
 
 GREEDY = SamplingConfig(temperature=0)
 
@@ -333,7 +334,7 @@ class Ours:
         assert self.painter is not None, "painting needs the folder"
         file = self.painter.folder.path.with_suffix(".inject")
         save_file({name: value for name, value in injected.items() if value is not None}, file)
-        request = Request(
+        request = ImageRequest(
             prompt,
             height_px=size[0],
             width_px=size[1],

@@ -15,13 +15,14 @@ from parity.ours import Ours
 from parity.theirs import Theirs
 from sampan.errors import RequestError
 from sampan.frameworks import device as dev
-from sampan.generate.pipeline import Pipeline
-from sampan.generate.request import Request, check_size
 from sampan.models import dit, pixels, positions
 from sampan.models.config import ModelConfig, SamplingConfig
 from sampan.models.vae import VAE
-from sampan.samplers import ar_decode, euler
-from sampan.samplers.paint import Painter
+from sampan.pipeline import ar_decode
+from sampan.pipeline.denoise import Denoiser
+from sampan.pipeline.pipeline import Pipeline
+from sampan.pipeline.request import ImageRequest, check_size
+from sampan.samplers import euler
 
 TWO, TEXT, IMAGE = "DiT with references: two", "Text to image: square", "Image to image: one reference"
 
@@ -30,7 +31,7 @@ TWO, TEXT, IMAGE = "DiT with references: two", "Text to image: square", "Image t
 
 
 def test_trap_20_the_unconditional_branch_has_no_prior_no_words_and_no_references(bites: Bites):
-    inputs, forward, embeds = Painter.inputs, dit.DiT.forward, Pipeline.glyph_embeds
+    inputs, forward, embeds = Denoiser.inputs, dit.DiT.forward, Pipeline.glyph_embeds
 
     def prior_kept(self: Any, latent: Any, prior: Any, keep: float, *rest: Any) -> Any:
         return inputs(self, latent, prior, 1.0, *rest)
@@ -46,14 +47,14 @@ def test_trap_20_the_unconditional_branch_has_no_prior_no_words_and_no_reference
         return forward(self, *arguments[:8], seen[-1])
 
     for label in (TEXT, IMAGE):
-        bites(label, lambda patch: patch.setattr(Painter, "inputs", prior_kept))
+        bites(label, lambda patch: patch.setattr(Denoiser, "inputs", prior_kept))
         bites(label, lambda patch: patch.setattr(Pipeline, "glyph_embeds", same_words))
         bites(label, lambda patch: patch.setattr(euler, "guided", lambda c, u, scale: c + scale * (c - u)))
     bites(IMAGE, lambda patch: patch.setattr(dit.DiT, "forward", same_references))
 
 
 def test_trap_21_a_reference_is_written_at_time_0_without_text_from_position_0(bites: Bites):
-    inputs, rope = Painter.inputs, positions.rope_image
+    inputs, rope = Denoiser.inputs, positions.rope_image
 
     def less_one(self: Any, latent: Any, prior: Any, keep: float, t: float, size: Any, num_text: int) -> Any:
         return inputs(self, latent, prior, keep, t if num_text else -1.0, size, num_text)
@@ -79,8 +80,8 @@ def test_trap_21_a_reference_is_written_at_time_0_without_text_from_position_0(b
             written.append(kv)
         return tuple(written)
 
-    bites(IMAGE, lambda patch: patch.setattr(Painter, "inputs", less_one))
-    bites(IMAGE, lambda patch: patch.setattr(Painter, "inputs", target_size))
+    bites(IMAGE, lambda patch: patch.setattr(Denoiser, "inputs", less_one))
+    bites(IMAGE, lambda patch: patch.setattr(Denoiser, "inputs", target_size))
     bites(IMAGE, lambda patch: patch.setattr(positions, "rope_image", running_on))
     bites(IMAGE, lambda patch: patch.setattr(dit.DiT, "reference_kv", with_text))
 
@@ -190,7 +191,9 @@ def test_trap_25_a_picture_depends_on_its_seed_and_nothing_else(ours: Ours):
     def pictures(seed: int, count: int, global_seed: int) -> list[np.ndarray]:
         assert ours.painter is not None
         torch.manual_seed(global_seed)
-        return ours.painter(Request("a boat", height_px=64, width_px=64, seed=seed, count=count, num_inference_steps=1))
+        return ours.painter(
+            ImageRequest("a boat", height_px=64, width_px=64, seed=seed, count=count, num_inference_steps=1)
+        )
 
     one, again, three, different = pictures(5, 1, 0), pictures(5, 1, 99), pictures(5, 3, 7), pictures(6, 1, 0)
     assert np.array_equal(one[0], again[0])

@@ -36,7 +36,7 @@ def test_a_lock_is_held_once_and_leaves_nothing(tmp_path: Path):
     path = tmp_path / ".lock"
     with files.locked(path):
         assert path.stat().st_size
-        with pytest.raises(files.HeldError) as caught, files.locked(path):
+        with pytest.raises(files.LockHeldError) as caught, files.locked(path):
             pass
         assert caught.value.holder == os.getpid()
         assert str(caught.value) == f"`{path}` is held by process {os.getpid()}"
@@ -51,7 +51,7 @@ def test_a_lock_names_the_process_and_ends_with_it(tmp_path: Path):
     assert child.stdout is not None
     try:
         assert child.stdout.readline().strip() == b"held"
-        with pytest.raises(files.HeldError) as caught, files.locked(path):
+        with pytest.raises(files.LockHeldError) as caught, files.locked(path):
             pass
         assert caught.value.holder == child.pid
     finally:
@@ -65,7 +65,7 @@ def test_a_lock_names_the_process_and_ends_with_it(tmp_path: Path):
 
 
 def test_a_lock_file_that_says_nothing(tmp_path: Path):
-    assert files.HeldError(tmp_path, None).who == "another process"
+    assert files.LockHeldError(tmp_path, None).who == "another process"
     (tmp_path / ".lock").write_text("not a number")
     with files.locked(tmp_path / ".lock"):
         pass

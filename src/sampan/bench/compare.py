@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sampan.bench.sides import Side
+from sampan.bench.backends import Backend
 from sampan.errors import SampanError
 
 # Of the largest value of a tensor. In fp32 frameworks differ by about 1e-5 through the order of their sums; a wrong formula
@@ -23,16 +23,16 @@ _NAMED = 3  # tensors that an error names
 
 
 @dataclass(frozen=True)
-class Answer:
+class StepOutput:
     """What a side made of the first batch: its loss, and a file with every gradient by name."""
 
-    side: Side
+    side: Backend
     loss: float
     gradients: Path
 
 
 @dataclass(frozen=True)
-class Difference:
+class OutputDifference:
     """How far an answer is from the reference; errors are of the largest value.
 
     Args:
@@ -61,7 +61,7 @@ def relative(mine: NDArray[Any], reference: NDArray[Any], floor: float = 0.0) ->
     return error / scale if scale else (0.0 if error == 0 else math.inf)
 
 
-def difference(reference: Answer, answer: Answer) -> Difference:
+def difference(reference: StepOutput, answer: StepOutput) -> OutputDifference:
     """Compare loss and gradients. A tensor that only one side has is infinitely far."""
     loss = abs(answer.loss - reference.loss) / max(abs(reference.loss), 1e-30)
     with np.load(reference.gradients) as theirs, np.load(answer.gradients) as mine:
@@ -70,10 +70,10 @@ def difference(reference: Answer, answer: Answer) -> Difference:
         for name in {*theirs.files} & {*mine.files}:
             errors[name] = relative(mine[name], theirs[name], floor)
     worst = sorted(errors.items(), key=lambda one: (-one[1], one[0]))
-    return Difference(loss if math.isfinite(loss) else math.inf, worst)
+    return OutputDifference(loss if math.isfinite(loss) else math.inf, worst)
 
 
-def check(reference: Answer, answer: Answer, dtype: str) -> Difference:
+def check(reference: StepOutput, answer: StepOutput, dtype: str) -> OutputDifference:
     """Return the difference of two answers.
 
     Raises:

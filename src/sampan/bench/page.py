@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from sampan import page as frame
 from sampan.bench import report
+from sampan.report import frame
 from sampan.units import format_bytes, format_seconds
 
 _WIDTH, _LABEL, _ROW = 760, 210, 28  # of a figure, of its names, and the height of a bar with its gap

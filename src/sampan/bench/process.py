@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sampan.bench.sides import Side
-from sampan.doctor import usable_cores
+from sampan.bench.backends import Backend
 from sampan.errors import DeviceError, SampanError
+from sampan.host import usable_cores
 
 _LAST_LINES = 3  # of what a process said before it died
 _ENDS_WITHIN_S = 20.0
 
 
 @dataclass(frozen=True)
-class Place:
+class ComputeTarget:
     """Where sides compute, as each of them is told.
 
     Args:
@@ -41,14 +41,14 @@ class Place:
         return self.threads or (int(said) if said.isdecimal() and int(said) else usable_cores())
 
 
-class Process:
+class BackendProcess:
     """One side, running.
 
     Args:
         folder: Where what it prints is kept, to be quoted when it dies.
     """
 
-    def __init__(self, side: Side, folder: Path, place: Place):
+    def __init__(self, side: Backend, folder: Path, place: ComputeTarget):
         self.side, self._said = side, folder / f"{side.framework}-{side.mode}.log"
         # frameworks read these when they are imported; what was compiled before would make a first step look quick
         settings = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled")}
@@ -107,7 +107,7 @@ class Process:
 
 
 @contextmanager
-def running(sides: Sequence[Side], folder: Path, place: Place) -> Iterator[list[Process]]:
+def running(sides: Sequence[Backend], folder: Path, place: ComputeTarget) -> Iterator[list[BackendProcess]]:
     """Run sides while the block runs, started one after another.
 
     Raises:
@@ -116,19 +116,19 @@ def running(sides: Sequence[Side], folder: Path, place: Place) -> Iterator[list[
     with ExitStack() as stack:
         found = []
         for side in sides:
-            process = Process(side, folder, place)
+            process = BackendProcess(side, folder, place)
             stack.callback(process.close)
             found.append(process)
         _check_alike(found)
         yield found
 
 
-def facts_of(process: Process) -> Mapping[str, Any]:
+def facts_of(process: BackendProcess) -> Mapping[str, Any]:
     """Return what a record says about a side."""
     return {"framework": process.side.framework, "mode": process.side.mode, **process.facts}
 
 
-def _check_alike(processes: Sequence[Process]) -> None:
+def _check_alike(processes: Sequence[BackendProcess]) -> None:
     first, *others = processes
     for other in others:
         for what in ("device", "dtype"):

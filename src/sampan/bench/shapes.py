@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sampan.bench.sides import PARTS
+from sampan.bench.backends import PARTS
 from sampan.errors import RequestError
 from sampan.job import Job
 from sampan.models import positions, presets
@@ -23,7 +23,7 @@ _PREVIEW_WEIGHT = 4.0  # the greatest that training gives a preview token
 
 
 @dataclass(frozen=True)
-class Shape:
+class BenchShape:
     """A model's size, and what one step sees.
 
     Args:
@@ -56,7 +56,7 @@ class Shape:
 
 
 # a step of either part takes PyTorch about a second on two CPU cores
-BUILT_IN = Shape(
+BUILT_IN = BenchShape(
     "nano",
     256,
     {"ar": 4, "decoder": 4},
@@ -66,10 +66,10 @@ BUILT_IN = Shape(
     },
 )
 # every array of it is written and read at every step of a comparison
-SMALL = Shape("nano", 128, dict.fromkeys(PARTS, 2), {"text": {"num_hidden_layers": 2}, "dit": {"num_layers": 2}})
+SMALL = BenchShape("nano", 128, dict.fromkeys(PARTS, 2), {"text": {"num_hidden_layers": 2}, "dit": {"num_layers": 2}})
 
 
-def of_job(job: Job) -> Shape:
+def of_job(job: Job) -> BenchShape:
     """Return a job's model and micro-batches; of its resolutions the largest.
 
     Raises:
@@ -85,11 +85,11 @@ def of_job(job: Job) -> Shape:
             f"set data.resolutions_px to a multiple of {cell}",
         )
     sizes = {part: getattr(job.stage, part).micro_batch_size for part in PARTS}
-    return Shape(job.model.preset, px, sizes, job.model.override, origin="the job")
+    return BenchShape(job.model.preset, px, sizes, job.model.override, origin="the job")
 
 
-def batch(part: str, shape: Shape, seed: int) -> Arrays:
-    """Return what the loss of a part takes after the module, by name and in order (sampan.bench.parts)."""
+def batch(part: str, shape: BenchShape, seed: int) -> Arrays:
+    """Return what the loss of a part takes after the module, by name and in order (sampan.bench.blocks)."""
     random = noise.generator(seed, f"bench/{part}")
     draw = {"ar": _ar, "decoder": _decoder}[part]
     return draw(shape.config, shape.px, shape.micro_batch_size[part], random)

@@ -7,23 +7,24 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sampan.bench import diverge, kit, report, results, shapes, sides
+from sampan.bench import backends, device_probe, first_difference, report, shapes
 from sampan.bench.page import page
-from sampan.bench.process import Place
-from sampan.bench.race import race
+from sampan.bench.process import ComputeTarget
+from sampan.bench.timing import race
 from sampan.errors import RequestError
 from sampan.files import write_text
 from sampan.job import Job
+from sampan.report import results
 
 ROUNDS = 9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class BenchArguments:
     """The options as they were given; None is one that was not.
 
     Args:
-        frameworks, modes, parts: Names, as sampan.bench.sides takes them.
+        frameworks, modes, parts: Names, as sampan.bench.backends takes them.
         kit: Single blocks are measured.
         diverge: Two words FRAMEWORK[:MODE]: they are run in lockstep.
         rounds: Of a race.
@@ -51,7 +52,7 @@ class Options:
     html: Path | None = None
 
 
-def from_arguments(arguments: Any) -> Options:
+def from_arguments(arguments: Any) -> BenchArguments:
     """Return the options of a parsed command line.
 
     Raises:
@@ -59,14 +60,14 @@ def from_arguments(arguments: Any) -> Options:
     """
     if arguments.overrides and arguments.job is None:
         raise RequestError("--set changes a job, and none is given", (), "name a job file, or leave --set out")
-    return Options(**{field.name: getattr(arguments, field.name) for field in fields(Options)})
+    return BenchArguments(**{field.name: getattr(arguments, field.name) for field in fields(BenchArguments)})
 
 
 _ONLY_WITH = {"tokens": "kit", "budget": "kit", "steps": "diverge", "tolerance": "diverge"}
 _NOT_WITH = {"rounds": ("kit", "diverge"), "frameworks": ("diverge",), "modes": ("diverge",)}
 
 
-def measure(job: Job | None, options: Options, console: Any) -> list[Path]:
+def measure(job: Job | None, options: BenchArguments, console: Any) -> list[Path]:
     """Measure, print the report on the console, and return the files that were written.
 
     Raises:
@@ -74,8 +75,8 @@ def measure(job: Job | None, options: Options, console: Any) -> list[Path]:
         SampanError: What is measured cannot be run, or a side gives a wrong answer.
     """
     _check(job, options)
-    parts = options.parts or sides.PARTS
-    place = Place(
+    parts = options.parts or backends.PARTS
+    place = ComputeTarget(
         options.device or (job.place.device if job else "auto"),
         options.dtype or (job.place.dtype if job else "auto"),
         options.threads or (job.place.threads if job else None),
@@ -87,12 +88,12 @@ def measure(job: Job | None, options: Options, console: Any) -> list[Path]:
     if options.diverge:
         stem, record = "diverge", _diverge(job, options, parts, place, say)
     else:
-        chosen, notes = sides.choose(options.frameworks, options.modes or sides.MODES)
+        chosen, notes = backends.choose(options.frameworks, options.modes or backends.MODES)
         for note in notes:
             say(f"note: {note}")
         if options.kit:
-            stem, record = "kit", kit.kit(
-                chosen, parts, tokens=options.tokens, budget_s=options.budget or kit.BUDGET_S, place=place,
+            stem, record = "kit", device_probe.kit(
+                chosen, parts, tokens=options.tokens, budget_s=options.budget or device_probe.BUDGET_S, place=place,
                 seed=options.seed, say=say, notes=notes,
             )  # fmt: skip
         else:
@@ -106,11 +107,13 @@ def measure(job: Job | None, options: Options, console: Any) -> list[Path]:
     for line in report.lines(record):
         say(line)
     written = [
-        results.put(options.json, record) if options.json else results.add(f"{stem}_{kit.device_of(record)}", record)
+        results.put(options.json, record)
+        if options.json
+        else results.add(f"{stem}_{device_probe.device_of(record)}", record)
     ]
     if options.kit:
         say("")
-        say(kit.HAND_IN.format(path=written[0]))
+        say(device_probe.HAND_IN.format(path=written[0]))
     if options.html:
         options.html.parent.mkdir(parents=True, exist_ok=True)
         write_text(options.html, page(record))
@@ -118,21 +121,23 @@ def measure(job: Job | None, options: Options, console: Any) -> list[Path]:
     return written
 
 
-def _diverge(job: Job | None, options: Options, parts: Sequence[str], place: Place, say: Any) -> dict[str, Any]:
+def _diverge(
+    job: Job | None, options: BenchArguments, parts: Sequence[str], place: ComputeTarget, say: Any
+) -> dict[str, Any]:
     assert options.diverge, "it was asked for"
-    first, second = (sides.parse(word) for word in options.diverge)
+    first, second = (backends.parse(word) for word in options.diverge)
     if first == second:
         raise RequestError(
             f"--diverge: both sides are {first.label}", (), "name two frameworks, or two modes: torch torch:compiled"
         )
-    return diverge.diverge(
+    return first_difference.diverge(
         (first, second), parts, shapes.of_job(job) if job else shapes.SMALL,
-        steps=options.steps or diverge.NUM_STEPS, tolerance=options.tolerance or diverge.TOLERANCE,
+        steps=options.steps or first_difference.NUM_STEPS, tolerance=options.tolerance or first_difference.TOLERANCE,
         place=place, seed=options.seed, say=say,
     )  # fmt: skip
 
 
-def _check(job: Job | None, options: Options) -> None:
+def _check(job: Job | None, options: BenchArguments) -> None:
     given = {field.name for field in fields(options) if getattr(options, field.name) not in (None, False)}
     if options.kit and options.diverge:
         raise RequestError("--kit and --diverge are two measurements", (), "ask for one at a time")
@@ -145,4 +150,4 @@ def _check(job: Job | None, options: Options) -> None:
         for other in others:
             if name in given and other in given:
                 raise RequestError(f"--{name} is not for --{other}", (), f"leave --{name} out")
-    sides.check_names("--parts", options.parts or (), sides.PARTS)
+    backends.check_names("--parts", options.parts or (), backends.PARTS)

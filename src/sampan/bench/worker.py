@@ -63,27 +63,27 @@ class Worker:
             batch: File that sampan.bench.shapes.save wrote.
             model: `preset` and `override` of a whole part; None makes one block of the released size.
         """
-        from sampan.bench import parts, shapes
+        from sampan.bench import blocks, shapes
         from sampan.frameworks import device as dev
         from sampan.frameworks import io, update
         from sampan.models import presets
         from sampan.models.build import outline
 
         if model is None:
-            self.module, self.loss = parts.block(part), parts.BLOCK_LOSSES[part]
+            self.module, self.loss = blocks.block(part), blocks.BLOCK_LOSSES[part]
         else:
             self.module = outline(part, presets.get(model["preset"], model["override"]))
-            self.loss = parts.LOSSES[part]
+            self.loss = blocks.LOSSES[part]
         update.materialize(
             self.module,
             None,
-            parts.Awake(io.shapes(self.module), seed),
+            blocks.NonZeroInit(io.shapes(self.module), seed),
             device=self.device,
             dtype="fp32",
             trainable=lambda name: True,
             trainable_dtype="fp32",
         )
-        self.updater = update.Updater(
+        self.updater = update.TrainStep(
             self.module, lr=LR, beta1=0.0, beta2=0.95, weight_decay=0.01, clip_norm=1e30, ema_decay=0.0,
             autocast=self.dtype, compiled=compiled,
         )  # fmt: skip
@@ -204,7 +204,7 @@ def main(framework: str) -> int:
 def _device_name(device: str) -> str | None:
     """Return what a device calls itself, where the framework's probe tells; a CPU's name is the machine's."""
     try:
-        probe = importlib.import_module(f"sampan.frameworks.{frameworks.chosen()}.probe")
+        probe = importlib.import_module(f"{frameworks.package(frameworks.chosen())}.probe")
     except ModuleNotFoundError:
         return None
     found = [facts["name"] for facts in probe.probe()["devices"] if facts["device"].startswith(device)]

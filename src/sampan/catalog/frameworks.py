@@ -13,7 +13,7 @@ FILE = Path(__file__).parent / "frameworks.toml"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Family:
+class FrameworkFamily:
     """What the members of a family have in common; the fields are explained at the top of frameworks.toml."""
 
     name: str
@@ -31,22 +31,22 @@ class Family:
         return not self.makers or maker in self.makers
 
 
-UNKNOWN = Family(
+UNKNOWN = FrameworkFamily(
     name="unknown", words=(), engine="unknown", convention="megatron", zero_stages=(1, 3), axes=("tp", "pp", "cp", "ep")
 )
 
 
 @cache
-def families() -> tuple[Family, ...]:
+def families() -> tuple[FrameworkFamily, ...]:
     """Return the families in the order in which they are tried."""
     tables: list[dict[str, Any]] = tomllib.loads(FILE.read_text(encoding="utf-8"))["family"]
     for table in tables:
         table.update({name: tuple(value) for name, value in table.items() if isinstance(value, list)})
-    return tuple(Family(**table) for table in tables)
+    return tuple(FrameworkFamily(**table) for table in tables)
 
 
 @cache
-def family(name: str) -> Family:
+def family(name: str) -> FrameworkFamily:
     """Return the family of a framework's name, UNKNOWN where no family has a word of it."""
     text = name.lower()
     return next((f for f in families() if any(word in text for word in f.words)), UNKNOWN)

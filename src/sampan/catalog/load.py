@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sampan.catalog.records import DTYPES, Chip, Memory, Price, Rent, ScaleUp, Server, Site
+from sampan.catalog.records import DTYPES, Chip, ChipServer, Memory, Price, Rent, ScaleUp, Site
 from sampan.errors import CatalogError, did_you_mean
 
 FOLDER = Path(__file__).parent
@@ -28,7 +28,7 @@ RUN_COLUMNS = (
     "confidence", "note", "vendor", "workload", "pair_id", "quality",
 )  # fmt: skip
 
-_PARTS = {"memory": Memory, "scale_up": ScaleUp, "server": Server, "price": Price, "rent": Rent}
+_PARTS = {"memory": Memory, "scale_up": ScaleUp, "server": ChipServer, "price": Price, "rent": Rent}
 _VARIANT = re.compile(r"(?i)^(?P<name>.+?)(?:[-_ ](?P<gb>\d+)GB?)?(?:[-_ ](?P<watts>\d+)W)?$")
 
 

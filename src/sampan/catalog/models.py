@@ -25,7 +25,7 @@ _NEAR = 0.25  # of the larger count of parameters, within which a size of a seri
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class ModelSource:
     """Where a fact was read."""
 
     title: str
@@ -34,7 +34,7 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class CatalogModel:
     """A published model.
 
     Args:
@@ -51,7 +51,7 @@ class Model:
     series: str
     kind: str
     params: float
-    source: Source
+    source: ModelSource
     confidence: str
     shape: Mapping[str, Mapping[str, Any]]
     active_params: float | None = None
@@ -67,20 +67,20 @@ DEFAULTS = (
 
 
 @cache
-def models() -> Mapping[str, Model]:
+def models() -> Mapping[str, CatalogModel]:
     """Return every model by name.
 
     Raises:
         CatalogError: A file cannot be used.
     """
-    found: dict[str, Model] = {}
+    found: dict[str, CatalogModel] = {}
     for path in sorted(FOLDER.glob("*.toml")):
         model = read(path)
         found[model.name] = model
     return found
 
 
-def read(path: Path) -> Model:
+def read(path: Path) -> CatalogModel:
     """Return the model of a file.
 
     Raises:
@@ -95,7 +95,7 @@ def read(path: Path) -> Model:
         return CatalogError(f"the model file `{path.name}` cannot be used", fact, hint)
 
     shape = {name: table.pop(name) for name in PARTS if name in table}
-    known = [f.name for f in fields(Model) if f.name != "shape"]
+    known = [f.name for f in fields(CatalogModel) if f.name != "shape"]
     for key in table:
         if key not in known:
             raise refuse(f"it has `{key}`, which is not a field", did_you_mean(key, [*known, *PARTS]))
@@ -113,14 +113,14 @@ def read(path: Path) -> Model:
         if key not in DEFAULTS:
             raise refuse(f"its defaults have `{key}`, which is not one", did_you_mean(key, DEFAULTS))
     try:
-        source = Source(**table.pop("source"))
+        source = ModelSource(**table.pop("source"))
     except TypeError as error:
         raise refuse(f"its `source` is not a title, a url and a date: {error}") from error
     aliases, notes = (tuple(table.pop(key, ())) for key in ("aliases", "notes"))
-    return Model(**{"defaults": {}, **table}, source=source, shape=shape, aliases=aliases, notes=notes)
+    return CatalogModel(**{"defaults": {}, **table}, source=source, shape=shape, aliases=aliases, notes=notes)
 
 
-def find(name: str, params: float | None = None) -> Model:
+def find(name: str, params: float | None = None) -> CatalogModel:
     """Return the model that a name means.
 
     A name is compared without case, punctuation, an organisation before it, words of how it was trained, and what is in
@@ -145,7 +145,7 @@ _ALONE = ("clm", "sft", "lora", "finetune", "pretrain", "deepspeed", "multi", "s
 
 
 @cache
-def _find(name: str, params: float | None) -> Model | str:
+def _find(name: str, params: float | None) -> CatalogModel | str:
     exact, loose, series = _names()
     words = _words(name)
     # with its decimal points before without them: 1.3B and 13B are two sizes
@@ -169,12 +169,12 @@ def _find(name: str, params: float | None) -> Model | str:
     return nearest
 
 
-def _sized(found: tuple[Model, ...], params: float | None) -> Model:
+def _sized(found: tuple[CatalogModel, ...], params: float | None) -> CatalogModel:
     """Return the only model of a name, or the one of them whose size is nearest."""
     return found[0] if params is None else min(found, key=lambda m: _distance(m, params))
 
 
-def _distance(model: Model, params: float) -> float:
+def _distance(model: CatalogModel, params: float) -> float:
     counts = [count for count in (model.params, model.active_params) if count]
     return min(abs(count - params) / max(count, params) for count in counts)
 
@@ -196,13 +196,13 @@ def _words(name: str) -> list[str]:
     return [word for word in words if word not in _ALONE]
 
 
-_Index = Mapping[str, tuple[Model, ...]]
+_Index = Mapping[str, tuple[CatalogModel, ...]]
 
 
 @cache
 def _names() -> tuple[_Index, _Index, _Index]:
     """Return models by every name, by every name without its decimal points, and by series."""
-    indices: tuple[dict[str, dict[str, Model]], ...] = ({}, {}, {})
+    indices: tuple[dict[str, dict[str, CatalogModel]], ...] = ({}, {}, {})
     for model in models().values():
         names = (model.name, *model.aliases)
         keys = (

@@ -41,7 +41,7 @@ class ScaleUp:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Server:
+class ChipServer:
     """The machine a chip is sold in: its name, the chips in it where the name says so, and the power of the whole."""
 
     title: str | None = None
@@ -98,7 +98,7 @@ class Chip:
     scale_up: ScaleUp = field(default_factory=ScaleUp)
     scale_out_bytes_per_s: float | None = None
     board_power_w: float | None = None
-    server: Server = field(default_factory=Server)
+    server: ChipServer = field(default_factory=ChipServer)
     price: Price | None = None
     rent: Rent | None = None
     software: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sampan.checkpoint.weights import Stored
+from sampan.checkpoint.weights import TensorHeader
 from sampan.frameworks import device as dev
 from sampan.frameworks import io
 from sampan.models.build import build
@@ -15,7 +15,7 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Differences:
+class TensorDifferences:
     """How the tensors of a folder differ from those that its config asks for.
 
     Args:
@@ -36,9 +36,9 @@ def expected_shapes(part: str, config: ModelConfig) -> dict[str, Shape]:
         return io.shapes(build(part, config))
 
 
-def differences(expected: Mapping[str, Shape], found: Mapping[str, Stored]) -> Differences:
+def differences(expected: Mapping[str, Shape], found: Mapping[str, TensorHeader]) -> TensorDifferences:
     """Return how found tensors differ from the expected ones."""
-    return Differences(
+    return TensorDifferences(
         missing=tuple(name for name in expected if name not in found),
         unexpected=tuple(name for name in found if name not in expected),
         wrong_shape={

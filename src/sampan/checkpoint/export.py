@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from sampan import __version__, files
-from sampan.checkpoint import foreign, run
-from sampan.checkpoint.folder import Folder, open_folder
-from sampan.checkpoint.runlog import read_record
+from sampan.checkpoint import detect_layout, run
+from sampan.checkpoint.folder import ModelFolder, open_folder
+from sampan.checkpoint.run_metadata import read_record
 from sampan.checkpoint.write import write_folder
 from sampan.errors import CheckpointError
 from sampan.frameworks import io
@@ -34,7 +34,7 @@ def read_config(out: Path) -> ModelConfig:
     return ModelConfig(**{name: kind.from_json(found[name]) for name, kind in _SECTIONS.items()})
 
 
-def part_tensors(out: Path, name: str, start: Folder | None, device: str = "cpu") -> dict[str, Any]:
+def part_tensors(out: Path, name: str, start: ModelFolder | None, device: str = "cpu") -> dict[str, Any]:
     """Return the finished weights of a part under released names: the run's averaged ones, or those it started from.
 
     Raises:
@@ -62,7 +62,7 @@ def own_tensors(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def part_hash(out: Path, name: str, start: Folder | None) -> str:
+def part_hash(out: Path, name: str, start: ModelFolder | None) -> str:
     """Return a hash that names the finished weights of a part."""
     folder = run.final(out, name)
     if folder is None:
@@ -82,7 +82,7 @@ def export(out: Path, directory: Path, dtype: str | None) -> Path:
         CheckpointError: It is no run, a stage is not finished, or the folder exists and is not empty.
     """
     facts = read_record(out)
-    if foreign.adapted(out):
+    if detect_layout.adapted(out):
         raise CheckpointError(
             f"the run in `{out}` has no model of its own",
             "it trained low-rank additions to another model",

@@ -23,9 +23,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sampan.checkpoint import foreign, shipped, weights
-from sampan.checkpoint.documents import read_json, read_text
-from sampan.checkpoint.weights import Stored
+from sampan.checkpoint import builtin, detect_layout, weights
+from sampan.checkpoint.json_files import read_json, read_text
+from sampan.checkpoint.weights import TensorHeader
 from sampan.errors import CheckpointError
 from sampan.models.build import PARTS, build
 from sampan.models.config import (
@@ -43,7 +43,7 @@ from sampan.models.config import (
 from sampan.models.text import PromptTokenizer
 
 if TYPE_CHECKING:  # reading it would load a framework
-    from sampan.checkpoint.lora import LowRank
+    from sampan.checkpoint.lora import LoraAdapter
 
 OWN_FILE = "sampan.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -71,7 +71,7 @@ _OWN = tuple(section for section, (file, _) in _READERS.items() if file == OWN_F
 
 
 @dataclass(frozen=True)
-class Folder:
+class ModelFolder:
     """A model folder whose config has been read.
 
     Args:
@@ -81,7 +81,7 @@ class Folder:
     path: Path
     config: ModelConfig
 
-    def stored(self, part: str) -> dict[str, Stored]:
+    def stored(self, part: str) -> dict[str, TensorHeader]:
         """Return what the files hold of a part, by tensor name, from their headers.
 
         A name that belongs to no part of the subfolder counts to each of them, so that loading refuses it.
@@ -106,14 +106,14 @@ class Folder:
         return found
 
     def unread(self, part: str) -> dict[str, Any]:
-        """Return the tensors of a part without reading them (`io.Unread`), as `write_folder` takes them.
+        """Return the tensors of a part without reading them (`io.LazyTensor`), as `write_folder` takes them.
 
         Raises:
             CheckpointError: As `stored`, or a tensor is quantized.
         """
         from sampan.frameworks import io
 
-        return {name: io.Unread(s.file, name, s.shape, s.dtype) for name, s in self.stored(part).items()}
+        return {name: io.LazyTensor(s.file, name, s.shape, s.dtype) for name, s in self.stored(part).items()}
 
     def check(self, parts: Iterable[str] = tuple(PARTS)) -> None:
         """Read every header and the prompt tokenizer, so that what is missing or broken is said before work begins.
@@ -192,7 +192,7 @@ class Folder:
         return [path for folder, stem in stems for path in weights.weight_files(self.path / folder, stem)]
 
 
-def open_folder(path: Path) -> Folder:
+def open_folder(path: Path) -> ModelFolder:
     """Open a model folder, or the folder of a finished training. Reads the configs; weights are looked for later.
 
     Raises:
@@ -200,20 +200,20 @@ def open_folder(path: Path) -> Folder:
             missing, unreadable or not implemented.
     """
     try:
-        path = foreign.resolve(path)
-        foreign.check_class(path)
+        path = detect_layout.resolve(path)
+        detect_layout.check_class(path)
         if missing := missing_configs(path):
-            raise foreign.explain(path, missing)
+            raise detect_layout.explain(path, missing)
     except OSError as error:
         raise CheckpointError(f"`{path}` cannot be read", str(error)) from error
     sections = {section: read_section(path, section) for section in SECTIONS}
     try:
-        return Folder(path, ModelConfig(**sections))
+        return ModelFolder(path, ModelConfig(**sections))
     except CheckpointError as error:
         raise CheckpointError(error.what, (*error.because, f"the folder is `{path}`"), error.hint) from error
 
 
-def open_adapted(path: Path) -> tuple[Folder, Path | None]:
+def open_adapted(path: Path) -> tuple[ModelFolder, Path | None]:
     """Open a model folder as `open_folder` does; of a training of low-rank additions, the folder it started from.
 
     Returns:
@@ -222,11 +222,11 @@ def open_adapted(path: Path) -> tuple[Folder, Path | None]:
     Raises:
         CheckpointError: As `open_folder`, or the folder that the training started from is not there.
     """
-    found = foreign.adapted(path)
+    found = detect_layout.adapted(path)
     if found is None:
         return open_folder(path), None
     start, additions = found
-    if not shipped.find(start).exists():
+    if not builtin.find(start).exists():
         raise CheckpointError(
             f"the model that `{path}` adds to is not there",
             f"its run.json says that it started from `{start}`",
@@ -235,7 +235,7 @@ def open_adapted(path: Path) -> tuple[Folder, Path | None]:
     return open_folder(start), additions
 
 
-def load_part(folder: Folder, part: str, *, device: str, dtype: str, loras: Sequence[LowRank] = ()) -> Any:
+def load_part(folder: ModelFolder, part: str, *, device: str, dtype: str, loras: Sequence[LoraAdapter] = ()) -> Any:
     """Return the module of a part with its weights on a device.
 
     Args:
@@ -266,8 +266,8 @@ def load_part(folder: Folder, part: str, *, device: str, dtype: str, loras: Sequ
     return module
 
 
-def stored_tensors(path: Path, part: str) -> dict[str, Stored]:
-    """Return what a folder's files hold of a part, as `Folder.stored`."""
+def stored_tensors(path: Path, part: str) -> dict[str, TensorHeader]:
+    """Return what a folder's files hold of a part, as `ModelFolder.stored`."""
     place = PARTS[part]
     others = tuple(
         prefix for name, p in PARTS.items() if name != part and p.folder == place.folder for prefix in p.prefixes

@@ -10,12 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from sampan.checkpoint import detect_layout, lora, run, weights
 from sampan.checkpoint import folder as layout
-from sampan.checkpoint import foreign, lora, run, weights
-from sampan.checkpoint.documents import read_json
 from sampan.checkpoint.expected import differences, expected_shapes
-from sampan.checkpoint.history import in_words, place_of, versions_of
-from sampan.checkpoint.runlog import read_log
+from sampan.checkpoint.json_files import read_json
+from sampan.checkpoint.provenance import in_words, place_of, versions_of
+from sampan.checkpoint.run_metadata import read_log
 from sampan.errors import CheckpointError
 from sampan.models.build import PARTS
 from sampan.models.lora import FACTORS
@@ -55,9 +55,9 @@ def inspect(directory: Path) -> dict[str, Any]:
 
 def _inspect(directory: Path) -> dict[str, Any]:
     where: dict[str, Any] = {"folder": str(directory), "run": None, "lora": None}
-    if directory.is_dir() and foreign.is_run(directory):
+    if directory.is_dir() and detect_layout.is_run(directory):
         where["run"] = _run(directory)
-        if found := foreign.adapted(directory):
+        if found := detect_layout.adapted(directory):
             where["lora"] = {"model": str(found[0]), "files": _additions(found[1])}
         if where["lora"] or not where["run"]["finished"]:
             empty = {
@@ -70,13 +70,13 @@ def _inspect(directory: Path) -> dict[str, Any]:
                 "painting": None,
             }
             return {**where, **empty, "complete": False, "hash": None, "hash_covers": None, "written_by": None}
-    return {**where, **_model(foreign.resolve(directory))}
+    return {**where, **_model(detect_layout.resolve(directory))}
 
 
 def _model(path: Path) -> dict[str, Any]:
-    foreign.check_class(path)
+    detect_layout.check_class(path)
     if not any((path / part.folder).is_dir() for part in PARTS.values()):
-        raise foreign.explain(path, layout.missing_configs(path))
+        raise detect_layout.explain(path, layout.missing_configs(path))
     problems: list[str] = []
     sections: dict[str, Any] = {}
     for section in layout.SECTIONS:

@@ -37,7 +37,7 @@ _HINT = "give a safetensors file or a folder: of `sampan train`, of diffusers, o
 
 
 @dataclass(frozen=True)
-class Addition:
+class LoraLayer:
     """What is added to the weight of one linear layer: b · a · scale.
 
     Args:
@@ -51,7 +51,7 @@ class Addition:
 
 
 @dataclass(frozen=True)
-class LowRank:
+class LoraAdapter:
     """The additions that one file has for one part.
 
     Args:
@@ -60,13 +60,13 @@ class LowRank:
     """
 
     part: str
-    additions: Mapping[str, Addition]
+    additions: Mapping[str, LoraLayer]
     file: Path
     sha256: str
     strength: float = 1.0
 
 
-def records(lows: Iterable[LowRank]) -> list[dict[str, Any]]:
+def records(lows: Iterable[LoraAdapter]) -> list[dict[str, Any]]:
     """Return what provenance says of additions: name, hash, and the user's scale of each file, once a file."""
     found = {
         (low.file, low.strength): {"file": low.file.name, "sha256": low.sha256, "scale": low.strength} for low in lows
@@ -130,7 +130,7 @@ def write(
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def read(path: Path, config: ModelConfig, strength: float = 1.0) -> list[LowRank]:
+def read(path: Path, config: ModelConfig, strength: float = 1.0) -> list[LoraAdapter]:
     """Return the additions of a file or a folder, by part.
 
     Args:
@@ -184,7 +184,7 @@ def find(path: Path) -> list[Path]:
     raise CheckpointError(f"`{path}` holds no LoRA", "it has no safetensors file", _HINT)
 
 
-def _read_file(file: Path, layers: lora_names.Layers, strength: float) -> Iterator[LowRank]:
+def _read_file(file: Path, layers: lora_names.Layers, strength: float) -> Iterator[LoraAdapter]:
     stored = weights.read_header(file)
     modules = lora_names.split(f"{file}", stored)
     scales = lora_settings.read_scales(file, modules)
@@ -195,7 +195,7 @@ def _read_file(file: Path, layers: lora_names.Layers, strength: float) -> Iterat
             f"`{odd}` is stored as {stored[odd].dtype}, which needs scales to be read",
         )
     tensors = {name: dev.to_numpy(tensor) for name, tensor in io.read_tensors(file, "cpu").items()}
-    pieces: dict[tuple[str, str], dict[str | None, Addition]] = {}
+    pieces: dict[tuple[str, str], dict[str | None, LoraLayer]] = {}
     for module, roles in modules.items():
         target = targets[module]
         width_out, width_in = layers[target.part][target.layer]
@@ -213,7 +213,7 @@ def _read_file(file: Path, layers: lora_names.Layers, strength: float) -> Iterat
         alpha = float(tensors[roles[ALPHA]].reshape(-1)[0]) if ALPHA in roles else None
         scale = scales.of(lora_names.plain(module), len(a), alpha)
         here = pieces.setdefault((target.part, target.layer), {})
-        here[target.piece] = Addition(a.astype(np.float32), b.astype(np.float32), scale)
+        here[target.piece] = LoraLayer(a.astype(np.float32), b.astype(np.float32), scale)
         if None in here and len(here) > 1:
             raise CheckpointError(
                 f"the LoRA `{file}` is not clear", f"it has `{FUSED}` and a part of it, for `{target.layer}`"
@@ -225,7 +225,7 @@ def _read_file(file: Path, layers: lora_names.Layers, strength: float) -> Iterat
             for (of, layer), here in pieces.items()
             if of == part
         }
-        yield LowRank(part, additions, file, sha256, strength)
+        yield LoraAdapter(part, additions, file, sha256, strength)
 
 
 def _check(file: Path, name: str, factor: Any, layer: str, wanted: tuple[int | None, int | None]) -> None:
@@ -241,7 +241,7 @@ def _does_not_fit(file: Path, why: str) -> CheckpointError:
     return CheckpointError(f"the LoRA `{file}` does not fit this model", why, "is the LoRA for another model?")
 
 
-def _fused(pieces: Mapping[str | None, Addition], width_out: int) -> Addition:
+def _fused(pieces: Mapping[str | None, LoraLayer], width_out: int) -> LoraLayer:
     """Return the addition to a fused layer that does what those to its parts do: A stacked, B block by block."""
     height = width_out // len(PIECES)
     given = [(number, pieces[name]) for number, name in enumerate(PIECES) if name in pieces]
@@ -250,13 +250,13 @@ def _fused(pieces: Mapping[str | None, Addition], width_out: int) -> Addition:
     for number, piece in given:
         b[number * height : (number + 1) * height, done : done + len(piece.a)] = piece.b * np.float32(piece.scale)
         done += len(piece.a)
-    return Addition(np.concatenate([piece.a for _, piece in given]), b, 1.0)
+    return LoraLayer(np.concatenate([piece.a for _, piece in given]), b, 1.0)
 
 
 # --- use -------------------------------------------------------------------------------------------------------------
 
 
-def add(module: Any, part: str, lows: Sequence[LowRank], dtype: str = "fp32") -> None:
+def add(module: Any, part: str, lows: Sequence[LoraAdapter], dtype: str = "fp32") -> None:
     """Put all additions to a part beside its layers; several to one layer become one of their ranks' sum.
 
     Args:
@@ -272,23 +272,30 @@ def add(module: Any, part: str, lows: Sequence[LowRank], dtype: str = "fp32") ->
 
 
 def merge(
-    tensors: Mapping[str, Any], part: str, lows: Sequence[LowRank], *, subtract: bool = False, dtype: str | None = None
+    tensors: Mapping[str, Any],
+    part: str,
+    lows: Sequence[LoraAdapter],
+    *,
+    subtract: bool = False,
+    dtype: str | None = None,
 ) -> dict[str, Any]:
     """Return a part's tensors with all additions in them, or taken out of them: summed in fp32, each cast once.
 
     Args:
-        tensors: By name; an `io.Unread` stays unread, and is changed when it is read.
+        tensors: By name; an `io.LazyTensor` stays unread, and is changed when it is read.
         dtype: What the sums become, "fp32" or "bf16"; None for the dtype that each tensor had.
     """
     changed = dict(tensors)
     for layer, one in _joined(part, lows).items():
         weight = changed[f"{layer}.weight"]
         summed = _sum(one, -1.0 if subtract else 1.0, dtype)
-        changed[f"{layer}.weight"] = weight.changed(summed, dtype) if isinstance(weight, io.Unread) else summed(weight)
+        changed[f"{layer}.weight"] = (
+            weight.changed(summed, dtype) if isinstance(weight, io.LazyTensor) else summed(weight)
+        )
     return changed
 
 
-def _sum(one: Addition, sign: float, dtype: str | None) -> Callable[[Any], Any]:
+def _sum(one: LoraLayer, sign: float, dtype: str | None) -> Callable[[Any], Any]:
     """Return the function from a layer's weight to its weight with the addition in it."""
 
     def summed(weight: Any) -> Any:
@@ -299,9 +306,9 @@ def _sum(one: Addition, sign: float, dtype: str | None) -> Callable[[Any], Any]:
     return summed
 
 
-def _joined(part: str, lows: Iterable[LowRank]) -> dict[str, Addition]:
+def _joined(part: str, lows: Iterable[LoraAdapter]) -> dict[str, LoraLayer]:
     """Return one addition a layer: the only one, or all side by side with their scales in B."""
-    found: dict[str, list[Addition]] = {}
+    found: dict[str, list[LoraLayer]] = {}
     for low in lows:
         if low.part == part:
             for layer, one in low.additions.items():
@@ -309,7 +316,7 @@ def _joined(part: str, lows: Iterable[LowRank]) -> dict[str, Addition]:
     return {
         layer: several[0]
         if len(several) == 1
-        else Addition(
+        else LoraLayer(
             np.concatenate([one.a for one in several]),
             np.concatenate([one.b * np.float32(one.scale) for one in several], axis=1),
             1.0,

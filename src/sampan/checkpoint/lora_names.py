@@ -49,7 +49,7 @@ _FLAT_PREFIXES = ("lora_unet_", "lora_transformer_")  # of the decoder; other fl
 
 
 @dataclass(frozen=True)
-class Target:
+class LoraTarget:
     """The layer that a tensor belongs to.
 
     Args:
@@ -108,13 +108,13 @@ def other_kind(file: object, kind: str, why: str) -> CheckpointError:
     )
 
 
-def resolve(file: object, modules: Iterable[str], layers: Layers) -> dict[str, Target]:
+def resolve(file: object, modules: Iterable[str], layers: Layers) -> dict[str, LoraTarget]:
     """Return the layer of each module that a file names.
 
     Raises:
         CheckpointError: The model has no such layer, or the name fits several.
     """
-    found: dict[str, Target] = {}
+    found: dict[str, LoraTarget] = {}
     lost: list[str] = []
     for module in modules:
         targets = _candidates(module, layers)
@@ -134,7 +134,7 @@ def resolve(file: object, modules: Iterable[str], layers: Layers) -> dict[str, T
             f"first `{lost[0]}`",
             _nearest(lost[0], layers),
         )
-    taken: dict[Target, str] = {}
+    taken: dict[LoraTarget, str] = {}
     for module, target in found.items():
         if target in taken:
             raise CheckpointError(
@@ -151,21 +151,21 @@ def plain(module: str) -> str:
     return module
 
 
-def _candidates(module: str, layers: Layers) -> set[Target]:
+def _candidates(module: str, layers: Layers) -> set[LoraTarget]:
     for prefix in _FLAT_PREFIXES:
         if module.startswith(prefix):
             flat = module.removeprefix(prefix)
-            return {Target("decoder", name) for name in layers["decoder"] if name.replace(".", "_") == flat}
+            return {LoraTarget("decoder", name) for name in layers["decoder"] if name.replace(".", "_") == flat}
     name = plain(module)
     parent, dot, last = name.rpartition(".")
-    targets: set[Target] = set()
+    targets: set[LoraTarget] = set()
     for part, here in layers.items():
         for above in _ABOVE if part == "ar" else ("",):
             if above + name in here:
-                targets.add(Target(part, above + name))
+                targets.add(LoraTarget(part, above + name))
             fused = f"{above}{parent}{dot}{FUSED}"
             if last in PIECES and fused in here:
-                targets.add(Target(part, fused, last))
+                targets.add(LoraTarget(part, fused, last))
     return targets
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sampan.checkpoint import weights
-from sampan.checkpoint.documents import read_json
+from sampan.checkpoint.json_files import read_json
 from sampan.checkpoint.lora_names import PEFT_PREFIX, other_kind
 from sampan.errors import CheckpointError
 
@@ -34,7 +34,7 @@ _SHIFTED = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 @dataclass(frozen=True)
-class Scales:
+class LoraScales:
     """How the additions of a file are scaled.
 
     Args:
@@ -62,7 +62,7 @@ class Scales:
         return alpha / (math.sqrt(rank) if self.square_root else rank)
 
 
-def read_scales(file: Path, modules: Iterable[str]) -> Scales:
+def read_scales(file: Path, modules: Iterable[str]) -> LoraScales:
     """Return how the additions of a file are scaled.
 
     Args:
@@ -85,7 +85,7 @@ def read_scales(file: Path, modules: Iterable[str]) -> Scales:
             "copy the whole adapter folder",
         )
     else:
-        return Scales()
+        return LoraScales()
     kind = values.get("peft_type", "LORA")
     if kind != "LORA":
         raise other_kind(file, str(kind), f"{where} says so")
@@ -110,7 +110,7 @@ def read_scales(file: Path, modules: Iterable[str]) -> Scales:
                 f"the LoRA `{file}` cannot be used",
                 f"{where} has `{key}` in `alpha_pattern`, which is more than the end of a layer's name",
             )
-    return Scales(alpha, patterns, bool(values.get("use_rslora")))
+    return LoraScales(alpha, patterns, bool(values.get("use_rslora")))
 
 
 def describe(ranks: Mapping[str, int], alphas: Mapping[str, float]) -> dict[str, Any]:

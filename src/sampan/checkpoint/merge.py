@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sampan.checkpoint import lora
-from sampan.checkpoint.documents import read_json
 from sampan.checkpoint.folder import OWN_FILE, open_adapted
+from sampan.checkpoint.json_files import read_json
 from sampan.checkpoint.write import write_folder
 from sampan.errors import CheckpointError
 from sampan.models.build import PARTS

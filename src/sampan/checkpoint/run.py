@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sampan import files
-from sampan.checkpoint.history import Session, versions
+from sampan.checkpoint.provenance import StageSession, versions
 from sampan.checkpoint.weights import file_digest
 from sampan.errors import CheckpointError
 from sampan.frameworks import io
@@ -37,7 +37,7 @@ def save(
     step: int,
     groups: Mapping[str, Mapping[str, Any]],
     state: Mapping[str, Any],
-    session: Session | None = None,
+    session: StageSession | None = None,
 ) -> Path:
     """Write one checkpoint and return its folder.
 

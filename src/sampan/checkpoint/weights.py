@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from safetensors import SafetensorError, safe_open
 
-from sampan.checkpoint.documents import LFS_HINT, is_lfs_pointer, read_json
+from sampan.checkpoint.json_files import LFS_HINT, is_lfs_pointer, read_json
 from sampan.errors import CheckpointError
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -25,7 +25,7 @@ BYTES_PER_ELEMENT = {
 
 
 @dataclass(frozen=True)
-class Stored:
+class TensorHeader:
     """A tensor as a file's header describes it.
 
     Args:
@@ -76,13 +76,13 @@ def weight_files(folder: Path, stem: str) -> list[Path]:
     return sorted(folder / name for name in names)
 
 
-def read_weights(folder: Path, stem: str) -> dict[str, Stored]:
+def read_weights(folder: Path, stem: str) -> dict[str, TensorHeader]:
     """Return all tensors of a subfolder by name, from its files' headers.
 
     Raises:
         CheckpointError: As `weight_files` and `read_header`, or index and shards contradict each other.
     """
-    found: dict[str, Stored] = {}
+    found: dict[str, TensorHeader] = {}
     for path in weight_files(folder, stem):
         for name, stored in read_header(path).items():
             if name in found:
@@ -103,7 +103,7 @@ def read_weights(folder: Path, stem: str) -> dict[str, Stored]:
     return found
 
 
-def read_header(path: Path) -> dict[str, Stored]:
+def read_header(path: Path) -> dict[str, TensorHeader]:
     """Return the tensors of one safetensors file by name.
 
     Raises:
@@ -114,7 +114,7 @@ def read_header(path: Path) -> dict[str, Stored]:
             raise CheckpointError(f"`{path}` cannot be read", "it is a Git LFS pointer, not the weights", LFS_HINT)
         with safe_open(path, framework="np") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # no dict
-            return {n: Stored(path, s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
+            return {n: TensorHeader(path, s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
     except FileNotFoundError as error:
         raise CheckpointError(f"`{path}` is missing") from error
     except (SafetensorError, OSError) as error:

@@ -56,7 +56,7 @@ def write_folder(
 
     Args:
         directory: Must not exist, or be empty.
-        weights: Part (`sampan.models.build.PARTS`, each of them) to tensors by released name. Of `io.Unread` ones, no
+        weights: Part (`sampan.models.build.PARTS`, each of them) to tensors by released name. Of `io.LazyTensor` ones, no
             more than a file's worth is in memory at a time.
         tokenizer_files: The folder of the prompt tokenizer's files, or their names and contents: TOKENIZER_FILES.
         dtype: "fp32" or "bf16" to convert, None to write tensors as they are.

@@ -8,7 +8,7 @@ from typing import Any
 from sampan.cli import values
 from sampan.job import DEVICES, DTYPES, MAX_SEED
 
-# known to `sampan.bench.quality.verb` too, which is not read before it is needed
+# known to `sampan.evaluate.verb` too, which is not read before it is needed
 SUITES = ("signs", "emoji", "edit", "cvtg")
 ABLATIONS = ("prior", "glyph", "preview", "decoder")
 

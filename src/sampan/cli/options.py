@@ -13,9 +13,9 @@ from sampan import __version__
 from sampan.checkpoint.tolerance import TOLERANCES
 from sampan.cli import bench_options, eval_options, plan_options, run, screen_options, serve_options, values
 from sampan.cli.parsing import Parser
-from sampan.generate.request import DEFAULT_STEPS
 from sampan.job import DEVICES, DTYPES, MAX_SEED, STORED_DTYPES
 from sampan.models.presets import PRESETS
+from sampan.pipeline.request import DEFAULT_STEPS
 
 
 def parser() -> Parser:

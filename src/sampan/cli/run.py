@@ -33,8 +33,8 @@ def doctor(arguments: argparse.Namespace) -> None:
 
 def data_emoji(arguments: argparse.Namespace) -> None:
     """Write a picture set; its folder on stdout."""
-    from sampan.data.emoji import write
     from sampan.progress import bars
+    from sampan.synthetic.emoji import write
 
     console = _console()
     with bars(console) as progress:
@@ -57,8 +57,8 @@ def data_emoji(arguments: argparse.Namespace) -> None:
 
 def data_signs(arguments: argparse.Namespace) -> None:
     """Write a set of signs; its folder on stdout."""
-    from sampan.data.signs import Choice, write
     from sampan.progress import bars
+    from sampan.synthetic.signs import SignFilter, write
 
     console = _console()
     with bars(console) as progress:
@@ -69,7 +69,7 @@ def data_signs(arguments: argparse.Namespace) -> None:
             edits=arguments.edits,
             split=arguments.split,
             seed=arguments.seed,
-            choice=Choice(
+            choice=SignFilter(
                 arguments.layouts, arguments.fonts, arguments.letters, arguments.lines, arguments.plates, arguments.inks
             ),
             progress=lambda done, total: progress("signs", done, total),
@@ -81,8 +81,8 @@ def data_signs(arguments: argparse.Namespace) -> None:
 
 def data_pairs(arguments: argparse.Namespace) -> None:
     """Write pictures of an emoji over a word; their folder on stdout."""
-    from sampan.data.pairs import write
     from sampan.progress import bars
+    from sampan.synthetic.pairs import write
 
     console = _console()
     with bars(console) as progress:
@@ -106,7 +106,7 @@ def data_prepare(arguments: argparse.Namespace) -> None:
 
     job = read(arguments.job, arguments.overrides)
     frameworks.use(job.place.framework)
-    from sampan.train.workspace import prepare
+    from sampan.train.run_state import prepare
 
     _put(prepare(job, console=_console()))
 
@@ -114,7 +114,7 @@ def data_prepare(arguments: argparse.Namespace) -> None:
 def train(arguments: argparse.Namespace) -> None:
     """Train as the job says; the finished model's folder on stdout."""
     from sampan import frameworks
-    from sampan.checkpoint.runlog import read_record
+    from sampan.checkpoint.run_metadata import read_record
     from sampan.job import read
 
     path: Path | None = arguments.job
@@ -142,11 +142,11 @@ def generate(arguments: argparse.Namespace) -> None:
 
     if arguments.framework:
         frameworks.use(arguments.framework)  # before anything is imported that computes
-    from sampan.generate.pipeline import generate
-    from sampan.generate.request import Request
+    from sampan.pipeline.pipeline import generate
+    from sampan.pipeline.request import ImageRequest
 
     width_px, height_px = arguments.size or (None, None)
-    request = Request(
+    request = ImageRequest(
         prompt=arguments.prompt,
         references=tuple(arguments.references),
         width_px=width_px,
@@ -239,7 +239,7 @@ def checkpoint_inspect(arguments: argparse.Namespace) -> None:
 def checkpoint_verify(arguments: argparse.Namespace) -> None:
     """Check a run's files, and take some of its steps again; the report on stdout, an error where something differs."""
     from sampan import frameworks
-    from sampan.checkpoint.runlog import read_record
+    from sampan.checkpoint.run_metadata import read_record
 
     record = read_record(arguments.run_folder)
     frameworks.use(arguments.framework or record["framework"])
@@ -275,7 +275,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     if arguments.framework:
         frameworks.use(arguments.framework)  # before anything is imported that computes
-    from sampan.bench.quality.verb import evaluate, from_arguments
+    from sampan.evaluate.verb import evaluate, from_arguments
 
     evaluate(from_arguments(arguments), _console())
     for path in filter(None, (arguments.json, arguments.html)):
@@ -300,9 +300,9 @@ def plan(arguments: argparse.Namespace) -> None:
 def screen(arguments: argparse.Namespace) -> None:
     """Say which rules bear on a question; the answer on stdout, files where they were asked for."""
     from sampan.cli import screen_options
-    from sampan.plan import screen_verb
+    from sampan.screen import verb
 
-    screen_verb.screened(arguments, screen_options.facts(arguments), _put)
+    verb.screened(arguments, screen_options.facts(arguments), _put)
 
 
 def _put(data: object) -> None:

@@ -38,7 +38,7 @@ FACTS = {
     "host-hq": ("CC", "seat of who runs the site"),
     "investor-hq": ("CC", "seat of the investor, for --relation invest"),
 }
-"""Facts by option: what stands for the value, and its help. Each is a field of sampan.plan.law.Query."""
+"""Facts by option: what stands for the value, and its help. Each is a field of sampan.screen.matching.ScreenQuery."""
 
 
 def add(verb: Any) -> None:

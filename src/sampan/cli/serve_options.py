@@ -115,7 +115,7 @@ def add(verb: Any) -> None:
 
 def settings(arguments: argparse.Namespace) -> Settings:
     """Return the server's settings."""
-    from sampan.serve.scheduler import Limits
+    from sampan.serve.scheduler import AdmissionLimits
     from sampan.serve.settings import Enhancement, Settings
     from sampan.serve.store import Retention
 
@@ -131,7 +131,7 @@ def settings(arguments: argparse.Namespace) -> Settings:
         model=Path(arguments.model).name or "model",
         hosts=tuple(arguments.hosts),
         open_to_all=arguments.open,
-        limits=Limits(arguments.queue, arguments.per_key, arguments.per_minute, arguments.timeout),
+        limits=AdmissionLimits(arguments.queue, arguments.per_key, arguments.per_minute, arguments.timeout),
         retention=Retention(arguments.keep_days, arguments.keep_pictures, keep_bytes),
         default_steps=arguments.steps,
         max_references=arguments.max_references,

@@ -1,1 +1,1 @@
-"""Pictures and captions: reading them, and writing the emoji set to begin with."""
+"""Pictures and captions: reading, examining, caching and encoding them."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sampan.samplers import noise
 
 
-class Order:
+class ShuffledOrder:
     """Endless shuffled passes over a set of samples.
 
     Args:
@@ -35,7 +35,7 @@ class Order:
         return [int(self._pass(place // size)[place % size]) for place in range(start, start + count)]
 
 
-class Kinds:
+class ShapeGroups:
     """Blocks of samples that go together: of one size, with one number of references.
 
     A block draws its kind in proportion to the kind's samples, and takes the next samples of that kind's own order. Blocks
@@ -60,7 +60,7 @@ class Kinds:
         self.size = size
         self.kinds = np.minimum(np.searchsorted(edges, draws, "right"), len(names) - 1)
         self._before = [np.cumsum(self.kinds == kind) - (self.kinds == kind) for kind in range(len(names))]
-        self._orders = [Order(groups[name], seed, f"{purpose}/order/{name}") for name in names]
+        self._orders = [ShuffledOrder(groups[name], seed, f"{purpose}/order/{name}") for name in names]
 
     def take(self, block: int) -> list[int]:
         """Return the sample numbers of a block."""

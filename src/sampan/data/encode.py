@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sampan.data.bucket import Size
-from sampan.data.gallery import Pictures
+from sampan.data.image_cache import ImageCache
 from sampan.data.pictures import to_array
-from sampan.data.shards import Store
-from sampan.data.views import Task, View, patch_bytes, views
+from sampan.data.shards import EncodedCache
+from sampan.data.views import ImageView, ViewTask, patch_bytes, views
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
 from sampan.models import positions
@@ -97,7 +97,7 @@ def _unit(values: NDArray[np.uint8]) -> Floats:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedInputs:
     """Pictures and words as the frozen parts see them, read out of the stores when asked for. Safe to use from threads.
 
     Args:
@@ -106,7 +106,7 @@ class Encoded:
         problems: What was in the stores and could not be used, in words; it was made again.
     """
 
-    stores: Mapping[str, Store]
+    stores: Mapping[str, EncodedCache]
     places: Mapping[str, Ints]
     problems: tuple[str, ...] = ()
 
@@ -138,7 +138,7 @@ class Encoded:
 
 
 def encode(
-    pictures: Pictures,
+    pictures: ImageCache,
     texts: Sequence[Texts],
     *,
     tokenizer: Callable[[], Any] | None = None,
@@ -153,7 +153,7 @@ def encode(
     shard_items: int = 256,
     batch: int = 16,
     progress: Progress,
-) -> Encoded:
+) -> EncodedInputs:
     """Return pictures and words encoded: what the stores lack is made and written, the rest found.
 
     Args:
@@ -174,16 +174,16 @@ def encode(
     at_work = _AtWork(config, device, dtype, shard_items, batch, workers, progress)
     items, kinds = _Items(pictures), list[_Kind]()
     if tokenizer:
-        kinds.append(_Tokens(Store(folder, "tokens", _tokens_key(keys, config, dtype)), tokenizer))
+        kinds.append(_Tokens(EncodedCache(folder, "tokens", _tokens_key(keys, config, dtype)), tokenizer))
     if vae:
-        kinds.append(_Latents(Store(folder, "latents", _latents_key(keys, config, dtype)), vae))
+        kinds.append(_Latents(EncodedCache(folder, "latents", _latents_key(keys, config, dtype)), vae))
     _encode_pictures(items, kinds, at_work)
     stores = {kind.store.kind: kind.store for kind in kinds}
     places = {kind.store.kind: items.places(kind.store) for kind in kinds}
     if glyph:
-        stores["glyph"] = Store(folder, "glyph", _glyph_key(keys, config, dtype))
+        stores["glyph"] = EncodedCache(folder, "glyph", _glyph_key(keys, config, dtype))
         _encode_words(texts, stores["glyph"], glyph, at_work)
-    return Encoded(stores, places, tuple(problem for store in stores.values() for problem in store.problems))
+    return EncodedInputs(stores, places, tuple(problem for store in stores.values() for problem in store.problems))
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class _AtWork:
 class _Items:
     """The pictures as items of stores: the bucket is the group, the digest the item. The same picture twice is one item."""
 
-    def __init__(self, pictures: Pictures):
+    def __init__(self, pictures: ImageCache):
         self.pictures = pictures
         self.by_size: dict[Size, list[int]] = {}  # in order of appearance, which is the order of shards
         seen: set[tuple[Size, str]] = set()
@@ -220,7 +220,7 @@ class _Items:
                 self.by_size.setdefault(size, []).append(index)
         self.total = len(seen)
 
-    def missing(self, store: Store) -> dict[Size, list[int]]:
+    def missing(self, store: EncodedCache) -> dict[Size, list[int]]:
         """Return the pictures that a store lacks, by size."""
         found = {}
         for size, members in self.by_size.items():
@@ -229,7 +229,7 @@ class _Items:
                 found[size] = lacked
         return found
 
-    def places(self, store: Store) -> Ints:
+    def places(self, store: EncodedCache) -> Ints:
         """Return the place (pictures, 2) of every picture."""
         places, numbers = np.full((len(self.pictures), 2), -1, np.int64), dict[Size, list[int]]()
         for index in range(len(self.pictures)):
@@ -244,13 +244,13 @@ class _Tokens:
 
     what, needs_pixels = "encoding token ids", False
 
-    def __init__(self, store: Store, part: Callable[[], Any]):
+    def __init__(self, store: EncodedCache, part: Callable[[], Any]):
         self.store, self.part = store, part
 
     def grids(self, size: Size, config: ModelConfig) -> tuple[Grid, ...]:
         return config.geometry.prior_grid(*size), config.geometry.preview_grid(*size)
 
-    def arrays(self, part: Any, seen: Sequence[View], size: Size, work: _AtWork) -> dict[str, NDArray[Any]]:
+    def arrays(self, part: Any, seen: Sequence[ImageView], size: Size, work: _AtWork) -> dict[str, NDArray[Any]]:
         found = {}
         for number, (name, grid) in enumerate(zip(("target", "preview"), self.grids(size, work.config), strict=True)):
             patches = _unit(np.stack([view.patches[number] for view in seen]))
@@ -264,13 +264,13 @@ class _Latents:
 
     what, needs_pixels = "encoding latents", True
 
-    def __init__(self, store: Store, part: Callable[[], Any]):
+    def __init__(self, store: EncodedCache, part: Callable[[], Any]):
         self.store, self.part = store, part
 
     def grids(self, size: Size, config: ModelConfig) -> tuple[Grid, ...]:
         return ()
 
-    def arrays(self, part: Any, seen: Sequence[View], size: Size, work: _AtWork) -> dict[str, NDArray[Any]]:
+    def arrays(self, part: Any, seen: Sequence[ImageView], size: Size, work: _AtWork) -> dict[str, NDArray[Any]]:
         images = np.stack([to_array(Image.fromarray(view.pixels)) for view in seen if view.pixels is not None])
         return {"latent": latents(part, images, work.config, work.device, work.dtype).astype(np.float32)}
 
@@ -331,8 +331,8 @@ def _plan(items: _Items, kinds: Sequence[_Kind], shard_items: int) -> list[_Shar
     return sorted(shards.values(), key=lambda shard: (rank[shard.size], shard.members[0]))
 
 
-def _task(pictures: Pictures, index: int, shard: _Shard, config: ModelConfig) -> Task:
-    return Task(
+def _task(pictures: ImageCache, index: int, shard: _Shard, config: ModelConfig) -> ViewTask:
+    return ViewTask(
         source=pictures.sources[index],
         shape=pictures.shapes[index],
         digest=pictures.digests[index],
@@ -343,7 +343,7 @@ def _task(pictures: Pictures, index: int, shard: _Shard, config: ModelConfig) ->
     )
 
 
-def _encode_words(texts: Sequence[Texts], store: Store, part: Callable[[], Any], work: _AtWork) -> None:
+def _encode_words(texts: Sequence[Texts], store: EncodedCache, part: Callable[[], Any], work: _AtWork) -> None:
     wanted = {_spelled(words): words for words in [(), *texts]}
     for words in wanted.values():
         glyph_batch(words)  # an over-long word fails now

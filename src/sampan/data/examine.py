@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from sampan.data import pictures
-from sampan.data.pictures import Facts, UnusablePicture
-from sampan.data.sources import Source
+from sampan.data.image_source import ImageSource
+from sampan.data.pictures import ImageFacts, UnusableImageError
 from sampan.errors import DataError
 
 _VERSION = 1  # of what an examination finds; entries of another are not used
@@ -48,11 +48,11 @@ class Problem:
     reason: str
 
 
-Found = Facts | Problem
+Found = ImageFacts | Problem
 
 
 def examine(
-    sources: Sequence[Source],
+    sources: Sequence[ImageSource],
     *,
     record: Path | None,
     max_pixels: int = pictures.MAX_PIXELS,
@@ -101,13 +101,13 @@ class _Entry:
     found: Found
 
 
-def _examine_chunk(sources: Sequence[Source], max_pixels: int) -> list[_Entry]:
+def _examine_chunk(sources: Sequence[ImageSource], max_pixels: int) -> list[_Entry]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Pillow finds odd and reads all the same
         return [_examine_one(source, max_pixels) for source in sources]
 
 
-def _examine_one(source: Source, max_pixels: int) -> _Entry:
+def _examine_one(source: ImageSource, max_pixels: int) -> _Entry:
     try:
         fingerprint = source.fingerprint()
         data = source.read()
@@ -117,7 +117,7 @@ def _examine_one(source: Source, max_pixels: int) -> _Entry:
         return _Entry(source.name, None, Problem("unreadable", str(error)))
     try:
         return _Entry(source.name, fingerprint, pictures.examine(data, source.name, max_pixels))
-    except UnusablePicture as error:
+    except UnusableImageError as error:
         lasting = fingerprint if error.kind != "unreadable" else None
         return _Entry(source.name, lasting, Problem(error.kind, "; ".join(error.because)))
 
@@ -125,7 +125,7 @@ def _examine_one(source: Source, max_pixels: int) -> _Entry:
 # --------------------------------------------------------------------------------------------------------- the record
 
 
-def _recall(record: Path, sources: Sequence[Source], max_pixels: int) -> dict[Source, Found]:
+def _recall(record: Path, sources: Sequence[ImageSource], max_pixels: int) -> dict[ImageSource, Found]:
     """Return what the record says of sources that have not changed."""
     try:
         lines = record.read_bytes().split(b"\n") if record.exists() else []
@@ -135,7 +135,7 @@ def _recall(record: Path, sources: Sequence[Source], max_pixels: int) -> dict[So
     for line in lines:
         if entry := _parse(line, max_pixels):
             entries[entry.name, str(entry.fingerprint)] = entry.found
-    known: dict[Source, Found] = {}
+    known: dict[ImageSource, Found] = {}
     for source in sources if entries else ():
         try:
             found = entries.get((source.name, source.fingerprint()))
@@ -157,7 +157,7 @@ def _parse(line: bytes, max_pixels: int) -> _Entry | None:
                 return None
             return _Entry(fields["name"], fields["fingerprint"], Problem(problem["kind"], problem["reason"]))
         facts = fields["facts"]
-        found = Facts(facts["width_px"], facts["height_px"], facts["digest"], tuple(facts["converted"]))
+        found = ImageFacts(facts["width_px"], facts["height_px"], facts["digest"], tuple(facts["converted"]))
         if found.width_px * found.height_px > max_pixels:
             return None
         return _Entry(fields["name"], fields["fingerprint"], found)
@@ -171,7 +171,7 @@ def _remember(record: Path, entries: Sequence[_Entry], max_pixels: int) -> None:
         if entry.fingerprint is None:
             continue
         fields: dict[str, Any] = {"version": _VERSION, "name": entry.name, "fingerprint": entry.fingerprint}
-        if isinstance(entry.found, Facts):
+        if isinstance(entry.found, ImageFacts):
             fields["facts"] = asdict(entry.found)
         else:
             fields |= {"max_pixels": max_pixels, "problem": asdict(entry.found)}
@@ -191,7 +191,7 @@ def _remember(record: Path, entries: Sequence[_Entry], max_pixels: int) -> None:
 
 # ------------------------------------------------------------------------------------------------------ the processes
 
-Chunk = list[Source]
+Chunk = list[ImageSource]
 _Results = Generator[tuple[Chunk, list[_Entry]], None, None]
 
 

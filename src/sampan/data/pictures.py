@@ -55,7 +55,7 @@ _DECODER_ERRORS = (
 _pillow_limit = threading.Lock()
 
 
-class UnusablePicture(DataError):
+class UnusableImageError(DataError):
     """A file that gives no picture.
 
     Args:
@@ -69,7 +69,7 @@ class UnusablePicture(DataError):
 
 
 @dataclass(frozen=True)
-class Facts:
+class ImageFacts:
     """What a usable picture is.
 
     Args:
@@ -84,7 +84,7 @@ class Facts:
     converted: tuple[str, ...] = ()
 
 
-def examine(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Facts:
+def examine(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageFacts:
     """Return what a picture file is, after decoding it as `load_rgb` would.
 
     Args:
@@ -105,7 +105,7 @@ def examine(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Facts:
     if said not in (None, found):
         converted.append("wrong-suffix")
     digest = hashlib.blake2b(data, digest_size=16).hexdigest()
-    return Facts(image.width, image.height, digest, tuple(sorted(converted)))
+    return ImageFacts(image.width, image.height, digest, tuple(sorted(converted)))
 
 
 def load_rgb(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -175,11 +175,11 @@ def _decode(source: str | Path | bytes, max_pixels: int, name: str | None = None
     try:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
     except FileNotFoundError as error:
-        raise UnusablePicture(what, "missing", "it is not there") from error
+        raise UnusableImageError(what, "missing", "it is not there") from error
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise UnusablePicture(what, "unreadable", str(error)) from error
+        raise UnusableImageError(what, "unreadable", str(error)) from error
     if not data:
-        raise UnusablePicture(what, "empty", "it is empty")
+        raise UnusableImageError(what, "empty", "it is empty")
     opened = False
     try:
         with _opened(data) as image:
@@ -187,14 +187,14 @@ def _decode(source: str | Path | bytes, max_pixels: int, name: str | None = None
             if image.width * image.height > max_pixels:
                 pixels = f"{image.width} x {image.height} = {image.width * image.height:,} pixels"
                 reason = f"it has {pixels} and at most {max_pixels:,} are taken"
-                raise UnusablePicture(what, "too-large", reason, "make it smaller first")
+                raise UnusableImageError(what, "too-large", reason, "make it smaller first")
             converted = _deep_or_turned(image)
             image.load()
             if "rotated" not in converted and _is_turned(image):  # a PNG may say so after its pixels
                 converted.append("rotated")
             if image.mode in ("F", "LAB", "HSV") or (image.mode == "I" and image.format not in ("PNG", "PPM")):
                 reason = f"its pixels are of mode {image.mode}, whose range of values is not fixed"
-                raise UnusablePicture(what, "undefined-colour", reason)
+                raise UnusableImageError(what, "undefined-colour", reason)
             if image.mode == "CMYK":
                 converted.append("cmyk")
             return _to_srgb(ImageOps.exif_transpose(image)), converted
@@ -202,13 +202,15 @@ def _decode(source: str | Path | bytes, max_pixels: int, name: str | None = None
         begins = _begins_as(data)
         if not opened and not begins:
             reason = f"it is not a picture of a known format ({', '.join(FORMATS)})"
-            raise UnusablePicture(what, "not-a-picture", reason) from error
+            raise UnusableImageError(what, "not-a-picture", reason) from error
         if isinstance(error, Image.UnidentifiedImageError):
             reason = f"it begins as {begins} and cannot be read on"
         else:
             reason = str(error) or type(error).__name__
         # memory may be there another time
-        raise UnusablePicture(what, "unreadable" if isinstance(error, MemoryError) else "truncated", reason) from error
+        raise UnusableImageError(
+            what, "unreadable" if isinstance(error, MemoryError) else "truncated", reason
+        ) from error
 
 
 @contextmanager

@@ -15,9 +15,9 @@ from typing import Any
 
 from sampan import files
 from sampan.data.examine import Problem
-from sampan.data.pictures import Facts
-from sampan.data.readers import Fault, Listing, Sample
-from sampan.data.sources import Source
+from sampan.data.image_source import ImageSource
+from sampan.data.pictures import ImageFacts
+from sampan.data.readers import Listing, RowFault, Sample
 from sampan.errors import DataError
 
 LEFT_OUT = "left out"
@@ -46,7 +46,7 @@ _WHERE_WIDTH = 48
 
 
 @dataclass(frozen=True)
-class Report:
+class DataReport:
     """What became of the rows of a set.
 
     Args:
@@ -58,8 +58,8 @@ class Report:
 
     num_rows: int
     num_samples: int
-    left_out: tuple[Fault, ...]
-    converted: tuple[Fault, ...]
+    left_out: tuple[RowFault, ...]
+    converted: tuple[RowFault, ...]
 
     @property
     def bad_share(self) -> float:
@@ -126,12 +126,12 @@ class Report:
 
 def usable(
     listing: Listing,
-    facts: Mapping[Source, Facts | Problem],
+    facts: Mapping[ImageSource, ImageFacts | Problem],
     *,
     max_bad_share: float,
     what: str,
     folder: Path | None = None,
-) -> tuple[list[Sample], Report]:
+) -> tuple[list[Sample], DataReport]:
     """Return the samples all of whose pictures can be used, in their order, and a report, which is written first.
 
     Args:
@@ -145,20 +145,20 @@ def usable(
     """
     samples: list[Sample] = []
     left_out = list(listing.faults)
-    converted: dict[tuple[Source, str], Fault] = {}
+    converted: dict[tuple[ImageSource, str], RowFault] = {}
     for sample in listing.samples:
         found = {source: facts[source] for source in (sample.image, *sample.references)}
         problems = {source: known for source, known in found.items() if isinstance(known, Problem)}
         if problems:
             reason = "; ".join(f"`{source.name}`: {problem.reason}" for source, problem in problems.items())
-            left_out.append(Fault(sample.where, next(iter(problems.values())).kind, reason))
+            left_out.append(RowFault(sample.where, next(iter(problems.values())).kind, reason))
             continue
         samples.append(sample)
         for source, known in found.items():
-            assert isinstance(known, Facts), "problems were dealt with above"
+            assert isinstance(known, ImageFacts), "problems were dealt with above"
             for kind in known.converted:
-                converted.setdefault((source, kind), Fault(sample.where, kind, f"`{source.name}`"))
-    report = Report(listing.num_rows, len(samples), tuple(left_out), tuple(converted.values()))
+                converted.setdefault((source, kind), RowFault(sample.where, kind, f"`{source.name}`"))
+    report = DataReport(listing.num_rows, len(samples), tuple(left_out), tuple(converted.values()))
     if folder is not None:
         report.write(folder)
     if report.bad_share > max_bad_share or not samples:
@@ -166,7 +166,7 @@ def usable(
     return samples, report
 
 
-def _too_bad(report: Report, max_bad_share: float, what: str, folder: Path | None) -> DataError:
+def _too_bad(report: DataReport, max_bad_share: float, what: str, folder: Path | None) -> DataError:
     if not report.num_rows:
         return DataError(f"{what} has no rows", (), "check the path, the split and the limit")
     facts: list[str] = []
@@ -184,7 +184,7 @@ def _too_bad(report: Report, max_bad_share: float, what: str, folder: Path | Non
     )
 
 
-def _entry(fault: Fault) -> dict[str, str]:
+def _entry(fault: RowFault) -> dict[str, str]:
     return {"where": fault.where, "kind": fault.kind, "reason": fault.reason}
 
 

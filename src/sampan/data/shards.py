@@ -31,8 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampan import __version__, files
-from sampan.data import mapped
-from sampan.data.mapped import Array, DamagedError
+from sampan.data import memory_map
+from sampan.data.memory_map import Array, DamagedFileError
 from sampan.errors import DataError
 
 FORMAT_VERSION = 1
@@ -55,7 +55,7 @@ class Shard:
     sha256: str
 
 
-class Store:
+class EncodedCache:
     """A store, opened for reading; `writing` opens it for more.
 
     Args:
@@ -186,12 +186,12 @@ class Store:
             content[name + OFFSETS] = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
             assert len(parts) == len(items), f"{name}: one array per item"
         assert all(len(array) == len(items) for array in arrays.values()), "the first axis of an array is the items"
-        pieces = mapped.file_of(content, {"kind": self.kind, "group": group})
-        digest = mapped.sha256(pieces)
+        pieces = memory_map.file_of(content, {"kind": self.kind, "group": group})
+        digest = memory_map.sha256(pieces)
         size = sum(len(piece) for piece in pieces)
         shard = Shard(f"{digest[:32]}.safetensors", group, len(items), size, digest)
         try:
-            mapped.write(self.path / shard.file, pieces)
+            memory_map.write(self.path / shard.file, pieces)
             self._write_manifest([*self._shards, shard])
         except OSError as error:
             raise self._unwritable(error) from error
@@ -214,14 +214,14 @@ class Store:
         for shard in self._listed():
             try:
                 if shard.file in wrong:
-                    raise DamagedError(wrong[shard.file])
+                    raise DamagedFileError(wrong[shard.file])
                 size = (self.path / shard.file).stat().st_size
                 if size != shard.bytes:
-                    raise DamagedError(f"it has {size} bytes and not {shard.bytes}")
-                ids = mapped.read_array(self.path / shard.file, _IDS)
+                    raise DamagedFileError(f"it has {size} bytes and not {shard.bytes}")
+                ids = memory_map.read_array(self.path / shard.file, _IDS)
                 if ids.dtype != np.uint8 or ids.shape != (shard.num_items, _ID_BYTES):
-                    raise DamagedError(f"its ids are {ids.shape} for {shard.num_items} items")
-            except (DamagedError, OSError) as error:
+                    raise DamagedFileError(f"its ids are {ids.shape} for {shard.num_items} items")
+            except (DamagedFileError, OSError) as error:
                 reason = "it is not there" if isinstance(error, FileNotFoundError) else str(error)
                 self.problems.append(
                     f"`{self.path / shard.file}` is not used: {reason}; its {shard.num_items} items are made again"
@@ -264,7 +264,7 @@ class Store:
                     self._write_manifest(self._shards)
                 self.problems[:] = list(dict.fromkeys([*before, *self.problems]))
                 self._sweep()
-            except files.HeldError as error:
+            except files.LockHeldError as error:
                 raise DataError(
                     f"the store `{self.path}` cannot be written",
                     f"{error.who} is writing it",
@@ -302,9 +302,9 @@ class Store:
             path = self.path / shard.file
             try:
                 if path.stat().st_size != shard.bytes:
-                    raise DamagedError("its size has changed")
-                arrays = mapped.open_arrays(path)
-            except (DamagedError, OSError) as error:
+                    raise DamagedFileError("its size has changed")
+                arrays = memory_map.open_arrays(path)
+            except (DamagedFileError, OSError) as error:
                 raise DataError(f"`{path}` cannot be read any more", str(error), _AGAIN) from error
             self._maps[shard.file] = arrays
             if len(self._maps) > _MAX_OPEN:

@@ -16,8 +16,8 @@ from PIL import Image
 
 from sampan.data import workers as processes
 from sampan.data.bucket import Size
-from sampan.data.gallery import load
-from sampan.data.sources import Source
+from sampan.data.image_cache import load
+from sampan.data.image_source import ImageSource
 from sampan.errors import DataError
 
 Bytes = NDArray[np.uint8]
@@ -28,17 +28,17 @@ _PIECE_PIXELS = 2_000_000  # that a worker is sent at once: enough to hide the w
 
 
 @dataclass(frozen=True)
-class Task:
+class ViewTask:
     """A picture to open.
 
     Args:
-        source, shape, digest, size: As sampan.data.gallery.load takes them.
+        source, shape, digest, size: As sampan.data.image_cache.load takes them.
         grids: Grids of patches that are wanted.
         patch: Side of a patch in pixels.
         with_pixels: Whether the picture itself is wanted too.
     """
 
-    source: Source
+    source: ImageSource
     shape: Size
     digest: str
     size: Size
@@ -48,7 +48,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class View:
+class ImageView:
     """What came of a task.
 
     Args:
@@ -69,7 +69,7 @@ class _Failure:
     hint: str | None
 
 
-def views(batches: Iterable[Sequence[Task]], workers: int) -> Generator[View, None, None]:
+def views(batches: Iterable[Sequence[ViewTask]], workers: int) -> Generator[ImageView, None, None]:
     """Yield the views of all batches' tasks, one after another, made ahead by worker processes.
 
     Args:
@@ -101,21 +101,21 @@ def patch_bytes(image: Image.Image, grid: Grid, patch: int) -> Bytes:
     return np.ascontiguousarray(pixels.reshape(rows * columns, 3 * patch * patch))
 
 
-def _pieces(batch: Sequence[Task]) -> Iterator[Sequence[Task]]:
+def _pieces(batch: Sequence[ViewTask]) -> Iterator[Sequence[ViewTask]]:
     height, width = batch[0].size
     count = max(1, _PIECE_PIXELS // (height * width))
     for first in range(0, len(batch), count):
         yield batch[first : first + count]
 
 
-def _views(tasks: Sequence[Task]) -> list[View | _Failure]:
+def _views(tasks: Sequence[ViewTask]) -> list[ImageView | _Failure]:
     return [_view(task) for task in tasks]
 
 
-def _view(task: Task) -> View | _Failure:
+def _view(task: ViewTask) -> ImageView | _Failure:
     try:
         image = load(task.source, task.shape, task.digest, task.size)
     except DataError as error:
         return _Failure(error.what, error.because, error.hint)
     patches = tuple(patch_bytes(image, grid, task.patch) for grid in task.grids)
-    return View(np.asarray(image) if task.with_pixels else None, patches)
+    return ImageView(np.asarray(image) if task.with_pixels else None, patches)

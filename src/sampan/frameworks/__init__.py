@@ -76,6 +76,7 @@ LEFT_OUT = {
         "pad_right_bottom", "stop_gradient", "meter",
     )),
 }  # fmt: skip
+_PACKAGES = {"tensorflow": "sampan.bench.tensorflow"}  # what does not lie beside this file
 _MODULES = ("nn", "ops", "device", "update", "parallel", "meter", "io")
 _chosen: str | None = None
 
@@ -104,7 +105,7 @@ def use(name: str, *, comparing: bool = False) -> None:
             f"this process runs on {_chosen} and cannot change to {name}", (), "start a new process with --framework"
         )
     try:
-        importlib.import_module(f"sampan.frameworks.{name}.ops")
+        importlib.import_module(f"{package(name)}.ops")
     except ModuleNotFoundError as error:
         here = [other for other in DEFAULTS if other != name and importlib.util.find_spec(other)]
         raise DeviceError(
@@ -124,7 +125,12 @@ def chosen() -> str:
     return _chosen
 
 
+def package(name: str) -> str:
+    """Return the package in which a framework's modules are."""
+    return _PACKAGES.get(name, f"sampan.frameworks.{name}")
+
+
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"sampan.frameworks.{chosen()}.{name}")
+        return importlib.import_module(f"{package(chosen())}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

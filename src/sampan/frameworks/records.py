@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Report:
+class StepReport:
     """What one step did.
 
     Args:
@@ -32,7 +32,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Measured:
+class PassCost:
     """What one micro-batch costs. A multiplication with its addition is two FLOPs; of causal attention only the pairs that
     see each other count.
 
@@ -59,7 +59,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Count:
+class ParameterCount:
     """Values in a module's parameters.
 
     Args:

@@ -14,7 +14,7 @@ from sampan.job.sections import (
     Job,
 )
 from sampan.job.setting import Setting, sections, settings
-from sampan.job.stages import Stage
+from sampan.job.stages import StageSection
 
 __all__ = [
     "DEVICES",
@@ -25,7 +25,7 @@ __all__ = [
     "STORED_DTYPES",
     "Job",
     "Setting",
-    "Stage",
+    "StageSection",
     "parse",
     "read",
     "sections",

@@ -14,7 +14,7 @@ from typing import Any
 
 from sampan.job import toml
 from sampan.job.setting import say, settings, subsections
-from sampan.job.stages import Stages
+from sampan.job.stages import StagesSection
 
 STAGES = ("vae", "tokenizer", "glyph", "ar", "decoder")
 LORA_STAGES = ("ar", "decoder")
@@ -26,7 +26,7 @@ MAX_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class ModelSection:
     """Which model is trained, and from what it starts."""
 
     preset: str = say("Named model size: `nano` or `glm-image`.", "nano")
@@ -46,7 +46,7 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
+class DataSection:
     """The pictures and their captions."""
 
     path: Path = say("Where the pictures are. Relative to the current directory.", example="pictures")
@@ -104,7 +104,7 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class PlaceSection:
     """Where the training runs."""
 
     framework: str = say("What does the arithmetic.", "torch")
@@ -127,7 +127,7 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train:
+class TrainSection:
     """Which stages run, and how often the run is saved."""
 
     stages: tuple[str, ...] = say("Stages to run; always in this order.", STAGES, choices=STAGES)
@@ -155,7 +155,7 @@ class Train:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lora:
+class LoraSection:
     """Low-rank adaptation, for `train.method = "lora"`."""
 
     rank: int = say("Rank of the additions.", 16, at_least=1)
@@ -170,7 +170,7 @@ class Lora:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class PlanSection:
     """What `sampan plan` compares; `sampan train` does not look at it."""
 
     num_chips: int | None = say(
@@ -195,7 +195,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Actor:
+class ActorSection:
     """Who trains, when, and how the chips are had: for the rules that `sampan plan` sets beside its rows."""
 
     hq: str | None = say(
@@ -226,14 +226,14 @@ class Job:
 
     out: Path = say("Folder of the run. Relative to the current directory.", example="runs/job")
     seed: int = say("Where every random draw of the run starts.", 0, at_least=0, at_most=MAX_SEED)
-    model: Model = field(default_factory=Model)
-    data: Data
-    place: Place = field(default_factory=Place)
-    train: Train = field(default_factory=Train)
-    lora: Lora = field(default_factory=Lora)
-    plan: Plan = field(default_factory=Plan)
-    actor: Actor = field(default_factory=Actor)
-    stage: Stages = field(default_factory=Stages)
+    model: ModelSection = field(default_factory=ModelSection)
+    data: DataSection
+    place: PlaceSection = field(default_factory=PlaceSection)
+    train: TrainSection = field(default_factory=TrainSection)
+    lora: LoraSection = field(default_factory=LoraSection)
+    plan: PlanSection = field(default_factory=PlanSection)
+    actor: ActorSection = field(default_factory=ActorSection)
+    stage: StagesSection = field(default_factory=StagesSection)
     text: str = field(default="", compare=False, repr=False)
     overrides: tuple[str, ...] = field(default=(), compare=False)
 

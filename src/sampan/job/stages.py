@@ -9,7 +9,7 @@ from sampan.job.setting import say
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class StageSection:
     """What every stage has. One update sees micro_batch_size times grad_accum_steps pictures."""
 
     num_steps: int = say("Updates of the weights.", at_least=1)
@@ -33,7 +33,7 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VAEStage(Stage):
+class VAEStage(StageSection):
     """The autoencoder between pixels and latents."""
 
     num_steps: int = 1000
@@ -48,7 +48,7 @@ class VAEStage(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerStage(Stage):
+class TokenizerStage(StageSection):
     """The vision encoder and its codebook, which turn a picture into prior tokens."""
 
     num_steps: int = 1000
@@ -70,7 +70,7 @@ class TokenizerStage(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GlyphStage(Stage):
+class GlyphStage(StageSection):
     """The encoder of text that is to be drawn."""
 
     num_steps: int = 1200
@@ -85,7 +85,7 @@ class GlyphStage(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ARStage(Stage):
+class ARStage(StageSection):
     """The autoregressive generator, which writes prior tokens."""
 
     num_steps: int = 2000
@@ -113,7 +113,7 @@ class ARStage(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderStage(Stage):
+class DecoderStage(StageSection):
     """The diffusion decoder, which turns prior tokens into latents. Flow times are logit-normal."""
 
     num_steps: int = 2000
@@ -148,7 +148,7 @@ class DecoderStage(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stages:
+class StagesSection:
     """How each stage trains; the field names are the names of the stages."""
 
     vae: VAEStage = field(default_factory=VAEStage)

@@ -10,7 +10,7 @@ from sampan.models.config import ModelConfig
 
 
 @dataclass(frozen=True)
-class Part:
+class ModelPart:
     """One part of a model.
 
     Args:
@@ -25,11 +25,11 @@ class Part:
 
 
 PARTS = {
-    "ar": Part("vision_language_encoder", "model", ("model.language_model.", "lm_head.")),
-    "tokenizer": Part("vision_language_encoder", "model", ("model.visual.", "model.vqmodel.")),
-    "decoder": Part("transformer", "diffusion_pytorch_model"),
-    "vae": Part("vae", "diffusion_pytorch_model"),
-    "glyph": Part("text_encoder", "model"),
+    "ar": ModelPart("vision_language_encoder", "model", ("model.language_model.", "lm_head.")),
+    "tokenizer": ModelPart("vision_language_encoder", "model", ("model.visual.", "model.vqmodel.")),
+    "decoder": ModelPart("transformer", "diffusion_pytorch_model"),
+    "vae": ModelPart("vae", "diffusion_pytorch_model"),
+    "glyph": ModelPart("text_encoder", "model"),
 }
 
 

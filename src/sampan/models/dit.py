@@ -97,7 +97,7 @@ class JointAttention(nn.Module):
         return self.to_out[0](join_heads(ops.attention(q, keys, values, mask=mask))), (k, v)
 
 
-class Block(nn.Module):
+class DiTBlock(nn.Module):
     """One transformer block. Both streams use the same attention and feed-forward weights, each its own modulation."""
 
     def __init__(self, config: DiTConfig):
@@ -147,7 +147,7 @@ class DiT(nn.Module):
         self.prior_token_embedding = nn.Embedding(config.prior_vq_quantizer_codebook_size, config.dim)
         self.prior_projector = FeedForward(config.dim, config.dim, config.dim, "silu")
         self.time_condition_embed = TimeSizeEmbedding(config)
-        self.transformer_blocks = nn.ModuleList([Block(config) for _ in range(config.num_layers)])
+        self.transformer_blocks = nn.ModuleList([DiTBlock(config) for _ in range(config.num_layers)])
         self.norm_out = _Modulation(config.time_embed_dim, 2 * config.dim)
         self.proj_out = nn.Linear(config.dim, config.patch_size**2 * config.out_channels)
 

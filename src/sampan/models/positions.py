@@ -137,7 +137,7 @@ def bilinear_gather(grid: Grid, side: int) -> tuple[Ints, Floats]:
     row_low, row_high, row_part = (a.repeat(grid[1]) for a in axis(grid[0]))
     column_low, column_high, column_part = (np.tile(a, grid[0]) for a in axis(grid[1]))
     one = np.float32(1)
-    corners = [
+    corners: list[tuple[Ints, Floats]] = [
         (row_low * side + column_low, (one - row_part) * (one - column_part)),
         (row_low * side + column_high, (one - row_part) * column_part),
         (row_high * side + column_low, row_part * (one - column_part)),

@@ -79,7 +79,7 @@ class MidBlock(nn.Module):
         return self.resnets[1](self.resnets[0](x))
 
 
-class Encoder(nn.Module):
+class VAEEncoder(nn.Module):
     """Pixels to mean and log-variance of the latent."""
 
     def __init__(self, config: VAEConfig):
@@ -107,7 +107,7 @@ class Encoder(nn.Module):
         return mean, ops.clip(log_variance, -30.0, 20.0)
 
 
-class Decoder(nn.Module):
+class VAEDecoder(nn.Module):
     """Latent to pixels."""
 
     def __init__(self, config: VAEConfig):
@@ -138,8 +138,8 @@ class VAE(nn.Module):
 
     def __init__(self, config: VAEConfig):
         super().__init__()
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config)
+        self.encoder = VAEEncoder(config)
+        self.decoder = VAEDecoder(config)
 
     def forward(self, image: Array, noise: Array) -> tuple[Array, Array, Array]:
         """Return reconstruction, mean and log-variance, with the latent sampled by `noise`: what training needs."""

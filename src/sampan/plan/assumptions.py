@@ -40,16 +40,16 @@ class Assumptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
+class Interval:
     """An amount and the ends of its interval."""
 
     low: float
     typical: float
     high: float
 
-    def times(self, factor: float) -> Span:
+    def times(self, factor: float) -> Interval:
         """Return all three multiplied."""
-        return Span(low=self.low * factor, typical=self.typical * factor, high=self.high * factor)
+        return Interval(low=self.low * factor, typical=self.typical * factor, high=self.high * factor)
 
 
 HOUR_S, DAY_S, YEAR_H = 3600.0, 86400.0, 8760.0

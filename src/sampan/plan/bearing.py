@@ -1,4 +1,4 @@
-"""Which dated rules bear on a plan's rows, for the actor of the job. See sampan.plan.law for what an answer is.
+"""Which dated rules bear on a plan's rows, for the actor of the job. See sampan.screen.matching for what an answer is.
 
 Sites are those that the job or the command names; none is added, left out or moved up because rules would be milder there,
 but rows that a rule restricts stand last, with its name.
@@ -10,18 +10,18 @@ import datetime
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from sampan.catalog.rules import SEVERITY
 from sampan.job import Job
-from sampan.plan import screening
-from sampan.plan.law import Answer, Query
-from sampan.plan.questions import question
-from sampan.plan.rank import Row
+from sampan.plan.rank import PlanRow
+from sampan.screen import report
+from sampan.screen.matching import ScreenQuery, ScreenResult
+from sampan.screen.query import question
+from sampan.screen.rules import SEVERITY
 
 _RESTRICTS = SEVERITY.index("case_by_case")  # from here on something has to be asked for, or is refused
 _OWNED = "operate"
 
 
-def actor_query(job: Job, today: datetime.date | None = None) -> Query | None:
+def actor_query(job: Job, today: datetime.date | None = None) -> ScreenQuery | None:
     """Return what the job says of its actor, as a question without chip and site; None where it names none.
 
     Raises:
@@ -30,7 +30,7 @@ def actor_query(job: Job, today: datetime.date | None = None) -> Query | None:
     actor = job.actor
     if actor.hq is None:
         return None
-    known, _ = screening.load()
+    known, _ = report.load()
     given = {
         "date": actor.start or (today or datetime.date.today()), "relation": actor.relation, "actor_hq": actor.hq,
         "actor_id": actor.id, "entity_listed": actor.entity_listed, "owned_by_listed_pct": actor.owned_by_listed_pct,
@@ -39,10 +39,10 @@ def actor_query(job: Job, today: datetime.date | None = None) -> Query | None:
     return question(given, known)
 
 
-def screened(rows: Iterable[Row], query: Query) -> list[Row]:
+def screened(rows: Iterable[PlanRow], query: ScreenQuery) -> list[PlanRow]:
     """Return rows with what rules say of them: of chips that are owned already, of operating them."""
-    _, screen = screening.load()
-    answers: dict[tuple[str, str, str], Answer] = {}
+    _, screen = report.load()
+    answers: dict[tuple[str, str, str], ScreenResult] = {}
     found = []
     for row in rows:
         relation = _OWNED if row.money.basis == "owned" else query.relation
@@ -53,30 +53,30 @@ def screened(rows: Iterable[Row], query: Query) -> list[Row]:
     return found
 
 
-def is_restricted(answer: Answer) -> bool:
+def is_restricted(answer: ScreenResult) -> bool:
     """Return whether something has to be asked for, or is refused."""
     return answer.verdict in SEVERITY and SEVERITY.index(answer.verdict) >= _RESTRICTS
 
 
-def word(answer: Answer) -> str:
+def word(answer: ScreenResult) -> str:
     """Return a verdict as a row's cell: "guidance_red_flag", "no_rule?" after the horizon."""
     return answer.verdict + ("?" if answer.is_past_horizon else "")
 
 
-def words(answer: Answer) -> str:
+def words(answer: ScreenResult) -> str:
     """Return a verdict with the names of the rules that restrict, if some do."""
     if not is_restricted(answer):
         return word(answer)
     return f"{word(answer)}: {'; '.join(rule.title for rule in answer.decided)}"
 
 
-def lines(rows: Iterable[Row], query: Query) -> Iterator[str]:
+def lines(rows: Iterable[PlanRow], query: ScreenQuery) -> Iterator[str]:
     """Yield what rules say of rows: of whom and when it was asked, then each answer once, with the rules that decided it."""
     rows = list(rows)
-    asked = ", ".join(f"{name} {value}" for name, value in screening.facts(query).items())
+    asked = ", ".join(f"{name} {value}" for name, value in report.facts(query).items())
     yield f"Rules that bear on these rows ({asked}):"
     seen: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-    answers: dict[tuple[str, tuple[str, ...]], Answer] = {}
+    answers: dict[tuple[str, tuple[str, ...]], ScreenResult] = {}
     for row in rows:
         if row.answer is not None:
             key = row.answer.verdict, tuple(rule.id for rule in row.answer.decided)
@@ -86,12 +86,12 @@ def lines(rows: Iterable[Row], query: Query) -> Iterator[str]:
                 seen[key].append(where)
     for key, places in seen.items():
         answer = answers[key]
-        names = "; ".join(f"{rule.title} ({screening.standing(rule)})" for rule in answer.decided)
+        names = "; ".join(f"{rule.title} ({report.standing(rule)})" for rule in answer.decided)
         said = names or f"none of {answer.num_rules} rules matched on {query.date}"
         worst = "" if answer.worst_case == answer.verdict else f"; at worst, by what is not known, {answer.worst_case}"
         yield f"  {word(answer)}: {', '.join(places)}: {said}{worst}"
     found = next(iter(answers.values()), None)
-    horizon = None if found is None else screening.horizon_of(found)
+    horizon = None if found is None else report.horizon_of(found)
     if horizon:
         yield f"  ? {horizon}"
-    yield f"  {screening.NO_ADVICE}"
+    yield f"  {report.NO_ADVICE}"

@@ -16,12 +16,12 @@ from sampan.catalog import frameworks, load
 from sampan.catalog.records import Chip
 from sampan.errors import PlanError, did_you_mean
 from sampan.models import presets
-from sampan.plan import efficiency, evidence
-from sampan.plan.assumptions import Assumptions, Span
+from sampan.plan import efficiency, measured_throughput
+from sampan.plan.assumptions import Assumptions, Interval
 from sampan.plan.energy import power
-from sampan.plan.evidence import Earlier, Ratio
-from sampan.plan.jobs import Stage, Work
-from sampan.plan.options import Planner, Way, label
+from sampan.plan.jobs import JobWork, StageWork
+from sampan.plan.measured_throughput import EarlierChip, MeasuredRatio
+from sampan.plan.planner import Candidate, Planner, label
 from sampan.plan.records import Workload
 from sampan.plan.workloads.named import workload_of
 from sampan.plan.workloads.own.stages import stage_workload
@@ -44,7 +44,7 @@ _COUNTS = tuple(1 << power for power in range(3, 11))  # chips, the fewest on wh
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predicted:
+class PredictedRatio:
     """A predicted ratio: how long, how much money, how much energy for what the second chip does in, for or with 1.
 
     Args:
@@ -57,9 +57,9 @@ class Predicted:
     kind: str
     model: str
     num_chips: int
-    slower: Span
-    dearer: Span | None
-    hungrier: Span | None
+    slower: Interval
+    dearer: Interval | None
+    hungrier: Interval | None
     basis: tuple[str, str]
 
 
@@ -75,12 +75,12 @@ class Comparison:
     first: Chip
     second: Chip
     frameworks: tuple[str, str]
-    pairs: tuple[Ratio, ...]
-    matched: tuple[Ratio, ...]
-    predicted: tuple[Predicted, ...]
+    pairs: tuple[MeasuredRatio, ...]
+    matched: tuple[MeasuredRatio, ...]
+    predicted: tuple[PredictedRatio, ...]
     left: tuple[tuple[str, str], ...]
-    earlier: tuple[tuple[str, Earlier], ...]
-    rent: Span | None
+    earlier: tuple[tuple[str, EarlierChip], ...]
+    rent: Interval | None
     power: float | None
     assumed: tuple[str, ...]
 
@@ -161,7 +161,7 @@ def compare(
     works = list(_works(model))
     kinds = {_KIND.get(kind := work.stages[0].workload.family, kind) for work in works} if model else None
     sides = [
-        [run for run in evidence.runs_on(chip, framework) if kinds is None or run.kind in kinds]
+        [run for run in measured_throughput.runs_on(chip, framework) if kinds is None or run.kind in kinds]
         for chip, framework in zip(chips, (framework_a, framework_b), strict=True)
     ]
     under = framework_a or "torch", framework_b or "torch"
@@ -180,18 +180,18 @@ def compare(
         (label(chip), found)
         for chip in chips
         for kind in kinds_seen
-        if (found := evidence.earlier(chip, kind)) is not None
+        if (found := measured_throughput.earlier(chip, kind)) is not None
     ]
     same = chips[0].name == chips[1].name and under[0] == under[1]
     return Comparison(
-        first=chips[0], second=chips[1], frameworks=under, pairs=tuple(evidence.pairs(*sides)),
-        matched=() if same else tuple(evidence.matched(*sides)), predicted=tuple(predicted), left=tuple(left),
+        first=chips[0], second=chips[1], frameworks=under, pairs=tuple(measured_throughput.pairs(*sides)),
+        matched=() if same else tuple(measured_throughput.matched(*sides)), predicted=tuple(predicted), left=tuple(left),
         earlier=tuple({(n, e.kind): (n, e) for n, e in before}.values()), rent=rent, power=hungry,
         assumed=tuple(_assumed(chips)),
     )  # fmt: skip
 
 
-def _works(model: str | None) -> Iterator[Work]:
+def _works(model: str | None) -> Iterator[JobWork]:
     if model == _OWN or model is None:
         config = presets.get(_OWN, {})
         for stage in ("ar", "decoder"):
@@ -203,26 +203,26 @@ def _works(model: str | None) -> Iterator[Work]:
             yield _work(name, replace(workload_of(name), notes=()))
 
 
-def _work(name: str, workload: Workload) -> Work:
-    stage = Stage(name=name, workload=workload, num_steps=1, global_batch=_BATCH, num_samples=_BATCH)
-    return Work(name=name, stages=(stage,))
+def _work(name: str, workload: Workload) -> JobWork:
+    stage = StageWork(name=name, workload=workload, num_steps=1, global_batch=_BATCH, num_samples=_BATCH)
+    return JobWork(name=name, stages=(stage,))
 
 
 def _predict(
-    work: Work, chips: tuple[Chip, Chip], under: tuple[str, str], rent: Span | None, hungry: float | None
-) -> Predicted | str:
+    work: JobWork, chips: tuple[Chip, Chip], under: tuple[str, str], rent: Interval | None, hungry: float | None
+) -> PredictedRatio | str:
     """Return the ratio on the fewest chips on which both can, or why there is none."""
     planner = Planner(work, Assumptions())
     reason = ""
     for count in _COUNTS:
         ways = [planner.way(chip, count, framework) for chip, framework in zip(chips, under, strict=True)]
-        failed = [way for way in ways if not isinstance(way, Way)]
+        failed = [way for way in ways if not isinstance(way, Candidate)]
         if not failed:
             break
         reason = f"{failed[0].chip}: {failed[0].reason}"
     else:
         return reason
-    steps = [way.stages[0].option.prediction for way in ways if isinstance(way, Way)]
+    steps = [way.stages[0].option.prediction for way in ways if isinstance(way, Candidate)]
     halves = [math.log(step.high_s / step.low_s) / 2 for step in steps]
     half = math.hypot(*halves)
     spread = planner.fitted.ratio
@@ -231,8 +231,8 @@ def _predict(
     elif spread is not None and all(_runs(chip, planner.fitted.counts["chip"]) >= _ENOUGH for chip in chips):
         half = min(half, spread.half)
     ratio = steps[0].step_s / steps[1].step_s
-    slower = Span(low=ratio * math.exp(-half), typical=ratio, high=ratio * math.exp(half))
-    return Predicted(
+    slower = Interval(low=ratio * math.exp(-half), typical=ratio, high=ratio * math.exp(half))
+    return PredictedRatio(
         kind=work.stages[0].workload.family, model=work.name, num_chips=count, slower=slower,
         dearer=rent and _both(slower, rent),
         hungrier=None if hungry is None else slower.times(hungry),
@@ -244,31 +244,33 @@ def _runs(chip: Chip, counts: Mapping[str, int]) -> int:
     """Return how many fitted runs are of a chip or of bins of it: cut-down chips of the same silicon do not count."""
     names = (name.split(" at ")[0] for name in counts)
     return sum(
-        number for name, number in zip(names, counts.values(), strict=True) if evidence.alike(load.chip(name), chip)
+        number
+        for name, number in zip(names, counts.values(), strict=True)
+        if measured_throughput.alike(load.chip(name), chip)
     )
 
 
-def _both(first: Span, second: Span) -> Span:
+def _both(first: Interval, second: Interval) -> Interval:
     """Return the product of two that are not known exactly; their intervals have nothing to do with each other."""
     typical = first.typical * second.typical
     down = math.hypot(*(math.log(one.typical / one.low) for one in (first, second)))
     up = math.hypot(*(math.log(one.high / one.typical) for one in (first, second)))
-    return Span(low=typical * math.exp(-down), typical=typical, high=typical * math.exp(up))
+    return Interval(low=typical * math.exp(-down), typical=typical, high=typical * math.exp(up))
 
 
 def _basis(step: Any) -> str:
     return f"{step.num_measurements} {step.basis}" if step.num_measurements else step.basis
 
 
-def _rents(first: Chip, second: Chip) -> Span | None:
+def _rents(first: Chip, second: Chip) -> Interval | None:
     """Return the ratio of rents."""
     a, b = first.rent, second.rent
     if a is None or b is None:
         return None
     if first.name == second.name:
-        return Span(low=1.0, typical=1.0, high=1.0)
-    above = Span(low=a.low_usd_per_h, typical=a.typical_usd_per_h, high=a.high_usd_per_h)
-    below = Span(low=1 / b.high_usd_per_h, typical=1 / b.typical_usd_per_h, high=1 / b.low_usd_per_h)
+        return Interval(low=1.0, typical=1.0, high=1.0)
+    above = Interval(low=a.low_usd_per_h, typical=a.typical_usd_per_h, high=a.high_usd_per_h)
+    below = Interval(low=1 / b.high_usd_per_h, typical=1 / b.typical_usd_per_h, high=1 / b.low_usd_per_h)
     return _both(above, below)
 
 
@@ -289,14 +291,16 @@ def _assumed(chips: tuple[Chip, Chip]) -> Iterator[str]:
                 f"{label(chip)}: {rent.typical_usd_per_h:g} USD an hour ({rent.low_usd_per_h:g} to {rent.high_usd_per_h:g}; "
                 f"{rent.region or 'region not known'}, {rent.as_of or 'date not known'}); power: {power(chip).basis}."
             )
-    likes = sorted({run.chip.name for chip in chips for run in evidence.runs_on(chip)} - {c.name for c in chips})
+    likes = sorted(
+        {run.chip.name for chip in chips for run in measured_throughput.runs_on(chip)} - {c.name for c in chips}
+    )
     if likes:
         yield f"Runs on {', '.join(likes)} stand for chips of the same silicon: sources seldom say which bin ran."
 
 
-def _measured(found: Sequence[Ratio], first: str, second: str) -> list[str]:
+def _measured(found: Sequence[MeasuredRatio], first: str, second: str) -> list[str]:
     """Return a line for each kind of model: median and range of ratios, and how many."""
-    by_kind: dict[str, list[Ratio]] = defaultdict(list)
+    by_kind: dict[str, list[MeasuredRatio]] = defaultdict(list)
     for one in found:
         by_kind[one.kind].append(one)
     said = []
@@ -317,22 +321,22 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[below] + (at - below) * (ordered[min(below + 1, len(ordered) - 1)] - ordered[below])
 
 
-def _plain(span: Span | None) -> str:
+def _plain(span: Interval | None) -> str:
     return "unknown times" if span is None else f"{span.typical:.2f} times ({span.low:.2f}-{span.high:.2f})"
 
 
-def _span(span: Span | None) -> dict[str, float] | None:
+def _span(span: Interval | None) -> dict[str, float] | None:
     return None if span is None else {"low": span.low, "typical": span.typical, "high": span.high}
 
 
-def _ratio(one: Ratio) -> dict[str, Any]:
+def _ratio(one: MeasuredRatio) -> dict[str, Any]:
     return {
         "kind": one.kind, "model": one.model, "slower": one.value,
         "first": [_run(run) for run in one.first], "second": [_run(run) for run in one.second],
     }  # fmt: skip
 
 
-def _run(run: evidence.Measured) -> dict[str, Any]:
+def _run(run: measured_throughput.MeasuredThroughput) -> dict[str, Any]:
     return {
         "id": run.id, "chip": run.chip.name, "framework": run.framework, "num_chips": run.num_chips,
         "source": run.source, "url": run.url,

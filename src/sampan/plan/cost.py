@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sampan.catalog.records import Chip, Site
-from sampan.plan.assumptions import YEAR_H, Assumptions, Span
+from sampan.plan.assumptions import YEAR_H, Assumptions, Interval
 from sampan.plan.energy import Energy, energy
 
 Basis = Literal["rent", "bought", "owned"]
@@ -28,17 +28,17 @@ class Money:
     """
 
     basis: Basis
-    usd: Span | None
+    usd: Interval | None
     said: str
-    hour_usd: Span | None = None
+    hour_usd: Interval | None = None
 
 
-def rented(chip: Chip, chip_hours: Span) -> Money:
+def rented(chip: Chip, chip_hours: Interval) -> Money:
     """Return the money for renting."""
     rent = chip.rent
     if rent is None:
         return Money(basis="rent", usd=None, said=f"no rental price is known for `{chip.name}`")
-    hour = Span(low=rent.low_usd_per_h, typical=rent.typical_usd_per_h, high=rent.high_usd_per_h)
+    hour = Interval(low=rent.low_usd_per_h, typical=rent.typical_usd_per_h, high=rent.high_usd_per_h)
     return Money(
         basis="rent",
         usd=_times(chip_hours, hour),
@@ -48,7 +48,7 @@ def rented(chip: Chip, chip_hours: Span) -> Money:
     )
 
 
-def bought(chip: Chip, site: Site, chip_hours: Span, used: Energy, assumptions: Assumptions) -> Money:
+def bought(chip: Chip, site: Site, chip_hours: Interval, used: Energy, assumptions: Assumptions) -> Money:
     """Return the money for chips that are bought and paid off over years, with their electricity."""
     of_chip = depreciation_usd_per_h(chip, assumptions)
     if chip.price is None or of_chip is None:
@@ -62,11 +62,11 @@ def bought(chip: Chip, site: Site, chip_hours: Span, used: Energy, assumptions: 
         usd=chip_hours.times(hour),
         said=f"bought for {chip.price.usd:,.0f} USD a chip ({chip.price.region or 'region not known'}, "
         f"{chip.price.year or 'year not known'}), {of_chip:.3g} USD an hour, and {power.said}",
-        hour_usd=Span(low=hour, typical=hour, high=hour),
+        hour_usd=Interval(low=hour, typical=hour, high=hour),
     )
 
 
-def owned(chip: Chip, site: Site, chip_hours: Span, used: Energy) -> Money:
+def owned(chip: Chip, site: Site, chip_hours: Interval, used: Energy) -> Money:
     """Return the money for chips that are there already: their electricity and nothing else."""
     if used.kwh is None:
         return Money(basis="owned", usd=None, said=used.reason or "its energy is not known")
@@ -79,12 +79,12 @@ def owned(chip: Chip, site: Site, chip_hours: Span, used: Energy) -> Money:
         basis="owned",
         usd=usd,
         said=f"electricity at {price:g} USD a kWh ({site.region}, {site.electricity_year or 'year not known'})",
-        hour_usd=Span(low=hour, typical=hour, high=hour),
+        hour_usd=Interval(low=hour, typical=hour, high=hour),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Split:
+class RentSplit:
     """What the rent of chip-hours pays for: power, the chip's depreciation, and the rest, which is the landlord's.
 
     Args:
@@ -92,25 +92,25 @@ class Split:
             fact is not known, and `reasons` is which. A mark-up below zero is a chip let for less than it costs.
     """
 
-    rent: Span | None = None
-    power: Span | None = None
-    depreciation: Span | None = None
-    markup: Span | None = None
+    rent: Interval | None = None
+    power: Interval | None = None
+    depreciation: Interval | None = None
+    markup: Interval | None = None
     reasons: tuple[str, ...] = ()
 
     @property
-    def bought(self) -> Span | None:
+    def bought(self) -> Interval | None:
         """Power and depreciation: what a chip that is bought for the work costs."""
         if self.power is None or self.depreciation is None:
             return None
-        return Span(
+        return Interval(
             low=self.power.low + self.depreciation.low,
             typical=self.power.typical + self.depreciation.typical,
             high=self.power.high + self.depreciation.high,
         )
 
 
-def split(chip: Chip, site: Site, chip_hours: Span, assumptions: Assumptions) -> Split:
+def split(chip: Chip, site: Site, chip_hours: Interval, assumptions: Assumptions) -> RentSplit:
     """Return what the rent of chip-hours is made of, at the prices of a site."""
     used = energy(chip, site, chip_hours, assumptions)
     paid, power = rented(chip, chip_hours), owned(chip, site, chip_hours, used)
@@ -123,12 +123,12 @@ def split(chip: Chip, site: Site, chip_hours: Span, assumptions: Assumptions) ->
         cost = worn + power.hour_usd.typical
         low, high = paid.hour_usd.low - cost, paid.hour_usd.high - cost
         # below zero the long end of the time is the lower one
-        markup = Span(
+        markup = Interval(
             low=low * (chip_hours.low if low > 0 else chip_hours.high),
             typical=(paid.hour_usd.typical - cost) * chip_hours.typical,
             high=high * (chip_hours.high if high > 0 else chip_hours.low),
         )
-    return Split(
+    return RentSplit(
         rent=paid.usd, power=power.usd, depreciation=None if worn is None else chip_hours.times(worn), markup=markup,
         reasons=tuple(reasons),
     )  # fmt: skip
@@ -141,5 +141,5 @@ def depreciation_usd_per_h(chip: Chip, assumptions: Assumptions) -> float | None
     return chip.price.usd / (assumptions.years * YEAR_H * assumptions.used_share)
 
 
-def _times(hours: Span, price: Span) -> Span:
-    return Span(low=hours.low * price.low, typical=hours.typical * price.typical, high=hours.high * price.high)
+def _times(hours: Interval, price: Interval) -> Interval:
+    return Interval(low=hours.low * price.low, typical=hours.typical * price.typical, high=hours.high * price.high)

@@ -18,7 +18,7 @@ from typing import Any
 from sampan.catalog import frameworks
 from sampan.catalog.records import Chip
 from sampan.plan.records import Workload
-from sampan.plan.time import PART_NAMES, Rates, Speeds, StepTime
+from sampan.plan.time import PART_NAMES, ChipSpeeds, Rates, StepTime
 
 FILE = Path(__file__).parent.parent / "catalog" / "efficiency.json"
 
@@ -33,7 +33,7 @@ Levels = Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
+class ErrorSpread:
     """How far predictions of runs that were left out of the fit lie from what was measured.
 
     Args:
@@ -57,12 +57,12 @@ class Efficiency:
     rates: Rates
     effects: Mapping[str, Mapping[str, Mapping[str, float]]]
     counts: Mapping[str, Mapping[str, int]]
-    spreads: Mapping[str, Spread]
+    spreads: Mapping[str, ErrorSpread]
     products: Mapping[str, float]
     num_runs: int
     made: str
     left_out: str = ""
-    ratio: Spread | None = None
+    ratio: ErrorSpread | None = None
 
     def offset(self, levels: Levels, shares: Mapping[str, float]) -> float:
         """Return the logarithm of what the model's time is multiplied by."""
@@ -107,7 +107,9 @@ def load(path: Path = FILE) -> Efficiency:
             for level, of in table["effects"].items()
         },
         counts={level: {name: effect["runs"] for name, effect in of.items()} for level, of in table["effects"].items()},
-        spreads={name: Spread(half=spread["half"], num=spread["runs"]) for name, spread in table["spreads"].items()},
+        spreads={
+            name: ErrorSpread(half=spread["half"], num=spread["runs"]) for name, spread in table["spreads"].items()
+        },
         products=table["products"],
         num_runs=table["runs"],
         made=table["made"],
@@ -116,15 +118,15 @@ def load(path: Path = FILE) -> Efficiency:
     )
 
 
-def _ratio(table: Mapping[str, float]) -> Spread:
-    return Spread(half=table["half"], num=int(table["pairs"]))
+def _ratio(table: Mapping[str, float]) -> ErrorSpread:
+    return ErrorSpread(half=table["half"], num=int(table["pairs"]))
 
 
 _LIKE = {"ar": "llm-dense"}  # a model that writes pictures as tokens is a language model to a chip
 
 
 def levels(
-    workload: Workload, chip: Chip, speed: Speeds, framework: str, precision: str, method: str, model: str
+    workload: Workload, chip: Chip, speed: ChipSpeeds, framework: str, precision: str, method: str, model: str
 ) -> dict[str, str]:
     """Return what a run is made of, by level.
 

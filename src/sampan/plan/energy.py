@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sampan.catalog.records import Chip, Site
-from sampan.plan.assumptions import Assumptions, Span
+from sampan.plan.assumptions import Assumptions, Interval
 
 LEFT_OUT = "Carbon is that of the electricity; what making chips and buildings emitted is left out."
 
@@ -37,8 +37,8 @@ class Energy:
     """
 
     power: Power
-    kwh: Span | None = None
-    kg_co2: Span | None = None
+    kwh: Interval | None = None
+    kg_co2: Interval | None = None
     reason: str | None = None
     carbon_reason: str | None = None
 
@@ -59,7 +59,7 @@ def power(chip: Chip) -> Power:
     return Power(w=None, basis=f"how much power `{chip.name}` draws is not known")
 
 
-def energy(chip: Chip, site: Site, chip_hours: Span, assumptions: Assumptions) -> Energy:
+def energy(chip: Chip, site: Site, chip_hours: Interval, assumptions: Assumptions) -> Energy:
     """Return the energy and the carbon of chip-hours at a site."""
     drawn = power(chip)
     if drawn.w is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sampan.plan.memory import Need
+from sampan.plan.memory import ChipMemory
 from sampan.plan.records import Op, Phase
 
 _VALUE_BYTES = 2
@@ -20,7 +20,7 @@ _AT_ONCE = 0.75
 
 def generation_needed(
     phases: Sequence[Phase], *, params: float, batch: int = 1, weight_bytes: float = 2.0, context_bytes: float = 0.0
-) -> Need:
+) -> ChipMemory:
     """Return the memory that making `batch` pictures together needs, at the phase that needs most.
 
     Args:
@@ -35,7 +35,7 @@ def generation_needed(
         held = _VALUE_BYTES * batch * phase.cache_values
         if now + held > work + cache:
             work, cache = now, held
-    return Need(frozen=weight_bytes * params, activations=cache, workspace=work, reserve=context_bytes)
+    return ChipMemory(frozen=weight_bytes * params, activations=cache, workspace=work, reserve=context_bytes)
 
 
 def _alive(op: Op) -> float:

@@ -23,7 +23,7 @@ _USES_ENCODED = ("ar", "decoder")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class StageWork:
     """One stage of a job at one size of pictures.
 
     Args:
@@ -43,7 +43,7 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class JobWork:
     """What a job asks for.
 
     Args:
@@ -52,7 +52,7 @@ class Work:
     """
 
     name: str
-    stages: tuple[Stage, ...]
+    stages: tuple[StageWork, ...]
     precision: str = "bf16"
     weights: str = "fp32"
     moments: str = "fp32"
@@ -73,7 +73,7 @@ class Work:
         return convention
 
 
-def of_job(job: Job, stages: Sequence[str] | None = None, *, name: str = "job") -> Work:
+def of_job(job: Job, stages: Sequence[str] | None = None, *, name: str = "job") -> JobWork:
     """Return what a job asks for.
 
     Args:
@@ -88,7 +88,7 @@ def of_job(job: Job, stages: Sequence[str] | None = None, *, name: str = "job") 
     found = [stage for one in chosen if one != "preparation" for stage in _stages(job, config, one)]
     if "preparation" in chosen:
         found.insert(0, _preparation(job, config))
-    return Work(
+    return JobWork(
         name=name,
         stages=tuple(found),
         precision={"auto": "bf16"}.get(job.place.dtype, job.place.dtype),
@@ -115,7 +115,7 @@ def _sides(job: Job, config: ModelConfig) -> tuple[int, ...]:
     return job.data.resolutions_px or (config.geometry.default_px,)
 
 
-def _stages(job: Job, config: ModelConfig, name: str) -> Iterator[Stage]:
+def _stages(job: Job, config: ModelConfig, name: str) -> Iterator[StageWork]:
     """Yield a stage once for each size of pictures."""
     settings = getattr(job.stage, name)
     batch = settings.micro_batch_size * settings.grad_accum_steps
@@ -138,7 +138,7 @@ def _stages(job: Job, config: ModelConfig, name: str) -> Iterator[Stage]:
             batch=settings.micro_batch_size,
             name=job.model.preset,
         )
-        yield Stage(
+        yield StageWork(
             name=name if len(sides) == 1 else f"{name} at {side} px",
             workload=workload,
             num_steps=settings.num_steps / len(sides),
@@ -148,10 +148,10 @@ def _stages(job: Job, config: ModelConfig, name: str) -> Iterator[Stage]:
         )
 
 
-def _preparation(job: Job, config: ModelConfig) -> Stage:
+def _preparation(job: Job, config: ModelConfig) -> StageWork:
     largest = max(_sides(job, config))
     number = _pictures(job)
-    return Stage(
+    return StageWork(
         name="preparation",
         workload=stage_workload("preparation", config, resolution_px=largest, name=job.model.preset),
         num_steps=1,
@@ -167,7 +167,7 @@ def _pictures(job: Job) -> int:
     return drawn if job.data.limit is None else min(drawn, job.data.limit)
 
 
-def _assumed(job: Job, config: ModelConfig, stages: Sequence[Stage]) -> Iterator[str]:
+def _assumed(job: Job, config: ModelConfig, stages: Sequence[StageWork]) -> Iterator[str]:
     sides = _sides(job, config)
     said = " and ".join(f"{side}" for side in sides)
     yield f"Model: preset {job.model.preset}" + (", with the job's overrides." if job.model.override else ".")

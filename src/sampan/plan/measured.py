@@ -23,8 +23,8 @@ from sampan.errors import PlanError, SampanError
 from sampan.models import presets
 from sampan.plan import efficiency
 from sampan.plan.efficiency import Efficiency
-from sampan.plan.predict import Prediction, predict
-from sampan.plan.records import Layout, Workload
+from sampan.plan.predict import StepPrediction, predict
+from sampan.plan.records import ParallelLayout, Workload
 from sampan.plan.workloads.own.stages import stage_workload
 
 _GROUP = "pictures"  # of sampan.plan.efficiency.GROUPS: what jobs train
@@ -36,7 +36,7 @@ class _Useless(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
+class MeasuredStep:
     """A measured step.
 
     Args:
@@ -61,14 +61,14 @@ class Bench:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Benches:
+class MeasuredSteps:
     """Measurements by chip and software.
 
     Args:
         left_out: What was given and says nothing, with its reason, in sentences.
     """
 
-    found: tuple[Bench, ...]
+    found: tuple[MeasuredStep, ...]
     left_out: tuple[str, ...] = ()
     fitted: Efficiency | None = None
 
@@ -90,7 +90,7 @@ class Benches:
             found[key][f"{bench.part} in {bench.precision}"].append(math.log(bench.ratio))
         return {key: {part: _mean(all_of) for part, all_of in parts.items()} for key, parts in found.items()}
 
-    def tightened(self, prediction: Prediction, chip: Chip, framework: str) -> Prediction:
+    def tightened(self, prediction: StepPrediction, chip: Chip, framework: str) -> StepPrediction:
         """Return a prediction moved toward what was measured on its chip with its software, and surer of it."""
         ratios = self._by_part().get((chip.name, frameworks.family(framework).name))
         if not ratios:
@@ -142,7 +142,7 @@ def _mean(values: Iterable[float]) -> float:
     return sum(found) / len(found)
 
 
-def read(paths: Iterable[Path], *, fitted: Efficiency | None = None, compiled: bool = False) -> Benches:
+def read(paths: Iterable[Path], *, fitted: Efficiency | None = None, compiled: bool = False) -> MeasuredSteps:
     """Return the measurements in files that `sampan bench` wrote; a pattern stands for the files that it matches.
 
     Args:
@@ -151,7 +151,7 @@ def read(paths: Iterable[Path], *, fitted: Efficiency | None = None, compiled: b
     Raises:
         PlanError: A file is not there or not JSON, or no file measures a chip of the catalogue.
     """
-    found: list[Bench] = []
+    found: list[MeasuredStep] = []
     left_out: list[str] = []
     others: list[str] = []
     for path in _files(paths):
@@ -172,7 +172,7 @@ def read(paths: Iterable[Path], *, fitted: Efficiency | None = None, compiled: b
             tuple(line.removesuffix(".") for line in left_out),
             f"on the chip: {_SOURCE}",
         )
-    return Benches(found=tuple(found), left_out=tuple(left_out), fitted=fitted)
+    return MeasuredSteps(found=tuple(found), left_out=tuple(left_out), fitted=fitted)
 
 
 def _matches(path: Path) -> list[Path]:
@@ -205,9 +205,9 @@ def _document(path: Path) -> Mapping[str, Any]:
 
 def _benches(
     path: Path, document: Mapping[str, Any], fitted: Efficiency | None, compiled: bool, left_out: list[str]
-) -> list[Bench]:
+) -> list[MeasuredStep]:
     """Return the measurements of one document; what of it says nothing goes to `left_out`."""
-    found: list[Bench] = []
+    found: list[MeasuredStep] = []
     reasons: dict[str, None] = {}
     try:
         sides = list(_sides(document))
@@ -266,7 +266,7 @@ def _sides(document: Mapping[str, Any]) -> Iterator[_Side]:
             )  # fmt: skip
 
 
-def _bench(path: Path, document: Mapping[str, Any], side: _Side, fitted: Efficiency | None) -> Bench:
+def _bench(path: Path, document: Mapping[str, Any], side: _Side, fitted: Efficiency | None) -> MeasuredStep:
     chip = chip_of(side.device_name or "")
     if not side.seconds > 0:
         raise _Useless(f"its time of {side.part} is {side.seconds:g} s")
@@ -277,29 +277,29 @@ def _bench(path: Path, document: Mapping[str, Any], side: _Side, fitted: Efficie
         )  # fmt: skip
     except SampanError as error:
         raise _Useless("; ".join([error.what, *error.because])) from error
-    return Bench(
+    return MeasuredStep(
         file=str(path), chip=chip, framework=side.framework, mode=side.mode, precision=side.dtype,
         part=f"block of {side.part}" if side.is_block else f"{side.part} of {document['shape']['preset']}",
         measured_s=side.seconds, predicted_s=predicted.step_s,
     )  # fmt: skip
 
 
-def _whole(document: Mapping[str, Any], part: str) -> tuple[Workload, Layout]:
+def _whole(document: Mapping[str, Any], part: str) -> tuple[Workload, ParallelLayout]:
     shape = document["shape"]
     config = presets.get(shape["preset"], shape["override"])
     batch = shape["micro_batch_size"][part]
     workload = stage_workload(part, config, resolution_px=shape["px"], ema=False, batch=batch, name=shape["preset"])
-    return workload, Layout(micro_batch=batch)
+    return workload, ParallelLayout(micro_batch=batch)
 
 
-def _block(document: Mapping[str, Any], part: str) -> tuple[Workload, Layout]:
+def _block(document: Mapping[str, Any], part: str) -> tuple[Workload, ParallelLayout]:
     """Return one block of the released size, as `sampan bench --kit` times it."""
     if document["px"] is None:
         raise _Useless("its number of tokens was set by hand")
     config = presets.get("glm-image")
     workload = stage_workload(part, config, resolution_px=document["px"], ema=False, name="glm-image")
     trunk = next(block for block in workload.blocks if block.is_trunk)
-    return replace(workload, name=f"block of {workload.name}", blocks=(replace(trunk, repeat=1),)), Layout()
+    return replace(workload, name=f"block of {workload.name}", blocks=(replace(trunk, repeat=1),)), ParallelLayout()
 
 
 def chip_of(device_name: str) -> Chip:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 from sampan.plan.conventions import CONVENTIONS, Convention
-from sampan.plan.records import Block, Layout, Op, Workload
+from sampan.plan.records import Op, ParallelLayout, Workload, WorkloadBlock
 from sampan.plan.stages import stages
 from sampan.units import format_bytes
 
@@ -23,7 +23,7 @@ _AVERAGE_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Need:
+class ChipMemory:
     """Memory of one chip, in bytes, by what takes it; all of it at the worst moment of a step.
 
     Args:
@@ -70,20 +70,20 @@ class Need:
 
 def needed(
     workload: Workload,
-    layout: Layout,
+    layout: ParallelLayout,
     convention: Convention = CONVENTIONS["megatron"],
     *,
     average: bool | None = None,
-) -> Need:
+) -> ChipMemory:
     """Return the memory that one chip needs, on the stage that needs most.
 
     Args:
         average: Whether a moving average of the trained weights is kept; None asks the workload.
     """
-    return Needs(workload, convention, average=average)(layout)
+    return MemoryModel(workload, convention, average=average)(layout)
 
 
-class Needs:
+class MemoryModel:
     """The memory of a workload under layouts; remembers the terms that many layouts share."""
 
     def __init__(
@@ -100,14 +100,14 @@ class Needs:
         self._states: dict[tuple[int, ...], list[tuple[float, dict[str, float]]]] = {}
         self._moments: dict[tuple[object, ...], list[_Moment]] = {}
 
-    def __call__(self, layout: Layout) -> Need:
+    def __call__(self, layout: ParallelLayout) -> ChipMemory:
         """Return what the stage needs that needs most, by what takes it."""
         return max(
             (self._need(state[1], moment, layout, rank) for rank, state, moment in self._terms(layout)),
             key=lambda need: need.total,
         )
 
-    def total(self, layout: Layout) -> float:
+    def total(self, layout: ParallelLayout) -> float:
         """Return the bytes of the stage that needs most: the same as of the call, quicker."""
         slack = 1 + self.convention.slack
         most = 0.0
@@ -116,10 +116,10 @@ class Needs:
             most = max(most, bytes_of_state + slack * (standing + moment.kept + moment.work + moment.gathered))
         return most + self._constant(layout) + self.convention.context_bytes
 
-    def _constant(self, layout: Layout) -> float:
+    def _constant(self, layout: ParallelLayout) -> float:
         return self.convention.bucket_bytes if layout.num_chips > 1 else 0.0
 
-    def _terms(self, layout: Layout) -> Iterator[tuple[int, tuple[float, dict[str, float]], _Moment]]:
+    def _terms(self, layout: ParallelLayout) -> Iterator[tuple[int, tuple[float, dict[str, float]], _Moment]]:
         pp, virtual, tp, zero = layout.pp, layout.virtual, layout.tp, layout.zero_stage
         copies = layout.dp * layout.cp
         key = (pp, virtual, tp, layout.ep, zero, copies)
@@ -164,10 +164,10 @@ class Needs:
             self._placed[pp, virtual] = kept
         return self._placed[pp, virtual]
 
-    def _need(self, state: dict[str, float], moment: _Moment, layout: Layout, rank: int) -> Need:
+    def _need(self, state: dict[str, float], moment: _Moment, layout: ParallelLayout, rank: int) -> ChipMemory:
         kept = moment.kept + (in_flight(layout, rank) - 1) * moment.waiting
         made = kept + moment.work + moment.gathered
-        return Need(
+        return ChipMemory(
             **state,
             activations=kept,
             workspace=moment.work,
@@ -176,7 +176,7 @@ class Needs:
         )
 
 
-def in_flight(layout: Layout, rank: int) -> float:
+def in_flight(layout: ParallelLayout, rank: int) -> float:
     """Return of how many micro-batches a pipeline rank keeps activations at its worst moment.
 
     One forward, one backward: as many as there are ranks from here on. Interleaved: its warm-up runs
@@ -202,7 +202,7 @@ class _Cut:
     expert_copies: float
 
     @classmethod
-    def of(cls, layout: Layout, convention: Convention) -> _Cut:
+    def of(cls, layout: ParallelLayout, convention: Convention) -> _Cut:
         copies = layout.dp * layout.cp
         experts = max(layout.ep, layout.tp)
         return cls(
@@ -227,7 +227,7 @@ class _Cut:
 class _Piece:
     """A block on a stage, with its weights sorted by what divides them, for one repeat."""
 
-    block: Block
+    block: WorkloadBlock
     repeat: int
     divided: float
     whole: float
@@ -236,7 +236,7 @@ class _Piece:
     added: float  # trained weights beside frozen ones
 
 
-def _piece(block: Block, repeat: int) -> _Piece:
+def _piece(block: WorkloadBlock, repeat: int) -> _Piece:
     whole = sum(op.weights for op in block.ops if op.split == "none" and op.kind in ("matmul", "conv"))
     whole = min(whole, block.params - block.expert_params)
     full = block.grad == "full"
@@ -289,7 +289,7 @@ class _Moment:
     waiting: float
 
 
-def _worst_moment(pieces: list[_Piece], convention: Convention, cut: _Cut, layout: Layout) -> _Moment:
+def _worst_moment(pieces: list[_Piece], convention: Convention, cut: _Cut, layout: ParallelLayout) -> _Moment:
     """Return when activations, workspace and gathered weights are most together.
 
     The backward pass goes through the pieces from the last to the first; when it works on one, those before it still

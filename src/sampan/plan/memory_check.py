@@ -7,7 +7,7 @@ from sampan.models import presets
 from sampan.plan.conventions import CONVENTIONS
 from sampan.plan.generation_memory import generation_needed
 from sampan.plan.memory import needed
-from sampan.plan.records import Layout, Phase
+from sampan.plan.records import ParallelLayout, Phase
 from sampan.plan.workloads.named import workload_of
 from sampan.plan.workloads.own.encoders import tokenizer_blocks, vae_encoder
 from sampan.plan.workloads.own.pictures import picture_phases
@@ -25,7 +25,7 @@ def counted_bytes(point: MemoryPoint) -> float:
     if point.training is not None:
         at = dict(point.training)
         name, convention = at.pop("model"), CONVENTIONS[at.pop("convention")]
-        need = needed(workload_of(name, **at), Layout(**point.layout), convention)
+        need = needed(workload_of(name, **at), ParallelLayout(**point.layout), convention)
         return need.allocated if point.counter == "allocated" else need.total
     if point.pictures is not None:
         return _pictures(**point.pictures)

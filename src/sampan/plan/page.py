@@ -8,17 +8,17 @@ from html import escape
 from typing import Any
 
 from sampan.catalog.records import Chip, Site
-from sampan.page import page as frame
-from sampan.page import table
-from sampan.plan import bearing, pictures
-from sampan.plan.assumptions import HOUR_S, Span
-from sampan.plan.drawings import Bar, Point, Swing, curves, scatter, stacked, tornado
-from sampan.plan.memory import Need
-from sampan.plan.options import Way, label
-from sampan.plan.rank import PictureRow, Row, best_sites
+from sampan.plan import bearing, inference
+from sampan.plan.assumptions import HOUR_S, Interval
+from sampan.plan.charts import Bar, Point, TornadoBar, curves, scatter, stacked, tornado
+from sampan.plan.memory import ChipMemory
+from sampan.plan.planner import Candidate, label
+from sampan.plan.rank import InferenceRow, PlanRow, best_sites
 from sampan.plan.report import Plan
-from sampan.plan.sensitivity import Moved, sensitivity, share
+from sampan.plan.sensitivity import InputSwing, sensitivity, share
 from sampan.plan.table import amount, between, layouts, marks, money, reasons
+from sampan.report.frame import page as frame
+from sampan.report.frame import table
 from sampan.units import UNKNOWN, format_bytes, format_seconds
 
 _BEST = 8  # rows that are drawn
@@ -43,7 +43,7 @@ def plain(title: str, lines: Sequence[str]) -> str:
     return frame(title, [f"<h1>{escape(title)}</h1>", f"<pre>{escape(chr(10).join(lines))}</pre>"])
 
 
-def _answer(plan: Plan, best: Sequence[Row]) -> Iterator[str]:
+def _answer(plan: Plan, best: Sequence[PlanRow]) -> Iterator[str]:
     """Yield the first row in plain words."""
     if not best:
         yield '<div class="answers"><p class="answer">Nothing that was asked for can do this job.</p></div>'
@@ -67,21 +67,21 @@ def _answer(plan: Plan, best: Sequence[Row]) -> Iterator[str]:
 _BASIS = {"rent": "rented", "bought": "bought and paid off", "owned": "owned: electricity alone"}
 
 
-def _usd(row: Row) -> str:
+def _usd(row: PlanRow) -> str:
     return "an unknown number of" if row.money.usd is None else money(row).removesuffix(" o")
 
 
-def _of(span: Span | None) -> str:
+def _of(span: Interval | None) -> str:
     return UNKNOWN if span is None else amount(span.typical)
 
 
-def _rests_on(row: Row) -> str:
+def _rests_on(row: PlanRow) -> str:
     numbers = [stage.option.prediction for stage in row.way.stages]
     fewest = min(numbers, key=lambda one: one.num_measurements)
     return f"{fewest.num_measurements} {fewest.basis}" if fewest.num_measurements else fewest.basis
 
 
-def _body(plan: Plan, best: Sequence[Row]) -> Iterator[str]:
+def _body(plan: Plan, best: Sequence[PlanRow]) -> Iterator[str]:
     if best:
         yield _title("Rows")
         yield _ranking(best[:_FIRST])
@@ -107,7 +107,7 @@ def _body(plan: Plan, best: Sequence[Row]) -> Iterator[str]:
         yield _title("Layouts of the first row")
         yield _words(layouts(best[0].way))
     if plan.recipe is not None and plan.pictures:
-        yield _title(f"Then {pictures.NUM_PICTURES:,} pictures, on one chip")
+        yield _title(f"Then {inference.NUM_PICTURES:,} pictures, on one chip")
         yield _words(
             [f"{plan.recipe.said()}; what its rent pays for is power, wear (the chip's price over years) and mark-up."]
         )
@@ -135,7 +135,7 @@ _LEGEND = (
 )
 
 
-def _ranking(rows: Sequence[Row], after: int = 0) -> str:
+def _ranking(rows: Sequence[PlanRow], after: int = 0) -> str:
     head = [
         "", "chip", "chips", "framework", "site", "rules", "time", "chip-hours", "USD", "USD if bought", "kWh", "kg CO2",
         "layout",
@@ -160,7 +160,7 @@ def _ranking(rows: Sequence[Row], after: int = 0) -> str:
     return table([head, *body], classes, grey)
 
 
-def _time_and_money(best: Sequence[Row]) -> Iterator[str]:
+def _time_and_money(best: Sequence[PlanRow]) -> Iterator[str]:
     points = [
         Point(
             name=_name(row.way), x=row.way.time_s.typical / HOUR_S, y=usd.typical,
@@ -188,7 +188,7 @@ def _time_and_money(best: Sequence[Row]) -> Iterator[str]:
         yield _words([f"Not drawn, because their price is not known: {', '.join(unknown)}."])
 
 
-def _scaling(plan: Plan, best: Sequence[Row]) -> Iterator[str]:
+def _scaling(plan: Plan, best: Sequence[PlanRow]) -> Iterator[str]:
     order = list(dict.fromkeys((row.way.label, row.way.framework) for row in best))
     lines = []
     for key in order[:_BEST]:
@@ -200,15 +200,15 @@ def _scaling(plan: Plan, best: Sequence[Row]) -> Iterator[str]:
         yield _words([f"Drawn are the {_BEST} chips that come first; the others are in the table."])
 
 
-def _distinct(best: Sequence[Row]) -> list[Row]:
+def _distinct(best: Sequence[PlanRow]) -> list[PlanRow]:
     """Return the first row of each chip, as many as are drawn."""
-    first: dict[str, Row] = {}
+    first: dict[str, PlanRow] = {}
     for row in best:
         first.setdefault(row.way.label, row)
     return list(first.values())[:_BEST]
 
 
-def _steps(rows: Iterable[Row]) -> list[Bar]:
+def _steps(rows: Iterable[PlanRow]) -> list[Bar]:
     return [
         Bar(
             name=f"{_name(row.way)}: {stage.name}",
@@ -223,11 +223,11 @@ def _steps(rows: Iterable[Row]) -> list[Bar]:
     ]
 
 
-def _memory(plan: Plan, rows: Iterable[Row]) -> list[Bar]:
+def _memory(plan: Plan, rows: Iterable[PlanRow]) -> list[Bar]:
     found = []
     for row in rows:
         fullest = max((stage.option for stage in row.way.stages), key=lambda option: option.memory.total)
-        parts = [(f.name, getattr(fullest.memory, f.name)) for f in fields(Need)]
+        parts = [(f.name, getattr(fullest.memory, f.name)) for f in fields(ChipMemory)]
         found.append(
             Bar(
                 name=_name(row.way),
@@ -239,7 +239,7 @@ def _memory(plan: Plan, rows: Iterable[Row]) -> list[Bar]:
     return found
 
 
-def _tornados(plan: Plan, row: Row) -> Iterator[str]:
+def _tornados(plan: Plan, row: PlanRow) -> Iterator[str]:
     moved = sensitivity(row, plan.work, plan.assumptions)
     yield from _tornado("time", moved, [share(one.time_s, row.way.time_s) for one in moved])
     basis = _BASIS[row.money.basis]
@@ -247,9 +247,9 @@ def _tornados(plan: Plan, row: Row) -> Iterator[str]:
     yield from _tornado("money, if bought", moved, [share(one.bought_usd, row.bought.usd) for one in moved])
 
 
-def _tornado(what: str, moved: Sequence[Moved], shares: Sequence[tuple[float, float] | None]) -> Iterator[str]:
+def _tornado(what: str, moved: Sequence[InputSwing], shares: Sequence[tuple[float, float] | None]) -> Iterator[str]:
     swings = [
-        Swing(
+        TornadoBar(
             name=one.name, low=ends[0], high=ends[1],
             said=f"{ends[0] - 1:+.0%} to {ends[1] - 1:+.0%} ({one.ends[0]} to {one.ends[1]})",
         )
@@ -266,7 +266,7 @@ def _pictures(plan: Plan) -> str:
         "chip", "framework", "site", "time", "at once", "one alone", "rent, USD", "power", "wear", "mark-up", "kWh", "kg CO2",
         "measurements",
     ]  # fmt: skip
-    first: dict[tuple[str, str], PictureRow] = {}
+    first: dict[tuple[str, str], InferenceRow] = {}
     for row in plan.pictures:
         first.setdefault((row.making.label, row.making.framework), row)
     body = [
@@ -295,7 +295,7 @@ def _stages(plan: Plan) -> str:
     return table([head, *body], ["", *["number"] * 6])
 
 
-def _chips(plan: Plan, best: Sequence[Row]) -> str:
+def _chips(plan: Plan, best: Sequence[PlanRow]) -> str:
     used = {row.way.label for row in best} | {one.chip for one in plan.infeasible}
     head = [
         "chip", "launched", "peak bf16", "memory", "bandwidth", "power", "rent, USD an hour", "price, USD", "confidence",
@@ -342,7 +342,7 @@ def _with_year(value: float | None, year: str | None) -> str:
     return UNKNOWN if value is None else f"{value:g} ({year or '?'})"
 
 
-def _speeds(best: Sequence[Row]) -> Iterator[str]:
+def _speeds(best: Sequence[PlanRow]) -> Iterator[str]:
     seen: Mapping[str, Any] = {}
     for row in best:
         for stage in row.way.stages:
@@ -360,7 +360,7 @@ def _mark(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.6g}"
 
 
-def _name(way: Way) -> str:
+def _name(way: Candidate) -> str:
     return f"{way.count} x {way.label}"
 
 

@@ -10,13 +10,13 @@ from sampan.catalog.frameworks import family
 from sampan.catalog.records import Chip
 from sampan.errors import PlanError
 from sampan.plan import efficiency
-from sampan.plan.quantities import Quantities, quantities
-from sampan.plan.records import Layout, Workload
-from sampan.plan.time import PART_NAMES, Speeds, speeds, step_time
+from sampan.plan.device_work import DeviceWork, quantities
+from sampan.plan.records import ParallelLayout, Workload
+from sampan.plan.time import PART_NAMES, ChipSpeeds, speeds, step_time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction:
+class StepPrediction:
     """An update's time.
 
     Args:
@@ -36,14 +36,14 @@ class Prediction:
 
 def predict(
     workload: Workload,
-    layout: Layout,
+    layout: ParallelLayout,
     chip: Chip,
     *,
     framework: str = "torch",
     precision: str = "bf16",
     method: str = "full",
     fitted: efficiency.Efficiency | None = None,
-) -> Prediction:
+) -> StepPrediction:
     """Return how long one update takes.
 
     Args:
@@ -62,17 +62,17 @@ def predict(
 
 
 def of_quantities(
-    q: Quantities,
+    q: DeviceWork,
     workload: Workload,
     chip: Chip,
-    speed: Speeds,
+    speed: ChipSpeeds,
     *,
     framework: str,
     precision: str,
     method: str,
     model: str,
     fitted: efficiency.Efficiency | None = None,
-) -> Prediction:
+) -> StepPrediction:
     """Return the same of quantities that have been counted, for a model under the name that runs give it."""
     known = fitted or efficiency.load()
     time = step_time(q, speed, known.rates)
@@ -81,7 +81,7 @@ def of_quantities(
     step_s = time.total_s * factor
     low, high = efficiency.interval(step_s, known.half_width(levels))
     number, basis = known.count(levels)
-    return Prediction(
+    return StepPrediction(
         step_s=step_s, low_s=low, high_s=high, parts={name: getattr(time, name) * factor for name in PART_NAMES},
         num_measurements=number, basis=basis,
     )  # fmt: skip

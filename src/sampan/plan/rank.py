@@ -9,19 +9,19 @@ from typing import Literal
 
 from sampan.catalog.records import Site
 from sampan.plan import cost
-from sampan.plan.assumptions import DAY_S, Assumptions, Span
-from sampan.plan.cost import Money, Split
+from sampan.plan.assumptions import DAY_S, Assumptions, Interval
+from sampan.plan.cost import Money, RentSplit
 from sampan.plan.energy import Energy, energy
-from sampan.plan.law import Answer
-from sampan.plan.options import Way
-from sampan.plan.pictures import Making
+from sampan.plan.inference import InferenceEstimate
+from sampan.plan.planner import Candidate
+from sampan.screen.matching import ScreenResult
 
 Sort = Literal["money", "time", "energy", "carbon"]
 SORTS: tuple[Sort, ...] = ("money", "time", "energy", "carbon")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class PlanRow:
     """A way to do the job at a site.
 
     Args:
@@ -33,14 +33,14 @@ class Row:
         is_restricted: Whether one of them restricts it.
     """
 
-    way: Way
+    way: Candidate
     site: Site
     money: Money
     bought: Money
     energy: Energy
     misses: tuple[str, ...] = ()
     is_on_front: bool = False
-    answer: Answer | None = None
+    answer: ScreenResult | None = None
     is_restricted: bool = False
 
     @property
@@ -53,12 +53,14 @@ Owned = Mapping[tuple[str, str], int]
 """Chips that are there already, by names of chip and site."""
 
 
-def rows(ways: Iterable[Way], sites: Sequence[Site], assumptions: Assumptions, owned: Owned | None = None) -> list[Row]:
+def rows(
+    ways: Iterable[Candidate], sites: Sequence[Site], assumptions: Assumptions, owned: Owned | None = None
+) -> list[PlanRow]:
     """Return every way at every site."""
     return [_row(way, site, assumptions, owned or {}) for way in ways for site in sites]
 
 
-def _row(way: Way, site: Site, assumptions: Assumptions, owned: Owned) -> Row:
+def _row(way: Candidate, site: Site, assumptions: Assumptions, owned: Owned) -> PlanRow:
     hours, chip = way.chip_hours, way.chip
     used = energy(chip, site, hours, assumptions)
     bought = cost.bought(chip, site, hours, used, assumptions)
@@ -66,12 +68,12 @@ def _row(way: Way, site: Site, assumptions: Assumptions, owned: Owned) -> Row:
         money = cost.owned(chip, site, hours, used)
     else:
         money = cost.rented(chip, hours)
-    return Row(way=way, site=site, money=money, bought=bought, energy=used)
+    return PlanRow(way=way, site=site, money=money, bought=bought, energy=used)
 
 
 def ranked(
-    found: Iterable[Row], sort: Sort = "money", *, deadline_s: float | None = None, budget_usd: float | None = None
-) -> list[Row]:
+    found: Iterable[PlanRow], sort: Sort = "money", *, deadline_s: float | None = None, budget_usd: float | None = None
+) -> list[PlanRow]:
     """Return rows, those that keep the limits first and those that rules restrict last, each kind from best to worst.
 
     The front is marked.
@@ -82,7 +84,7 @@ def ranked(
     marked = [replace(row, is_on_front=id(row) in front) for row in found]
     by = _BY[sort]
 
-    def place(row: Row) -> tuple[bool, bool, float, float, float]:
+    def place(row: PlanRow) -> tuple[bool, bool, float, float, float]:
         return (
             row.is_restricted,
             bool(row.misses),
@@ -95,28 +97,28 @@ def ranked(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureRow:
-    """Making pictures on a chip at a site; amounts are of sampan.plan.pictures.NUM_PICTURES pictures.
+class InferenceRow:
+    """Making pictures on a chip at a site; amounts are of sampan.plan.inference.NUM_PICTURES pictures.
 
     Args:
         usd: What they cost: electricity where the chip is owned, else its rent.
     """
 
-    making: Making
+    making: InferenceEstimate
     site: Site
-    split: Split
+    split: RentSplit
     energy: Energy
-    usd: Span | None
+    usd: Interval | None
     is_owned: bool = False
 
 
 def picture_rows(
-    makings: Iterable[Making],
+    makings: Iterable[InferenceEstimate],
     sites: Sequence[Site],
     assumptions: Assumptions,
     owned: Owned | None = None,
     sort: Sort = "money",
-) -> list[PictureRow]:
+) -> list[InferenceRow]:
     """Return every way to make pictures at every site, from best to worst; what is not known comes last."""
     found = []
     for making in makings:
@@ -124,40 +126,40 @@ def picture_rows(
             split = cost.split(making.chip, site, making.chip_hours, assumptions)
             is_owned = (owned or {}).get((making.label, site.name), 0) > 0
             found.append(
-                PictureRow(
+                InferenceRow(
                     making=making, site=site, split=split, is_owned=is_owned, usd=split.power if is_owned else split.rent,
                     energy=energy(making.chip, site, making.chip_hours, assumptions),
                 )
             )  # fmt: skip
-    by: dict[Sort, Callable[[PictureRow], Span | None]] = {
+    by: dict[Sort, Callable[[InferenceRow], Interval | None]] = {
         "money": lambda row: row.usd,
         "time": lambda row: row.making.time_s,
         "energy": lambda row: row.energy.kwh,
         "carbon": lambda row: row.energy.kg_co2,
     }
 
-    def place(row: PictureRow) -> tuple[float, float, float]:
+    def place(row: InferenceRow) -> tuple[float, float, float]:
         carbon = row.energy.kg_co2
         return _middle(by[sort](row)), row.making.time_s.typical, _middle(carbon)
 
     return sorted(found, key=place)
 
 
-def _middle(span: Span | None) -> float:
+def _middle(span: Interval | None) -> float:
     return math.inf if span is None else span.typical
 
 
-def best_sites(found: Iterable[Row]) -> list[Row]:
+def best_sites(found: Iterable[PlanRow]) -> list[PlanRow]:
     """Return of rows that differ only in their site the first."""
-    first: dict[tuple[str, int, str], Row] = {}
+    first: dict[tuple[str, int, str], PlanRow] = {}
     for row in found:
         first.setdefault(row.key, row)
     return list(first.values())
 
 
-def worthwhile(ways: Sequence[Way]) -> list[Way]:
+def worthwhile(ways: Sequence[Candidate]) -> list[Candidate]:
     """Return of ways on a chip with a framework those that are faster than all with fewer chips."""
-    kept: list[Way] = []
+    kept: list[Candidate] = []
     best: dict[tuple[str, str], float] = {}
     for way in sorted(ways, key=lambda way: way.count):
         key = way.label, way.framework
@@ -167,7 +169,7 @@ def worthwhile(ways: Sequence[Way]) -> list[Way]:
     return kept
 
 
-def _misses(row: Row, deadline_s: float | None, budget_usd: float | None) -> tuple[str, ...]:
+def _misses(row: PlanRow, deadline_s: float | None, budget_usd: float | None) -> tuple[str, ...]:
     found = []
     if deadline_s is not None and row.way.time_s.typical > deadline_s:
         found.append(f"takes longer than {deadline_s / DAY_S:g} days")
@@ -179,10 +181,10 @@ def _misses(row: Row, deadline_s: float | None, budget_usd: float | None) -> tup
     return tuple(found)
 
 
-def _front(found: Sequence[Row]) -> list[Row]:
+def _front(found: Sequence[PlanRow]) -> list[PlanRow]:
     known = [(row.way.time_s.typical, row.money.usd.typical, row) for row in found if row.money.usd is not None]
     known.sort(key=lambda one: one[:2])
-    kept: list[Row] = []
+    kept: list[PlanRow] = []
     last = math.inf, math.inf
     for time_s, usd, row in known:
         # sorted by time: what is dearer than something before it, or as dear and slower, is beaten
@@ -192,7 +194,7 @@ def _front(found: Sequence[Row]) -> list[Row]:
     return kept
 
 
-_BY: Mapping[Sort, Callable[[Row], float | None]] = {
+_BY: Mapping[Sort, Callable[[PlanRow], float | None]] = {
     "money": lambda row: None if row.money.usd is None else row.money.usd.typical,
     "time": lambda row: row.way.time_s.typical,
     "energy": lambda row: None if row.energy.kwh is None else row.energy.kwh.typical,

@@ -103,7 +103,7 @@ def memory_op(name: str, values: float, *, split: Split = "none", weights: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class WorkloadBlock:
     """A run of equal layers, or one part such as an embedding or a head.
 
     Args:
@@ -189,7 +189,7 @@ class Workload:
     name: str
     family: str
     sample: str
-    blocks: tuple[Block, ...]
+    blocks: tuple[WorkloadBlock, ...]
     tokens: float | None = None
     input_bytes: float = 0.0
     has_average: bool = False
@@ -217,7 +217,7 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class ParallelLayout:
     """How a job lies on chips.
 
     Args:
@@ -279,7 +279,7 @@ class Phase:
     """
 
     name: str
-    blocks: tuple[Block, ...]
+    blocks: tuple[WorkloadBlock, ...]
     repeats: int = 1
     rows: int = 1
     cache_values: float = 0.0

@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sampan.catalog.records import Chip, Site
-from sampan.plan import energy, pictures
-from sampan.plan.assumptions import Assumptions, Span
+from sampan.plan import energy, inference
+from sampan.plan.assumptions import Assumptions, Interval
 from sampan.plan.cost import Money
-from sampan.plan.jobs import Work
-from sampan.plan.law import Query
-from sampan.plan.options import StageOption, Way, label
-from sampan.plan.pictures import NotMade, Recipe
-from sampan.plan.rank import PictureRow, Row, Sort
+from sampan.plan.inference import InferenceRecipe, NoInferenceEstimate
+from sampan.plan.jobs import JobWork
+from sampan.plan.planner import Candidate, StageCandidate, label
+from sampan.plan.rank import InferenceRow, PlanRow, Sort
 from sampan.plan.search import Infeasible
+from sampan.screen.matching import ScreenQuery
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +35,11 @@ class Plan:
         num_hidden: Rows that a rule restricts and that were asked not to be shown.
     """
 
-    work: Work
+    work: JobWork
     chips: tuple[Chip, ...]
     sites: tuple[Site, ...]
-    rows: tuple[Row, ...]
-    curves: tuple[Way, ...]
+    rows: tuple[PlanRow, ...]
+    curves: tuple[Candidate, ...]
     infeasible: tuple[Infeasible, ...]
     assumptions: Assumptions
     derived: tuple[str, ...] = ()
@@ -47,11 +47,11 @@ class Plan:
     deadline_days: float | None = None
     budget_usd: float | None = None
     efficiency: str = ""
-    recipe: Recipe | None = None
-    pictures: tuple[PictureRow, ...] = ()
-    not_made: tuple[NotMade, ...] = ()
+    recipe: InferenceRecipe | None = None
+    pictures: tuple[InferenceRow, ...] = ()
+    not_made: tuple[NoInferenceEstimate, ...] = ()
     measured: tuple[str, ...] = ()
-    query: Query | None = None
+    query: ScreenQuery | None = None
     num_hidden: int = 0
 
     def notes(self) -> list[str]:
@@ -64,7 +64,7 @@ class Plan:
             "A rent is one of the chip in its region, whatever the site; electricity is in it.",
             "Start-up, checkpoints, validation, failures and waiting for chips are left out.",
             *([self.efficiency] if self.efficiency else []),
-            *([pictures.BASIS] if self.recipe else []),
+            *([inference.BASIS] if self.recipe else []),
             *self.measured,
             *([f"{self.num_hidden} rows that a rule restricts are hidden."] if self.num_hidden else []),
         ]
@@ -109,9 +109,9 @@ class Plan:
             "sites": {site.name: site_facts(site) for site in self.sites},
         }
 
-    def _pictures(self, recipe: Recipe) -> dict[str, Any]:
+    def _pictures(self, recipe: InferenceRecipe) -> dict[str, Any]:
         return {
-            "num_pictures": pictures.NUM_PICTURES,
+            "num_pictures": inference.NUM_PICTURES,
             "side_px": recipe.side_px,
             "num_inference_steps": recipe.num_inference_steps,
             "num_references": recipe.num_references,
@@ -129,7 +129,7 @@ class Plan:
         }
 
 
-def _picture_row(rank: int, row: PictureRow) -> dict[str, Any]:
+def _picture_row(rank: int, row: InferenceRow) -> dict[str, Any]:
     making, split = row.making, row.split
     return {
         "rank": rank,
@@ -158,7 +158,7 @@ def _picture_row(rank: int, row: PictureRow) -> dict[str, Any]:
     }
 
 
-def _row(rank: int, row: Row, stages: list[dict[str, Any]]) -> dict[str, Any]:
+def _row(rank: int, row: PlanRow, stages: list[dict[str, Any]]) -> dict[str, Any]:
     way = row.way
     return {
         "rank": rank,
@@ -183,7 +183,7 @@ def _row(rank: int, row: Row, stages: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _stage(stage: StageOption) -> dict[str, Any]:
+def _stage(stage: StageCandidate) -> dict[str, Any]:
     option = stage.option
     prediction = option.prediction
     return {
@@ -201,7 +201,7 @@ def _stage(stage: StageOption) -> dict[str, Any]:
     }
 
 
-def _answer(row: Row) -> dict[str, Any]:
+def _answer(row: PlanRow) -> dict[str, Any]:
     answer = row.answer
     assert answer is not None, "the caller sees to it"
     return {
@@ -212,7 +212,7 @@ def _answer(row: Row) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _span(span: Span | None) -> Mapping[str, float] | None:
+def _span(span: Interval | None) -> Mapping[str, float] | None:
     return None if span is None else {"low": span.low, "typical": span.typical, "high": span.high}
 
 

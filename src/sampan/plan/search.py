@@ -13,19 +13,19 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from sampan.plan.records import Layout, Recompute, Workload
+from sampan.plan.records import ParallelLayout, Recompute, Workload
 from sampan.plan.stages import trunk_repeats
 from sampan.units import format_bytes
 
 if TYPE_CHECKING:
-    from sampan.plan.memory import Need
-    from sampan.plan.predict import Prediction
+    from sampan.plan.memory import ChipMemory
+    from sampan.plan.predict import StepPrediction
 
 MAX_COUNT = 1 << 16  # where looking for a count of chips that would fit ends
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class LayoutLimits:
     """Which layouts are considered.
 
     Tensor, context and expert parallel degrees are powers of two, the first inside the scale-up domain; a pipeline's
@@ -52,7 +52,7 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class BestLayout:
     """The fastest layout that fits.
 
     Args:
@@ -60,7 +60,7 @@ class Found:
         num_timed: How many of them had their time predicted.
     """
 
-    layout: Layout
+    layout: ParallelLayout
     time_s: float
     memory_bytes: float
     num_layouts: int
@@ -68,7 +68,7 @@ class Found:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NotFound:
+class NoLayout:
     """No layout can be used.
 
     Args:
@@ -80,20 +80,20 @@ class NotFound:
 
     reason: str
     smallest_count: int | None = None
-    nearest: Layout | None = None
+    nearest: ParallelLayout | None = None
     nearest_bytes: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Option:
+class LayoutOption:
     """A way to do the job: a chip, how many, with which framework and layout, and what that takes."""
 
     chip: str
     count: int
     framework: str
-    layout: Layout
-    prediction: Prediction
-    memory: Need
+    layout: ParallelLayout
+    prediction: StepPrediction
+    memory: ChipMemory
     samples_per_step: int
 
 
@@ -108,15 +108,15 @@ class Infeasible:
 
 
 def layouts(
-    workload: Workload, count: int, global_batch: int, *, scale_up_domain: int = 8, limits: Limits | None = None
-) -> Iterator[Layout]:
+    workload: Workload, count: int, global_batch: int, *, scale_up_domain: int = 8, limits: LayoutLimits | None = None
+) -> Iterator[ParallelLayout]:
     """Yield every layout on `count` chips within the limits; those that differ only in recomputation come together."""
-    return chain.from_iterable(_families(workload, count, global_batch, scale_up_domain, limits or Limits()))
+    return chain.from_iterable(_families(workload, count, global_batch, scale_up_domain, limits or LayoutLimits()))
 
 
 def _families(
-    workload: Workload, count: int, global_batch: int, scale_up_domain: int, limits: Limits
-) -> Iterator[list[Layout]]:
+    workload: Workload, count: int, global_batch: int, scale_up_domain: int, limits: LayoutLimits
+) -> Iterator[list[ParallelLayout]]:
     """Yield lists of layouts that differ only in what they recompute, the least first."""
     if count < 1 or global_batch < 1 or scale_up_domain < 1:
         raise ValueError(f"counts are at least 1: {count} chips, {global_batch} samples, domain of {scale_up_domain}")
@@ -136,7 +136,7 @@ def _families(
                         for virtual in _pieces(can.layers, pp, accum, limits.max_virtual):
                             for zero_stage in zero_stages:
                                 yield [
-                                    Layout(
+                                    ParallelLayout(
                                         dp=dp, tp=tp, pp=pp, cp=cp, ep=ep, virtual=virtual, zero_stage=zero_stage,
                                         recompute=recompute, micro_batch=micro_batch, accum=accum,
                                     )
@@ -196,11 +196,11 @@ def _pieces(layers: int, pp: int, accum: int, most: int) -> list[int]:
 class _Family:
     """Layouts that differ only in what they recompute, and the memory of the first few of them."""
 
-    layouts: list[Layout]
+    layouts: list[ParallelLayout]
     needs: list[float] = field(default_factory=list)
 
 
-class Search:
+class LayoutSearch:
     """The layouts of one workload and batch; their memory is counted once, whatever the chips that are tried.
 
     Args:
@@ -212,13 +212,13 @@ class Search:
         self,
         workload: Workload,
         global_batch: int,
-        memory_of: Callable[[Layout], float],
-        limits: Limits | None = None,
+        memory_of: Callable[[ParallelLayout], float],
+        limits: LayoutLimits | None = None,
     ):
         self.workload = workload
         self.global_batch = global_batch
         self.memory_of = memory_of
-        self.limits = limits or Limits()
+        self.limits = limits or LayoutLimits()
         self._considered: dict[tuple[int, int], list[_Family]] = {}
         self._smallest: dict[tuple[int, float], int | None] = {}
 
@@ -227,11 +227,11 @@ class Search:
         count: int,
         scale_up_domain: int,
         memory_bytes: float | None,
-        time_of: Callable[[Layout], float],
+        time_of: Callable[[ParallelLayout], float],
         *,
-        bound_of: Callable[[Layout], float] | None = None,
+        bound_of: Callable[[ParallelLayout], float] | None = None,
         recompute_costs_time: bool = True,
-    ) -> Found | NotFound:
+    ) -> BestLayout | NoLayout:
         """Return the fastest layout that fits; of equally fast ones the first in the order of `layouts`.
 
         Args:
@@ -243,10 +243,10 @@ class Search:
             recompute_costs_time: Whether, all else equal, computing more again is never faster under `time_of`.
         """
         if memory_bytes is None:
-            return NotFound(reason="how much memory the chip has is not known")
+            return NoLayout(reason="how much memory the chip has is not known")
         families = self._families(count, scale_up_domain)
         if not families:
-            return NotFound(reason=self._why_none(count, scale_up_domain))
+            return NoLayout(reason=self._why_none(count, scale_up_domain))
         fitting = self._fitting(families, memory_bytes, only_first=recompute_costs_time)
         if not fitting:
             return self._too_large(families, count, scale_up_domain, memory_bytes)
@@ -265,7 +265,7 @@ class Search:
             if time_s < best_time or (time_s == best_time and index < best_index) or best_index < 0:
                 best_time, best_index = time_s, index
         layout, need = fitting[best_index]
-        return Found(
+        return BestLayout(
             layout=layout, time_s=best_time, memory_bytes=need,
             num_layouts=sum(len(family.layouts) for family in families), num_timed=num_timed,
         )  # fmt: skip
@@ -302,7 +302,9 @@ class Search:
             ]
         return self._considered[key]
 
-    def _fitting(self, families: list[_Family], memory_bytes: float, *, only_first: bool) -> list[tuple[Layout, float]]:
+    def _fitting(
+        self, families: list[_Family], memory_bytes: float, *, only_first: bool
+    ) -> list[tuple[ParallelLayout, float]]:
         """Return the layouts that fit, with their memory, in the order of `layouts`.
 
         Two kinds are passed over. Of layouts that differ only in recomputation, with `only_first`, those behind the first
@@ -329,7 +331,7 @@ class Search:
                 too_large[alike] = first.micro_batch
         return fitting
 
-    def _too_large(self, families: list[_Family], count: int, scale_up_domain: int, memory_bytes: float) -> NotFound:
+    def _too_large(self, families: list[_Family], count: int, scale_up_domain: int, memory_bytes: float) -> NoLayout:
         need, layout = min(
             ((need, layout) for family in families for need, layout in zip(family.needs, family.layouts, strict=False)),
             key=lambda two: two[0],
@@ -343,7 +345,7 @@ class Search:
             reason += f"; it fits on no number of chips up to {MAX_COUNT:,}"
         elif smallest > count:
             reason += f"; {_chips(smallest)} would do"
-        return NotFound(reason=reason, smallest_count=smallest, nearest=layout, nearest_bytes=need)
+        return NoLayout(reason=reason, smallest_count=smallest, nearest=layout, nearest_bytes=need)
 
     def _why_none(self, count: int, scale_up_domain: int) -> str:
         can, limits = _divisible(self.workload), self.limits
@@ -365,17 +367,17 @@ def best(
     workload: Workload,
     count: int,
     global_batch: int,
-    time_of: Callable[[Layout], float],
-    memory_of: Callable[[Layout], float],
+    time_of: Callable[[ParallelLayout], float],
+    memory_of: Callable[[ParallelLayout], float],
     *,
     memory_bytes: float | None,
     scale_up_domain: int = 8,
-    limits: Limits | None = None,
-    bound_of: Callable[[Layout], float] | None = None,
+    limits: LayoutLimits | None = None,
+    bound_of: Callable[[ParallelLayout], float] | None = None,
     recompute_costs_time: bool = True,
-) -> Found | NotFound:
-    """Return the fastest layout that fits, for one chip and one count; for many of them see `Search`."""
-    return Search(workload, global_batch, memory_of, limits).best(
+) -> BestLayout | NoLayout:
+    """Return the fastest layout that fits, for one chip and one count; for many of them see `LayoutSearch`."""
+    return LayoutSearch(workload, global_batch, memory_of, limits).best(
         count, scale_up_domain, memory_bytes, time_of, bound_of=bound_of, recompute_costs_time=recompute_costs_time
     )
 

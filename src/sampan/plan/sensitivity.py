@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from sampan.catalog.records import Chip, Site
-from sampan.plan.assumptions import Assumptions, Span
-from sampan.plan.jobs import Work
-from sampan.plan.options import Planner, Way
-from sampan.plan.rank import Row, rows
+from sampan.plan.assumptions import Assumptions, Interval
+from sampan.plan.jobs import JobWork
+from sampan.plan.planner import Candidate, Planner
+from sampan.plan.rank import PlanRow, rows
 
 _STEPS = 0.2  # share by which the number of updates is moved
 _PRICE = 0.3  # and the price of electricity, and what is bought
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moved:
+class InputSwing:
     """An input at both its ends, and what becomes of the row; None where that cannot be known, or nothing fits.
 
     Args:
@@ -32,13 +32,13 @@ class Moved:
     bought_usd: tuple[float | None, float | None]
 
 
-def sensitivity(row: Row, work: Work, assumptions: Assumptions) -> list[Moved]:
+def sensitivity(row: PlanRow, work: JobWork, assumptions: Assumptions) -> list[InputSwing]:
     """Return how a row moves with each input alone."""
     moved = []
     for name, ends, variants in _inputs(row, work, assumptions):
         found = [_again(row, *variant) for variant in variants]
         moved.append(
-            Moved(
+            InputSwing(
                 name=name, ends=ends,
                 time_s=_pair(None if one is None else one.way.time_s.typical for one in found),
                 usd=_pair(None if one is None or one.money.usd is None else one.money.usd.typical for one in found),
@@ -53,7 +53,7 @@ def sensitivity(row: Row, work: Work, assumptions: Assumptions) -> list[Moved]:
         _pair(None if price is None else hour * price.typical for hour in hours)
         for price in (row.money.hour_usd, row.bought.hour_usd)
     )
-    speed = Moved(
+    speed = InputSwing(
         name="speed (80 % interval)",
         ends=("short end", "long end"),
         time_s=(time.low, time.high),
@@ -63,10 +63,12 @@ def sensitivity(row: Row, work: Work, assumptions: Assumptions) -> list[Moved]:
     return [speed, *moved]
 
 
-_Variant = tuple[Chip, Site, Work, Assumptions]
+_Variant = tuple[Chip, Site, JobWork, Assumptions]
 
 
-def _inputs(row: Row, work: Work, at: Assumptions) -> Iterator[tuple[str, tuple[str, str], tuple[_Variant, _Variant]]]:
+def _inputs(
+    row: PlanRow, work: JobWork, at: Assumptions
+) -> Iterator[tuple[str, tuple[str, str], tuple[_Variant, _Variant]]]:
     """Yield each input with its two ends, and everything else as it is."""
     chip, site = row.way.chip, row.site
     low, high = (_with_steps(work, 1 + sign * _STEPS) for sign in (-1, 1))
@@ -101,7 +103,7 @@ def _inputs(row: Row, work: Work, at: Assumptions) -> Iterator[tuple[str, tuple[
         yield name, (f"{ends[0]:g}", f"{ends[1]:g}"), ((chip, site, work, low_at), (chip, site, work, high_at))
 
 
-def _with_steps(work: Work, factor: float) -> Work:
+def _with_steps(work: JobWork, factor: float) -> JobWork:
     stages = tuple(
         replace(stage, num_steps=stage.num_steps * factor, num_samples=stage.num_samples * factor)
         for stage in work.stages
@@ -109,10 +111,10 @@ def _with_steps(work: Work, factor: float) -> Work:
     return replace(work, stages=stages)
 
 
-def _again(row: Row, chip: Chip, site: Site, work: Work, assumptions: Assumptions) -> Row | None:
+def _again(row: PlanRow, chip: Chip, site: Site, work: JobWork, assumptions: Assumptions) -> PlanRow | None:
     """Return the row planned anew, or None where it does not fit any more."""
     way = Planner(work, assumptions).way(chip, row.way.count, row.way.framework)
-    if not isinstance(way, Way):
+    if not isinstance(way, Candidate):
         return None
     owned = {(way.label, site.name): way.count} if row.money.basis == "owned" else {}
     return rows([way], [site], assumptions, owned)[0]
@@ -123,7 +125,7 @@ def _pair(values: Iterator[float | None]) -> tuple[float | None, float | None]:
     return low, high
 
 
-def share(ends: tuple[float | None, float | None], planned: Span | None) -> tuple[float, float] | None:
+def share(ends: tuple[float | None, float | None], planned: Interval | None) -> tuple[float, float] | None:
     """Return both ends over what is planned; None where one of them is not known, or nothing: 0 has no shares."""
     low, high = ends
     if not (planned and planned.typical and low and high):

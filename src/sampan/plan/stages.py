@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sampan.plan.records import Block, Workload
+from sampan.plan.records import Workload, WorkloadBlock
 
-Part = tuple[Block, int]
+Part = tuple[WorkloadBlock, int]
 """A block and how many of its repeats are meant."""
 
 

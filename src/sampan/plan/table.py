@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sampan.plan import bearing
-from sampan.plan.assumptions import DAY_S, HOUR_S, Span
-from sampan.plan.options import Way
-from sampan.plan.pictures import NUM_PICTURES, NotMade
-from sampan.plan.rank import PictureRow, Row, best_sites
+from sampan.plan.assumptions import DAY_S, HOUR_S, Interval
+from sampan.plan.inference import NUM_PICTURES, NoInferenceEstimate
+from sampan.plan.planner import Candidate
+from sampan.plan.rank import InferenceRow, PlanRow, best_sites
 from sampan.plan.report import Plan
 from sampan.plan.search import Infeasible
 from sampan.units import UNKNOWN, format_bytes, format_seconds
@@ -95,8 +95,8 @@ def _pictures(plan: Plan, width: int, say: Callable[..., Iterator[str]]) -> Iter
         yield from say(words, "  ")
 
 
-def _not_made(found: Iterable[NotMade]) -> Iterator[str]:
-    alike: dict[tuple[str, str], list[NotMade]] = defaultdict(list)
+def _not_made(found: Iterable[NoInferenceEstimate]) -> Iterator[str]:
+    alike: dict[tuple[str, str], list[NoInferenceEstimate]] = defaultdict(list)
     for one in found:
         alike[one.framework, re.sub(r"\d[\d,.]*", "", one.reason)].append(one)
     for (framework, _), same in alike.items():
@@ -116,7 +116,7 @@ def unmet(plan: Plan) -> Iterator[str]:
     yield f"{said}."
 
 
-def _short(row: Row) -> str:
+def _short(row: PlanRow) -> str:
     return f"{row.way.count} x {row.way.label}"
 
 
@@ -139,13 +139,13 @@ def _names(names: Sequence[str]) -> str:
     return f"{', '.join(names[:_MAX_NAMES])} and {len(names) - _MAX_NAMES} other chips"
 
 
-def money(row: Row) -> str:
+def money(row: PlanRow) -> str:
     """Return the money of a row: "12,300 (8,100-20,000) o"."""
     mark = " o" if row.money.basis == "owned" and row.money.usd is not None else ""
     return _usd(row.money.usd) + mark
 
 
-def _usd(span: Span | None) -> str:
+def _usd(span: Interval | None) -> str:
     return UNKNOWN if span is None else f"{amount(span.typical)} ({amount(span.low)}-{amount(span.high)})"
 
 
@@ -159,7 +159,7 @@ def amount(value: float | None) -> str:
     return f"{value:#.3g}" if size >= 0.00995 else f"{value:.2g}"
 
 
-def between(span: Span) -> str:
+def between(span: Interval) -> str:
     """Return a time and its interval in one unit: "3.20 d (2.80-3.70)"."""
     unit, size = next((u for u in _UNITS if span.typical >= u[1]), _UNITS[-1])
     return f"{amount(span.typical / size)} {unit} ({amount(span.low / size)}-{amount(span.high / size)})"
@@ -168,16 +168,16 @@ def between(span: Span) -> str:
 _UNITS = (("d", DAY_S), ("h", HOUR_S), ("min", 60.0), ("s", 1.0))
 
 
-def marks(row: Row) -> str:
+def marks(row: PlanRow) -> str:
     """Return "*" of a row on the front, "!" of one that misses a limit, "§" of one that a rule restricts."""
     return ("*" if row.is_on_front else "") + ("!" if row.misses else "") + ("§" if row.is_restricted else "")
 
 
-def _typical(span: Span | None) -> str:
+def _typical(span: Interval | None) -> str:
     return UNKNOWN if span is None else amount(span.typical)
 
 
-def _longest(way: Way) -> str:
+def _longest(way: Candidate) -> str:
     """Return how the stage lies on the chips that takes longest."""
     stage = max(way.stages, key=lambda stage: stage.time_s.typical)
     words = str(stage.option.layout)
@@ -233,7 +233,7 @@ _DROPPED = (
 """What a narrow terminal does without, first what it misses least."""
 
 
-def _same(rows: Sequence[Row]) -> set[str]:
+def _same(rows: Sequence[PlanRow]) -> set[str]:
     """Return the columns that say the same in every row."""
     found = {"framework"} if len({row.way.framework for row in rows}) == 1 else set()
     return found | ({"rules"} if all(row.answer is None for row in rows) else set())
@@ -250,24 +250,24 @@ def _legend(plan: Plan) -> str:
     return f"{'; '.join(said)}. {_BRACKETS}"
 
 
-def _shown(configurations: Sequence[Row]) -> list[tuple[int, Row]]:
+def _shown(configurations: Sequence[PlanRow]) -> list[tuple[int, PlanRow]]:
     """Return the first rows, and those further down that are on the front."""
     numbered = list(enumerate(configurations, start=1))
     return [(n, row) for n, row in numbered if n <= MAX_ROWS or (row.is_on_front and n <= 4 * MAX_ROWS)]
 
 
-def _best_picture_sites(found: Iterable[PictureRow]) -> list[PictureRow]:
-    first: dict[tuple[str, str], PictureRow] = {}
+def _best_picture_sites(found: Iterable[InferenceRow]) -> list[InferenceRow]:
+    first: dict[tuple[str, str], InferenceRow] = {}
     for row in found:
         first.setdefault((row.making.label, row.making.framework), row)
     return list(first.values())
 
 
-def _named(row: Row) -> str:
+def _named(row: PlanRow) -> str:
     return f"{row.way.count} x {row.way.chip.title}, {row.way.framework}, {row.site.region}"
 
 
-def layouts(way: Way) -> Iterator[str]:
+def layouts(way: Candidate) -> Iterator[str]:
     """Yield how each stage lies on the chips, a line each."""
     for stage in way.stages:
         option = stage.option

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from sampan.catalog.records import Chip
-from sampan.plan.quantities import Pass, Quantities
+from sampan.plan.device_work import DeviceWork, PassWork
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ RATE_NAMES = tuple(f.name for f in fields(Rates))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Speeds:
+class ChipSpeeds:
     """What a chip's data sheet says, as far as a training step needs it.
 
     Args:
@@ -78,7 +78,7 @@ class Speeds:
 _LOW = {"fp8": "fp8", "mxfp8": "fp8", "fp8-or-fp4": "fp8", "nvfp4": "fp4", "mxfp4": "fp4", "fp4": "fp4"}
 
 
-def speeds(chip: Chip, precision: str = "") -> Speeds | str:
+def speeds(chip: Chip, precision: str = "") -> ChipSpeeds | str:
     """Return a chip's speeds for a precision, or which of its facts is not known.
 
     Args:
@@ -101,7 +101,7 @@ def speeds(chip: Chip, precision: str = "") -> Speeds | str:
     assert half is not None and matmul is not None and chip.memory.bytes_per_s is not None
     up, out = chip.scale_up, chip.scale_out_bytes_per_s
     out = out or _SLOWEST_LINK
-    return Speeds(
+    return ChipSpeeds(
         matmul_flops_per_s=matmul,
         half_flops_per_s=half,
         memory_bytes_per_s=chip.memory.bytes_per_s,
@@ -145,7 +145,7 @@ class StepTime:
 PART_NAMES = tuple(f.name for f in fields(StepTime))
 
 
-def step_time(q: Quantities, speed: Speeds, rates: Rates) -> StepTime:
+def step_time(q: DeviceWork, speed: ChipSpeeds, rates: Rates) -> StepTime:
     """Return how long one update takes.
 
     Idle time of a pipeline counts as `pipeline_s`; what hides behind computing is not in any part.
@@ -203,7 +203,7 @@ def step_time(q: Quantities, speed: Speeds, rates: Rates) -> StepTime:
     )
 
 
-def _computing(part: Pass, speed: Speeds, rates: Rates) -> tuple[float, float, float, float]:
+def _computing(part: PassWork, speed: ChipSpeeds, rates: Rates) -> tuple[float, float, float, float]:
     """Return seconds of products, attention, other operators, and of launching that does not hide behind them."""
     peak = speed.matmul_flops_per_s * rates.matmul * (rates.low_precision if speed.is_low else 1.0)
     bandwidth = speed.memory_bytes_per_s * rates.memory

@@ -18,10 +18,10 @@ from typing import Any
 from sampan.catalog import load
 from sampan.catalog.load import RUN_COLUMNS
 from sampan.errors import PlanError, did_you_mean
-from sampan.plan import case as cases
 from sampan.plan import efficiency
-from sampan.plan.case import Case, Left, Row
+from sampan.plan import published_run as cases
 from sampan.plan.predict import of_quantities
+from sampan.plan.published_run import NotPredictable, PublishedRun, Row
 
 RULE_SHARE_OF_PEAK = 0.45
 _NUMBERS = (
@@ -37,7 +37,7 @@ _MAY_BE_ZERO = ("zero_stage", "ffn", "vocab")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class RunPrediction:
     """A run beside its prediction, all in the run's own metric."""
 
     id: str
@@ -59,7 +59,7 @@ class Judged:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
+class ErrorSummary:
     """How good some predictions are; errors are shares of what was measured, None where there is nothing to judge."""
 
     count: int
@@ -85,23 +85,23 @@ class Summary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class ValidationReport:
     """Predictions of the runs of a file.
 
     Args:
         num_fitted: Of them, those that the efficiencies were fitted to.
     """
 
-    judged: tuple[Judged, ...]
-    rule: tuple[Judged, ...]
+    judged: tuple[RunPrediction, ...]
+    rule: tuple[RunPrediction, ...]
     skipped: tuple[tuple[str, str], ...]
     num_fitted: int = 0
 
-    def good(self) -> list[Judged]:
+    def good(self) -> list[RunPrediction]:
         """Return the runs to judge by."""
         return [one for one in self.judged if one.is_good]
 
-    def groups(self) -> dict[str, dict[str, Summary]]:
+    def groups(self) -> dict[str, dict[str, ErrorSummary]]:
         """Return summaries by vendor, family, framework and source."""
         keys: dict[str, Callable[[Row], str]] = {
             "by_vendor": lambda row: row["vendor"],
@@ -111,7 +111,7 @@ class Report:
         }
         found = {}
         for name, key in keys.items():
-            parts: dict[str, list[Judged]] = defaultdict(list)
+            parts: dict[str, list[RunPrediction]] = defaultdict(list)
             for one in self.good():
                 parts[key(one.row) or "not stated"].append(one)
             found[name] = {part: summary(parts[part]) for part in sorted(parts)}
@@ -172,7 +172,7 @@ class Report:
         return said
 
 
-def validate(path: Path) -> Report:
+def validate(path: Path) -> ValidationReport:
     """Return predictions of all runs of a CSV file with the columns of the catalogue's runs.
 
     Raises:
@@ -188,11 +188,11 @@ def validate(path: Path) -> Report:
             )  # fmt: skip
             found.append(judged(row, case, prediction.step_s, prediction.low_s, prediction.high_s))
             rule.append(rule_of_thumb(row, case))
-        except Left as reason:
+        except NotPredictable as reason:
             skipped.append((row["id"], str(reason)))
     known = {_measured(row) for row in load.runs()}
     num_fitted = sum(one.is_good and _measured(one.row) in known for one in found)
-    return Report(judged=tuple(found), rule=tuple(rule), skipped=tuple(skipped), num_fitted=num_fitted)
+    return ValidationReport(judged=tuple(found), rule=tuple(rule), skipped=tuple(skipped), num_fitted=num_fitted)
 
 
 def _measured(row: Row) -> tuple[str, ...]:
@@ -251,29 +251,29 @@ def _check(path: Path, line: int, row: Row) -> None:
             )
 
 
-def judged(row: Row, case: Case, step_s: float, low_s: float, high_s: float) -> Judged:
+def judged(row: Row, case: PublishedRun, step_s: float, low_s: float, high_s: float) -> RunPrediction:
     """Return a run beside a prediction of its update's time."""
     ends = [case.value(s) if s > 0 else math.nan for s in (low_s, high_s)]
-    return Judged(
+    return RunPrediction(
         id=row["id"], predicted=case.value(step_s), low=min(ends), high=max(ends), measured=float(row["value"]), row=row
     )
 
 
-def rule_of_thumb(row: Row, case: Case) -> Judged:
+def rule_of_thumb(row: Row, case: PublishedRun) -> RunPrediction:
     """Return what the one-line rule says of a run."""
     flops = case.workload.flops + case.workload.forward_flops
     rate = RULE_SHARE_OF_PEAK * case.speeds.matmul_flops_per_s * case.layout.num_chips
     return judged(row, case, case.samples * flops / rate, 0, 0)
 
 
-def summary(some: Iterable[Judged]) -> Summary:
+def summary(some: Iterable[RunPrediction]) -> ErrorSummary:
     """Return how good predictions are."""
     some = list(some)
     if not some:
-        return Summary(count=0)
+        return ErrorSummary(count=0)
     errors = sorted(abs(one.error) for one in some)
     held = [one.low <= one.measured <= one.high for one in some if not math.isnan(one.low)]
-    return Summary(
+    return ErrorSummary(
         count=len(errors),
         median_abs_rel_err=statistics.median(errors),
         mean_abs_rel_err=statistics.fmean(errors),
@@ -283,9 +283,9 @@ def summary(some: Iterable[Judged]) -> Summary:
     )
 
 
-def ratios(some: Sequence[Judged]) -> Summary:
+def ratios(some: Sequence[RunPrediction]) -> ErrorSummary:
     """Return how good predicted ratios are, of an Ascend run over the other runs of its pair with the same metric."""
-    pairs: dict[tuple[str, str], list[Judged]] = defaultdict(list)
+    pairs: dict[tuple[str, str], list[RunPrediction]] = defaultdict(list)
     for one in some:
         if one.row["pair_id"]:
             pairs[one.row["pair_id"], one.row["metric"]].append(one)
@@ -299,7 +299,7 @@ def ratios(some: Sequence[Judged]) -> Summary:
                     half = math.hypot(math.log(a.high / a.low), math.log(b.high / b.low)) / 2
                     ratio = a.predicted / b.predicted
                     found.append(
-                        Judged(
+                        RunPrediction(
                             id=f"{a.id}/{b.id}", predicted=ratio, low=ratio * math.exp(-half), high=ratio * math.exp(half),
                             measured=a.measured / b.measured, row=a.row,
                         )
@@ -314,9 +314,9 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[below] + (at - below) * (ordered[above] - ordered[below])
 
 
-def _without_coverage(found: Summary) -> dict[str, float | None]:
+def _without_coverage(found: ErrorSummary) -> dict[str, float | None]:
     return {**found.as_dict(), "coverage_80": None}
 
 
-def _plain(found: Summary) -> str:
+def _plain(found: ErrorSummary) -> str:
     return str(found).split(", 80 %")[0]

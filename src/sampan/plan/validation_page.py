@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from html import escape
 
-from sampan.page import page as frame
-from sampan.page import table
-from sampan.plan.drawings import Point, scatter
-from sampan.plan.validate import Report, Summary, ratios, summary
+from sampan.plan.charts import Point, scatter
+from sampan.plan.validate import ErrorSummary, ValidationReport, ratios, summary
+from sampan.report.frame import page as frame
+from sampan.report.frame import table
 
 _HEAD = ["", "runs", "median error", "mean", "nine of ten below", "bias", "80 % intervals hold"]
 _TITLES = {
@@ -19,12 +19,12 @@ _TITLES = {
 }
 
 
-def page(report: Report, title: str) -> str:
+def page(report: ValidationReport, title: str) -> str:
     """Return the whole file."""
     return frame(title, [f"<h1>{escape(title)}</h1>", *_body(report)])
 
 
-def _body(report: Report) -> Iterator[str]:
+def _body(report: ValidationReport) -> Iterator[str]:
     rule = summary(one for one in report.rule if one.is_good)
     yield '<p class="words">Errors are shares of what was measured: predicted over measured, less 1.</p>'
     yield _table(
@@ -55,11 +55,11 @@ def _body(report: Report) -> Iterator[str]:
         yield table([["run", "why"], *[[name, reason] for name, reason in report.skipped]], ["", "wrap"])
 
 
-def _table(parts: Mapping[str, Summary]) -> str:
+def _table(parts: Mapping[str, ErrorSummary]) -> str:
     return table([_HEAD, *(_row(name, part) for name, part in parts.items())], ["wrap", *["number"] * 6])
 
 
-def _row(name: str, part: Summary) -> list[str]:
+def _row(name: str, part: ErrorSummary) -> list[str]:
     values = (part.median_abs_rel_err, part.mean_abs_rel_err, part.p90_abs_rel_err)
     said = ["" if value is None else f"{value:.1%}" for value in values]
     bias = "" if part.bias is None else f"{part.bias:+.1%}"

@@ -14,11 +14,11 @@ from sampan.catalog.records import Chip, Site
 from sampan.errors import PlanError, did_you_mean
 from sampan.files import write_text
 from sampan.job import Job
-from sampan.plan import bearing, efficiency, measured, pictures
+from sampan.plan import bearing, efficiency, inference, measured
 from sampan.plan.assumptions import DAY_S, Assumptions
 from sampan.plan.efficiency import Efficiency
 from sampan.plan.jobs import of_job
-from sampan.plan.options import Planner, Way, label
+from sampan.plan.planner import Candidate, Planner, label
 from sampan.plan.rank import Sort, picture_rows, ranked, rows, worthwhile
 from sampan.plan.report import Plan
 from sampan.plan.search import MAX_COUNT, Infeasible, counts_within
@@ -29,7 +29,7 @@ _DEFAULT_MOST = 64  # chips, where nobody says how many
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class PlanArguments:
     """The options as they were given; None is one that was not.
 
     Args:
@@ -76,7 +76,7 @@ _PLANNED = (
 )
 
 
-class Said(Protocol):
+class TextReport(Protocol):
     """A report that is no plan."""
 
     def as_dict(self) -> dict[str, Any]: ...
@@ -84,13 +84,13 @@ class Said(Protocol):
     def lines(self) -> list[str]: ...
 
 
-def from_arguments(arguments: Any) -> Options:
+def from_arguments(arguments: Any) -> PlanArguments:
     """Return the options of a parsed command line.
 
     Raises:
         PlanError: Options that do not go together.
     """
-    options = Options(**{field.name: getattr(arguments, field.name) for field in fields(Options)})
+    options = PlanArguments(**{field.name: getattr(arguments, field.name) for field in fields(PlanArguments)})
     given = [name for name in (*_PLANNED, *_COMPARED) if getattr(options, name) not in (None, (), [], False)]
     if options.validate and options.compare:
         raise PlanError("--validate and --compare are two questions", (), "ask one at a time")
@@ -108,7 +108,7 @@ def from_arguments(arguments: Any) -> Options:
     return options
 
 
-def plan(job: Job, options: Options, *, name: str = "job", fitted: Efficiency | None = None) -> Plan:
+def plan(job: Job, options: PlanArguments, *, name: str = "job", fitted: Efficiency | None = None) -> Plan:
     """Return the plan of a job.
 
     Raises:
@@ -124,10 +124,10 @@ def plan(job: Job, options: Options, *, name: str = "job", fitted: Efficiency | 
     counts, is_chosen = _counts(job, options, derived)
     benches = measured.read(options.measured, fitted=fitted, compiled=job.place.compile) if options.measured else None
     planner = Planner(work, assumptions, fitted, benches)
-    ways: list[Way] = []
+    ways: list[Candidate] = []
     infeasible: list[Infeasible] = []
     for found in planner.ways(chips, counts, names):
-        (ways if isinstance(found, Way) else infeasible).append(found)  # type: ignore[arg-type]
+        (ways if isinstance(found, Candidate) else infeasible).append(found)  # type: ignore[arg-type]
     kept = worthwhile(ways) if is_chosen else ways
     query = bearing.actor_query(job)
     found_rows = rows(kept, sites, assumptions, owned)
@@ -140,22 +140,22 @@ def plan(job: Job, options: Options, *, name: str = "job", fitted: Efficiency | 
         deadline_s=None if options.deadline is None else options.deadline * DAY_S,
         budget_usd=options.budget,
     )
-    recipe = pictures.of_job(job)
-    makings = pictures.Maker(recipe, assumptions, fitted, benches).on(chips, names)
-    made = [one for one in makings if isinstance(one, pictures.Making)]
+    recipe = inference.of_job(job)
+    makings = inference.InferenceEstimator(recipe, assumptions, fitted, benches).on(chips, names)
+    made = [one for one in makings if isinstance(one, inference.InferenceEstimate)]
     known = fitted or efficiency.load()
     return Plan(
         work=work, chips=tuple(chips), sites=tuple(sites), rows=tuple(ranking), curves=tuple(ways),
         infeasible=tuple(infeasible), assumptions=assumptions, derived=tuple(derived), sort=options.sort or "money",
         deadline_days=options.deadline, budget_usd=options.budget,
         recipe=recipe, pictures=tuple(picture_rows(made, sites, assumptions, owned, options.sort or "money")),
-        not_made=tuple(one for one in makings if isinstance(one, pictures.NotMade)),
+        not_made=tuple(one for one in makings if isinstance(one, inference.NoInferenceEstimate)),
         measured=tuple(benches.lines()) if benches else (), query=query, num_hidden=len(hidden),
         efficiency=f"Efficiencies are fitted to {known.num_runs:,} published runs ({known.made}).",
     )  # fmt: skip
 
 
-def planned(job: Job, options: Options, console: Any, *, name: str = "job") -> None:
+def planned(job: Job, options: PlanArguments, console: Any, *, name: str = "job") -> None:
     """Plan a job, show the plan, and write what was asked for.
 
     Raises:
@@ -180,7 +180,7 @@ _LEVERS = (
 )
 
 
-def lever(job: Job, options: Options, fitted: Efficiency | None = None) -> str | None:
+def lever(job: Job, options: PlanArguments, fitted: Efficiency | None = None) -> str | None:
     """Return the setting that changes the job least among those with which it can be done, in words; None if none helps."""
     for said, values in _LEVERS:
         if all(getattr(job.train, name) == value for name, value in values.items()):
@@ -200,7 +200,7 @@ def lever(job: Job, options: Options, fitted: Efficiency | None = None) -> str |
     return None
 
 
-def answered(options: Options, put: Callable[[str], None]) -> None:
+def answered(options: PlanArguments, put: Callable[[str], None]) -> None:
     """Answer --validate or --compare, and write what was asked for."""
     found = answer(options)
     lines = found.lines()
@@ -209,9 +209,9 @@ def answered(options: Options, put: Callable[[str], None]) -> None:
     text = ""
     if options.html and options.validate:
         from sampan.plan import validation_page
-        from sampan.plan.validate import Report
+        from sampan.plan.validate import ValidationReport
 
-        assert isinstance(found, Report), "what --validate asks for"
+        assert isinstance(found, ValidationReport), "what --validate asks for"
         text = validation_page.page(found, f"sampan plan --validate {options.validate.name}")
     elif options.html:
         from sampan.plan.page import plain
@@ -220,7 +220,7 @@ def answered(options: Options, put: Callable[[str], None]) -> None:
     write(found.as_dict(), text, options)
 
 
-def write(document: Mapping[str, Any], page: str, options: Options) -> list[Path]:
+def write(document: Mapping[str, Any], page: str, options: PlanArguments) -> list[Path]:
     """Write what was asked for, and return the files."""
     written = []
     for path, text in ((options.json, as_text(document) if options.json else ""), (options.html, page)):
@@ -248,7 +248,7 @@ def _value(value: Any) -> str:
     return json.dumps(value)
 
 
-def answer(options: Options) -> Said:
+def answer(options: PlanArguments) -> TextReport:
     """Return the report of --validate or --compare."""
     if options.validate is not None:
         from sampan.plan.validate import validate
@@ -261,7 +261,7 @@ def answer(options: Options) -> Said:
     return compare(first, second, framework_a=options.framework_a, framework_b=options.framework_b, model=options.model)
 
 
-def _chips(job: Job, options: Options, derived: list[str]) -> list[Chip]:
+def _chips(job: Job, options: PlanArguments, derived: list[str]) -> list[Chip]:
     names = options.chips or job.plan.chips
     mine = [name for name, _, _ in options.owned]
     if not names:
@@ -276,7 +276,7 @@ def _each(chips: Sequence[Chip]) -> list[Chip]:
     return list({label(chip): chip for chip in chips}.values())
 
 
-def _sites(job: Job, options: Options, derived: list[str]) -> list[Site]:
+def _sites(job: Job, options: PlanArguments, derived: list[str]) -> list[Site]:
     if job.actor.hq is not None and not options.sites and not _names_sites(job):
         raise PlanError(
             "no site is named, and the job names an actor", "which sites are looked at is for you to say",
@@ -297,7 +297,7 @@ def _names_sites(job: Job) -> bool:
     return "sites" in written or any(one.startswith("plan.sites") for one in job.overrides)
 
 
-def _owned(options: Options) -> dict[tuple[str, str], int]:
+def _owned(options: PlanArguments) -> dict[tuple[str, str], int]:
     found: dict[tuple[str, str], int] = {}
     for chip, number, site in options.owned:
         key = label(load.chip(chip)), load.site(site).name
@@ -305,7 +305,7 @@ def _owned(options: Options) -> dict[tuple[str, str], int]:
     return found
 
 
-def _frameworks(job: Job, options: Options) -> tuple[str, ...]:
+def _frameworks(job: Job, options: PlanArguments) -> tuple[str, ...]:
     names = options.frameworks or job.plan.frameworks or (job.place.framework,)
     for name in names:
         if frameworks.family(name) is frameworks.UNKNOWN:
@@ -314,7 +314,7 @@ def _frameworks(job: Job, options: Options) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _counts(job: Job, options: Options, derived: list[str]) -> tuple[list[int], bool]:
+def _counts(job: Job, options: PlanArguments, derived: list[str]) -> tuple[list[int], bool]:
     """Return which numbers of chips are tried, and whether only those that are worth it are shown."""
     if options.count is not None:
         return between(*options.count), False

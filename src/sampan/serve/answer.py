@@ -13,14 +13,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sampan.serve import making
-from sampan.serve.making import Failed, Job, Made, Order, event_json
-from sampan.serve.refusal import Refusal
-from sampan.serve.server import Server
+from sampan.serve.making import FailedImage, FinishedImage, ImageOrder, ServeJob, event_json
+from sampan.serve.refusal import ApiError
+from sampan.serve.server import ServerState
 
 _KEEP_ALIVE_S = 10.0
 
 
-async def make(server: Server, request: Request, order: Order) -> Response:
+async def make(server: ServerState, request: Request, order: ImageOrder) -> Response:
     """Make what is ordered, and return the answer.
 
     Raises:
@@ -28,14 +28,18 @@ async def make(server: Server, request: Request, order: Order) -> Response:
     """
     settings, asking = server.settings, order.asking
     if order.count > settings.max_n:
-        raise Refusal(400, "invalid_value", f"`n` is {settings.max_n} at most.", "n")
+        raise ApiError(400, "invalid_value", f"`n` is {settings.max_n} at most.", "n")
     rows = asking.proofread or settings.proofread
     if rows > 1 and server.engine.proofread is None:
-        raise Refusal(400, "no_proofreading", "This server has no OCR to proofread with; see --proofread.", "proofread")
+        raise ApiError(
+            400, "no_proofreading", "This server has no OCR to proofread with; see --proofread.", "proofread"
+        )
     if rows > settings.max_rows:
-        raise Refusal(400, "invalid_value", f"`proofread` is {settings.max_rows} at most.", "proofread")
+        raise ApiError(400, "invalid_value", f"`proofread` is {settings.max_rows} at most.", "proofread")
     if asking.enhance and server.enhance is None:
-        raise Refusal(400, "no_enhancement", "This server has no language model for prompts; see --enhance.", "enhance")
+        raise ApiError(
+            400, "no_enhancement", "This server has no language model for prompts; see --enhance.", "enhance"
+        )
     places = server.scheduler.admit(order.owner, order.count)
     told: dict[str, Any] = {}
     try:
@@ -43,7 +47,7 @@ async def make(server: Server, request: Request, order: Order) -> Response:
         try:
             if server.enhance is not None and asking.enhance is not False:
                 order, told = await _enhanced(server, order)
-            job = Job(order, places, server.scheduler, server.store, settings)
+            job = ServeJob(order, places, server.scheduler, server.store, settings)
         except BaseException:
             gone.cancel()
             raise
@@ -61,17 +65,17 @@ async def make(server: Server, request: Request, order: Order) -> Response:
 
 
 async def _answer(
-    server: Server, request: Request, job: Job, told: dict[str, Any], gone: asyncio.Task[None]
+    server: ServerState, request: Request, job: ServeJob, told: dict[str, Any], gone: asyncio.Task[None]
 ) -> Response:
     """Return every picture of a job in one answer."""
 
-    async def all_made() -> list[Made]:
+    async def all_made() -> list[FinishedImage]:
         await job.begin()
         made = []
         async for event in job.events():
-            if isinstance(event, Failed):
+            if isinstance(event, FailedImage):
                 raise event.refusal
-            if isinstance(event, Made):
+            if isinstance(event, FinishedImage):
                 made.append(event)
         return sorted(made, key=lambda m: m.index)
 
@@ -83,7 +87,7 @@ async def _answer(
         return Response(status_code=499)  # nobody reads it
     try:
         made = making_them.result()
-    except Refusal:
+    except ApiError:
         server.metrics.pictures.labels("failed").inc()
         raise
     server.metrics.pictures.labels("finished").inc(len(made))
@@ -124,7 +128,7 @@ class _Stream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, server: Server, job: Job, told: dict[str, Any], gone: asyncio.Task[None]):
+    def __init__(self, server: ServerState, job: ServeJob, told: dict[str, Any], gone: asyncio.Task[None]):
         super().__init__()
         self.server, self.job, self.told, self.gone = server, job, told, gone
         del self.headers["content-length"]
@@ -159,12 +163,12 @@ class _Stream(Response):
                 event = coming.result()
                 if event is None:
                     break
-                if isinstance(event, Failed):
+                if isinstance(event, FailedImage):
                     self.server.metrics.pictures.labels("failed").inc()
                     await put(_sse("error", event.refusal.body()))
                 else:
                     body = event_json(self.job, event)
-                    if isinstance(event, Made):
+                    if isinstance(event, FinishedImage):
                         self.server.metrics.pictures.labels("finished").inc()
                         body |= self.told
                     await put(_sse(body["type"], body))
@@ -178,12 +182,12 @@ def _sse(name: str, body: dict[str, Any]) -> bytes:
     return f"event: {name}\ndata: {json.dumps(body)}\n\n".encode()
 
 
-async def _enhanced(server: Server, order: Order) -> tuple[Order, dict[str, Any]]:
+async def _enhanced(server: ServerState, order: ImageOrder) -> tuple[ImageOrder, dict[str, Any]]:
     """Return the order with its prompt written out, and what the answer says of that."""
     assert server.enhance is not None
     try:
         prompt = await server.enhance(order.prompt)
-    except Refusal as refusal:
+    except ApiError as refusal:
         if not order.asking.enhance_fallback:
             raise
         return order, {"warning": f"{refusal.message} The prompt was used as it is."}

@@ -22,15 +22,15 @@ from sampan.errors import SampanError
 from sampan.serve import keys, making, protocol
 from sampan.serve.answer import make
 from sampan.serve.asking import decoded_mask, read_edit, read_generation
-from sampan.serve.guard import Guard
-from sampan.serve.making import Order, fitted, size_of
+from sampan.serve.guard import Middleware
+from sampan.serve.making import ImageOrder, fitted, size_of
 from sampan.serve.metrics import CONTENT_TYPE
-from sampan.serve.refusal import Refusal, refused
+from sampan.serve.refusal import ApiError, refused
 from sampan.serve.scheduler import Scheduler
-from sampan.serve.server import Server
+from sampan.serve.server import ServerState
 from sampan.serve.settings import Settings
 from sampan.serve.site import sizes
-from sampan.serve.store import Record, Store
+from sampan.serve.store import ImageRecord, ImageStore
 
 log = logging.getLogger("sampan.serve")
 _SWEEP_S = 30.0
@@ -50,7 +50,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def build(server: Server) -> FastAPI:
+def build(server: ServerState) -> FastAPI:
     """Return the application."""
 
     @asynccontextmanager
@@ -82,18 +82,18 @@ def build(server: Server) -> FastAPI:
     _api(app, server)
     _health(app, server)
     server.site.add_to(app)
-    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(ApiError, _refused)
     app.add_exception_handler(SampanError, _not_possible)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _failed)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
-    app.add_middleware(Guard, settings=server.settings, metrics=server.metrics)  # type: ignore[arg-type]
+    app.add_middleware(Middleware, settings=server.settings, metrics=server.metrics)  # type: ignore[arg-type]
     return app
 
 
-async def _sweep(store: Store) -> None:
+async def _sweep(store: ImageStore) -> None:
     while True:
         await asyncio.sleep(_SWEEP_S)
         try:
@@ -102,14 +102,14 @@ async def _sweep(store: Store) -> None:
             log.exception("old pictures could not be removed")
 
 
-def _api(app: FastAPI, server: Server) -> None:
+def _api(app: FastAPI, server: ServerState) -> None:
     settings = server.settings
 
     @app.post(
         "/v1/images/generations",
-        response_model=protocol.Pictures,
+        response_model=protocol.ImagesOut,
         responses=_errors(400, 401, 403, 404, 413, 429, 500, 503),
-        openapi_extra=_json_body(protocol.Generation),
+        openapi_extra=_json_body(protocol.GenerationBody),
     )
     async def generations(request: Request) -> Response:
         """Paint pictures from a prompt. With `stream`, the answer is server-sent events."""
@@ -117,12 +117,12 @@ def _api(app: FastAPI, server: Server) -> None:
         asking = await read_generation(request)
         _check_model(asking, settings)
         width, height = size_of(asking, (), server.engine.pipeline.config, settings)
-        order = Order("generation", owner, asking.prompt, asking, width, height)
+        order = ImageOrder("generation", owner, asking.prompt, asking, width, height)
         return await make(server, request, order)
 
     @app.post(
         "/v1/images/edits",
-        response_model=protocol.Pictures,
+        response_model=protocol.ImagesOut,
         responses=_errors(400, 401, 403, 404, 413, 429, 500, 503),
         openapi_extra=_form_body(),
     )
@@ -134,7 +134,7 @@ def _api(app: FastAPI, server: Server) -> None:
         earlier = [await _earlier(server, owner, one) for one in asking.reference_ids or ()]
         images = (*earlier, *uploaded)
         if not images:
-            raise Refusal(400, "missing_image", "An edit needs an image, or reference_ids.", "image")
+            raise ApiError(400, "missing_image", "An edit needs an image, or reference_ids.", "image")
         mask = None if mask_file is None else await decoded_mask(mask_file, settings, images[0].size)
         width, height = size_of(asking, images, server.engine.pipeline.config, settings)
         images = tuple(
@@ -144,22 +144,22 @@ def _api(app: FastAPI, server: Server) -> None:
             for number, image in enumerate(images)
         )  # fmt: skip
         ids = tuple(asking.reference_ids or ())
-        order = Order("edit", owner, asking.prompt, asking, width, height, images, mask, ids)
+        order = ImageOrder("edit", owner, asking.prompt, asking, width, height, images, mask, ids)
         return await make(server, request, order)
 
     @app.get("/v1/models", responses=_errors(400, 401, 403))
-    async def models(request: Request) -> protocol.Models:
+    async def models(request: Request) -> protocol.ModelsOut:
         """List what is served: one model."""
         server.owner(request)
-        return protocol.Models(data=[protocol.Model(id=settings.model, created=server.started)])
+        return protocol.ModelsOut(data=[protocol.ModelOut(id=settings.model, created=server.started)])
 
     @app.get("/v1/models/{name:path}", responses=_errors(400, 401, 403, 404))
-    async def model(request: Request, name: str) -> protocol.Model:
+    async def model(request: Request, name: str) -> protocol.ModelOut:
         """Describe a model."""
         server.owner(request)
         if name != settings.model:
-            raise Refusal(404, "model_not_found", f"The model served here is `{settings.model}`.", "model")
-        return protocol.Model(id=settings.model, created=server.started)
+            raise ApiError(404, "model_not_found", f"The model served here is `{settings.model}`.", "model")
+        return protocol.ModelOut(id=settings.model, created=server.started)
 
     @app.get("/v1/history", responses=_errors(400, 401, 403))
     async def history(
@@ -170,7 +170,7 @@ def _api(app: FastAPI, server: Server) -> None:
         """List your finished pictures, newest first."""
         owner = server.owner(request)
         records, more = await asyncio.to_thread(server.store.history, owner, limit, before)
-        listed = [protocol.Past(**making.past(record, server.url(request, record.id))) for record in records]
+        listed = [protocol.HistoryEntry(**making.past(record, server.url(request, record.id))) for record in records]
         return protocol.History(data=listed, has_more=more)
 
     @app.get(
@@ -226,7 +226,7 @@ def _api(app: FastAPI, server: Server) -> None:
         )
 
 
-def _health(app: FastAPI, server: Server) -> None:
+def _health(app: FastAPI, server: ServerState) -> None:
     @app.get("/health", responses=_errors(400, 403))
     async def health() -> dict[str, str]:
         """Say that the process is alive."""
@@ -238,7 +238,7 @@ def _health(app: FastAPI, server: Server) -> None:
         scheduler = server.scheduler
         if scheduler.draining or scheduler.broken is not None or not scheduler.loaded:
             why = "ends" if scheduler.draining else "is broken" if scheduler.broken is not None else "loads the model"
-            raise Refusal(503, "not_ready", f"The server {why}.", retry_after_s=5)
+            raise ApiError(503, "not_ready", f"The server {why}.", retry_after_s=5)
         return {"status": "ready"}
 
     @app.get("/metrics", response_class=Response, responses=_errors(400, 403))
@@ -249,31 +249,31 @@ def _health(app: FastAPI, server: Server) -> None:
         return Response(server.metrics.text(), media_type=CONTENT_TYPE)
 
 
-async def _earlier(server: Server, owner: str, picture_id: str) -> Any:
+async def _earlier(server: ServerState, owner: str, picture_id: str) -> Any:
     """Return an earlier picture of the same owner as a reference."""
     from sampan.data.pictures import load_rgb
 
-    record: Record | None = await asyncio.to_thread(server.store.record, owner, picture_id)
+    record: ImageRecord | None = await asyncio.to_thread(server.store.record, owner, picture_id)
     content = await asyncio.to_thread(server.store.content, record) if record else None
     if content is None:
-        raise Refusal(404, "picture_not_found", f"There is no picture `{picture_id}`.", "reference_ids")
+        raise ApiError(404, "picture_not_found", f"There is no picture `{picture_id}`.", "reference_ids")
     return await asyncio.to_thread(load_rgb, content)
 
 
-def _check_model(asking: protocol.Asking, settings: Settings) -> None:
+def _check_model(asking: protocol.ImageFields, settings: Settings) -> None:
     if asking.model not in (None, settings.model):
-        raise Refusal(404, "model_not_found", f"The model served here is `{settings.model}`.", "model")
+        raise ApiError(404, "model_not_found", f"The model served here is `{settings.model}`.", "model")
 
 
-def _no_picture() -> Refusal:
-    return Refusal(404, "picture_not_found", "There is no such picture.", "id")
+def _no_picture() -> ApiError:
+    return ApiError(404, "picture_not_found", "There is no such picture.", "id")
 
 
 # --- errors and descriptions ----------------------------------------------------------------------------------------------
 
 
 async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
+    assert isinstance(error, ApiError)
     headers = dict(error.headers) | ({"Connection": "close"} if error.status == 413 else {})
     return JSONResponse(error.body(), error.status, headers)
 
@@ -289,7 +289,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     param = str(first["loc"][-1])[:100]
-    return await _refused(request, Refusal(400, "invalid_value", f"`{param}`: {first['msg']}.", param))
+    return await _refused(request, ApiError(400, "invalid_value", f"`{param}`: {first['msg']}.", param))
 
 
 def _described(app: FastAPI) -> dict[str, Any]:
@@ -309,7 +309,7 @@ async def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     codes = {404: ("not_found", "There is nothing here."), 405: ("method_not_allowed", "This is asked in another way.")}
     code, message = codes.get(error.status_code, ("error", str(error.detail)))
-    refusal = Refusal(error.status_code, code, message)
+    refusal = ApiError(error.status_code, code, message)
     return JSONResponse(refusal.body(), error.status_code, dict(error.headers or {}))
 
 
@@ -319,19 +319,19 @@ async def _gone(_: Request, error: Exception) -> Response:
 
 async def _failed(_: Request, error: Exception) -> Response:
     # the trace goes into the server's log, not to the client
-    return JSONResponse(Refusal(500, "internal_error", "The server failed.").body(), 500)
+    return JSONResponse(ApiError(500, "internal_error", "The server failed.").body(), 500)
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: _ERRORS[status] for status in statuses}
 
 
-def _json_body(model: type[protocol.Asking]) -> dict[str, Any]:
+def _json_body(model: type[protocol.ImageFields]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": _schema(model)}}}}
 
 
 def _form_body() -> dict[str, Any]:
-    schema = _schema(protocol.Edit)
+    schema = _schema(protocol.EditFields)
     file = {"type": "string", "format": "binary"}
     words = "Pictures to edit, PNG, JPEG or WebP; the field may be repeated"
     schema["properties"] |= {
@@ -342,7 +342,7 @@ def _form_body() -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
-def _schema(model: type[protocol.Asking]) -> dict[str, Any]:
+def _schema(model: type[protocol.ImageFields]) -> dict[str, Any]:
     schema = model.model_json_schema()
     assert "$defs" not in schema, "a schema without references can stand where it is used"
     return schema

@@ -22,15 +22,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sampan.data.pictures import to_array, to_uint8
-from sampan.generate.pipeline import Pipeline, Reference
-from sampan.generate.request import DEFAULT_STEPS, Request, check_length
 from sampan.models import positions
 from sampan.models.dit import KV
 from sampan.models.positions import Grid
 from sampan.models.text import glyph_texts
+from sampan.pipeline.denoise import DenoiseState, InpaintingRegion
+from sampan.pipeline.pipeline import Pipeline, ReferenceImage
+from sampan.pipeline.request import DEFAULT_STEPS, ImageRequest, check_length
+from sampan.pipeline.tokens import BatchedDecoder, TokenSequence
 from sampan.samplers import noise
-from sampan.samplers.ar_batch import Row, Writer
-from sampan.samplers.paint import Kept, Painting
 
 Pixels = NDArray[np.uint8]
 Proofread = Callable[[Sequence[Pixels], str], list[float]]
@@ -40,7 +40,7 @@ _READING_S = 0.005
 
 
 @dataclass(frozen=True)
-class Asked:
+class TaskInputs:
     """What a request asks of each of its pictures.
 
     Args:
@@ -51,7 +51,7 @@ class Asked:
         num_rows: Rows of tokens that are written, of which the best is painted.
     """
 
-    request: Request
+    request: ImageRequest
     images: tuple[Image.Image, ...] = ()
     mask: NDArray[np.bool_] | None = None
     num_partials: int = 0
@@ -59,7 +59,7 @@ class Asked:
 
 
 @dataclass
-class Picture:
+class ImageTask:
     """One picture that is to be made.
 
     Args:
@@ -70,14 +70,14 @@ class Picture:
             with the pixels and what is known about them, or with what went wrong.
     """
 
-    asked: Asked
+    asked: TaskInputs
     seed: int
     deadline: float
     partial: Callable[[int, Pixels], None]
     finished: Callable[[Pixels, dict[str, Any]], None]
     failed: Callable[[BaseException], None]
-    subject: Subject | None = None
-    rows: list[Row] = field(default_factory=list)
+    subject: SharedInputs | None = None
+    rows: list[TokenSequence] = field(default_factory=list)
     gone: bool = False  # set from any thread: nobody waits for it any more
     previewed: bool = False
     num_shown: int = 0
@@ -90,14 +90,14 @@ class Picture:
         return self.reading is not None and not self.reading.done()
 
 
-class Late(Exception):
+class DeadlineExceeded(Exception):
     """A picture's time is over."""
 
 
-class Subject:
+class SharedInputs:
     """What the pictures of one request have in common, computed when first needed."""
 
-    def __init__(self, pipeline: Pipeline, asked: Asked):
+    def __init__(self, pipeline: Pipeline, asked: TaskInputs):
         self.pipeline, self.asked = pipeline, asked
 
     @cached_property
@@ -106,7 +106,7 @@ class Subject:
         return self.pipeline.size_of(self.asked.request, self.asked.images)
 
     @cached_property
-    def references(self) -> list[Reference]:
+    def references(self) -> list[ReferenceImage]:
         """The references' tokens."""
         return [self.pipeline.read_reference(image) for image in self.asked.images]
 
@@ -175,10 +175,10 @@ class Engine:
         proofread: Callable[[Sequence[Pixels], str], list[float]] | None = None,
     ):
         self.pipeline, self.max_rows, self.proofread = pipeline, max_rows, proofread
-        self.writer = Writer(pipeline.part("ar"), pipeline.device, pipeline.dtype)
-        self.waiting: deque[Picture] = deque()
-        self._writing: list[Picture] = []
-        self._painting: deque[tuple[Picture, Iterator[None]]] = deque()
+        self.writer = BatchedDecoder(pipeline.part("ar"), pipeline.device, pipeline.dtype)
+        self.waiting: deque[ImageTask] = deque()
+        self._writing: list[ImageTask] = []
+        self._painting: deque[tuple[ImageTask, Iterator[None]]] = deque()
         self._readers = ThreadPoolExecutor(1, "proofreading")
         self._spent = {"writing": 0.0, "painting": 0.0}  # seconds since both had something to do
         self.observe: Callable[[str, float, int], None] = lambda what, seconds, rows: None
@@ -225,7 +225,7 @@ class Engine:
         every = [*self.waiting, *self._writing, *(picture for picture, _ in self._painting)]
         for picture in every:
             if not picture.gone and now > picture.deadline:
-                self._fail(picture, Late())
+                self._fail(picture, DeadlineExceeded())
         if any(picture.gone for picture in every):
             self.waiting = deque(p for p in self.waiting if not p.gone)
             self._writing = [p for p in self._writing if not p.gone]
@@ -235,7 +235,7 @@ class Engine:
     def _keep_rows(self) -> None:
         self.writer.keep([row for picture in self._writing for row in picture.rows])
 
-    def _fail(self, picture: Picture, error: BaseException) -> None:
+    def _fail(self, picture: ImageTask, error: BaseException) -> None:
         picture.gone = True
         picture.failed(error)
 
@@ -253,7 +253,7 @@ class Engine:
             ids, references = picture.subject.prompt
             config = self.pipeline.config
             picture.rows = [
-                Row(
+                TokenSequence(
                     ids,
                     references,
                     picture.subject.grids,
@@ -293,7 +293,7 @@ class Engine:
                 picture.previewed = True
                 self._painting.appendleft((picture, self._preview(picture)))
 
-    def _shows_preview(self, picture: Picture) -> bool:
+    def _shows_preview(self, picture: ImageTask) -> bool:
         return picture.asked.num_partials > 0 and len(picture.rows) == 1 and len(picture.rows[0].grids) == 2
 
     # --- painting --------------------------------------------------------------------------------------------------------
@@ -310,7 +310,7 @@ class Engine:
             self._painting.remove(first)
             self._fail(picture, error)
 
-    def _preview(self, picture: Picture) -> Iterator[None]:
+    def _preview(self, picture: ImageTask) -> Iterator[None]:
         """Show what the generator wrote first: the whole picture in few tokens."""
         assert picture.subject is not None
         prior = picture.rows[0].grid_ids(0)
@@ -324,7 +324,7 @@ class Engine:
         small = Image.fromarray(self._decoded(painting.latent))
         self._show(picture, np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)))
 
-    def _way(self, picture: Picture) -> Iterator[None]:
+    def _way(self, picture: ImageTask) -> Iterator[None]:
         """Paint a picture whose tokens are written, and hand it over."""
         subject, request = picture.subject, picture.asked.request
         assert subject is not None
@@ -350,7 +350,7 @@ class Engine:
         }
         picture.finished(self._whole(subject, self._decoded(painting.latent)), picture.facts)
 
-    def _choose(self, picture: Picture) -> Iterator[None]:
+    def _choose(self, picture: ImageTask) -> Iterator[None]:
         """Return the row whose quick painting reads best."""
         subject = picture.subject
         assert subject is not None and self.proofread is not None, "checked where it was submitted"
@@ -379,8 +379,8 @@ class Engine:
         return picture.rows[best]  # type: ignore[return-value]
 
     def _begin(
-        self, subject: Subject, prior: Any, size: Grid, seed: int, steps: int, guidance: float, quick: bool = False
-    ) -> Painting:
+        self, subject: SharedInputs, prior: Any, size: Grid, seed: int, steps: int, guidance: float, quick: bool = False
+    ) -> DenoiseState:
         """Return a painting at its noise; of a quick look the words and what stays are left out."""
         config = self.pipeline.config
         height, width = size[0] // config.vae.factor, size[1] // config.vae.factor
@@ -389,7 +389,7 @@ class Engine:
         if subject.asked.mask is not None and not quick:
             under = to_array(subject.under)[None]
             mask = subject.mask_at(height, width)[None, None].astype(np.float32)
-            kept = Kept(self.pipeline.encode(under), mask)
+            kept = InpaintingRegion(self.pipeline.encode(under), mask)
             prior = np.where(subject.mask_at(*prior.shape), prior, self._tokens_under(subject, prior))
         return self.pipeline.painter().begin(
             prior[None],
@@ -403,7 +403,7 @@ class Engine:
             kept,
         )
 
-    def _tokens_under(self, subject: Subject, prior: Any) -> Any:
+    def _tokens_under(self, subject: SharedInputs, prior: Any) -> Any:
         """Return the tokens of the picture below the mask, where it has the same grid as what is painted."""
         ids = subject.references[0].ids
         return ids if ids.shape == prior.shape else prior
@@ -411,13 +411,13 @@ class Engine:
     def _decoded(self, latent: Any) -> Pixels:
         return to_uint8(self.pipeline.decode(latent)[0])
 
-    def _whole(self, subject: Subject, pixels: Pixels) -> Pixels:
+    def _whole(self, subject: SharedInputs, pixels: Pixels) -> Pixels:
         """Return what was painted with what was to stay, to the pixel."""
         if subject.asked.mask is None:
             return pixels
         return np.where(subject.mask_at(*subject.size)[..., None], pixels, np.asarray(subject.under))
 
-    def _show(self, picture: Picture, pixels: Pixels) -> None:
+    def _show(self, picture: ImageTask, pixels: Pixels) -> None:
         if not picture.gone and picture.num_shown < picture.asked.num_partials:
             picture.partial(picture.num_shown, pixels)
             picture.num_shown += 1

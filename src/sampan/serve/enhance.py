@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from sampan.models.text import glyph_texts
 from sampan.serve.protocol import MAX_PROMPT_CHARS
-from sampan.serve.refusal import Refusal
+from sampan.serve.refusal import ApiError
 from sampan.serve.settings import Enhancement
 
 MAX_ANSWER_BYTES = 262_144
@@ -66,5 +66,5 @@ def _ask(by: Enhancement, body: bytes) -> dict[str, list[dict[str, dict[str, str
         connection.close()
 
 
-def _failed(what: str) -> Refusal:
-    return Refusal(503, "enhancement_failed", f"The language model for prompts {what}.", "prompt")
+def _failed(what: str) -> ApiError:
+    return ApiError(503, "enhancement_failed", f"The language model for prompts {what}.", "prompt")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from urllib.parse import urljoin, urlsplit
 
-from sampan.serve.refusal import Refusal
+from sampan.serve.refusal import ApiError
 
 MAX_REDIRECTIONS = 3
 MAX_ADDRESS_CHARS = 2048
@@ -134,5 +134,5 @@ def _connect(address: str, port: int, timeout_s: float) -> socket.socket:
     return socket.create_connection((address, port), timeout=min(timeout_s, 5.0))
 
 
-def _refusal(what: str) -> Refusal:
-    return Refusal(400, "address_not_fetched", f"The address of a reference {what}.", "image")
+def _refusal(what: str) -> ApiError:
+    return ApiError(400, "address_not_fetched", f"The address of a reference {what}.", "image")

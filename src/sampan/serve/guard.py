@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sampan.serve.metrics import Metrics
-from sampan.serve.refusal import Refusal
+from sampan.serve.refusal import ApiError
 from sampan.serve.settings import LOOPBACK, Settings
 
 Scope = MutableMapping[str, Any]
@@ -30,7 +30,7 @@ _HEADERS = {
 }
 
 
-class Guard:
+class Middleware:
     """The application between the connection and the routes."""
 
     def __init__(self, app: App, settings: Settings, metrics: Metrics):
@@ -61,7 +61,7 @@ class Guard:
         try:
             self._check_names(scope)
             await self.app(scope, self._bounded(scope, receive), answer)
-        except Refusal as refusal:
+        except ApiError as refusal:
             if started:
                 raise
             await refuse(refusal, answer)
@@ -76,17 +76,17 @@ class Guard:
         host = _name(f"//{headers.get(b'host', '')}")
         allowed = {*LOOPBACK, *self.settings.hosts, self.settings.host}
         if "*" not in self.settings.hosts and host not in allowed:
-            raise Refusal(403, "unknown_host", "The server is not known under this name; see --allow-host.")
+            raise ApiError(403, "unknown_host", "The server is not known under this name; see --allow-host.")
         origin = headers.get(b"origin")
         if origin is not None and scope["method"] not in ("GET", "HEAD") and _name(origin) != host:
-            raise Refusal(403, "foreign_origin", "Pages of other sites may not use this server.")
+            raise ApiError(403, "foreign_origin", "Pages of other sites may not use this server.")
 
     def _bounded(self, scope: Scope, receive: Receive) -> Receive:
         """Return a receive that ends a body when it is longer than is taken."""
         headers = dict(scope["headers"])
         form = headers.get(b"content-type", b"").strip().lower().startswith(b"multipart/form-data")
         most = self.settings.max_body_bytes if form else self.settings.max_json_bytes
-        refusal = Refusal(413, "body_too_large", f"The body may have {most} bytes.")
+        refusal = ApiError(413, "body_too_large", f"The body may have {most} bytes.")
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length[:18]) > most:
             raise refusal
@@ -117,7 +117,7 @@ async def _discard(scope: Scope, receive: Receive) -> None:
                     return
 
 
-async def refuse(refusal: Refusal, send: Send) -> None:
+async def refuse(refusal: ApiError, send: Send) -> None:
     """Send an error as a whole answer."""
     body = json.dumps(refusal.body()).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body)), **refusal.headers}

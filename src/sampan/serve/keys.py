@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sampan.errors import RequestError
-from sampan.serve.store import Store
+from sampan.serve.store import ImageStore
 
 ANYBODY = "anybody"  # whose pictures they are where no keys are asked for
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -23,7 +23,7 @@ def change(data: Path, *, add: str | None, remove: str | None, put: Callable[[st
     Raises:
         RequestError: The name is taken, or unknown.
     """
-    store = Store(data)
+    store = ImageStore(data)
     try:
         if add is not None:
             put(_added(store, add))
@@ -43,7 +43,7 @@ def hashed(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def owner(store: Store, authorization: str | None) -> str | None:
+def owner(store: ImageStore, authorization: str | None) -> str | None:
     """Return the owner that a request's Authorization header names, or None where it names none."""
     scheme, _, key = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
@@ -74,7 +74,7 @@ def _signature(secret: bytes, picture_id: str, until: int) -> str:
     return hmac.new(secret, f"{picture_id}/{until}".encode(), hashlib.sha256).hexdigest()
 
 
-def _added(store: Store, name: str) -> str:
+def _added(store: ImageStore, name: str) -> str:
     """Make a key and return it: this is the only time it can be read.
 
     Raises:

@@ -18,25 +18,25 @@ from PIL import Image
 
 from sampan import __version__
 from sampan.errors import SampanError
-from sampan.generate import picture as files
-from sampan.generate.request import Request, check_size
 from sampan.job import MAX_SEED
 from sampan.models import pixels
 from sampan.models.config import ModelConfig
 from sampan.models.text import glyph_texts
-from sampan.serve.engine import Asked, Late, Picture, Pixels
-from sampan.serve.protocol import QUALITY_STEPS, SIZE, Asking
-from sampan.serve.refusal import Refusal, refused
-from sampan.serve.scheduler import Place, Scheduler
+from sampan.pipeline import png as files
+from sampan.pipeline.request import ImageRequest, check_size
+from sampan.serve.engine import DeadlineExceeded, ImageTask, Pixels, TaskInputs
+from sampan.serve.protocol import QUALITY_STEPS, SIZE, ImageFields
+from sampan.serve.refusal import ApiError, refused
+from sampan.serve.scheduler import QueueSlot, Scheduler
 from sampan.serve.settings import Settings
-from sampan.serve.store import Record, Store, new_id
+from sampan.serve.store import ImageRecord, ImageStore, new_id
 
 log = logging.getLogger("sampan.serve")
 PARTIAL_QUALITY = 80  # of WebP and JPEG shown on the way
 
 
 @dataclass(frozen=True)
-class Shown:
+class PartialImage:
     """A picture on its way."""
 
     index: int
@@ -45,34 +45,34 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Made:
+class FinishedImage:
     """A finished picture, kept already."""
 
     index: int
-    record: Record
+    record: ImageRecord
     content: bytes
     facts: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Failed:
+class FailedImage:
     """A picture that was not made."""
 
     index: int
-    refusal: Refusal
+    refusal: ApiError
 
 
-Event = Shown | Made | Failed
+Event = PartialImage | FinishedImage | FailedImage
 
 
 @dataclass(frozen=True)
-class Order:
+class ImageOrder:
     """What is to be made, with every default in its place."""
 
     kind: str
     owner: str
     prompt: str
-    asking: Asking
+    asking: ImageFields
     width_px: int
     height_px: int
     images: tuple[Image.Image, ...] = ()
@@ -96,7 +96,7 @@ class Order:
 
 
 def size_of(
-    asking: Asking, images: tuple[Image.Image, ...], config: ModelConfig, settings: Settings
+    asking: ImageFields, images: tuple[Image.Image, ...], config: ModelConfig, settings: Settings
 ) -> tuple[int, int]:
     """Return width and height of what is asked for.
 
@@ -123,7 +123,7 @@ def size_of(
     except SampanError as error:
         raise refused(error, "size", code="invalid_size") from error
     if width * height > most:
-        raise Refusal(
+        raise ApiError(
             400, "invalid_size", f"{width}x{height} are more than {most} pixels, the most painted here.", "size"
         )
     return width, height
@@ -135,7 +135,7 @@ def fitted(image: Image.Image, config: ModelConfig) -> Image.Image:
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
 
 
-class Job:
+class ServeJob:
     """The pictures of one request.
 
     Args:
@@ -143,7 +143,9 @@ class Job:
         done: Called once with the pictures' number and how each ended.
     """
 
-    def __init__(self, order: Order, places: list[Place], scheduler: Scheduler, store: Store, settings: Settings):
+    def __init__(
+        self, order: ImageOrder, places: list[QueueSlot], scheduler: Scheduler, store: ImageStore, settings: Settings
+    ):
         self.order, self.settings = order, settings
         self._places, self._scheduler, self._store = places, scheduler, store
         self._loop = asyncio.get_running_loop()
@@ -152,7 +154,7 @@ class Job:
         asking = order.asking
         seed = secrets.randbelow(MAX_SEED + 1) if asking.seed is None else asking.seed
         quality = QUALITY_STEPS.get(asking.quality or "auto", settings.default_steps)
-        self.request = Request(
+        self.request = ImageRequest(
             prompt=order.prompt,
             width_px=order.width_px,
             height_px=order.height_px,
@@ -166,7 +168,7 @@ class Job:
         assert steps is not None
         guidance_scale = self.request.guidance(scheduler.engine.pipeline.config.painting)
         self.records = [
-            Record(
+            ImageRecord(
                 id=new_id(),
                 owner=order.owner,
                 created=self.created,
@@ -182,7 +184,7 @@ class Job:
             )
             for number in range(order.count)
         ]
-        asked = Asked(
+        asked = TaskInputs(
             self.request,
             order.images,
             order.mask,
@@ -193,7 +195,7 @@ class Job:
         )
         deadline = time.monotonic() + settings.limits.timeout_s
         self.pictures = [
-            Picture(
+            ImageTask(
                 asked,
                 record.seed,
                 deadline,
@@ -214,7 +216,7 @@ class Job:
         open_ones = len(self.pictures)
         while open_ones:
             event = await self._events.get()
-            open_ones -= not isinstance(event, Shown)
+            open_ones -= not isinstance(event, PartialImage)
             yield event
 
     async def close(self) -> None:
@@ -248,7 +250,7 @@ class Job:
     async def _shown(self, index: int, number: int, pixels: Pixels) -> None:
         facts = {"version": __version__}
         content = await asyncio.to_thread(self._encoded, pixels, facts, PARTIAL_QUALITY)
-        self._events.put_nowait(Shown(index, number, content))
+        self._events.put_nowait(PartialImage(index, number, content))
 
     async def _made(self, index: int, pixels: Pixels, facts: dict[str, Any]) -> None:
         record = self.records[index]
@@ -257,32 +259,34 @@ class Job:
             content = await asyncio.to_thread(self._kept, record, pixels, facts, 100 if quality is None else quality)
         except Exception:
             log.exception("a finished picture could not be kept")
-            refusal = Refusal(500, "not_kept", "The picture was painted and could not be kept.")
-            self._over(index, Failed(index, refusal))
+            refusal = ApiError(500, "not_kept", "The picture was painted and could not be kept.")
+            self._over(index, FailedImage(index, refusal))
             return
-        self._over(index, Made(index, record, content, facts))
+        self._over(index, FinishedImage(index, record, content, facts))
 
     async def _failed(self, index: int, error: BaseException) -> None:
-        if isinstance(error, Late):
+        if isinstance(error, DeadlineExceeded):
             seconds = f"{self.settings.limits.timeout_s:g}"
-            refusal = Refusal(503, "timed_out", f"The picture was not ready after {seconds} seconds.", retry_after_s=10)
+            refusal = ApiError(
+                503, "timed_out", f"The picture was not ready after {seconds} seconds.", retry_after_s=10
+            )
         elif isinstance(error, SampanError):
             refusal = refused(error)
         else:
             log.error("a picture failed", exc_info=error)
-            refusal = Refusal(500, "internal_error", "The server failed at this picture.")
-        state = "timed out" if isinstance(error, Late) else "failed"
+            refusal = ApiError(500, "internal_error", "The server failed at this picture.")
+        state = "timed out" if isinstance(error, DeadlineExceeded) else "failed"
         await asyncio.to_thread(self._store.end, [self.records[index].id], state)
-        self._over(index, Failed(index, refusal))
+        self._over(index, FailedImage(index, refusal))
 
-    def _over(self, index: int, event: Made | Failed) -> None:
+    def _over(self, index: int, event: FinishedImage | FailedImage) -> None:
         self.pictures[index].gone = True
         self._scheduler.leave(self._places[index])
         self._events.put_nowait(event)
 
     # --- in other threads --------------------------------------------------------------------------------------------------
 
-    def _kept(self, record: Record, pixels: Pixels, facts: dict[str, Any], quality: int) -> bytes:
+    def _kept(self, record: ImageRecord, pixels: Pixels, facts: dict[str, Any], quality: int) -> bytes:
         request = self.request
         told = {
             "seed": record.seed,
@@ -308,7 +312,7 @@ class Job:
         return files.encoded(pixels, facts, self.order.output_format, quality)
 
 
-def event_json(job: Job, event: Shown | Made) -> dict[str, Any]:
+def event_json(job: ServeJob, event: PartialImage | FinishedImage) -> dict[str, Any]:
     """Return an event as OpenAI's streams have it, with the picture's id and seed beside it."""
     record = job.records[event.index]
     prefix = "image_generation" if job.order.kind == "generation" else "image_edit"
@@ -323,17 +327,17 @@ def event_json(job: Job, event: Shown | Made) -> dict[str, Any]:
         "seed": record.seed,
         "index": event.index,
     }
-    if isinstance(event, Shown):
+    if isinstance(event, PartialImage):
         return {"type": f"{prefix}.partial_image", **shared, "partial_image_index": event.number}
     return {"type": f"{prefix}.completed", **shared, "usage": usage([event]), **proofread(event)}
 
 
-def proofread(made: Made) -> dict[str, Any]:
+def proofread(made: FinishedImage) -> dict[str, Any]:
     """Return what proofreading found."""
     return {key: value for key, value in made.facts.items() if key.startswith("proofread")}
 
 
-def usage(made: list[Made]) -> dict[str, Any]:
+def usage(made: list[FinishedImage]) -> dict[str, Any]:
     """Return the tokens that pictures took."""
     total = {key: sum(m.facts.get(key, 0) for m in made) for key in ("image_tokens", "text_tokens", "output_tokens")}
     read = total["image_tokens"] + total["text_tokens"]
@@ -345,7 +349,7 @@ def usage(made: list[Made]) -> dict[str, Any]:
     }
 
 
-def past(record: Record, url: str) -> dict[str, Any]:
+def past(record: ImageRecord, url: str) -> dict[str, Any]:
     """Return a picture as the history has it."""
     known = dataclasses.asdict(record)
     del known["owner"]

@@ -7,11 +7,11 @@ from typing import Any
 
 from PIL import Image
 
+from sampan.metrics.ocr import TextReader, score_words
 from sampan.models.text import glyph_texts
-from sampan.rewards.ocr import Reader, score_words
 
 
-def scorer(reader: Reader) -> Callable[[Sequence[Any], str], list[float]]:
+def scorer(reader: TextReader) -> Callable[[Sequence[Any], str], list[float]]:
     """Return what scores pictures (H, W, 3) by a prompt: words that are right, and then how near the others come."""
 
     def score(pictures: Sequence[Any], prompt: str) -> list[float]:

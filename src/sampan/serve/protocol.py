@@ -34,7 +34,7 @@ Text = BeforeValidator(_text_without_nul)
 PictureId = Annotated[str, Field(pattern=r"^img_[0-9a-f]{24}$")]
 
 
-class Asking(BaseModel):
+class ImageFields(BaseModel):
     """What is asked of a picture. Fields that this server does not know are left aside, as OpenAI's clients expect."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
@@ -81,7 +81,7 @@ class Asking(BaseModel):
     ] = None
 
 
-class Generation(Asking):
+class GenerationBody(ImageFields):
     """Body of POST /v1/images/generations."""
 
     reference_ids: Annotated[list[PictureId] | None, Field(max_length=0, description="An edit takes references.")] = (
@@ -89,7 +89,7 @@ class Generation(Asking):
     )
 
 
-class Edit(Asking):
+class EditFields(ImageFields):
     """Fields of POST /v1/images/edits beside its files."""
 
     reference_ids: Annotated[
@@ -98,7 +98,7 @@ class Edit(Asking):
     ] = None
 
 
-class PictureOut(BaseModel):
+class ImageOut(BaseModel):
     """A finished picture."""
 
     id: str
@@ -128,19 +128,19 @@ class Usage(BaseModel):
     total_tokens: int
 
 
-class Pictures(BaseModel):
+class ImagesOut(BaseModel):
     """Answer to a request for pictures."""
 
     created: int
     background: str = "opaque"
-    data: list[PictureOut]
+    data: list[ImageOut]
     output_format: str
     quality: str
     size: str
     usage: Usage
 
 
-class Model(BaseModel):
+class ModelOut(BaseModel):
     """A model that is served."""
 
     id: str
@@ -149,14 +149,14 @@ class Model(BaseModel):
     owned_by: str = "sampan"
 
 
-class Models(BaseModel):
+class ModelsOut(BaseModel):
     """Answer of GET /v1/models."""
 
     object: str = "list"
-    data: list[Model]
+    data: list[ModelOut]
 
 
-class Past(BaseModel):
+class HistoryEntry(BaseModel):
     """A picture of the history."""
 
     id: str
@@ -176,7 +176,7 @@ class Past(BaseModel):
 class History(BaseModel):
     """Answer of GET /v1/history."""
 
-    data: list[Past]
+    data: list[HistoryEntry]
     has_more: bool
 
 

@@ -22,7 +22,7 @@ _KINDS = {
 }
 
 
-class Refusal(Exception):
+class ApiError(Exception):
     """A request that is not done.
 
     Args:
@@ -52,8 +52,8 @@ class Refusal(Exception):
         return headers | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
 
 
-def refused(error: SampanError, param: str | None = None, status: int = 400, code: str = "invalid_value") -> Refusal:
+def refused(error: SampanError, param: str | None = None, status: int = 400, code: str = "invalid_value") -> ApiError:
     """Return an error that a person can meet as the answer to a request: what, because, hint, in one paragraph."""
     message = ": ".join([error.what, "; ".join(error.because)] if error.because else [error.what])
     hint = error.hint and error.hint.replace("--size ", "")  # as this API says it
-    return Refusal(status, code, f"{message} ({hint})" if hint else message, param)
+    return ApiError(status, code, f"{message} ({hint})" if hint else message, param)

@@ -13,23 +13,23 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sampan.serve.engine import Engine, Picture, Subject
+from sampan.serve.engine import Engine, ImageTask, SharedInputs
 from sampan.serve.keys import ANYBODY
-from sampan.serve.refusal import Refusal
+from sampan.serve.refusal import ApiError
 
 _MINUTE_S = 60.0
 _IDLE_S = 0.5
 
 
 @dataclass(eq=False)
-class Place:
+class QueueSlot:
     """A picture's place, from its request until it is over."""
 
     owner: str
 
 
 @dataclass(frozen=True)
-class Limits:
+class AdmissionLimits:
     """How much is taken on.
 
     Args:
@@ -52,14 +52,14 @@ class Scheduler:
         loop: Where callbacks are called.
     """
 
-    def __init__(self, engine: Engine, limits: Limits, loop: asyncio.AbstractEventLoop):
+    def __init__(self, engine: Engine, limits: AdmissionLimits, loop: asyncio.AbstractEventLoop):
         self.engine, self.limits, self._loop = engine, limits, loop
         self._change = threading.Condition()
-        self._new: deque[Picture] = deque()
+        self._new: deque[ImageTask] = deque()
         self._stopping = False
         self.draining = self.loaded = False
         self.broken: BaseException | None = None
-        self._places: set[Place] = set()
+        self._places: set[QueueSlot] = set()
         self._asked: dict[str, deque[float]] = {}  # when an owner's pictures were asked for
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
 
@@ -77,14 +77,14 @@ class Scheduler:
         """Pictures of which nothing is done yet."""
         return len(self._new) + len(self.engine.waiting)
 
-    def admit(self, owner: str, count: int) -> list[Place]:
+    def admit(self, owner: str, count: int) -> list[QueueSlot]:
         """Return places for so many pictures. Called in the event loop; each place is given back to `leave`.
 
         Raises:
             Refusal: 503 when the queue is full or the server is going down, 429 when the owner has too many.
         """
         if self.draining or self._stopping or self.broken is not None:
-            raise Refusal(503, "shutting_down", "The server is shutting down.", retry_after_s=10)
+            raise ApiError(503, "shutting_down", "The server is shutting down.", retry_after_s=10)
         now, limits = time.monotonic(), self.limits
         has_key = owner != ANYBODY
         recent = self._asked.setdefault(owner, deque())
@@ -93,29 +93,29 @@ class Scheduler:
         if has_key and limits.per_minute is not None and len(recent) + count > limits.per_minute:
             wait_s = max(1, round(_MINUTE_S - (now - recent[0]))) if recent else 60
             message = f"This key may ask for {limits.per_minute} pictures a minute."
-            raise Refusal(429, "rate_limit_exceeded", message, retry_after_s=wait_s)
+            raise ApiError(429, "rate_limit_exceeded", message, retry_after_s=wait_s)
         mine = sum(place.owner == owner for place in self._places)
         if has_key and limits.per_key is not None and mine + count > limits.per_key:
             message = f"This key has {mine} pictures under way and may have {limits.per_key}."
-            raise Refusal(429, "too_many_pictures", message, retry_after_s=5)
+            raise ApiError(429, "too_many_pictures", message, retry_after_s=5)
         if len(self._places) + count > limits.queue:
             message = f"The queue has {len(self._places)} of {limits.queue} pictures, and {count} more do not fit."
-            raise Refusal(503, "queue_full", message, retry_after_s=5)
+            raise ApiError(503, "queue_full", message, retry_after_s=5)
         recent.extend([now] * count)
-        places = [Place(owner) for _ in range(count)]
+        places = [QueueSlot(owner) for _ in range(count)]
         self._places.update(places)
         return places
 
-    def submit(self, pictures: Sequence[Picture]) -> None:
+    def submit(self, pictures: Sequence[ImageTask]) -> None:
         """Put pictures of one request into the queue; `admit` has let them in."""
-        subject = Subject(self.engine.pipeline, pictures[0].asked)
+        subject = SharedInputs(self.engine.pipeline, pictures[0].asked)
         with self._change:
             for picture in pictures:
                 picture.subject = subject
                 self._new.append(picture)
             self._change.notify()
 
-    def leave(self, place: Place) -> None:
+    def leave(self, place: QueueSlot) -> None:
         """Give a place back; may be repeated."""
         self._places.discard(place)
 

@@ -10,23 +10,23 @@ from starlette.requests import Request
 from sampan.serve import keys
 from sampan.serve.engine import Engine
 from sampan.serve.metrics import Metrics
-from sampan.serve.refusal import Refusal
+from sampan.serve.refusal import ApiError
 from sampan.serve.scheduler import Scheduler
 from sampan.serve.settings import Settings
-from sampan.serve.site import Site
-from sampan.serve.store import Store
+from sampan.serve.site import Pages
+from sampan.serve.store import ImageStore
 
 URL_VALID_S = 3600
 
 
 @dataclass
-class Server:
+class ServerState:
     """Everything that routes need."""
 
     settings: Settings
-    store: Store
+    store: ImageStore
     engine: Engine
-    site: Site
+    site: Pages
     metrics: Metrics = field(default_factory=Metrics)
     fetch: Callable[[str], Awaitable[bytes]] | None = None
     enhance: Callable[[str], Awaitable[str]] | None = None
@@ -51,7 +51,7 @@ class Server:
             return keys.ANYBODY
         found = keys.owner(self.store, request.headers.get("authorization"))
         if found is None:
-            raise Refusal(401, "invalid_api_key", "This server needs an API key that it knows.")
+            raise ApiError(401, "invalid_api_key", "This server needs an API key that it knows.")
         return found
 
     def url(self, request: Request, picture_id: str) -> str:

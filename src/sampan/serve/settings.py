@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sampan.serve.scheduler import Limits
+from sampan.serve.scheduler import AdmissionLimits
 from sampan.serve.store import Retention
-from sampan.serve.uploads import Taken
+from sampan.serve.uploads import UploadLimits
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -55,9 +55,9 @@ class Settings:
     model: str
     hosts: tuple[str, ...] = ()
     open_to_all: bool = False
-    limits: Limits = field(default_factory=Limits)
+    limits: AdmissionLimits = field(default_factory=AdmissionLimits)
     retention: Retention = field(default_factory=Retention)
-    taken: Taken = field(default_factory=Taken)
+    taken: UploadLimits = field(default_factory=UploadLimits)
     default_steps: int = 50
     max_n: int = 8
     max_area_px: int | None = None

@@ -14,8 +14,8 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from sampan import page
 from sampan.errors import RequestError
+from sampan.report import frame
 
 _RATIOS = ((1, 1), (3, 2), (2, 3), (4, 3), (3, 4), (16, 9), (9, 16))
 _INLINE = re.compile(r"<(script|style)\b([^>]*)>(.*?)</\1>", re.DOTALL | re.IGNORECASE)
@@ -23,7 +23,7 @@ _STYLE_ATTRIBUTE = re.compile(r"\sstyle=\"([^\"]*)\"|\sstyle='([^']*)'", re.IGNO
 
 
 @dataclass(frozen=True)
-class Shown:
+class PageOut:
     """A page and the policy that goes with it."""
 
     content: str
@@ -35,7 +35,7 @@ class Shown:
         return HTMLResponse(self.content, headers=headers)
 
 
-class Site:
+class Pages:
     """The pages of a server.
 
     Args:
@@ -71,7 +71,7 @@ class Site:
             return strict(description(app.openapi())).response()
 
 
-def shown_by(shown: Shown) -> Any:
+def shown_by(shown: PageOut) -> Any:
     """Return a route that shows one page."""
 
     async def route() -> Response:
@@ -80,17 +80,17 @@ def shown_by(shown: Shown) -> Any:
     return route
 
 
-def strict(content: str) -> Shown:
+def strict(content: str) -> PageOut:
     """Return a page of our own with a policy that lets it do what it does and nothing else."""
     scripts, styles = _hashes(content)
-    return Shown(
+    return PageOut(
         content,
         f"default-src 'none'; script-src {scripts}; style-src {styles}; img-src 'self' blob: data:; connect-src 'self'; "
         "frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     )
 
 
-def _report(path: Path) -> Shown:
+def _report(path: Path) -> PageOut:
     """Return a report, which may be from somewhere else: it can show itself, and can run no script."""
     try:
         content = path.read_text(encoding="utf-8")
@@ -102,7 +102,7 @@ def _report(path: Path) -> Shown:
         allowed = " ".join(sorted(_hash(html.unescape(text)) for text in attributes))
         styles = f"'unsafe-hashes' {allowed} {styles}".replace(" 'none'", "")
     policy = f"default-src 'none'; style-src {styles}; img-src data:; base-uri 'none'; form-action 'none'; sandbox; "
-    return Shown(content, f"{policy}frame-ancestors 'self'")
+    return PageOut(content, f"{policy}frame-ancestors 'self'")
 
 
 def _hashes(content: str) -> tuple[str, str]:
@@ -148,10 +148,10 @@ def description(schema: dict[str, Any]) -> str:
                     rows.append([name, _kind(value), f"required. {words}" if name in required else words])
                 body.append(f"<p>Body: <code>{html.escape(kind)}</code></p>")
             if len(rows) > 1:
-                body.append(page.table(rows, ("", "", "wrap")))
+                body.append(frame.table(rows, ("", "", "wrap")))
             answers = [[status, value["description"]] for status, value in about["responses"].items()]
-            body.append(page.table([["status", "answer"], *answers]))
-    return page.page("Sampan's API", body)
+            body.append(frame.table([["status", "answer"], *answers]))
+    return frame.page("Sampan's API", body)
 
 
 def _kind(schema: dict[str, Any]) -> str:

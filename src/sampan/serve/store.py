@@ -39,7 +39,7 @@ FORMATS = ("png", "webp", "jpeg")
 
 
 @dataclass(frozen=True)
-class Record:
+class ImageRecord:
     """What is known of a picture."""
 
     id: str
@@ -70,7 +70,7 @@ def new_id() -> str:
     return f"img_{secrets.token_hex(12)}"
 
 
-class Store:
+class ImageStore:
     """Jobs, pictures and keys. Safe to use from threads.
 
     Args:
@@ -116,7 +116,7 @@ class Store:
 
     # --- pictures --------------------------------------------------------------------------------------------------------
 
-    def begin(self, records: Sequence[Record]) -> None:
+    def begin(self, records: Sequence[ImageRecord]) -> None:
         """Note pictures that will be made."""
         columns = _COLUMNS.replace("created,", "created, state,")
         with self._writing() as database:
@@ -129,7 +129,7 @@ class Store:
                 ],
             )  # fmt: skip
 
-    def finish(self, record: Record, content: bytes) -> None:
+    def finish(self, record: ImageRecord, content: bytes) -> None:
         """Keep a finished picture: after this it is there, whatever happens to the process."""
         path = self._path(record.id, record.output_format)
         path.parent.mkdir(exist_ok=True)
@@ -167,7 +167,7 @@ class Store:
         self.sweep()
         return {"found": found, "interrupted": lost}
 
-    def record(self, owner: str, picture_id: str) -> Record | None:
+    def record(self, owner: str, picture_id: str) -> ImageRecord | None:
         """Return an owner's finished picture; somebody else's is not there."""
         if not _ID.fullmatch(picture_id):
             return None
@@ -181,14 +181,14 @@ class Store:
         rows = self._all("SELECT owner FROM pictures WHERE id = ?", (picture_id,)) if _ID.fullmatch(picture_id) else []
         return rows[0][0] if rows else None
 
-    def content(self, record: Record) -> bytes | None:
+    def content(self, record: ImageRecord) -> bytes | None:
         """Return a picture's bytes."""
         try:
             return self._path(record.id, record.output_format).read_bytes()
         except FileNotFoundError:  # removed by somebody's hand, or by retention in between
             return None
 
-    def history(self, owner: str, limit: int, before: str | None) -> tuple[list[Record], bool]:
+    def history(self, owner: str, limit: int, before: str | None) -> tuple[list[ImageRecord], bool]:
         """Return an owner's finished pictures, newest first, and whether there are more.
 
         Args:
@@ -201,7 +201,7 @@ class Store:
         rows = self._all(f"{sql} ORDER BY number DESC LIMIT ?", [*values, limit + 1])
         return [_record(row) for row in rows[:limit]], len(rows) > limit
 
-    def remove(self, record: Record) -> None:
+    def remove(self, record: ImageRecord) -> None:
         """Forget a picture."""
         with self._writing() as database:
             database.execute("DELETE FROM pictures WHERE id = ?", (record.id,))
@@ -259,9 +259,9 @@ class Store:
         return bytes.fromhex(self._all("SELECT value FROM facts WHERE name = 'secret'")[0][0])
 
 
-_COLUMNS = ", ".join(field.name for field in dataclasses.fields(Record))
+_COLUMNS = ", ".join(field.name for field in dataclasses.fields(ImageRecord))
 
 
-def _record(row: Sequence[Any]) -> Record:
+def _record(row: Sequence[Any]) -> ImageRecord:
     *front, reference_ids, output_format = row
-    return Record(*front, reference_ids=tuple(json.loads(reference_ids)), output_format=output_format)
+    return ImageRecord(*front, reference_ids=tuple(json.loads(reference_ids)), output_format=output_format)

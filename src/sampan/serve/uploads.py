@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sampan.data.pictures import UnusablePicture, load_rgb, load_rgba
-from sampan.serve.refusal import Refusal
+from sampan.data.pictures import UnusableImageError, load_rgb, load_rgba
+from sampan.serve.refusal import ApiError
 
 MAX_TEXT_BYTES = 1_000_000  # of a PNG's texts, inflated
 MAX_PROFILE_BYTES = 4_000_000
@@ -28,7 +28,7 @@ _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
 @dataclass(frozen=True)
-class Taken:
+class UploadLimits:
     """How much is decoded.
 
     Args:
@@ -40,7 +40,7 @@ class Taken:
     max_side: int = 16_384
 
 
-def open_rgb(data: bytes, taken: Taken, param: str = "image") -> Image.Image:
+def open_rgb(data: bytes, taken: UploadLimits, param: str = "image") -> Image.Image:
     """Return an uploaded picture as upright sRGB.
 
     Raises:
@@ -49,11 +49,11 @@ def open_rgb(data: bytes, taken: Taken, param: str = "image") -> Image.Image:
     check(data, taken, param)
     try:
         return load_rgb(data, taken.max_pixels)
-    except UnusablePicture as error:
+    except UnusableImageError as error:
         raise _refusal(param, f"cannot be decoded: {'; '.join(error.because)}") from error
 
 
-def open_mask(data: bytes, taken: Taken, size: tuple[int, int]) -> NDArray[np.bool_]:
+def open_mask(data: bytes, taken: UploadLimits, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Return where an uploaded mask lets the picture change: True where it is transparent.
 
     Args:
@@ -65,7 +65,7 @@ def open_mask(data: bytes, taken: Taken, size: tuple[int, int]) -> NDArray[np.bo
     check(data, taken, "mask")
     try:
         alpha = np.asarray(load_rgba(data, taken.max_pixels))[..., 3]
-    except UnusablePicture as error:
+    except UnusableImageError as error:
         raise _refusal("mask", f"cannot be decoded: {'; '.join(error.because)}") from error
     if alpha.shape != size[::-1]:
         found = f"{alpha.shape[1]}x{alpha.shape[0]}"
@@ -78,7 +78,7 @@ def open_mask(data: bytes, taken: Taken, size: tuple[int, int]) -> NDArray[np.bo
     return mask
 
 
-def check(data: bytes, taken: Taken, param: str) -> None:
+def check(data: bytes, taken: UploadLimits, param: str) -> None:
     """Raise Refusal unless these bytes are one whole PNG, JPEG or WebP of a size that is taken. Decodes nothing."""
     try:
         if data.startswith(_PNG):
@@ -200,5 +200,5 @@ def _webp(data: bytes, param: str) -> tuple[int, int, int]:
     return width, height, 8 + length + length % 2
 
 
-def _refusal(param: str, what: str, code: str = "invalid_image") -> Refusal:
-    return Refusal(400, code, f"`{param}` {what}.", param)
+def _refusal(param: str, what: str, code: str = "invalid_image") -> ApiError:
+    return ApiError(400, code, f"`{param}` {what}.", param)

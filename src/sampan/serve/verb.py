@@ -18,18 +18,18 @@ from sampan.checkpoint import lora
 from sampan.checkpoint.folder import open_adapted
 from sampan.errors import DataError, DeviceError, RequestError
 from sampan.frameworks import device as dev
-from sampan.generate.pipeline import Pipeline
-from sampan.rewards.ocr import find_reader
+from sampan.metrics.ocr import find_reader
+from sampan.pipeline.pipeline import Pipeline
 from sampan.serve.app import build
 from sampan.serve.connection import protocol
 from sampan.serve.engine import Engine, Proofread
 from sampan.serve.enhance import enhance
 from sampan.serve.fetch import fetch
 from sampan.serve.proofread import scorer
-from sampan.serve.server import Server
+from sampan.serve.server import ServerState
 from sampan.serve.settings import Settings
-from sampan.serve.site import Site
-from sampan.serve.store import Store
+from sampan.serve.site import Pages
+from sampan.serve.store import ImageStore
 
 log = logging.getLogger("sampan.serve")
 
@@ -54,19 +54,19 @@ def serve(pipeline: Pipeline, settings: Settings, console: Any) -> None:
     Raises:
         SampanError: The server cannot start.
     """
-    store = Store(settings.data, settings.retention)
+    store = ImageStore(settings.data, settings.retention)
     if not (settings.is_loopback or settings.open_to_all or store.known_keys()):
         raise RequestError(
             f"others than this machine could come to `{settings.host}`, and there is no key",
             "without keys everybody may paint, and sees everybody's pictures",
             "sampan serve --add-key NAME makes one; --open does without",
         )
-    site = Site(settings.plan_report, settings.bench_report)
+    site = Pages(settings.plan_report, settings.bench_report)
     try:
         with files.locked(settings.data / "serve.lock"):
             found = store.recover()
             engine = Engine(pipeline, max_rows=settings.max_rows, proofread=_proofreading(settings))
-            server = Server(settings, store, engine, site, fetch=_fetching(settings), enhance=_enhancing(settings))
+            server = ServerState(settings, store, engine, site, fetch=_fetching(settings), enhance=_enhancing(settings))
             app = build(server)
             bound = _bound(settings)
             if found["interrupted"]:
@@ -74,8 +74,8 @@ def serve(pipeline: Pipeline, settings: Settings, console: Any) -> None:
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
             console.print(f"model {settings.model} · {pipeline.device}, {pipeline.dtype}")
             console.print(f"http://{host}:{bound.getsockname()[1]}/", highlight=False)
-            Draining(configured(app, server), server).run(sockets=[bound])
-    except files.HeldError as error:
+            DrainingServer(configured(app, server), server).run(sockets=[bound])
+    except files.LockHeldError as error:
         raise DataError(
             f"`{settings.data}` is in use",
             f"a server keeps its pictures there: {error.who}",
@@ -108,7 +108,7 @@ def _enhancing(settings: Settings) -> Callable[[str], Awaitable[str]] | None:
     return enhancing
 
 
-def configured(app: FastAPI, server: Server) -> uvicorn.Config:
+def configured(app: FastAPI, server: ServerState) -> uvicorn.Config:
     """Return how uvicorn is to run an application."""
     settings = server.settings
     return uvicorn.Config(
@@ -136,10 +136,10 @@ def _proofreading(settings: Settings) -> Proofread | None:
         return None  # a request that asks for it is refused
 
 
-class Draining(uvicorn.Server):
+class DrainingServer(uvicorn.Server):
     """uvicorn, which on a signal still finishes what was taken on, and takes nothing more on."""
 
-    def __init__(self, config: uvicorn.Config, server: Server):
+    def __init__(self, config: uvicorn.Config, server: ServerState):
         super().__init__(config)
         self._server, self._asked = server, False
         self._drain: asyncio.Task[None] | None = None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sampan.frameworks import codes
+from sampan.frameworks import quantized
 
 MOMENTS = {"exp_avg": True, "exp_avg_sq": False}  # name, and whether it has a sign
 Array = NDArray[Any]
@@ -21,7 +21,7 @@ Reader = Callable[[str], Array | None]
 
 
 @dataclass(frozen=True)
-class Distance:
+class RelativeDifference:
     """How far one state lies from another, over many tensors.
 
     Args:
@@ -51,7 +51,7 @@ def ratio(apart: float, moved: float) -> float:
     return apart / moved
 
 
-def distance(names: Iterable[str], begin: Reader, first: Reader, second: Reader) -> Distance:
+def distance(names: Iterable[str], begin: Reader, first: Reader, second: Reader) -> RelativeDifference:
     """Return how far `second` lies from `first`, measured against the way of `first` from `begin`.
 
     Args:
@@ -79,7 +79,7 @@ def distance(names: Iterable[str], begin: Reader, first: Reader, second: Reader)
         own = ratio(math.sqrt(off / size), math.sqrt(max(way / size, moved / count)))
         if own > worst[1]:
             worst = (name, own)
-    return Distance(math.sqrt(apart), math.sqrt(moved), same, worst)
+    return RelativeDifference(math.sqrt(apart), math.sqrt(moved), same, worst)
 
 
 def moments(optimizer: Mapping[str, Any], to_numpy: Callable[[Any], Array]) -> Callable[[str], Array | None]:
@@ -92,8 +92,8 @@ def moments(optimizer: Mapping[str, Any], to_numpy: Callable[[Any], Array]) -> C
             return None
         held, scales = (to_numpy(optimizer[f"{key}.{part}"]) for part in ("codes", "scales"))
         signed = MOMENTS[key.rsplit(".", maxsplit=1)[1]]
-        numbers = codes.values(signed)[held.reshape(-1)]
-        return (numbers * np.repeat(scales, codes.BLOCK)[: numbers.size]).reshape(held.shape)
+        numbers = quantized.values(signed)[held.reshape(-1)]
+        return (numbers * np.repeat(scales, quantized.BLOCK)[: numbers.size]).reshape(held.shape)
 
     return read
 

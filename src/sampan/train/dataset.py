@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from sampan.data import bucket, examine, readers, report
-from sampan.data.gallery import Pictures
-from sampan.data.pictures import Facts
+from sampan.data.image_cache import ImageCache
+from sampan.data.image_source import ImageSource
+from sampan.data.pictures import ImageFacts
 from sampan.data.readers import Columns, Sample
-from sampan.data.report import Report
-from sampan.data.sources import Source
+from sampan.data.report import DataReport
 from sampan.errors import JobError
-from sampan.job.sections import Data
+from sampan.job.sections import DataSection
 from sampan.models.config import ModelConfig
 from sampan.progress import bars
 from sampan.train.stages import unique_pictures
@@ -26,7 +26,7 @@ _FEW_PICTURES = 500
 
 
 @dataclass(frozen=True)
-class Dataset:
+class TrainingSet:
     """What can be trained on.
 
     Args:
@@ -40,14 +40,14 @@ class Dataset:
     samples: tuple[Sample, ...]
     image_of: tuple[int, ...]
     references_of: tuple[tuple[int, ...], ...]
-    pictures: Pictures
+    pictures: ImageCache
     training: tuple[int, ...]
     validation: tuple[int, ...]
-    report: Report
+    report: DataReport
     digest: str
 
 
-def open_dataset(settings: Data, config: ModelConfig, cache: Path, console: Any) -> Dataset:
+def open_dataset(settings: DataSection, config: ModelConfig, cache: Path, console: Any) -> TrainingSet:
     """Read and examine the set that a job names.
 
     Args:
@@ -82,11 +82,11 @@ def open_dataset(settings: Data, config: ModelConfig, cache: Path, console: Any)
     for line in seen.lines():
         console.print(line, highlight=False)
     pictures_of, image_of, references_of = unique_pictures(samples)
-    known = [found for source in pictures_of if isinstance(found := facts[source], Facts)]
+    known = [found for source in pictures_of if isinstance(found := facts[source], ImageFacts)]
     shapes = [(f.height_px, f.width_px) for f in known]
-    pictures = Pictures(pictures_of, shapes, _sizes(shapes, settings, config), [f.digest for f in known])
+    pictures = ImageCache(pictures_of, shapes, _sizes(shapes, settings, config), [f.digest for f in known])
     training, validation = _split(pictures, image_of, references_of, settings.validation_share)
-    return Dataset(
+    return TrainingSet(
         tuple(samples),
         tuple(image_of),
         tuple(references_of),
@@ -98,14 +98,14 @@ def open_dataset(settings: Data, config: ModelConfig, cache: Path, console: Any)
     )
 
 
-def num_workers(settings: Data, num_pictures: int) -> int:
+def num_workers(settings: DataSection, num_pictures: int) -> int:
     """Return how many processes open pictures; starting them takes longer than a few pictures do."""
     if settings.workers is not None:
         return settings.workers
     return min(8, os.cpu_count() or 1) if num_pictures >= _FEW_PICTURES else 0
 
 
-def _sizes(shapes: Sequence[tuple[int, int]], settings: Data, config: ModelConfig) -> list[tuple[int, int]]:
+def _sizes(shapes: Sequence[tuple[int, int]], settings: DataSection, config: ModelConfig) -> list[tuple[int, int]]:
     """Return the size that each picture is brought to."""
     geometry = config.geometry
     wanted = settings.resolutions_px or (geometry.default_px,)
@@ -121,7 +121,7 @@ def _sizes(shapes: Sequence[tuple[int, int]], settings: Data, config: ModelConfi
 
 
 def _split(
-    pictures: Pictures, image_of: Sequence[int], references_of: Sequence[tuple[int, ...]], share: float
+    pictures: ImageCache, image_of: Sequence[int], references_of: Sequence[tuple[int, ...]], share: float
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the samples of training and of validation. A picture is held out by the hash of its bytes, wherever it lies,
     and with it every sample that has it, so that no picture is on both sides."""
@@ -133,7 +133,7 @@ def _split(
     return training, tuple(i for i, own in enumerate(used) if own & held)
 
 
-def _digest(samples: Sequence[Sample], facts: dict[Source, Any]) -> str:
+def _digest(samples: Sequence[Sample], facts: dict[ImageSource, Any]) -> str:
     digest = hashlib.sha256()
     for sample in samples:
         row = [sample.key, sample.captions, facts[sample.image].digest, [facts[r].digest for r in sample.references]]

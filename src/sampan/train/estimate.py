@@ -19,14 +19,14 @@ from sampan.frameworks import meter
 from sampan.job import Job
 from sampan.models import lora
 from sampan.train import memory
-from sampan.train.blank import Blank
-from sampan.train.memory import Dial, Need
-from sampan.train.stages import Batch, Stage, make
-from sampan.train.workspace import Workspace
+from sampan.train.dummy_batch import DummyInputs
+from sampan.train.memory import MemorySetting, StageMemory
+from sampan.train.run_state import RunState
+from sampan.train.stages import HostBatch, TrainableStage, make
 from sampan.units import format_bytes
 
 if TYPE_CHECKING:
-    from sampan.frameworks.records import Count, Measured
+    from sampan.frameworks.records import ParameterCount, PassCost
 
 _LOOKED_FOR_S = 5.0
 _LOOKED_AT = 24  # micro-batches among which the largest is counted
@@ -42,11 +42,11 @@ class Estimate:
             by their size.
     """
 
-    need: Need
+    need: StageMemory
     useful_flops_per_row: float
 
 
-def estimate_all(work: Workspace, stages: Sequence[str]) -> dict[str, Estimate]:
+def estimate_all(work: RunState, stages: Sequence[str]) -> dict[str, Estimate]:
     """Return what each stage will take, after saying it in a table.
 
     Raises:
@@ -69,13 +69,13 @@ def estimate_all(work: Workspace, stages: Sequence[str]) -> dict[str, Estimate]:
     return found
 
 
-def _table(needs: Mapping[str, Need]) -> list[str]:
+def _table(needs: Mapping[str, StageMemory]) -> list[str]:
     """Return what stages need in lines, with a column for what is at least a hundredth of one of them."""
 
     def counts(name: str) -> bool:
         return any(getattr(need, name) >= need.total / 100 for need in needs.values())
 
-    names = [f.name for f in dataclasses.fields(Need) if counts(f.name)]
+    names = [f.name for f in dataclasses.fields(StageMemory) if counts(f.name)]
     rows = [["stage", "in all", *names]]
     for stage, need in needs.items():
         sizes = [need.total, *(getattr(need, name) for name in names)]
@@ -88,42 +88,42 @@ def _table(needs: Mapping[str, Need]) -> list[str]:
 class _Seen:
     """What a stage's largest micro-batch costs, its module's values, and how much less a mean one is."""
 
-    measured: Measured
-    count: Count
+    measured: PassCost
+    count: ParameterCount
     share: float
 
 
 class _Look:
     """What one stage would take under this or that job; what has been measured once is not measured again."""
 
-    def __init__(self, work: Workspace, name: str):
+    def __init__(self, work: RunState, name: str):
         self.work, self.name = work, name
         self._seen: dict[tuple[Any, ...], _Seen] = {}
 
-    def dials(self) -> list[Dial]:
+    def dials(self) -> list[MemorySetting]:
         """Return the settings that save memory, the one that costs least first."""
         work, name = self.work, self.name
         train, settings = work.job.train, getattr(work.job.stage, name)
         dials = []
         if not getattr(settings, "recompute", True):
-            dials.append(Dial(f"stage.{name}.recompute", (True,)))
+            dials.append(MemorySetting(f"stage.{name}.recompute", (True,)))
         if train.moments == "fp32":
-            dials.append(Dial("train.moments", ("8bit",)))
+            dials.append(MemorySetting("train.moments", ("8bit",)))
         if settings.micro_batch_size > 1:
             size, sizes = settings.micro_batch_size // 2, []
             while size:
                 sizes.append(size)
                 size //= 2
-            dials.append(Dial(f"stage.{name}.micro_batch_size", tuple(sizes)))
+            dials.append(MemorySetting(f"stage.{name}.micro_batch_size", tuple(sizes)))
         if settings.ema_decay:
-            dials.append(Dial(f"stage.{name}.ema_decay", (0,)))
+            dials.append(MemorySetting(f"stage.{name}.ema_decay", (0,)))
         if train.weights == "fp32" and not work.is_lora:
-            dials.append(Dial("train.weights", ("bf16",)))
+            dials.append(MemorySetting("train.weights", ("bf16",)))
         if work.start is not None and not work.is_lora and name in lora.PARTS:
-            dials.append(Dial("train.method", ("lora",)))
+            dials.append(MemorySetting("train.method", ("lora",)))
         return dials
 
-    def changed(self, changed: Mapping[str, Any]) -> Need:
+    def changed(self, changed: Mapping[str, Any]) -> StageMemory:
         """Return the need with settings replaced."""
         job = self.work.job
         for key, value in changed.items():
@@ -159,7 +159,9 @@ class _Look:
     def _measured(self, job: Job, trained_dtype: str, frozen_dtype: str) -> _Seen:
         work = dataclasses.replace(self.work, job=job)
         settings = getattr(job.stage, self.name)
-        stage = make(self.name, work.context(settings, work.data.training, Blank(work.data.pictures, work.config)))
+        stage = make(
+            self.name, work.context(settings, work.data.training, DummyInputs(work.data.pictures, work.config))
+        )
         if work.is_lora:
             lora.attach(stage.module, self.name, work.config, job.lora.rank, job.lora.alpha, job.lora.targets)
         trainable: Callable[[str], bool] = lora.trainable if work.is_lora else lambda name: True
@@ -172,7 +174,7 @@ class _Look:
         return _Seen(measured, count, mean_size / _size(largest))
 
 
-def _largest(stage: Stage, settings: Any) -> tuple[Batch, float]:
+def _largest(stage: TrainableStage, settings: Any) -> tuple[HostBatch, float]:
     """Return the largest of a stage's first micro-batches, and their mean size; as many as are drawn in some seconds."""
     places = [(step, micro) for step in range(settings.num_steps) for micro in range(settings.grad_accum_steps)]
     largest, sizes, began = None, [], time.monotonic()
@@ -187,5 +189,5 @@ def _largest(stage: Stage, settings: Any) -> tuple[Batch, float]:
     return largest, float(np.mean(sizes))
 
 
-def _size(batch: Batch) -> int:
+def _size(batch: HostBatch) -> int:
     return sum(array.size for array in batch.arrays if isinstance(array, np.ndarray))

@@ -22,7 +22,7 @@ def locked(out: Path) -> Iterator[None]:
         with ExitStack() as stack:
             try:
                 stack.enter_context(files.locked(out / ".lock"))
-            except files.HeldError as error:
+            except files.LockHeldError as error:
                 raise CheckpointError(
                     f"another training is running in `{out}`", f"{error.who} holds it", "wait for it or stop it first"
                 ) from error

@@ -17,20 +17,20 @@ from rich.console import Console
 from sampan import frameworks
 from sampan.checkpoint import export, run
 from sampan.checkpoint import lora as lora_files
-from sampan.checkpoint.history import Session, in_words, place_of
+from sampan.checkpoint.provenance import StageSession, in_words, place_of
 from sampan.errors import DataError, JobError
 from sampan.frameworks import device as dev
 from sampan.frameworks import parallel, update
-from sampan.frameworks.records import Report
+from sampan.frameworks.records import StepReport
 from sampan.job import STAGES, Job
-from sampan.train import plot, ranks
+from sampan.train import distributed, plot
 from sampan.train.estimate import Estimate, estimate_all
-from sampan.train.gauge import gauge
 from sampan.train.guard import locked, stop_signals
-from sampan.train.journal import Journal, SilentJournal, check_installed
+from sampan.train.progress_display import gauge
+from sampan.train.run_log import NullRunLog, RunLog, check_installed
+from sampan.train.run_state import RunState, open_workspace
+from sampan.train.stage_trainer import StageTrainer
 from sampan.train.stages import make
-from sampan.train.steps import Steps
-from sampan.train.workspace import Workspace, open_workspace
 
 MAX_SKIPPED_IN_A_ROW = 5
 _NUM_VALIDATION_BATCHES = 8
@@ -58,12 +58,12 @@ def train(job: Job, *, resume: bool, console: Any) -> Path:
     update.check(weights=job.train.weights)
     parallel.start(device)
     stages = [name for name in STAGES if name in job.train.stages]
-    ranks.check_shares(job, stages)
-    if not ranks.is_first():
+    distributed.check_shares(job, stages)
+    if not distributed.is_first():
         console = Console(quiet=True)
-    with locked(job.out) if ranks.is_first() else nullcontext():
-        with ranks.first_goes_first():
-            work = open_workspace(job, device, dtype, resume=resume or not ranks.is_first(), console=console)
+    with locked(job.out) if distributed.is_first() else nullcontext():
+        with distributed.first_goes_first():
+            work = open_workspace(job, device, dtype, resume=resume or not distributed.is_first(), console=console)
         left = [name for name in stages if not _is_done(work, name, stages)]
         estimates = estimate_all(work, left)
         with _journal(job) as journal:
@@ -72,7 +72,7 @@ def train(job: Job, *, resume: bool, console: Any) -> Path:
                     _StageRun(work, name, journal, estimates[name]).train()
                 else:
                     console.print(f"{name}: done before")
-            if not ranks.is_first():
+            if not distributed.is_first():
                 return _result(work)
             result = _write_result(work)
             if plot.is_installed():
@@ -82,13 +82,13 @@ def train(job: Job, *, resume: bool, console: Any) -> Path:
         return result
 
 
-def _journal(job: Job) -> Journal | SilentJournal:
-    if not ranks.is_first():
-        return SilentJournal()
-    return Journal(job.out, tensorboard=job.train.tensorboard, wandb=job.train.wandb, facts=job.as_dict())
+def _journal(job: Job) -> RunLog | NullRunLog:
+    if not distributed.is_first():
+        return NullRunLog()
+    return RunLog(job.out, tensorboard=job.train.tensorboard, wandb=job.train.wandb, facts=job.as_dict())
 
 
-def _is_done(work: Workspace, name: str, stages: Sequence[str]) -> bool:
+def _is_done(work: RunState, name: str, stages: Sequence[str]) -> bool:
     """Say whether a stage is at its end; one whose num_steps was raised goes on, unless later stages stand on it."""
     folder = run.final(work.out, name)
     if folder is None:
@@ -106,12 +106,12 @@ def _is_done(work: Workspace, name: str, stages: Sequence[str]) -> bool:
     return False
 
 
-def _result(work: Workspace) -> Path:
+def _result(work: RunState) -> Path:
     """Return the folder that a finished run has."""
     return work.out / ("lora" if work.is_lora else "model")
 
 
-def _write_result(work: Workspace) -> Path:
+def _write_result(work: RunState) -> Path:
     target = _result(work)
     if work.is_lora:
         assert work.start is not None, "a job without a start has no LoRA"
@@ -138,10 +138,10 @@ def _write_result(work: Workspace) -> Path:
 class _StageRun:
     """One stage, from its newest checkpoint or from the beginning, to its end."""
 
-    def __init__(self, work: Workspace, name: str, journal: Journal | SilentJournal, estimate: Estimate):
+    def __init__(self, work: RunState, name: str, journal: RunLog | NullRunLog, estimate: Estimate):
         self.work, self.name, self.journal, self.estimate = work, name, journal, estimate
         self.settings = getattr(work.job.stage, name)
-        self.steps = Steps(work, name)
+        self.steps = StageTrainer(work, name)
         self.stage, self.updater = self.steps.stage, self.steps.updater
         held_out = work.data.validation
         self.validation = make(name, work.context(self.settings, held_out)) if held_out else None
@@ -175,7 +175,7 @@ class _StageRun:
                     **taken.more,
                 }
                 pause = time.perf_counter()
-                asked = ranks.any_of(bool(stop))
+                asked = distributed.any_of(bool(stop))
                 if self.validation and (step % work.job.train.validate_every == 0 or step == settings.num_steps):
                     values["validation_loss"] = self._validate()
                 if work.job.train.sample_every and step % work.job.train.sample_every == 0:
@@ -191,7 +191,7 @@ class _StageRun:
                     raise KeyboardInterrupt
         self._finish(step)
 
-    def _count_skipped(self, step: int, report: Report) -> None:
+    def _count_skipped(self, step: int, report: StepReport) -> None:
         """Stop when several steps in a row had no finite loss or gradient; say which samples they saw."""
         self.skipped = self.skipped + 1 if report.skipped else 0
         self.num_skipped += report.skipped
@@ -214,7 +214,7 @@ class _StageRun:
     def _validate(self) -> float:
         """Return the mean loss over the same batches of held-out samples, with the same draws, each time."""
         assert self.validation is not None, "the caller asks"
-        if not ranks.is_first():
+        if not distributed.is_first():
             return 0.0
         losses = []
         for step in range(min(_NUM_VALIDATION_BATCHES, self.settings.num_steps)):
@@ -227,7 +227,7 @@ class _StageRun:
             return
         chosen = (self.work.data.validation or self.work.data.training)[:_NUM_SAMPLES]
         with self.updater.averaged():
-            image = self.stage.sample(self.stage.module, chosen) if ranks.is_first() else None
+            image = self.stage.sample(self.stage.module, chosen) if distributed.is_first() else None
         self.work.free_frozen()
         if image is not None:
             self.journal.image(self.name, step, "samples", image)
@@ -237,14 +237,14 @@ class _StageRun:
         work, stage = self.work, self.stage
         if stage.measure:
             with self.updater.averaged():
-                found = stage.measure(stage.module) if ranks.is_first() else {}
+                found = stage.measure(stage.module) if distributed.is_first() else {}
             self.journal.step(self.name, step, found, skipped=False)
             words = ", ".join(f"{key} {value:.4g}" for key, value in found.items())
             work.console.print(f"{self.name}: {words}", highlight=False)
         if stage.finish:
             ema = export.own_tensors(self.updater.state()["ema"], stage.prefix)
             work.config = stage.finish(work.part(self.name, ema))
-            if ranks.is_first():
+            if distributed.is_first():
                 export.write_config(work.out, work.config)
         self._save(step, done=True)
         self._sample(step)  # after the save: what can go wrong here takes nothing away
@@ -256,7 +256,7 @@ class _StageRun:
         work, name = self.work, self.name
         folder, notes = run.newest(work.out, name)
         state = run.read_state(folder) if folder else None
-        self.session = Session.after(
+        self.session = StageSession.after(
             state,
             framework=frameworks.chosen(),
             device=work.device,
@@ -296,8 +296,8 @@ class _StageRun:
             "job": work.job.to_toml(),
         }
         groups = self.steps.groups()  # put together from what every rank holds
-        with ranks.first_goes_first():
-            if ranks.is_first():
+        with distributed.first_goes_first():
+            if distributed.is_first():
                 run.save(work.out, self.name, step, groups, state, self.session)
                 run.keep_last(work.out, self.name, work.job.train.keep_last)
         self.journal.event("done" if done else "save", stage=self.name, step=step)

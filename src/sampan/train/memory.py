@@ -16,7 +16,7 @@ from sampan.errors import JobError
 from sampan.units import format_bytes
 
 if TYPE_CHECKING:
-    from sampan.frameworks.records import Count, Measured
+    from sampan.frameworks.records import ParameterCount, PassCost
 
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _BLOCK = 256  # values that share the scale of a moment in 8 bits
@@ -24,7 +24,7 @@ _TIGHT = 0.95  # share of the free memory from which on a warning is due
 
 
 @dataclass(frozen=True)
-class Need:
+class StageMemory:
     """Memory of one stage, in bytes, by what takes it; all of it at the worst moment of a step.
 
     Args:
@@ -59,8 +59,8 @@ class Need:
 
 
 def needed(
-    count: Count,
-    measured: Measured,
+    count: ParameterCount,
+    measured: PassCost,
     *,
     trained_dtype: str,
     frozen_dtype: str,
@@ -68,7 +68,7 @@ def needed(
     averaged: bool,
     grad_accum_steps: int = 1,
     parts_bytes: int = 0,
-) -> Need:
+) -> StageMemory:
     """Return the memory that a stage takes.
 
     Args:
@@ -93,7 +93,7 @@ def needed(
     weights = (count.trained + count.frozen_rows) * size
     if measured.working_bytes:
         weights = measured.working_bytes + count.trained * size // count.num_ranks
-    return Need(
+    return StageMemory(
         weights=weights + count.frozen * _BYTES[frozen_dtype],
         gradients=gradients,
         moments=2 * (4 * (count.trained - coded) + coded + 4 * (coded // _BLOCK)) // count.num_ranks,
@@ -106,14 +106,16 @@ def needed(
 
 
 @dataclass(frozen=True)
-class Dial:
+class MemorySetting:
     """A setting that saves memory: its name in the job file, and the values to try, nearest to the present one first."""
 
     name: str
     values: tuple[Any, ...]
 
 
-def alternatives(dials: Sequence[Dial], need_of: Callable[[Mapping[str, Any]], Need]) -> Iterator[tuple[str, Need]]:
+def alternatives(
+    dials: Sequence[MemorySetting], need_of: Callable[[Mapping[str, Any]], StageMemory]
+) -> Iterator[tuple[str, StageMemory]]:
     """Yield what could be set instead, in words, and what is needed then: one setting at a time, then two, and so on.
 
     Args:
@@ -133,10 +135,10 @@ def alternatives(dials: Sequence[Dial], need_of: Callable[[Mapping[str, Any]], N
 def refuse_or_say(
     stage: str,
     device: str,
-    need: Need,
+    need: StageMemory,
     total_bytes: int | None,
     free_bytes: int | None,
-    instead: Iterable[tuple[str, Need]],
+    instead: Iterable[tuple[str, StageMemory]],
 ) -> list[str]:
     """Return in lines what a stage will take, or refuse it.
 
@@ -154,7 +156,7 @@ def refuse_or_say(
         if need.total > _TIGHT * free_bytes:
             said.append("that is close: what kernels take for themselves is not counted")
         return said
-    least: tuple[str, Need] | None = None
+    least: tuple[str, StageMemory] | None = None
     hint = None
     for words, other in instead:
         if other.total <= free_bytes:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sampan import files
 from sampan.errors import DataError, JobError
 from sampan.job import STAGES
-from sampan.train.journal import INSTALL
+from sampan.train.run_log import INSTALL
 
 SMOOTHED_STEPS = 20  # of a run that is long enough; of a shorter stage a tenth of its steps
 # shares, from 0 to 1, that say more than the loss does; drawn on an axis of their own where a stage has one

@@ -1,6 +1,6 @@
 """Windows of a run's steps taken again: from a kept checkpoint to the next, on this framework and device.
 
-The steps are `Steps.take`, as in training. Nothing is written into the run's folder.
+The steps are `StageTrainer.take`, as in training. Nothing is written into the run's folder.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from typing import Any
 
 from sampan import frameworks
 from sampan.checkpoint import run
-from sampan.checkpoint.history import Session, machine, place_of, taken_by
-from sampan.checkpoint.runlog import read_steps
+from sampan.checkpoint.provenance import StageSession, machine, place_of, taken_by
+from sampan.checkpoint.run_metadata import read_steps
 from sampan.errors import CheckpointError
 from sampan.frameworks import device as dev
 from sampan.frameworks import io
 from sampan.job import STAGES, Job, parse
 from sampan.samplers import noise
 from sampan.train import compare
-from sampan.train.compare import Distance
-from sampan.train.steps import Steps
-from sampan.train.workspace import Workspace, reopen
+from sampan.train.compare import RelativeDifference
+from sampan.train.run_state import RunState, reopen
+from sampan.train.stage_trainer import StageTrainer
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Window:
+class ReplayWindow:
     """Steps between two neighbouring kept checkpoints of a stage.
 
     Args:
@@ -75,7 +75,7 @@ class Window:
         return f"{self.stage} {self.first + 1}-{self.last}"
 
 
-def windows(out: Path) -> tuple[list[Window], list[str]]:
+def windows(out: Path) -> tuple[list[ReplayWindow], list[str]]:
     """Return all windows of a run that can be replayed, and in words which steps cannot be, and why.
 
     From a stage's beginning to its first kept checkpoint is a window too where no save between them is gone.
@@ -85,7 +85,7 @@ def windows(out: Path) -> tuple[list[Window], list[str]]:
         folders = run.steps(out, stage)
         if not folders:
             continue
-        first = Window(stage, None, folders[0])
+        first = ReplayWindow(stage, None, folders[0])
         train = first.job.train
         if first.last <= train.save_every:
             found.append(first)
@@ -96,18 +96,18 @@ def windows(out: Path) -> tuple[list[Window], list[str]]:
             gone.append(
                 f"{stage}: steps 1-{first.last} cannot be replayed: the checkpoints before step {first.last} are gone ({why})"
             )
-        found += [Window(stage, begin, end) for begin, end in itertools.pairwise(folders)]
+        found += [ReplayWindow(stage, begin, end) for begin, end in itertools.pairwise(folders)]
     return found, gone
 
 
-def choose(every: Sequence[Window], count: int, seed: int) -> list[Window]:
+def choose(every: Sequence[ReplayWindow], count: int, seed: int) -> list[ReplayWindow]:
     """Return `count` of the windows, or all where there are no more, drawn by a seed; in the order of training."""
     drawn = noise.generator(seed, "verify").permutation(len(every))[:count]
     return [every[i] for i in sorted(drawn)]
 
 
 @dataclass(frozen=True)
-class Replayed:
+class ReplayResult:
     """What came of a window.
 
     Args:
@@ -119,12 +119,12 @@ class Replayed:
         problems: What makes no number: a step that the log lacks, a count that differs.
     """
 
-    window: Window
+    window: ReplayWindow
     recorded: tuple[Mapping[str, Any], ...]
     now: Mapping[str, Any]
     same_place: bool
     loss: tuple[float, int]
-    distances: Mapping[str, Distance]
+    distances: Mapping[str, RelativeDifference]
     problems: tuple[str, ...]
 
     @property
@@ -149,7 +149,7 @@ class Replayed:
         return said
 
 
-class Replays:
+class Replayer:
     """Takes windows of one run again. A run is opened once for all windows of the same job, device and dtype.
 
     Args:
@@ -159,9 +159,9 @@ class Replays:
 
     def __init__(self, out: Path, scratch: Path, device: str | None, dtype: str | None, console: Any):
         self.out, self.scratch, self.device, self.dtype, self.console = out, scratch, device, dtype, console
-        self._works: dict[tuple[str, str, str], Workspace] = {}
+        self._works: dict[tuple[str, str, str], RunState] = {}
 
-    def replay(self, window: Window, progress: Progress) -> Replayed:
+    def replay(self, window: ReplayWindow, progress: Progress) -> ReplayResult:
         """Take a window's steps and return how far they end from what was recorded.
 
         Raises:
@@ -173,7 +173,7 @@ class Replays:
                 f"{window.name} cannot be replayed", f"`{window.end / 'state.json'}` has no history of these steps"
             )
         work = self._work(window, sessions[-1])
-        steps = Steps(work, window.stage)
+        steps = StageTrainer(work, window.stage)
         begin = _Begin(window, steps)
         if window.begin:
             for note in steps.restore(window.begin):
@@ -196,16 +196,16 @@ class Replays:
                 )
         progress(f"replaying {window.name}", window.last - window.first, window.last - window.first)
         distances, counts = self._distances(window, begin, steps.groups())
-        session = Session(
+        session = StageSession(
             window.first, frameworks.chosen(), work.device, dtype=work.dtype, threads=dev.set_threads(None)
         )
         recorded_on = tuple(place_of(entry) for entry in sessions)
         same_place = all(place == session.place() for place in recorded_on) and all(
             entry.get("machine") == machine() and entry.get("ranks") in (None, 1) for entry in sessions
         )
-        return Replayed(window, recorded_on, session.place(), same_place, loss, distances, (*problems, *counts))
+        return ReplayResult(window, recorded_on, session.place(), same_place, loss, distances, (*problems, *counts))
 
-    def _work(self, window: Window, session: Mapping[str, Any]) -> Workspace:
+    def _work(self, window: ReplayWindow, session: Mapping[str, Any]) -> RunState:
         """Return the run as the window's job sees it, on the device."""
         place, job = place_of(session), window.job
         device = dev.resolve(self.device or place["device"])
@@ -219,8 +219,8 @@ class Replays:
         return self._works[key]
 
     def _distances(
-        self, window: Window, begin: _Begin, groups: Mapping[str, Mapping[str, Any]]
-    ) -> tuple[dict[str, Distance], list[str]]:
+        self, window: ReplayWindow, begin: _Begin, groups: Mapping[str, Mapping[str, Any]]
+    ) -> tuple[dict[str, RelativeDifference], list[str]]:
         found, again = {}, groups["optimizer"]
         for group in ("weights", "ema"):
             # against the way gone now: one that was recorded falsely could be as long as it likes
@@ -249,7 +249,7 @@ class Replays:
 class _Begin:
     """The state that a window begins from."""
 
-    def __init__(self, window: Window, steps: Steps):
+    def __init__(self, window: ReplayWindow, steps: StageTrainer):
         self.window = window
         self.optimizer: Mapping[str, Any] = {}
         self._first: dict[str, Any] = {}

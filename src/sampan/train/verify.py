@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sampan.checkpoint import intact
-from sampan.checkpoint.history import in_words
-from sampan.checkpoint.runlog import read_record
+from sampan.checkpoint import checksums
+from sampan.checkpoint.provenance import in_words
+from sampan.checkpoint.run_metadata import read_record
 from sampan.checkpoint.tolerance import TOLERANCES
 from sampan.errors import CheckpointError
 from sampan.job import read
 from sampan.progress import bars
-from sampan.train.replay import Replayed, Replays, choose, windows
+from sampan.train.replay import Replayer, ReplayResult, choose, windows
 from sampan.units import format_bytes
 
 
@@ -48,7 +48,7 @@ def verify(
     """
     read_record(out)
     cache = read(out / "job.toml").data.cache or out / "cache"
-    files = intact.check(out, cache)
+    files = checksums.check(out, cache)
     report: dict[str, Any] = {"run": str(out), "files": files, "not_checked": files.pop("not_checked"), "replay": None}
     faults = []
     if replay is not None:
@@ -62,7 +62,7 @@ def verify(
         report["not_checked"] += gone
         most = {**TOLERANCES, **tolerances}
         with tempfile.TemporaryDirectory(prefix="sampan-verify-") as scratch, bars(console) as show:
-            replays = Replays(out, Path(scratch), device, dtype, console)
+            replays = Replayer(out, Path(scratch), device, dtype, console)
             found = [replays.replay(window, show) for window in choose(every, replay, seed)]
         faults = [fault for one in found for fault in one.faults(most)]
         report["replay"] = {
@@ -132,7 +132,7 @@ def show(report: Mapping[str, Any], console: Any) -> None:
         say(f"not checked: {line}")
 
 
-def _facts(one: Replayed, tolerances: Mapping[str, float]) -> dict[str, Any]:
+def _facts(one: ReplayResult, tolerances: Mapping[str, float]) -> dict[str, Any]:
     window = one.window
     return {
         "stage": window.stage,

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from sampan.bench.compare import FLOOR, Answer, difference, relative
-from sampan.bench.sides import Side
+from sampan.bench.backends import Backend
+from sampan.bench.compare import FLOOR, StepOutput, difference, relative
 
 
-def answer(folder: Path, name: str, loss: float, **gradients: np.ndarray) -> Answer:
+def answer(folder: Path, name: str, loss: float, **gradients: np.ndarray) -> StepOutput:
     np.savez(folder / f"{name}.npz", **gradients)
-    return Answer(Side("torch", "eager"), loss, folder / f"{name}.npz")
+    return StepOutput(Backend("torch", "eager"), loss, folder / f"{name}.npz")
 
 
 def test_relative():

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from sampan.bench import kit, report
+from sampan.bench import device_probe, report
+from sampan.bench.backends import Backend
 from sampan.bench.page import bars, page
-from sampan.bench.process import Place
-from sampan.bench.race import race
+from sampan.bench.process import ComputeTarget
 from sampan.bench.shapes import SMALL
-from sampan.bench.sides import Side
+from sampan.bench.timing import race
 
 FAKE = str(Path(__file__).parent / "fake_worker.py")
 ABOUT_CPUS = (
@@ -69,8 +69,10 @@ def text_of(written: str) -> str:
 
 @pytest.fixture(scope="module")
 def raced() -> dict[str, Any]:
-    sides = (Side("torch", "eager", (FAKE, "right")), Side("mindspore", "eager", (FAKE, "slow")))
-    return race(sides, ["ar", "decoder"], SMALL, rounds=2, place=Place(), say=lambda words: None, notes=["one note"])
+    sides = (Backend("torch", "eager", (FAKE, "right")), Backend("mindspore", "eager", (FAKE, "slow")))
+    return race(
+        sides, ["ar", "decoder"], SMALL, rounds=2, place=ComputeTarget(), say=lambda words: None, notes=["one note"]
+    )
 
 
 def test_lines_state_the_conditions_and_have_a_table_for_each_part(raced: dict[str, Any]):
@@ -100,8 +102,8 @@ def test_the_page_stands_alone_and_says_what_the_lines_say(raced: dict[str, Any]
 
 
 def test_a_page_of_single_blocks():
-    sides = [Side("torch", mode, (FAKE, "right")) for mode in ("eager", "compiled")]
-    record = kit.kit(sides, ["ar"], tokens=20, place=Place(), say=lambda words: None)
+    sides = [Backend("torch", mode, (FAKE, "right")) for mode in ("eager", "compiled")]
+    record = device_probe.kit(sides, ["ar"], tokens=20, place=ComputeTarget(), say=lambda words: None)
     text = text_of(page(record))
     assert "time of a forward pass; shorter is faster" in text and ABOUT_CPUS in text
     rows = [re.split(r"  +", line) for line in report.columns(report.tables(record)[0][1])]

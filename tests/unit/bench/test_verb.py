@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sampan.bench import sides, verb
+from sampan.bench import backends, verb
 from sampan.cli import main
 
 JOB = 'out = "runs/job"\n\n[data]\npath = "pictures"\n'
@@ -62,8 +62,8 @@ def test_what_is_measured_is_written_twice_and_its_files_are_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     fake = (str(Path(__file__).parent / "fake_worker.py"), "right")
-    monkeypatch.setattr(sides, "find_spec", lambda name: name == "torch" or None)
-    monkeypatch.setattr(sides.Side, "__init__", _with_command(fake))
+    monkeypatch.setattr(backends, "find_spec", lambda name: name == "torch" or None)
+    monkeypatch.setattr(backends.Backend, "__init__", _with_command(fake))
     assert (
         main(["bench", "job.toml", "--set", "stage.ar.micro_batch_size=2", "--rounds", "1", "--html", "o/b.html"]) == 0
     )
@@ -83,7 +83,7 @@ def test_what_is_measured_is_written_twice_and_its_files_are_named(
 
 
 def _with_command(command: tuple[str, ...]):
-    def init(self: sides.Side, framework: str, mode: str) -> None:
+    def init(self: backends.Backend, framework: str, mode: str) -> None:
         object.__setattr__(self, "framework", framework)
         object.__setattr__(self, "mode", mode)
         object.__setattr__(self, "command", command)

@@ -12,12 +12,12 @@ import torch
 
 from sampan import frameworks
 from sampan.bench import shapes
-from sampan.bench.process import Place, running
-from sampan.bench.sides import Side
+from sampan.bench.backends import Backend
+from sampan.bench.process import ComputeTarget, running
 from sampan.bench.worker import LR, Worker, serve
 from sampan.errors import DeviceError
 
-TINY = shapes.Shape(
+TINY = shapes.BenchShape(
     "nano", 64, dict.fromkeys(("ar", "decoder"), 2),
     {"text": {"num_hidden_layers": 1}, "dit": {"num_layers": 1}, "geometry": {"default_px": 64, "preview_side": 2}},
 )  # fmt: skip
@@ -79,8 +79,8 @@ def test_an_error_is_an_answer_and_the_next_request_is_served():
 
 
 def test_what_a_framework_prints_does_not_get_between_the_answers(tmp_path: Path):
-    side = Side("torch", "eager", (str(Path(__file__).parent / "faulty_worker.py"), "noise"))
-    with running([side], tmp_path, Place("cpu", "fp32", 1)) as [process]:
+    side = Backend("torch", "eager", (str(Path(__file__).parent / "faulty_worker.py"), "noise"))
+    with running([side], tmp_path, ComputeTarget("cpu", "fp32", 1)) as [process]:
         assert process.facts["device"] == "cpu" and process.facts["threads"] == 1
         assert process.facts["stdin"] == ""  # requests are not there for others to read
     said = (tmp_path / "torch-eager.log").read_text(encoding="utf-8")

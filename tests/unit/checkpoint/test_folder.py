@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sampan.checkpoint import folder as layout
-from sampan.checkpoint.folder import Folder, load_part, open_folder
+from sampan.checkpoint.folder import ModelFolder, load_part, open_folder
 from sampan.errors import CheckpointError
 from sampan.models.build import PARTS
 from sampan.models.config import Geometry, PaintingConfig
@@ -317,6 +317,6 @@ def test_a_great_folder_is_hashed_by_headers_and_by_the_hashes_it_records(folder
 
 
 def test_a_folder_does_not_change_under_its_reader(tiny_folder: Path):
-    opened: Folder = open_folder(tiny_folder)
+    opened: ModelFolder = open_folder(tiny_folder)
     with pytest.raises(dataclasses.FrozenInstanceError):
         opened.path = tiny_folder.parent  # type: ignore[misc]

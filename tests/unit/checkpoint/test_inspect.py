@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from sampan import __version__
 from sampan.checkpoint import run
 from sampan.checkpoint.folder import open_folder
-from sampan.checkpoint.history import Session
 from sampan.checkpoint.inspect import inspect, show
+from sampan.checkpoint.provenance import StageSession
 from sampan.errors import CheckpointError
 from sampan.models.build import PARTS
 
@@ -172,13 +172,13 @@ def test_a_run_is_reported_stage_by_stage(folder: Path, tmp_path: Path):
 
 
 def test_where_a_run_has_been(tmp_path: Path):
-    session, state = Session.after(None, framework="torch", device="cpu", dtype="fp32", threads=1), {"done": False}
+    session, state = StageSession.after(None, framework="torch", device="cpu", dtype="fp32", threads=1), {"done": False}
     saved = run.save(tmp_path, "ar", 100, {"weights": {"a": torch.zeros(1)}}, state, session)
     # what an older sampan wrote had no dtype, threads and versions
     old = {"from_step": 100, "to_step": 200, "framework": "mindspore", "device": "npu:1", "sampan": "0.0.9"}
     state = run.read_state(saved) | {"history": [*run.read_state(saved)["history"], old], "step": 200}
     (saved / "state.json").write_text(json.dumps(state), "utf-8")
-    session = Session.after(state, framework="torch", device="cuda:0", dtype="bf16", threads=8, num_ranks=4)
+    session = StageSession.after(state, framework="torch", device="cuda:0", dtype="bf16", threads=8, num_ranks=4)
     run.save(tmp_path, "ar", 300, {"weights": {"a": torch.zeros(1)}}, {"done": True}, session)
     first, second, third = inspect(tmp_path)["run"]["stages"]["ar"]["sessions"]
     assert (first["from_step"], first["to_step"], first["device"], first["threads"]) == (0, 100, "cpu", 1)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from sampan.checkpoint import lora
 from sampan.checkpoint.folder import load_part, open_folder
-from sampan.checkpoint.lora import Addition, LowRank
+from sampan.checkpoint.lora import LoraAdapter, LoraLayer
 from sampan.errors import CheckpointError
 from sampan.models.config import ModelConfig
 
@@ -39,11 +39,11 @@ def pair(stem: str, out: int = 64, width: int = 64, rank: int = 2, names: tuple[
     }
 
 
-def delta(addition: Addition) -> np.ndarray:
+def delta(addition: LoraLayer) -> np.ndarray:
     return addition.b @ addition.a * addition.scale
 
 
-def only(lows: list[LowRank]) -> LowRank:
+def only(lows: list[LoraAdapter]) -> LoraAdapter:
     (low,) = lows
     return low
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sampan.checkpoint.lora_settings import Scales, describe, read_scales
+from sampan.checkpoint.lora_settings import LoraScales, describe, read_scales
 from sampan.errors import CheckpointError
 
 LAYER = "transformer_blocks.0.attn1.to_q"
@@ -23,10 +23,10 @@ def failure(file: Path, module: str) -> str:
 
 
 def test_alpha_over_rank_or_over_its_root_and_a_tensor_first():
-    assert Scales().of(LAYER, 4) == 1.0
-    assert Scales(6.0).of(LAYER, 4) == 1.5
-    assert Scales(6.0, square_root=True).of(LAYER, 4) == 3.0
-    assert Scales(6.0).of(LAYER, 4, alpha=2.0) == 0.5
+    assert LoraScales().of(LAYER, 4) == 1.0
+    assert LoraScales(6.0).of(LAYER, 4) == 1.5
+    assert LoraScales(6.0, square_root=True).of(LAYER, 4) == 3.0
+    assert LoraScales(6.0).of(LAYER, 4, alpha=2.0) == 0.5
 
 
 def test_what_is_described_is_the_commonest_and_the_exceptions():

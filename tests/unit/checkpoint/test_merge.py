@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sampan.checkpoint import export, lora
-from sampan.checkpoint.folder import Folder, open_adapted, open_folder
+from sampan.checkpoint.folder import ModelFolder, open_adapted, open_folder
 from sampan.checkpoint.inspect import inspect
 from sampan.checkpoint.merge import merge
 from sampan.errors import CheckpointError
@@ -40,7 +40,7 @@ def lora_run(folder: Path, start: Path) -> Path:
     return folder
 
 
-def tensors(folder: Folder) -> dict[str, Any]:
+def tensors(folder: ModelFolder) -> dict[str, Any]:
     return {f"{part}/{name}": value for part in PARTS for name, value in folder.tensors(part).items()}
 
 

@@ -12,7 +12,7 @@ import torch
 
 from sampan import __version__
 from sampan.checkpoint import run
-from sampan.checkpoint.history import Session, in_words, place_of, taken_by, versions_of
+from sampan.checkpoint.provenance import StageSession, in_words, place_of, taken_by, versions_of
 from sampan.errors import CheckpointError
 from sampan.frameworks import io
 
@@ -44,10 +44,10 @@ def test_what_was_saved_comes_back(tmp_path: Path):
 
 
 def test_the_history_is_carried_over(tmp_path: Path):
-    first = Session.after(None, framework="torch", device="cpu")
+    first = StageSession.after(None, framework="torch", device="cpu")
     state = run.read_state(save(tmp_path, 3, session=first))
     state = run.read_state(save(tmp_path, 5, session=first))
-    second = Session.after(state, framework="torch", device="cuda:1")
+    second = StageSession.after(state, framework="torch", device="cuda:1")
     state = run.read_state(save(tmp_path, 9, done=True, session=second))
     assert [(h["from_step"], h["to_step"], h["device"], h["versions"]) for h in state["history"]] == [
         (0, 5, "cpu", state["versions"]),
@@ -61,7 +61,7 @@ def test_the_history_is_carried_over(tmp_path: Path):
 
 
 def test_a_record_of_a_session_says_what_numbers_depend_on():
-    session = Session.after(None, framework="torch", device="cpu", dtype="fp32", threads=2)
+    session = StageSession.after(None, framework="torch", device="cpu", dtype="fp32", threads=2)
     (entry,) = session.history(7)
     place = place_of(entry)
     assert place == session.place()
@@ -92,7 +92,7 @@ def test_an_old_checkpoint_without_sizes_is_read(tmp_path: Path):
     del state["format"], state["bytes"]
     (folder / "state.json").write_text(json.dumps(state), "utf-8")
     assert run.newest(tmp_path, "vae") == (folder, [])
-    session = Session.after(run.read_state(folder), framework="torch", device="cpu")
+    session = StageSession.after(run.read_state(folder), framework="torch", device="cpu")
     assert [entry["from_step"] for entry in session.history(4)] == [3]
 
 

@@ -48,7 +48,7 @@ def test_shards_are_read_through_their_index(shards: Path):
 
 
 def test_a_dtype_of_a_later_version_has_no_known_size():
-    assert weights.Stored(Path("x"), "F4", (2,)).num_bytes is None
+    assert weights.TensorHeader(Path("x"), "F4", (2,)).num_bytes is None
 
 
 def test_a_missing_shard_is_named(shards: Path):

@@ -15,8 +15,8 @@ import pytest
 
 from sampan import job
 from sampan.cli import main
-from sampan.data.signs import Choice
-from sampan.generate.request import Request
+from sampan.pipeline.request import ImageRequest
+from sampan.synthetic.signs import SignFilter
 
 
 class Recorded:
@@ -78,7 +78,7 @@ PICTURES = [
 
 def test_generate_asks_for_what_the_options_say(stand_in, capsys):
     generate = Recorded(PICTURES)
-    stand_in("sampan.generate.pipeline", generate=generate)
+    stand_in("sampan.pipeline.pipeline", generate=generate)
     line = (
         "generate maçã --reference one.png --reference two.png --size 64x32 -n 2 --seed 5 --steps 7 --guidance 2 "
         "--temperature 0 --top-p 0.5 --top-k 9 --model folder --dtype bf16 --device cuda:1 --offload "
@@ -86,7 +86,7 @@ def test_generate_asks_for_what_the_options_say(stand_in, capsys):
     )
     assert main(line.split()) == 0
     assert generate.args == (
-        Request(
+        ImageRequest(
             prompt="maçã",
             references=(Path("one.png"), Path("two.png")),
             width_px=64,
@@ -118,10 +118,10 @@ def test_generate_asks_for_what_the_options_say(stand_in, capsys):
 
 def test_generate_leaves_to_the_model_what_is_not_asked_for(stand_in):
     generate = Recorded([])
-    stand_in("sampan.generate.pipeline", generate=generate)
+    stand_in("sampan.pipeline.pipeline", generate=generate)
     assert main(["generate", "a red apple"]) == 0
     (request,) = generate.args
-    assert request == Request(prompt="a red apple", seed=request.seed)
+    assert request == ImageRequest(prompt="a red apple", seed=request.seed)
     del generate.kwargs["console"]
     assert generate.kwargs == {
         "model": "nano", "device": "auto", "dtype": "auto", "offload": False, "out": None, "loras": [],
@@ -131,7 +131,7 @@ def test_generate_leaves_to_the_model_what_is_not_asked_for(stand_in):
 
 def test_two_calls_without_a_seed_do_not_write_over_each_other(stand_in):
     generate = Recorded([])
-    stand_in("sampan.generate.pipeline", generate=generate)
+    stand_in("sampan.pipeline.pipeline", generate=generate)
     seeds = set()
     for _ in range(5):
         main(["generate", "a"])
@@ -141,7 +141,7 @@ def test_two_calls_without_a_seed_do_not_write_over_each_other(stand_in):
 
 
 def test_generate_prints_json(stand_in, capsys):
-    stand_in("sampan.generate.pipeline", generate=Recorded(PICTURES))
+    stand_in("sampan.pipeline.pipeline", generate=Recorded(PICTURES))
     assert main(["generate", "maçã", "--json"]) == 0
     out = capsys.readouterr().out
     assert json.loads(out) == {"pictures": PICTURES}
@@ -229,7 +229,7 @@ def test_verify_asks_for_what_the_options_say(stand_in, tmp_path, capsys):
 def test_data_emoji_writes_a_picture_set(stand_in, capsys):
     summary = SimpleNamespace(num_emoji=2, num_pictures=6, num_rows=8, num_left_out=1, written=True)
     write = Recorded(summary)
-    stand_in("sampan.data.emoji", write=write)
+    stand_in("sampan.synthetic.emoji", write=write)
     line = "data emoji pics --count 2 --size 32 --languages zh,en --edits 2 --font f.ttf --seed 4"
     assert main(line.split()) == 0
     progress = write.kwargs.pop("progress")
@@ -262,19 +262,26 @@ def test_data_emoji_writes_a_picture_set(stand_in, capsys):
 def test_data_signs_writes_a_set_of_signs(stand_in, capsys):
     summary = SimpleNamespace(num_signs=3, num_pictures=6, num_rows=9, written=False)
     write = Recorded(summary)
-    stand_in("sampan.data.signs", write=write, Choice=Choice)
+    stand_in("sampan.synthetic.signs", write=write, SignFilter=SignFilter)
     line = "data signs set --count 3 --edits --size 256 --split test --seed 4"
     assert main(line.split()) == 0
     assert callable(write.kwargs.pop("progress"))
     assert write.args == (Path("set"),)
-    assert write.kwargs == {"count": 3, "size_px": 256, "edits": True, "split": "test", "seed": 4, "choice": Choice()}
+    assert write.kwargs == {
+        "count": 3,
+        "size_px": 256,
+        "edits": True,
+        "split": "test",
+        "seed": 4,
+        "choice": SignFilter(),
+    }
     said = capsys.readouterr()
     assert said.out == "set\n"
     assert "6 pictures of 3 signs, 9 rows, there already" in said.err
     kind = "--layouts placard --fonts jetbrains-mono,oswald --letters 3..8 --lines 1"
     assert main(["data", "signs", "set", "--count", "3", *kind.split()]) == 0
     del write.kwargs["progress"]
-    choice = Choice(("placard",), ("jetbrains-mono", "oswald"), (3, 8), 1)
+    choice = SignFilter(("placard",), ("jetbrains-mono", "oswald"), (3, 8), 1)
     assert write.kwargs == {"count": 3, "size_px": 128, "edits": False, "split": "train", "seed": 0, "choice": choice}
 
 
@@ -354,11 +361,11 @@ def test_checkpoint_export_says_where_it_wrote(stand_in, capsys):
     ("line", "module", "function"),
     [
         ("doctor", "sampan.doctor", "report"),
-        ("data emoji pics", "sampan.data.emoji", "write"),
-        ("data signs pics --count 1", "sampan.data.signs", "write"),
-        ("data pairs pics --count 1", "sampan.data.pairs", "write"),
+        ("data emoji pics", "sampan.synthetic.emoji", "write"),
+        ("data signs pics --count 1", "sampan.synthetic.signs", "write"),
+        ("data pairs pics --count 1", "sampan.synthetic.pairs", "write"),
         ("train JOB", "sampan.train.loop", "train"),
-        ("generate apple", "sampan.generate.pipeline", "generate"),
+        ("generate apple", "sampan.pipeline.pipeline", "generate"),
         ("checkpoint export r d", "sampan.checkpoint.export", "export"),
         ("checkpoint inspect m", "sampan.checkpoint.inspect", "inspect"),
         ("checkpoint merge m d --lora l", "sampan.checkpoint.merge", "merge"),

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from sampan.data import encode as encoding
-from sampan.data.gallery import Pictures
+from sampan.data.image_cache import ImageCache
+from sampan.data.image_source import FileSource
 from sampan.data.pictures import to_array
-from sampan.data.shards import Store
-from sampan.data.sources import File
+from sampan.data.shards import EncodedCache
 from sampan.errors import DataError, RequestError
 from sampan.frameworks import device as dev
 from sampan.models import pixels
@@ -233,7 +233,7 @@ def test_another_writer_is_named(files: list[Path], parts: dict[str, Any], tmp_p
     run(pictures, tmp_path, {"vae": parts["vae"]})
     path = next(tmp_path.iterdir())
     key = json.loads((path / "manifest.json").read_text())["key"]
-    with Store(tmp_path, "latents", key).writing():
+    with EncodedCache(tmp_path, "latents", key).writing():
         run(pictures, tmp_path, {"vae": parts["vae"]})  # nothing to write: nobody is in the way
         with pytest.raises(DataError) as caught:
             run(opened(files[:3]), tmp_path, {"vae": parts["vae"]})
@@ -242,8 +242,8 @@ def test_another_writer_is_named(files: list[Path], parts: dict[str, Any], tmp_p
 
 def test_a_picture_that_cannot_be_read_any_more_is_named(files: list[Path], parts: dict[str, Any], tmp_path: Path):
     pictures = opened(files[:6])
-    gone = Pictures(
-        [File(tmp_path / "gone.png"), *pictures.sources[1:]], pictures.shapes, [(64, 64)] * 6, pictures.digests
+    gone = ImageCache(
+        [FileSource(tmp_path / "gone.png"), *pictures.sources[1:]], pictures.shapes, [(64, 64)] * 6, pictures.digests
     )
     for workers in (0, 1):
         with pytest.raises(DataError) as caught:
@@ -280,7 +280,9 @@ def test_worker_processes_change_nothing(
 
 def test_workers_load_no_framework(files: list[Path], parts: dict[str, Any], tmp_path: Path):
     pictures = opened(files[:1])
-    telling = Pictures([Telling(files[0], tmp_path / "said")], pictures.shapes, [pictures.size_of(0)], pictures.digests)
+    telling = ImageCache(
+        [Telling(files[0], tmp_path / "said")], pictures.shapes, [pictures.size_of(0)], pictures.digests
+    )
     run(telling, tmp_path / "s", {"vae": parts["vae"]}, workers=1)
     process, *modules = (tmp_path / "said").read_text().split("\n")
     assert int(process) != os.getpid() and "numpy" in modules

@@ -9,17 +9,17 @@ import pytest
 from PIL import Image
 
 from sampan.data.examine import Problem, examine
-from sampan.data.pictures import Facts
-from sampan.data.sources import File
+from sampan.data.image_source import FileSource
+from sampan.data.pictures import ImageFacts
 from unit.data.crashing_source import Crashing, Slow
 
 TESTS = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def files(tmp_path) -> list[File]:
+def files(tmp_path) -> list[FileSource]:
     """Five pictures, of which the second is no picture, the third is not there, and the last is listed again."""
-    found = [File(tmp_path / f"{number}.png") for number in range(5)]
+    found = [FileSource(tmp_path / f"{number}.png") for number in range(5)]
     for number in (0, 3, 4):
         Image.new("RGB", (number + 1, 2)).save(found[number].path)
     found[1].path.write_text("no picture")
@@ -99,7 +99,7 @@ def test_a_picture_that_ends_its_process_is_found(files, tmp_path):
 
 def test_workers_import_no_framework():
     code = (
-        "import sys, sampan.data.examine, sampan.data.cells, sampan.data.report\n"
+        "import sys, sampan.data.examine, sampan.data.table_images, sampan.data.report\n"
         "print(sorted({'torch', 'datasets', 'pyarrow', 'rich'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -135,7 +135,7 @@ def test_a_killed_examination_leaves_no_process_and_goes_on(tmp_path):
     assert not [child for child in children if _runs(child)]
     sources = [Slow(tmp_path / "a.png", number) for number in range(320)]
     (tmp_path / "read.txt").unlink()
-    assert all(isinstance(found, Facts) for found in examine(sources, record=record, workers=0))
+    assert all(isinstance(found, ImageFacts) for found in examine(sources, record=record, workers=0))
     assert len((tmp_path / "read.txt").read_text().split()) == 320 - known
     names = [json.loads(line)["name"] for line in record.read_bytes().splitlines()]
     assert len(names) == len(set(names)) == 320

@@ -237,19 +237,19 @@ def test_a_name_that_no_file_can_have():
         pictures.load_rgb(Path("a\0b.png"))
 
 
-def facts(data: bytes, name: str = "a.png", **options) -> pictures.Facts:
+def facts(data: bytes, name: str = "a.png", **options) -> pictures.ImageFacts:
     return pictures.examine(data, name, **options)
 
 
 def kind_of(data: bytes, name: str = "a.png", **options) -> str:
-    with pytest.raises(pictures.UnusablePicture) as caught:
+    with pytest.raises(pictures.UnusableImageError) as caught:
         pictures.examine(data, name, **options)
     return caught.value.kind
 
 
 def test_facts_of_a_sound_picture():
     data = encode(noise(7, 5), "PNG")
-    assert facts(data) == pictures.Facts(7, 5, hashlib.blake2b(data, digest_size=16).hexdigest())
+    assert facts(data) == pictures.ImageFacts(7, 5, hashlib.blake2b(data, digest_size=16).hexdigest())
     for kind, suffix in (("JPEG", "JPG"), ("WEBP", "webp"), ("AVIF", "avif"), ("TIFF", "tif"), ("BMP", "bmp")):
         assert facts(encode(noise(7, 5), kind), f"folder.d/a.{suffix}").converted == ()
     assert facts(encode(noise(7, 5, "L"), "PNG")).converted == ()
@@ -315,7 +315,7 @@ def test_kinds_of_what_cannot_be_used(tmp_path):
     assert kind_of(encode(Image.new("F", (2, 2)), "TIFF")) == "undefined-colour"
     assert kind_of(encode(Image.new("I", (2, 2)), "TIFF")) == "undefined-colour"
     for path, kind in ((tmp_path / "none.png", "missing"), (tmp_path, "unreadable")):
-        with pytest.raises(pictures.UnusablePicture) as caught:
+        with pytest.raises(pictures.UnusableImageError) as caught:
             pictures.load_rgb(path)
         assert caught.value.kind == kind
 

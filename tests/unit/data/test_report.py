@@ -4,16 +4,16 @@ from pathlib import Path
 import pytest
 
 from sampan.data.examine import Problem
-from sampan.data.pictures import Facts
-from sampan.data.readers import Fault, Listing, Sample
-from sampan.data.report import KINDS, Report, usable
-from sampan.data.sources import File
+from sampan.data.image_source import FileSource
+from sampan.data.pictures import ImageFacts
+from sampan.data.readers import Listing, RowFault, Sample
+from sampan.data.report import KINDS, DataReport, usable
 from sampan.errors import DataError
 
-GOOD = Facts(8, 8, "00")
-TURNED = Facts(8, 8, "01", ("cmyk", "rotated"))
+GOOD = ImageFacts(8, 8, "00")
+TURNED = ImageFacts(8, 8, "01", ("cmyk", "rotated"))
 BROKEN = Problem("truncated", "cut")
-A, B, C = (File(Path(name)) for name in ("a.png", "b.png", "c.png"))
+A, B, C = (FileSource(Path(name)) for name in ("a.png", "b.png", "c.png"))
 
 
 def test_a_row_with_one_bad_picture_is_left_out_whole():
@@ -24,28 +24,28 @@ def test_a_row_with_one_bad_picture_is_left_out_whole():
             Sample("3", "m:3", A, ("three",), (C, B)),
             Sample("4", "m:4", C, ("four",)),
         ),
-        faults=(Fault("m:5", "no-caption", "no caption"),),
+        faults=(RowFault("m:5", "no-caption", "no caption"),),
         num_rows=5,
     )
     samples, report = usable(listing, {A: GOOD, B: BROKEN, C: TURNED}, max_bad_share=0.6, what="the set")
     assert [(sample.key, sample.captions) for sample in samples] == [("1", ("one",)), ("4", ("four",))]
-    assert report == Report(
+    assert report == DataReport(
         num_rows=5,
         num_samples=2,
         left_out=(
-            Fault("m:5", "no-caption", "no caption"),
-            Fault("m:2", "truncated", "`b.png`: cut"),
-            Fault("m:3", "truncated", "`b.png`: cut"),
+            RowFault("m:5", "no-caption", "no caption"),
+            RowFault("m:2", "truncated", "`b.png`: cut"),
+            RowFault("m:3", "truncated", "`b.png`: cut"),
         ),
-        converted=(Fault("m:4", "cmyk", "`c.png`"), Fault("m:4", "rotated", "`c.png`")),
+        converted=(RowFault("m:4", "cmyk", "`c.png`"), RowFault("m:4", "rotated", "`c.png`")),
     )
     assert report.bad_share == 0.6
     assert report.counts == {"no-caption": 1, "truncated": 2, "cmyk": 1, "rotated": 1}
 
 
 def test_lines_for_people():
-    left_out = tuple(Fault(f"metadata.jsonl:{number}", "empty", "it is empty") for number in range(5))
-    report = Report(1000, 995, left_out, (Fault("x" * 60, "cmyk", "`c.png`"),))
+    left_out = tuple(RowFault(f"metadata.jsonl:{number}", "empty", "it is empty") for number in range(5))
+    report = DataReport(1000, 995, left_out, (RowFault("x" * 60, "cmyk", "`c.png`"),))
     assert report.lines() == [
         "1,000 rows: 995 can be used, 5 are left out (0.5%)",
         "",
@@ -55,12 +55,12 @@ def test_lines_for_people():
         "cmyk   converted        1  inks; brought to sRGB",
         "                             …" + "x" * 47,
     ]
-    assert Report(3, 3, (), ()).lines() == ["3 rows: 3 can be used, 0 are left out (0.0%)"]
+    assert DataReport(3, 3, (), ()).lines() == ["3 rows: 3 can be used, 0 are left out (0.0%)"]
 
 
 def test_both_files_list_every_fault(tmp_path):
-    left_out = tuple(Fault(f"m:{number}", "empty", "it is \udcff") for number in range(50))
-    Report(100, 50, left_out, (Fault("m:77", "cmyk", "`c.png`"),)).write(tmp_path / "new")
+    left_out = tuple(RowFault(f"m:{number}", "empty", "it is \udcff") for number in range(50))
+    DataReport(100, 50, left_out, (RowFault("m:77", "cmyk", "`c.png`"),)).write(tmp_path / "new")
     text = (tmp_path / "new/report.txt").read_text(encoding="utf-8")
     assert all(f"  m:{number}: empty: it is \\udcff\n" in text for number in range(50))
     assert text.endswith("Converted:\n  m:77: cmyk: `c.png`\n")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sampan.data import shards
-from sampan.data.shards import Store
+from sampan.data.shards import EncodedCache
 from sampan.errors import DataError
 
 KEY = {"encoder": "abc", "dtype": "fp32"}
@@ -21,8 +21,8 @@ def rows(*values: float) -> dict[str, np.ndarray]:
     return {"x": np.array([[v, v + 0.5] for v in values], np.float32)}
 
 
-def filled(folder: Path) -> Store:
-    store = Store(folder, "latents", KEY)
+def filled(folder: Path) -> EncodedCache:
+    store = EncodedCache(folder, "latents", KEY)
     with store.writing():
         store.append("8x8", ["a", "b"], rows(1, 2))
         store.append("8x16", ["a"], rows(3))
@@ -30,7 +30,7 @@ def filled(folder: Path) -> Store:
 
 
 def test_items_are_found_by_group_and_name(tmp_path: Path):
-    for store in (filled(tmp_path), Store(tmp_path, "latents", KEY)):
+    for store in (filled(tmp_path), EncodedCache(tmp_path, "latents", KEY)):
         assert len(store) == 3 and not store.problems
         assert store.locate("8x8", ["b", "none", "a"]).tolist() == [[0, 1], [-1, -1], [0, 0]]
         assert store.locate("8x16", ["a", "b"]).tolist() == [[1, 0], [-1, -1]]
@@ -40,7 +40,7 @@ def test_items_are_found_by_group_and_name(tmp_path: Path):
 
 
 def test_an_empty_store_has_nothing_and_makes_no_folder(tmp_path: Path):
-    store = Store(tmp_path, "latents", KEY)
+    store = EncodedCache(tmp_path, "latents", KEY)
     assert len(store) == 0 and store.shards == ()
     assert store.missing("8x8", ["a"]) == ["a"] and store.missing("8x8", []) == []
     assert store.locate("8x8", []).shape == (0, 2)
@@ -51,8 +51,8 @@ def test_the_key_and_the_kind_name_the_folder(tmp_path: Path):
     store = filled(tmp_path)
     assert store.path.name.startswith("latents-")
     for kind, key in (("tokens", KEY), ("latents", {**KEY, "encoder": "abd"})):
-        assert len(Store(tmp_path, kind, key)) == 0
-    assert len(Store(tmp_path, "latents", {"dtype": "fp32", "encoder": "abc"})) == 3  # in any order
+        assert len(EncodedCache(tmp_path, kind, key)) == 0
+    assert len(EncodedCache(tmp_path, "latents", {"dtype": "fp32", "encoder": "abc"})) == 3  # in any order
 
 
 def test_what_is_read_is_a_view_of_the_mapped_file(tmp_path: Path):
@@ -65,19 +65,19 @@ def test_what_is_read_is_a_view_of_the_mapped_file(tmp_path: Path):
 
 
 def test_arrays_of_different_lengths(tmp_path: Path):
-    store = Store(tmp_path, "glyph", KEY)
+    store = EncodedCache(tmp_path, "glyph", KEY)
     parts = [np.full((n, 3), n, np.float32) for n in (2, 0, 5)]
     with store.writing():
         store.append("words", ["a", "b", "c"], {"n": np.arange(3)}, {"embeds": parts})
     for row, part in enumerate(parts):
-        found = Store(tmp_path, "glyph", KEY).get((0, row))
+        found = EncodedCache(tmp_path, "glyph", KEY).get((0, row))
         assert found["embeds"].tolist() == part.tolist() and found["n"] == row
         assert isinstance(found["embeds"], np.memmap) or not len(part)
 
 
 def test_more_shards_than_maps_are_kept_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shards, "_MAX_OPEN", 2)
-    store = Store(tmp_path, "latents", KEY)
+    store = EncodedCache(tmp_path, "latents", KEY)
     with store.writing():
         for n in range(5):
             store.append("g", [str(n)], rows(n))
@@ -110,7 +110,7 @@ def test_what_a_killed_writer_left_is_not_seen_and_swept(tmp_path: Path):
     half.write_bytes(b"half")
     mine = store.path / "notes.txt"
     mine.write_text("not ours")
-    again = Store(tmp_path, "latents", KEY)
+    again = EncodedCache(tmp_path, "latents", KEY)
     assert len(again) == 3 and not again.problems
     assert extra.exists()  # reading changes nothing: it may be the file of a writer at work
     with again.writing():
@@ -140,11 +140,11 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
         "  because [Errno 28] No space left on device\n\n"
         "hint: make room, or set data.cache elsewhere"
     )
-    for seen in (store, Store(tmp_path, "latents", KEY)):
+    for seen in (store, EncodedCache(tmp_path, "latents", KEY)):
         assert seen.missing("8x8", ["a", "b", "z"]) == ["z"] and not seen.problems
     with store.writing():
         store.append("8x8", ["z"], rows(9))
-    assert Store(tmp_path, "latents", KEY).missing("8x8", ["a", "b", "z"]) == []
+    assert EncodedCache(tmp_path, "latents", KEY).missing("8x8", ["a", "b", "z"]) == []
 
 
 # --- damage ------------------------------------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ def test_a_missing_or_short_shard_is_dropped_and_said(tmp_path: Path):
     short, gone = (store.path / shard.file for shard in store.shards)
     short.write_bytes(short.read_bytes()[:-1])
     gone.unlink()
-    again = Store(tmp_path, "latents", KEY)
+    again = EncodedCache(tmp_path, "latents", KEY)
     size = store.shards[0].bytes
     assert again.problems == [
         f"`{short}` is not used: it has {size - 1} bytes and not {size}; its 2 items are made again",
@@ -166,7 +166,7 @@ def test_a_missing_or_short_shard_is_dropped_and_said(tmp_path: Path):
         assert not short.exists()
         again.append("8x8", ["a", "b"], rows(1, 2))
     assert len(again.problems) == 2  # still to be said by who opened it
-    assert Store(tmp_path, "latents", KEY).problems == [] and len(Store(tmp_path, "latents", KEY)) == 2
+    assert EncodedCache(tmp_path, "latents", KEY).problems == [] and len(EncodedCache(tmp_path, "latents", KEY)) == 2
 
 
 def test_a_changed_byte_is_found_by_verify_and_dropped(tmp_path: Path):
@@ -176,13 +176,13 @@ def test_a_changed_byte_is_found_by_verify_and_dropped(tmp_path: Path):
     content = bytearray(path.read_bytes())
     content[-40] ^= 1
     path.write_bytes(content)
-    again = Store(tmp_path, "latents", KEY)
+    again = EncodedCache(tmp_path, "latents", KEY)
     assert not again.problems  # its size is right
     said = [f"`{path}` is not used: its content is not what was written; its 2 items are made again"]
     assert again.verify() == said == again.problems
     assert again.missing("8x8", ["a", "b"]) == ["a", "b"] and again.missing("8x16", ["a"]) == []
     assert not path.exists()
-    assert Store(tmp_path, "latents", KEY).missing("8x16", ["a"]) == []
+    assert EncodedCache(tmp_path, "latents", KEY).missing("8x16", ["a"]) == []
     assert again.get(again.locate("8x16", ["a"])[0])["x"].tolist() == [3, 3.5]
 
 
@@ -191,7 +191,7 @@ def test_a_header_that_lies_is_found_when_it_is_opened(tmp_path: Path):
     path = store.path / store.shards[0].file
     content = path.read_bytes()
     path.write_bytes(content[:8] + b"[" + content[9:])
-    assert len(Store(tmp_path, "latents", KEY)) == 1
+    assert len(EncodedCache(tmp_path, "latents", KEY)) == 1
 
 
 def test_a_shard_that_changes_while_it_is_in_use(tmp_path: Path):
@@ -221,19 +221,19 @@ def test_a_manifest_that_was_changed(tmp_path: Path, change, reason: str):
     store = filled(tmp_path)
     path = store.path / "manifest.json"
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
-    again = Store(tmp_path, "latents", KEY)
+    again = EncodedCache(tmp_path, "latents", KEY)
     assert again.problems == [f"`{path}` is not used: {reason}; what it lists is made again"]
     assert len(again) == 0
     with again.writing():
         assert [p.name for p in again.path.iterdir() if p.suffix == ".safetensors"] == []
-    assert Store(tmp_path, "latents", KEY).problems == []
+    assert EncodedCache(tmp_path, "latents", KEY).problems == []
 
 
 def test_a_number_of_items_that_is_not_right(tmp_path: Path):
     store = filled(tmp_path)
     path = store.path / "manifest.json"
     path.write_text(path.read_text().replace('"num_items": 2', '"num_items": 1'))
-    assert Store(tmp_path, "latents", KEY).problems == [
+    assert EncodedCache(tmp_path, "latents", KEY).problems == [
         f"`{store.path / store.shards[0].file}` is not used: its ids are (2, 16) for 1 items; its 1 items are made again"
     ]
 
@@ -242,7 +242,7 @@ def test_a_number_of_items_that_is_not_right(tmp_path: Path):
 
 
 def test_a_second_writer_is_refused_and_a_later_one_sees_what_was_written(tmp_path: Path):
-    store, other = filled(tmp_path), Store(tmp_path, "latents", KEY)
+    store, other = filled(tmp_path), EncodedCache(tmp_path, "latents", KEY)
     with store.writing():
         with pytest.raises(DataError) as caught, other.writing():
             pass

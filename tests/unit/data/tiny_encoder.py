@@ -22,9 +22,9 @@ import numpy as np
 from PIL import Image
 
 from sampan.data import bucket
-from sampan.data.encode import Encoded, encode
-from sampan.data.gallery import Pictures
-from sampan.data.sources import File
+from sampan.data.encode import EncodedInputs, encode
+from sampan.data.image_cache import ImageCache
+from sampan.data.image_source import FileSource
 from sampan.frameworks import device as dev
 from sampan.frameworks import update
 from sampan.models import presets
@@ -75,7 +75,7 @@ def paint(folder: Path, count: int) -> list[Path]:
     return files
 
 
-def opened(files: Sequence[Path]) -> Pictures:
+def opened(files: Sequence[Path]) -> ImageCache:
     """Return pictures at the sizes of their buckets."""
     digests = [hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest() for file in files]
     shapes = []
@@ -83,10 +83,10 @@ def opened(files: Sequence[Path]) -> Pictures:
         with Image.open(file) as image:
             shapes.append((image.height, image.width))
     sizes = [SIZES[bucket.assign(shape, SIZES)] for shape in shapes]
-    return Pictures([File(file) for file in files], shapes, sizes, digests)
+    return ImageCache([FileSource(file) for file in files], shapes, sizes, digests)
 
 
-def run(pictures: Pictures, folder: Path, parts: dict[str, Any], **changes: Any) -> Encoded:
+def run(pictures: ImageCache, folder: Path, parts: dict[str, Any], **changes: Any) -> EncodedInputs:
     """Encode pictures and TEXTS with what `parts` has."""
     given: dict[str, Any] = {
         "keys": KEYS,

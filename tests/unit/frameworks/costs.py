@@ -20,9 +20,9 @@ from rich.console import Console
 from sampan.frameworks import meter
 from sampan.job import parse
 from sampan.models import lora
-from sampan.train.blank import Blank
+from sampan.train.dummy_batch import DummyInputs
+from sampan.train.run_state import open_workspace
 from sampan.train.stages import make
-from sampan.train.workspace import open_workspace
 
 JOB = """
 out = "{folder}/run"
@@ -87,7 +87,7 @@ def costs(folder: Path, preset: str, overrides: list[str], device: str) -> dict[
             settings = dataclasses.replace(getattr(job.stage, name), **changed)
             train = dataclasses.replace(job.train, method=method)
             work = dataclasses.replace(base, job=dataclasses.replace(job, train=train), dtype=dtype)
-            blank = Blank(work.data.pictures, work.config)
+            blank = DummyInputs(work.data.pictures, work.config)
             stage = make(name, work.context(settings, work.data.training, blank))
             trainable: Any = lambda name: True  # noqa: E731
             if method == "lora":

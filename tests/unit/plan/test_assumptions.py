@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampan.plan.assumptions import Assumptions, Span
+from sampan.plan.assumptions import Assumptions, Interval
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,6 @@ def test_every_number_is_said():
 @given(st.tuples(*[st.floats(0, 1e12)] * 3), st.floats(0, 1e6))
 def test_a_multiple_keeps_its_order(numbers, factor):
     low, typical, high = sorted(numbers)
-    span = Span(low=low, typical=typical, high=high).times(factor)
+    span = Interval(low=low, typical=typical, high=high).times(factor)
     assert span.low <= span.typical <= span.high
     assert span.typical == typical * factor

@@ -11,7 +11,7 @@ from sampan.errors import PlanError
 from sampan.plan import bearing, verb
 from sampan.plan.page import page
 from sampan.plan.table import lines
-from sampan.plan.verb import Options
+from sampan.plan.verb import PlanArguments
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -20,7 +20,9 @@ def planned(*overrides, **options):
     job = jobs.read(ROOT / "jobs" / "lora.toml", ["actor.hq=CN", "actor.start=2026-02-15", *overrides])
     return verb.plan(
         job,
-        Options(**({"sites": ("my_johor", "cn_beijing"), "chips": ("h200", "ascend_910c"), "count": (1, 1)} | options)),
+        PlanArguments(
+            **({"sites": ("my_johor", "cn_beijing"), "chips": ("h200", "ascend_910c"), "count": (1, 1)} | options)
+        ),
     )
 
 
@@ -82,7 +84,7 @@ def test_sites_are_named_by_who_asks():
 def test_without_an_actor_nothing_is_screened():
     job = jobs.read(ROOT / "jobs" / "lora.toml", [])
     assert bearing.actor_query(job) is None
-    plan = verb.plan(job, Options(sites=("sg",), chips=("h20",), count=(1, 1)))
+    plan = verb.plan(job, PlanArguments(sites=("sg",), chips=("h20",), count=(1, 1)))
     assert plan.rows[0].answer is None
     assert plan.as_dict()["rows"][0]["rules"] is None
     assert "rules" not in "\n".join(lines(plan, 160)).splitlines()[2]

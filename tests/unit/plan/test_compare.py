@@ -6,15 +6,15 @@ import math
 import pytest
 
 from sampan.errors import SampanError
-from sampan.plan import efficiency, evidence
-from sampan.plan.assumptions import Span
+from sampan.plan import efficiency, measured_throughput
+from sampan.plan.assumptions import Interval
 from sampan.plan.compare import _both, compare, quantile
 
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
     """Nothing was measured: reading all runs takes seconds, and tests of evidence are elsewhere."""
-    monkeypatch.setattr(evidence, "measured", lambda: ())
+    monkeypatch.setattr(measured_throughput, "measured", lambda: ())
 
 
 def refused(*arguments, **named):
@@ -26,8 +26,8 @@ def refused(*arguments, **named):
 def test_a_chip_beside_itself_is_itself():
     found = compare("h20", "h20", model="SDXL")
     (one,) = found.predicted
-    assert one.slower == Span(low=1.0, typical=1.0, high=1.0)
-    assert one.dearer == Span(low=1.0, typical=1.0, high=1.0)
+    assert one.slower == Interval(low=1.0, typical=1.0, high=1.0)
+    assert one.dearer == Interval(low=1.0, typical=1.0, high=1.0)
     assert found.power == 1.0
 
 
@@ -89,8 +89,8 @@ def test_a_misspelt_name_is_told():
 
 
 def test_spreads_that_have_nothing_to_do_with_each_other_add_up_by_squares():
-    one = Span(low=1 / math.e**3, typical=1.0, high=math.e**3)
-    other = Span(low=2 / math.e**4, typical=2.0, high=2 * math.e**4)
+    one = Interval(low=1 / math.e**3, typical=1.0, high=math.e**3)
+    other = Interval(low=2 / math.e**4, typical=2.0, high=2 * math.e**4)
     found = _both(one, other)
     assert found.typical == 2.0
     assert math.log(found.high / found.typical) == pytest.approx(5)

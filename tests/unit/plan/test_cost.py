@@ -6,25 +6,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampan.catalog.records import Chip, Price, Rent, Server, Site
+from sampan.catalog.records import Chip, ChipServer, Price, Rent, Site
 from sampan.plan import cost
-from sampan.plan.assumptions import Assumptions, Span
+from sampan.plan.assumptions import Assumptions, Interval
 from sampan.plan.energy import energy
 
 CHIP = Chip(
     name="c", title="C", vendor="V", maker_country="X", status="released",
-    server=Server(title="S8", num_chips=8, power_w=8000), price=Price(usd=35040, year="2024", region="US"),
+    server=ChipServer(title="S8", num_chips=8, power_w=8000), price=Price(usd=35040, year="2024", region="US"),
     rent=Rent(low_usd_per_h=2, typical_usd_per_h=3, high_usd_per_h=5, as_of="2026-01", region="US"),
 )  # fmt: skip
 SITE = Site(name="s", country="XX", region="R", pue=1.25, electricity_usd_per_kwh=0.1, electricity_year="2025")
 SUPPOSED = Assumptions(years=4, used_share=0.5, load_share=0.8)
-HOURS = Span(low=50, typical=100, high=200)
+HOURS = Interval(low=50, typical=100, high=200)
 USED = energy(CHIP, SITE, HOURS, SUPPOSED)  # 1 kW x 0.8 x 1.25 = 1 kWh an hour
 
 
 def test_rent_goes_from_low_price_and_short_time_to_high_price_and_long_time():
     money = cost.rented(CHIP, HOURS)
-    assert money.usd == Span(low=100, typical=300, high=1000)
+    assert money.usd == Interval(low=100, typical=300, high=1000)
     assert money.said == "rented for 3 USD a chip-hour (2 to 5; US, 2026-01)"
 
 
@@ -48,9 +48,9 @@ def test_bought_is_wear_and_electricity():
 
 def test_a_rent_is_power_wear_and_markup():
     split = cost.split(CHIP, SITE, HOURS, SUPPOSED)
-    assert split.rent == Span(low=100, typical=300, high=1000)
+    assert split.rent == Interval(low=100, typical=300, high=1000)
     assert split.power is not None
-    assert split.depreciation == Span(low=100, typical=200, high=400)
+    assert split.depreciation == Interval(low=100, typical=200, high=400)
     assert split.markup is not None
     assert split.power.typical == pytest.approx(10)
     assert split.markup.typical == pytest.approx(90)
@@ -84,7 +84,7 @@ def test_parts_of_a_rent_add_up_and_lie_in_order(hours, rents, price, electricit
     )
     short, middle, long = sorted(hours)
     site = replace(SITE, electricity_usd_per_kwh=electricity)
-    split = cost.split(chip, site, Span(low=short, typical=middle, high=long), SUPPOSED)
+    split = cost.split(chip, site, Interval(low=short, typical=middle, high=long), SUPPOSED)
     assert split.rent and split.power and split.depreciation and split.markup
     total = split.power.typical + split.depreciation.typical + split.markup.typical
     assert total == pytest.approx(split.rent.typical, rel=1e-9, abs=1e-9)

@@ -6,12 +6,12 @@ import pytest
 
 from sampan.catalog import load
 from sampan.plan import efficiency
-from sampan.plan.efficiency import Efficiency, Spread
+from sampan.plan.efficiency import Efficiency, ErrorSpread
 from sampan.plan.time import PART_NAMES, Rates, StepTime, speeds
-from sampan.plan.workloads.language import Shape, language_model
+from sampan.plan.workloads.language import LanguageShape, language_model
 from sampan.plan.workloads.named import workload_of
 
-MODEL = language_model("model", Shape(layers=2, hidden=64, ffn=160, heads=4, kv_heads=4, vocab=512), 64)
+MODEL = language_model("model", LanguageShape(layers=2, hidden=64, ffn=160, heads=4, kv_heads=4, vocab=512), 64)
 
 
 def levels(chip="h100_sxm", framework="NeMo 24.07", precision="bf16", workload=MODEL, method="full"):
@@ -22,7 +22,7 @@ def levels(chip="h100_sxm", framework="NeMo 24.07", precision="bf16", workload=M
 
 
 def made(effects=None, counts=None, products=None):
-    spreads = {name: Spread(half=0.1 * (1 + i), num=3) for i, name in enumerate(efficiency.classes())}
+    spreads = {name: ErrorSpread(half=0.1 * (1 + i), num=3) for i, name in enumerate(efficiency.classes())}
     return Efficiency(
         rates=Rates(), effects=effects or {}, counts=counts or {}, spreads=spreads, products=products or {}, num_runs=3,
         made="2026-01-01",

@@ -6,7 +6,7 @@ import pytest
 
 from sampan.models.presets import get
 from sampan.plan.generation_memory import generation_needed
-from sampan.plan.records import Block, Op, Phase, memory_op
+from sampan.plan.records import Op, Phase, WorkloadBlock, memory_op
 from sampan.plan.workloads.own.encoders import glyph_blocks, tokenizer_blocks, vae_decoder, vae_encoder
 from sampan.plan.workloads.own.generator import generator_blocks
 from sampan.plan.workloads.own.painter import step_blocks
@@ -46,6 +46,8 @@ def test_the_releases_own_figures_within_a_tenth(size, batch, published_gib):
 
 def test_a_phase_by_hand():
     conv = Op(name="c", kind="conv", flops=1, rows=100, inner=27, cols=8, values=100 * (3 + 8), weights=216)
-    phase = Phase(name="p", blocks=(Block(name="b", ops=(conv, memory_op("norm", 400))),), rows=2, cache_values=50)
+    phase = Phase(
+        name="p", blocks=(WorkloadBlock(name="b", ops=(conv, memory_op("norm", 400))),), rows=2, cache_values=50
+    )
     need = generation_needed([phase], params=1000, batch=3, context_bytes=7)
     assert (need.frozen, need.activations, need.workspace, need.reserve) == (2000, 300, 2 * 3 * 2 * 2200, 7)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from sampan.catalog import load
 from sampan.errors import PlanError
 from sampan.plan import measured
-from sampan.plan.predict import Prediction, predict
-from sampan.plan.records import Layout
+from sampan.plan.predict import StepPrediction, predict
+from sampan.plan.records import ParallelLayout
 
 HALF = 0.6
-PREDICTED = Prediction(
+PREDICTED = StepPrediction(
     step_s=2.0, low_s=2 * math.exp(-HALF), high_s=2 * math.exp(HALF), parts={"matmul_s": 1.5, "memory_s": 0.5},
     num_measurements=7, basis="runs of torch",
 )  # fmt: skip
@@ -87,7 +87,7 @@ def test_a_kits_block_is_predicted_as_one_layer_of_the_released_model(put):
 def test_a_race_is_predicted_with_its_own_shape(put):
     (one,) = measured.read([put(race(0.5))]).found
     workload, layout = measured._whole(race(0.5), "ar")
-    assert layout == Layout(micro_batch=4)
+    assert layout == ParallelLayout(micro_batch=4)
     assert one.predicted_s == predict(workload, layout, load.chip("h100_sxm")).step_s
     assert (one.part, one.ratio) == ("ar of nano", 0.5 / one.predicted_s)
 

@@ -11,14 +11,14 @@ from sampan.plan import verb
 from sampan.plan.page import page, plain
 from sampan.plan.rank import rows
 from sampan.plan.sensitivity import sensitivity, share
-from sampan.plan.verb import Options
+from sampan.plan.verb import PlanArguments
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def planned(**given):
     job = jobs.read(ROOT / "jobs" / "lora.toml", [])
-    return verb.plan(job, Options(**({"sites": ("sg",), "chips": ("h100_sxm", "h20"), "count": (1, 4)} | given)))
+    return verb.plan(job, PlanArguments(**({"sites": ("sg",), "chips": ("h100_sxm", "h20"), "count": (1, 4)} | given)))
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from sampan.catalog import load
 from sampan.errors import PlanError
 from sampan.plan.predict import predict
-from sampan.plan.records import Layout
-from sampan.plan.workloads.language import Shape, language_model
+from sampan.plan.records import ParallelLayout
+from sampan.plan.workloads.language import LanguageShape, language_model
 
-MODEL = language_model("model", Shape(layers=32, hidden=4096, ffn=11008, heads=32, kv_heads=32, vocab=32000), 4096)
-LAYOUT = Layout(dp=8, zero_stage=1, recompute="full", accum=4)
+MODEL = language_model(
+    "model", LanguageShape(layers=32, hidden=4096, ffn=11008, heads=32, kv_heads=32, vocab=32000), 4096
+)
+LAYOUT = ParallelLayout(dp=8, zero_stage=1, recompute="full", accum=4)
 
 
 def of(chip, **how):
@@ -48,7 +50,7 @@ def test_known_runs_are_near():
 
 def test_more_chips_for_the_same_work_take_less_time_but_not_less_than_their_share():
     def step(dp):
-        layout = Layout(dp=dp, zero_stage=1, recompute="full", accum=64 // dp)
+        layout = ParallelLayout(dp=dp, zero_stage=1, recompute="full", accum=64 // dp)
         return predict(MODEL, layout, load.chip("h100_sxm")).step_s
 
     times = [step(dp) for dp in (8, 16, 32, 64)]

@@ -8,21 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampan.catalog.records import Chip, Price, Rent, Server, Site
-from sampan.plan.assumptions import DAY_S, Assumptions, Span
+from sampan.catalog.records import Chip, ChipServer, Price, Rent, Site
+from sampan.plan.assumptions import DAY_S, Assumptions, Interval
 from sampan.plan.cost import Money
 from sampan.plan.energy import Energy, Power
-from sampan.plan.rank import SORTS, Row, best_sites, picture_rows, ranked, rows, worthwhile
+from sampan.plan.rank import SORTS, PlanRow, best_sites, picture_rows, ranked, rows, worthwhile
 
 CHIP = Chip(
     name="c", title="C", vendor="V", maker_country="X", status="released", board_power_w=1000,
-    server=Server(), price=Price(usd=1000), rent=Rent(low_usd_per_h=1, typical_usd_per_h=2, high_usd_per_h=4),
+    server=ChipServer(), price=Price(usd=1000), rent=Rent(low_usd_per_h=1, typical_usd_per_h=2, high_usd_per_h=4),
 )  # fmt: skip
 SITE = Site(name="s", country="XX", region="R", pue=1.25, electricity_usd_per_kwh=0.1, grid_g_co2_per_kwh=500)
 
 
 def span(value):
-    return None if value is None else Span(low=value / 2, typical=value, high=value * 2)
+    return None if value is None else Interval(low=value / 2, typical=value, high=value * 2)
 
 
 def way(time_s, count=1, chip="c", framework="torch"):
@@ -35,7 +35,7 @@ def way(time_s, count=1, chip="c", framework="torch"):
 def row(time_s, usd, kwh=1.0, kg=1.0, site="s", **of):
     used = Energy(power=Power(w=1, basis=""), kwh=span(kwh), kg_co2=span(kg))
     money = Money(basis="rent", usd=span(usd), said="")
-    return Row(way=way(time_s, **of), site=replace(SITE, name=site), money=money, bought=money, energy=used)  # type: ignore[arg-type]
+    return PlanRow(way=way(time_s, **of), site=replace(SITE, name=site), money=money, bought=money, energy=used)  # type: ignore[arg-type]
 
 
 amounts = st.one_of(st.none(), st.integers(1, 6).map(float))

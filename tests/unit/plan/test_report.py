@@ -12,7 +12,7 @@ JOB = 'out = "runs/x"\ndata.path = "pictures"\n'
 
 @pytest.fixture(scope="module")
 def document():
-    asked = verb.Options(chips=("h100_sxm", "l40s", "metax_c550"), count=(1, 4), sites=("sg", "us_va"))
+    asked = verb.PlanArguments(chips=("h100_sxm", "l40s", "metax_c550"), count=(1, 4), sites=("sg", "us_va"))
     found = verb.plan(job.parse(JOB, ["stage.glyph.grad_accum_steps=4"]), asked, name="j.toml")
     return json.loads(verb.as_text(found.as_dict()))
 

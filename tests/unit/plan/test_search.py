@@ -7,22 +7,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampan.plan.conventions import CONVENTIONS
-from sampan.plan.memory import Needs
-from sampan.plan.records import Layout
-from sampan.plan.search import Found, Limits, NotFound, Search, best, counts_within, layouts
-from sampan.plan.workloads.language import Experts, Shape, language_model
+from sampan.plan.memory import MemoryModel
+from sampan.plan.records import ParallelLayout
+from sampan.plan.search import BestLayout, LayoutLimits, LayoutSearch, NoLayout, best, counts_within, layouts
+from sampan.plan.workloads.language import ExpertsShape, LanguageShape, language_model
 
-SMALL = language_model("small", Shape(layers=6, hidden=64, ffn=160, heads=4, kv_heads=2, vocab=500), 64)
-ROUTED = Experts(num=8, per_token=2, ffn=32)
+SMALL = language_model("small", LanguageShape(layers=6, hidden=64, ffn=160, heads=4, kv_heads=2, vocab=500), 64)
+ROUTED = ExpertsShape(num=8, per_token=2, ffn=32)
 EXPERTS = language_model(
-    "experts", Shape(layers=4, hidden=64, ffn=160, heads=4, kv_heads=4, vocab=500, experts=ROUTED), 64
+    "experts", LanguageShape(layers=4, hidden=64, ffn=160, heads=4, kv_heads=4, vocab=500, experts=ROUTED), 64
 )
-WIDE = Limits(max_virtual=4, max_micro_batch=8, min_cp_tokens=16, zero_stages=(0, 1, 2, 3))
+WIDE = LayoutLimits(max_virtual=4, max_micro_batch=8, min_cp_tokens=16, zero_stages=(0, 1, 2, 3))
 CONVENTION = CONVENTIONS["fsdp"]
 RECOMPUTE = {"none": 0, "selective": 1, "full": 2}
 
 
-def numbers(layout: Layout) -> tuple[int, ...]:
+def numbers(layout: ParallelLayout) -> tuple[int, ...]:
     return (
         layout.dp,
         layout.tp,
@@ -35,7 +35,7 @@ def numbers(layout: Layout) -> tuple[int, ...]:
     )
 
 
-def work(layout: Layout) -> float:
+def work(layout: ParallelLayout) -> float:
     """A step as one would sketch it: work, a bubble, and what is sent."""
     bubble = (layout.pp - 1) / (layout.virtual * layout.accum)
     again = 1 + RECOMPUTE[layout.recompute] / 6
@@ -43,22 +43,22 @@ def work(layout: Layout) -> float:
     return again * layout.accum * layout.micro_batch**0.9 * (1 + bubble) / layout.tp / layout.cp + sent
 
 
-def rugged(layout: Layout) -> float:
+def rugged(layout: ParallelLayout) -> float:
     """Nothing follows from anything, recomputation apart."""
     return hash(numbers(layout)) % 1009 + RECOMPUTE[layout.recompute]
 
 
-def lawless(layout: Layout) -> float:
+def lawless(layout: ParallelLayout) -> float:
     """Recomputing may even be faster."""
     return hash((*numbers(layout), RECOMPUTE[layout.recompute])) % 1009
 
 
-def looseness(layout: Layout) -> float:
+def looseness(layout: ParallelLayout) -> float:
     """A bound that is good here and poor there, so that its order is not that of the times."""
     return 0.4 + hash(numbers(layout)) % 61 / 100
 
 
-def level(layout: Layout) -> float:
+def level(layout: ParallelLayout) -> float:
     """All are alike: the order decides."""
     return 1.0
 
@@ -88,25 +88,25 @@ def by_trying_all(workload, count, batch, domain, memory_bytes, time_of, memory_
 def test_the_search_is_as_good_as_trying_everything(workload, count, batch, domain, memory_mb, time, bounded):
     time_of, recompute_costs_time = time
     memory_bytes = memory_mb * 1e6 + CONVENTION.context_bytes
-    memory_of = Needs(workload, CONVENTION).total
-    found = Search(workload, batch, memory_of, WIDE).best(
+    memory_of = MemoryModel(workload, CONVENTION).total
+    found = LayoutSearch(workload, batch, memory_of, WIDE).best(
         count, domain, memory_bytes, time_of,
         bound_of=(lambda layout: time_of(layout) * looseness(layout)) if bounded else None,
         recompute_costs_time=recompute_costs_time,
     )  # fmt: skip
     wanted = by_trying_all(workload, count, batch, domain, memory_bytes, time_of, memory_of)
     if wanted is None:
-        assert isinstance(found, NotFound)
+        assert isinstance(found, NoLayout)
         assert found.reason
     else:
-        assert isinstance(found, Found)
+        assert isinstance(found, BestLayout)
         assert (found.layout, found.time_s) == (wanted, time_of(wanted))
         assert found.memory_bytes == memory_of(wanted) <= memory_bytes
 
 
 def test_a_search_used_for_many_chips_finds_the_same_as_a_fresh_one():
-    memory_of = Needs(SMALL, CONVENTION).total
-    shared = Search(SMALL, 24, memory_of, WIDE)
+    memory_of = MemoryModel(SMALL, CONVENTION).total
+    shared = LayoutSearch(SMALL, 24, memory_of, WIDE)
     for memory_bytes in (1.003e9, 1.02e9, 1.0005e9, 1.005e9):
         for domain in (8, 2):
             fresh = best(SMALL, 12, 24, work, memory_of, memory_bytes=memory_bytes, scale_up_domain=domain, limits=WIDE)
@@ -114,20 +114,20 @@ def test_a_search_used_for_many_chips_finds_the_same_as_a_fresh_one():
 
 
 def test_what_interleaving_makes_too_large_is_still_tried_without_it():
-    def memory_of(layout: Layout) -> float:
+    def memory_of(layout: ParallelLayout) -> float:
         return layout.micro_batch * (9 if layout.virtual > 1 else 1)
 
     found = best(SMALL, 2, 8, lambda layout: layout.accum * layout.dp**2, memory_of, memory_bytes=8.0, limits=WIDE)
-    assert isinstance(found, Found)
+    assert isinstance(found, BestLayout)
     assert (found.layout.micro_batch, found.layout.virtual) == (8, 1)
 
 
 def test_a_bound_saves_predictions_and_changes_nothing():
-    memory_of = Needs(SMALL, CONVENTION).total
-    search = Search(SMALL, 24, memory_of, WIDE)
+    memory_of = MemoryModel(SMALL, CONVENTION).total
+    search = LayoutSearch(SMALL, 24, memory_of, WIDE)
     plain = search.best(12, 8, 2e9, work)
     bounded = search.best(12, 8, 2e9, work, bound_of=lambda layout: 0.9 * work(layout))
-    assert isinstance(plain, Found) and isinstance(bounded, Found)
+    assert isinstance(plain, BestLayout) and isinstance(bounded, BestLayout)
     assert bounded.layout == plain.layout
     assert bounded.num_timed < plain.num_timed / 2
 
@@ -155,7 +155,7 @@ def test_every_layout_uses_all_chips_and_the_whole_batch(workload, count, batch,
 
 
 def test_the_layouts_of_two_chips_by_hand():
-    limits = Limits(max_virtual=1, recompute=("none",), min_cp_tokens=64)
+    limits = LayoutLimits(max_virtual=1, recompute=("none",), min_cp_tokens=64)
     seen = [(x.dp, x.tp, x.pp, x.zero_stage, x.micro_batch, x.accum) for x in layouts(SMALL, 2, 2, limits=limits)]
     assert seen == [
         (2, 1, 1, 0, 1, 1),
@@ -168,22 +168,24 @@ def test_the_layouts_of_two_chips_by_hand():
 
 
 def test_a_model_that_is_too_large_says_what_is_needed_and_how_many_chips_would_do():
-    search = Search(SMALL, 16, lambda layout: 100e9 / layout.num_chips * layout.micro_batch, Limits(min_cp_tokens=64))
+    search = LayoutSearch(
+        SMALL, 16, lambda layout: 100e9 / layout.num_chips * layout.micro_batch, LayoutLimits(min_cp_tokens=64)
+    )
     found = search.best(1, 8, 30e9, work)
-    assert found == NotFound(
+    assert found == NoLayout(
         reason=(
             "the job does not fit on 1 chip: the least, 93.1 GiB a chip, is needed with one chip, 1 x 16 samples, and a "
             "chip has 27.9 GiB for it; 4 chips would do"
         ),
         smallest_count=4,
-        nearest=Layout(accum=16),
+        nearest=ParallelLayout(accum=16),
         nearest_bytes=100e9,
     )
 
 
 def test_a_model_that_fits_nowhere_says_so():
-    found = best(SMALL, 2, 16, work, lambda layout: 40e9, memory_bytes=30e9, limits=Limits(min_cp_tokens=64))
-    assert isinstance(found, NotFound)
+    found = best(SMALL, 2, 16, work, lambda layout: 40e9, memory_bytes=30e9, limits=LayoutLimits(min_cp_tokens=64))
+    assert isinstance(found, NoLayout)
     assert found.reason == (
         "the job does not fit on 2 chips: the least, 37.3 GiB a chip, is needed with dp 2, 1 x 8 samples, and a chip has "
         "27.9 GiB for it; it fits on no number of chips up to 65,536"
@@ -206,13 +208,13 @@ def test_a_model_that_fits_nowhere_says_so():
     ],
 )
 def test_a_batch_that_cannot_be_shared_says_why(count, batch, reason):
-    found = best(SMALL, count, batch, work, lambda layout: 1.0, memory_bytes=2.0, limits=Limits(min_cp_tokens=64))
-    assert found == NotFound(reason=reason)
+    found = best(SMALL, count, batch, work, lambda layout: 1.0, memory_bytes=2.0, limits=LayoutLimits(min_cp_tokens=64))
+    assert found == NoLayout(reason=reason)
 
 
 def test_a_chip_of_unknown_memory_is_not_guessed():
     found = best(SMALL, 1, 1, work, lambda layout: 1.0, memory_bytes=None)
-    assert found == NotFound(reason="how much memory the chip has is not known")
+    assert found == NoLayout(reason="how much memory the chip has is not known")
 
 
 @pytest.mark.parametrize(("count", "batch", "domain"), [(0, 1, 1), (1, 0, 1), (1, 1, 0), (-4, 1, 8)])
@@ -233,14 +235,14 @@ def test_a_range_of_counts_is_its_ends_and_the_powers_of_two_between():
 @settings(max_examples=25, deadline=None)
 @given(memory_mb=st.floats(0.5, 20), count=st.sampled_from([2, 4, 8]))
 def test_more_chips_of_the_same_kind_never_make_the_best_layout_slower_per_sample(memory_mb, count):
-    memory_of = Needs(SMALL, CONVENTION).total
+    memory_of = MemoryModel(SMALL, CONVENTION).total
     memory_bytes = memory_mb * 1e6 + CONVENTION.context_bytes
 
-    def seconds(layout: Layout) -> float:
+    def seconds(layout: ParallelLayout) -> float:
         return layout.accum * layout.micro_batch / (layout.tp * layout.pp * layout.cp)
 
     def best_of(chips: int) -> float:
         found = best(SMALL, chips, 16, seconds, memory_of, memory_bytes=memory_bytes, limits=WIDE)
-        return found.time_s if isinstance(found, Found) else math.inf
+        return found.time_s if isinstance(found, BestLayout) else math.inf
 
     assert best_of(2 * count) <= best_of(count)

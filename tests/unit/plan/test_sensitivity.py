@@ -7,10 +7,10 @@ import pytest
 
 from sampan import job as jobs
 from sampan.plan import verb
-from sampan.plan.assumptions import Span
+from sampan.plan.assumptions import Interval
 from sampan.plan.rank import rows
 from sampan.plan.sensitivity import sensitivity, share
-from sampan.plan.verb import Options
+from sampan.plan.verb import PlanArguments
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.fixture(scope="module")
 def plan():
     job = jobs.read(ROOT / "jobs" / "lora.toml", [])
-    return verb.plan(job, Options(sites=("sg",), chips=("h100_sxm",), count=(2, 2)))
+    return verb.plan(job, PlanArguments(sites=("sg",), chips=("h100_sxm",), count=(2, 2)))
 
 
 def moved(plan, row):
@@ -64,7 +64,7 @@ def test_less_memory_never_makes_it_quicker(plan):
 
 
 def test_nothing_has_no_share():
-    nothing, some = Span(low=0.0, typical=0.0, high=0.0), Span(low=1.0, typical=2.0, high=3.0)
+    nothing, some = Interval(low=0.0, typical=0.0, high=0.0), Interval(low=1.0, typical=2.0, high=3.0)
     assert share((0.0, 0.0), nothing) is None
     assert share((0.0, 1.0), some) is None
     assert share((1.0, 4.0), some) == (0.5, 2.0)

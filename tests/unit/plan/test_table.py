@@ -4,7 +4,7 @@ import pytest
 
 from sampan import job
 from sampan.plan import table, verb
-from sampan.plan.assumptions import Span
+from sampan.plan.assumptions import Interval
 from sampan.plan.search import Infeasible
 
 JOB = 'out = "runs/x"\ndata.path = "pictures"\n'
@@ -12,7 +12,7 @@ JOB = 'out = "runs/x"\ndata.path = "pictures"\n'
 
 @pytest.fixture(scope="module")
 def plan():
-    asked = verb.Options(chips=("h100_sxm", "l40s", "metax_c550"), count=(1, 4), sites=("sg", "us_va"))
+    asked = verb.PlanArguments(chips=("h100_sxm", "l40s", "metax_c550"), count=(1, 4), sites=("sg", "us_va"))
     return verb.plan(job.parse(JOB, ["stage.glyph.grad_accum_steps=4"]), asked, name="j.toml")
 
 
@@ -51,7 +51,7 @@ def test_everything_that_was_supposed_is_said(plan):
 
 def test_no_row_keeps_the_limits(plan):
     assert list(table.unmet(plan)) == []
-    asked = verb.Options(chips=("l40s",), count=(1, 1), sites=("sg",), deadline=1e-6, budget=1e-6)
+    asked = verb.PlanArguments(chips=("l40s",), count=(1, 1), sites=("sg",), deadline=1e-6, budget=1e-6)
     strict = verb.plan(job.parse(JOB, []), asked)
     (said,) = table.unmet(strict)
     row = strict.rows[0]
@@ -101,4 +101,4 @@ def test_amounts(value, said):
     ],
 )
 def test_a_time_and_its_interval_share_a_unit(seconds, said):
-    assert table.between(Span(low=seconds / 2, typical=seconds, high=seconds * 2)) == said
+    assert table.between(Interval(low=seconds / 2, typical=seconds, high=seconds * 2)) == said

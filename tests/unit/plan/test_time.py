@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from sampan.catalog import load
 from sampan.catalog.records import Chip, Memory, ScaleUp
-from sampan.plan.quantities import quantities
-from sampan.plan.records import Layout
-from sampan.plan.time import PART_NAMES, RATE_NAMES, Rates, Speeds, replaced, speeds, step_time
-from sampan.plan.workloads.language import Shape, language_model
+from sampan.plan.device_work import quantities
+from sampan.plan.records import ParallelLayout
+from sampan.plan.time import PART_NAMES, RATE_NAMES, ChipSpeeds, Rates, replaced, speeds, step_time
+from sampan.plan.workloads.language import LanguageShape, language_model
 
-MODEL = language_model("model", Shape(layers=8, hidden=512, ffn=1280, heads=8, kv_heads=8, vocab=4096), 512)
-SPEEDS = Speeds(
+MODEL = language_model("model", LanguageShape(layers=8, hidden=512, ffn=1280, heads=8, kv_heads=8, vocab=4096), 512)
+SPEEDS = ChipSpeeds(
     matmul_flops_per_s=1e14, half_flops_per_s=1e14, memory_bytes_per_s=1e12, scale_up_bytes_per_s=1e11, domain=8,
     scale_out_bytes_per_s=1e10,
 )  # fmt: skip
@@ -24,14 +24,14 @@ IDEAL = Rates(
     message_s=0.0, hidden=1.0, shared_hidden=1.0, sent=1.0, step_s=0.0, bubble=1.0,
 )  # fmt: skip
 LAYOUTS = st.builds(
-    Layout, dp=st.sampled_from([1, 2, 16]), tp=st.sampled_from([1, 2, 8]), pp=st.sampled_from([1, 2, 4]),
+    ParallelLayout, dp=st.sampled_from([1, 2, 16]), tp=st.sampled_from([1, 2, 8]), pp=st.sampled_from([1, 2, 4]),
     zero_stage=st.sampled_from([0, 1, 3]), recompute=st.sampled_from(["none", "selective", "full"]),
     micro_batch=st.integers(1, 4), accum=st.integers(1, 8),
 )  # fmt: skip
 
 
 def test_products_take_their_flops_over_the_peak():
-    q = quantities(MODEL, Layout(micro_batch=2, accum=3))
+    q = quantities(MODEL, ParallelLayout(micro_batch=2, accum=3))
     time = step_time(q, SPEEDS, IDEAL)
     assert time.matmul_s == pytest.approx(3 * (q.middle.matmul_flops + q.ends.matmul_flops) / 1e14)
     assert time.attention_s == pytest.approx(3 * q.middle.attention_flops / 1e14)
@@ -49,7 +49,7 @@ def test_parts_add_up_and_none_is_below_zero(layout):
     assert (time.data_parallel_s > 0) == (layout.dp > 1)
 
 
-@given(layout=LAYOUTS, name=st.sampled_from([f.name for f in fields(Speeds) if f.name.endswith("_per_s")]))
+@given(layout=LAYOUTS, name=st.sampled_from([f.name for f in fields(ChipSpeeds) if f.name.endswith("_per_s")]))
 def test_a_faster_chip_is_never_slower(layout, name):
     q = quantities(MODEL, layout)
     faster = replace(SPEEDS, **{name: 2 * getattr(SPEEDS, name)})
@@ -65,14 +65,14 @@ def test_links_beyond_the_domain_cost_more(layout):
 
 
 def test_a_bubble_takes_the_time_of_idle_micro_batches():
-    one = step_time(quantities(MODEL, Layout(pp=4, accum=8)), SPEEDS, IDEAL)
+    one = step_time(quantities(MODEL, ParallelLayout(pp=4, accum=8)), SPEEDS, IDEAL)
     assert one.pipeline_s == pytest.approx(3 / 8 * (one.matmul_s + one.attention_s), rel=0.5)
-    pieces = step_time(quantities(MODEL, Layout(pp=4, accum=8, virtual=2)), SPEEDS, IDEAL)
+    pieces = step_time(quantities(MODEL, ParallelLayout(pp=4, accum=8, virtual=2)), SPEEDS, IDEAL)
     assert pieces.pipeline_s == pytest.approx(one.pipeline_s / 2, rel=1e-3)
 
 
 def test_adding_gradients_up_hides_behind_the_backward_pass_if_the_software_lets_it():
-    layout = Layout(dp=16)
+    layout = ParallelLayout(dp=16)
     hidden, seen = (
         step_time(quantities(MODEL, layout, hides=h), SPEEDS, Rates()).data_parallel_s for h in (True, False)
     )
@@ -80,7 +80,7 @@ def test_adding_gradients_up_hides_behind_the_backward_pass_if_the_software_lets
 
 
 def test_launching_overlaps_with_computing_between_adding_up_and_the_longer_alone():
-    q = quantities(MODEL, Layout())
+    q = quantities(MODEL, ParallelLayout())
     without = step_time(q, SPEEDS, replaced(Rates(), {"launch_s": 1e-12})).total_s
     time = step_time(q, SPEEDS, Rates())
     launches = q.middle.kernels + q.ends.kernels
@@ -94,18 +94,18 @@ def test_rates_can_be_replaced_one_by_one():
 
 def test_speeds_are_those_of_the_data_sheet():
     found = speeds(load.chip("h100_sxm"), "fp8")
-    assert isinstance(found, Speeds)
+    assert isinstance(found, ChipSpeeds)
     assert (found.is_low, found.domain) == (True, 8)
     assert found.matmul_flops_per_s > found.half_flops_per_s
     half = speeds(load.chip("h100_sxm"), "bf16")
-    assert isinstance(half, Speeds)
+    assert isinstance(half, ChipSpeeds)
     assert not half.is_low
     assert half.matmul_flops_per_s == half.half_flops_per_s == found.half_flops_per_s
 
 
 def test_where_a_chip_has_no_units_for_fewer_bits_its_16_bit_ones_work():
     found = speeds(load.chip("a100_80"), "fp8")
-    assert isinstance(found, Speeds)
+    assert isinstance(found, ChipSpeeds)
     assert not found.is_low
 
 
@@ -115,7 +115,7 @@ def test_what_is_not_known_is_named():
     assert speeds(replace(chip, peak_dense_flops_per_s={"bf16": 1e14}), "bf16") == "its memory bandwidth"
     known = replace(chip, peak_dense_flops_per_s={"bf16": 1e14}, memory=Memory(bytes_per_s=1e12))
     assert speeds(known, "fp32") == "its peak in fp32"
-    assert isinstance(speeds(known), Speeds)
+    assert isinstance(speeds(known), ChipSpeeds)
 
 
 def test_without_a_link_to_its_domain_the_network_carries_all():
@@ -125,5 +125,5 @@ def test_without_a_link_to_its_domain_the_network_carries_all():
         scale_out_bytes_per_s=5e9,
     )  # fmt: skip
     found = speeds(chip)
-    assert isinstance(found, Speeds)
+    assert isinstance(found, ChipSpeeds)
     assert found.scale_up_bytes_per_s == found.scale_out_bytes_per_s == 5e9

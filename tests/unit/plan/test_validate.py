@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sampan.catalog.load import RUN_COLUMNS
 from sampan.errors import PlanError
-from sampan.plan.validate import Judged, Summary, ratios, summary, validate
+from sampan.plan.validate import ErrorSummary, RunPrediction, ratios, summary, validate
 
 RUN = dict.fromkeys(RUN_COLUMNS, "") | {
     "id": "r1", "model": "Llama-2-7B", "family": "llm-dense", "params_b": "6.7", "layers": "32", "hidden": "4096",
@@ -36,17 +36,17 @@ def runs(tmp_path):
 
 def one(predicted, measured=100.0, low=None, high=None, **row):
     low, high = (predicted if end is None else end for end in (low, high))
-    return Judged(id="x", predicted=predicted, low=low, high=high, measured=measured, row=RUN | row)
+    return RunPrediction(id="x", predicted=predicted, low=low, high=high, measured=measured, row=RUN | row)
 
 
 def test_errors_are_shares_of_what_was_measured():
     found = summary([one(90), one(120), one(100), one(150, low=90, high=160)])
-    assert found == Summary(
+    assert found == ErrorSummary(
         count=4, median_abs_rel_err=pytest.approx(0.15), mean_abs_rel_err=pytest.approx(0.2),
         p90_abs_rel_err=pytest.approx(0.41), bias=pytest.approx(0.1), coverage_80=0.5,
     )  # fmt: skip
     assert str(found) == "4 runs, median 15.0%, mean 20.0%, p90 41.0%, bias +10.0%, 80 % intervals hold 50%"
-    assert summary([]) == Summary(count=0)
+    assert summary([]) == ErrorSummary(count=0)
     assert str(summary([])) == "0 runs"
 
 

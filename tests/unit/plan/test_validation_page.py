@@ -2,7 +2,7 @@
 
 from tests.unit.test_page import assert_well_formed
 
-from sampan.plan.validate import Judged, Report
+from sampan.plan.validate import RunPrediction, ValidationReport
 from sampan.plan.validation_page import page
 
 ROW = {
@@ -12,13 +12,13 @@ ROW = {
 
 
 def judged(name, predicted, **changed):
-    return Judged(
+    return RunPrediction(
         id=name, predicted=predicted, low=predicted / 2, high=predicted * 2, measured=2.0, row={**ROW, **changed}
     )
 
 
 def report(*found, skipped=()):
-    return Report(judged=found, rule=found, skipped=skipped)
+    return ValidationReport(judged=found, rule=found, skipped=skipped)
 
 
 def test_every_judged_run_is_a_point_and_every_other_is_left_out():

@@ -15,7 +15,7 @@ from sampan.catalog import load
 from sampan.cli import main
 from sampan.errors import PlanError, SampanError
 from sampan.plan import verb
-from sampan.plan.verb import Options, between
+from sampan.plan.verb import PlanArguments, between
 
 ROOT = Path(__file__).resolve().parents[3]
 JOB = ROOT / "jobs" / "lora.toml"
@@ -32,7 +32,7 @@ def big():
 
 
 def options(**given):
-    return Options(**({"sites": ("sg",), "chips": ("h100_sxm",), "count": (1, 1)} | given))
+    return PlanArguments(**({"sites": ("sg",), "chips": ("h100_sxm",), "count": (1, 1)} | given))
 
 
 def refused(call, *arguments, **named):
@@ -142,7 +142,7 @@ def test_a_misspelt_name_is_told(job):
     ],
 )
 def test_options_that_do_not_go_together(given, what, hint):
-    nothing = dict.fromkeys(Options.__dataclass_fields__) | {
+    nothing = dict.fromkeys(PlanArguments.__dataclass_fields__) | {
         "owned": [],
         "overrides": [],
         "job": None,

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sampan.models.config import SamplingConfig, SchedulerConfig
-from sampan.samplers import ar_decode, euler, noise
+from sampan.pipeline import ar_decode
+from sampan.samplers import euler, noise
 
 
 def test_a_draw_depends_on_its_name_only():

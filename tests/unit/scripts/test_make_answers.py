@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sampan.plan.assumptions import Span
+from sampan.plan.assumptions import Interval
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = (ROOT / "docs" / "answers.md").read_text(encoding="utf-8")
@@ -64,7 +64,7 @@ def test_three_lines_are_three():
 
 
 def test_what_is_not_known_is_said():
-    span = Span(low=1000.0, typical=2000.0, high=3000.0)
+    span = Interval(low=1000.0, typical=2000.0, high=3000.0)
     assert [script._money(None), script._thousand(None), script._typical(None)] == ["unknown"] * 3
     assert script._money(span) == "2,000 (1,000-3,000)"
     assert script._thousand(span) == "2.00"

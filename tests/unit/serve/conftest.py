@@ -15,13 +15,13 @@ import pytest
 import uvicorn
 
 from sampan.checkpoint.folder import open_folder
-from sampan.generate.pipeline import Pipeline
+from sampan.pipeline.pipeline import Pipeline
 from sampan.serve.app import build
 from sampan.serve.engine import Engine
-from sampan.serve.server import Server
+from sampan.serve.server import ServerState
 from sampan.serve.settings import Settings
-from sampan.serve.site import Site
-from sampan.serve.store import Store
+from sampan.serve.site import Pages
+from sampan.serve.store import ImageStore
 from sampan.serve.verb import configured
 
 MODEL = "tiny"
@@ -40,7 +40,7 @@ class Running:
         client: Asks it.
     """
 
-    server: Server
+    server: ServerState
     client: httpx.Client
     port: int
 
@@ -57,11 +57,11 @@ def start(pipeline: Pipeline, tmp_path: Path) -> Iterator[Callable[..., Running]
 
     def starting(fetch: Any = None, enhance: Any = None, proofread: Any = None, **changes: Any) -> Running:
         settings = Settings("127.0.0.1", 0, tmp_path / "data", MODEL, **changes)
-        store = Store(settings.data, settings.retention)
+        store = ImageStore(settings.data, settings.retention)
         store.recover()
         engine = Engine(pipeline, max_rows=settings.max_rows, proofread=proofread)
-        site = Site(settings.plan_report, settings.bench_report)
-        server = Server(settings, store, engine, site, fetch=fetch, enhance=enhance)
+        site = Pages(settings.plan_report, settings.bench_report)
+        server = ServerState(settings, store, engine, site, fetch=fetch, enhance=enhance)
         running = uvicorn.Server(configured(build(server), server))
         bound = socket.socket()
         bound.bind(("127.0.0.1", 0))

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sampan.generate.picture import DIGITAL_SOURCE_TYPE
-from sampan.generate.pipeline import Pipeline
-from sampan.generate.request import Request
+from sampan.pipeline.pipeline import Pipeline
+from sampan.pipeline.png import DIGITAL_SOURCE_TYPE
+from sampan.pipeline.request import ImageRequest
 from sampan.serve import keys
-from sampan.serve.refusal import Refusal
-from sampan.serve.scheduler import Limits
+from sampan.serve.refusal import ApiError
+from sampan.serve.scheduler import AdmissionLimits
 from uploaded import png
 
 Start = Callable[..., Any]
@@ -48,7 +48,7 @@ def test_the_same_seed_gives_the_command_lines_picture(running: Any, pipeline: P
     answer = running.paint(seed=5, n=2, size="64x96").json()
     assert [one["seed"] for one in answer["data"]] == [5, 6]
     for one in answer["data"]:
-        request = Request("a boat", width_px=64, height_px=96, num_inference_steps=2, seed=one["seed"])
+        request = ImageRequest("a boat", width_px=64, height_px=96, num_inference_steps=2, seed=one["seed"])
         assert np.array_equal(pixels(content(one)), pipeline(request)[0])
     other = running.paint(seed=5, size="64x96", prompt="a kite").json()
     assert not np.array_equal(pixels(content(other["data"][0])), pixels(content(answer["data"][0])))
@@ -89,7 +89,7 @@ def test_an_edit_takes_uploads_and_earlier_pictures(running: Any, pipeline: Pipe
     )
     assert answer.status_code == 200, answer.text
     images = [Image.open(io.BytesIO(data)).convert("RGB") for data in (content(first), upload)]
-    request = Request("make it blue", num_inference_steps=2, seed=2)
+    request = ImageRequest("make it blue", num_inference_steps=2, seed=2)
     assert np.array_equal(pixels(content(answer.json()["data"][0])), pipeline(request, images)[0])
     past = running.client.get("/v1/history").json()["data"]
     assert past[0]["kind"] == "edit" and past[0]["reference_ids"] == [first["id"]] and past[1]["kind"] == "generation"
@@ -259,7 +259,7 @@ def test_with_keys_nobody_sees_what_is_another_ones(start: Start):
 
 
 def test_who_asks_too_much_is_told_when_to_come_again(start: Start):
-    running = start(limits=Limits(queue=3, per_key=2, per_minute=4))
+    running = start(limits=AdmissionLimits(queue=3, per_key=2, per_minute=4))
     said: list[str] = []
     keys.change(running.server.settings.data, add="alice", remove=None, put=said.append)
     running.client.headers["Authorization"] = f"Bearer {said[0]}"
@@ -272,7 +272,7 @@ def test_who_asks_too_much_is_told_when_to_come_again(start: Start):
 
 
 def test_a_full_queue_is_503_and_what_is_in_it_is_made(start: Start):
-    running = start(limits=Limits(queue=2))
+    running = start(limits=AdmissionLimits(queue=2))
     statuses = []
 
     def ask() -> None:
@@ -288,7 +288,7 @@ def test_a_full_queue_is_503_and_what_is_in_it_is_made(start: Start):
 
 
 def test_time_is_limited(start: Start):
-    running = start(limits=Limits(timeout_s=0.05))
+    running = start(limits=AdmissionLimits(timeout_s=0.05))
     assert error(running.paint(num_inference_steps=200), 503)["code"] == "timed_out"
     assert running.server.scheduler.num_under_way == 0
 
@@ -327,7 +327,7 @@ def test_enhancement_is_told_and_falls_back_only_where_allowed(start: Start):
 
     async def enhance(prompt: str) -> str:
         if failing:
-            raise Refusal(503, "enhancement_failed", "The language model for prompts did not answer.")
+            raise ApiError(503, "enhancement_failed", "The language model for prompts did not answer.")
         return f"{prompt}, at dusk"
 
     running = start(enhance=enhance)

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from sampan.errors import RequestError
-from sampan.generate.pipeline import Pipeline
-from sampan.generate.request import Request
-from sampan.serve.engine import Asked, Engine, Late, Picture, Subject
+from sampan.pipeline.pipeline import Pipeline
+from sampan.pipeline.request import ImageRequest
+from sampan.serve.engine import DeadlineExceeded, Engine, ImageTask, SharedInputs, TaskInputs
 
 PROMPTS = (
     "a boat",
@@ -25,7 +25,7 @@ PROMPTS = (
     "x",
     "a kite",
 )
-REQUEST = Request("a boat", width_px=64, height_px=64, num_inference_steps=3)
+REQUEST = ImageRequest("a boat", width_px=64, height_px=64, num_inference_steps=3)
 
 
 class Told:
@@ -38,7 +38,7 @@ class Told:
         self.error: BaseException | None = None
 
 
-def submit(engine: Engine, asked: Asked, seed: int = 0, seconds: float = 60.0) -> tuple[Picture, Told]:
+def submit(engine: Engine, asked: TaskInputs, seed: int = 0, seconds: float = 60.0) -> tuple[ImageTask, Told]:
     told = Told()
 
     def finished(pixels: Any, facts: dict[str, Any]) -> None:
@@ -47,10 +47,10 @@ def submit(engine: Engine, asked: Asked, seed: int = 0, seconds: float = 60.0) -
     def failed(error: BaseException) -> None:
         told.error = error
 
-    picture = Picture(
+    picture = ImageTask(
         asked, seed, time.monotonic() + seconds, lambda k, p: told.partials.append((k, p)), finished, failed
     )
-    picture.subject = Subject(engine.pipeline, asked)
+    picture.subject = SharedInputs(engine.pipeline, asked)
     engine.waiting.append(picture)
     return picture, told
 
@@ -64,7 +64,10 @@ def run(engine: Engine) -> int:
 
 def test_a_batch_of_eight_paints_the_very_pictures_of_the_command_line(pipeline: Pipeline):
     engine = Engine(pipeline)
-    asked = [Asked(Request(p, width_px=64, height_px=64, num_inference_steps=3, seed=k)) for k, p in enumerate(PROMPTS)]
+    asked = [
+        TaskInputs(ImageRequest(p, width_px=64, height_px=64, num_inference_steps=3, seed=k))
+        for k, p in enumerate(PROMPTS)
+    ]
     told = [submit(engine, one, seed)[1] for seed, one in enumerate(asked)]
     run(engine)
     alone = [pipeline(one.request)[0] for one in asked]
@@ -75,10 +78,10 @@ def test_a_batch_of_eight_paints_the_very_pictures_of_the_command_line(pipeline:
 def test_the_same_with_references(pipeline: Pipeline):
     image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8))
     engine = Engine(pipeline)
-    _, told = submit(engine, Asked(REQUEST, (image, image)), seed=7)
-    _, other = submit(engine, Asked(REQUEST), seed=7)
+    _, told = submit(engine, TaskInputs(REQUEST, (image, image)), seed=7)
+    _, other = submit(engine, TaskInputs(REQUEST), seed=7)
     run(engine)
-    request = Request("a boat", width_px=64, height_px=64, num_inference_steps=3, seed=7)
+    request = ImageRequest("a boat", width_px=64, height_px=64, num_inference_steps=3, seed=7)
     assert np.array_equal(told.pixels, pipeline(request, [image, image])[0])
     assert np.array_equal(other.pixels, pipeline(request)[0])
     assert told.facts["image_tokens"] > 0 and other.facts["image_tokens"] == 0
@@ -87,7 +90,9 @@ def test_the_same_with_references(pipeline: Pipeline):
 @pytest.mark.parametrize("steps_before", [0, 1, 2, 10, 40])
 def test_who_has_gone_costs_no_further_step(pipeline: Pipeline, steps_before: int):
     engine = Engine(pipeline)
-    picture, told = submit(engine, Asked(Request("a boat", width_px=64, height_px=64, num_inference_steps=50)))
+    picture, told = submit(
+        engine, TaskInputs(ImageRequest("a boat", width_px=64, height_px=64, num_inference_steps=50))
+    )
     for _ in range(steps_before):
         assert engine.turn()
     picture.gone = True
@@ -98,28 +103,28 @@ def test_who_has_gone_costs_no_further_step(pipeline: Pipeline, steps_before: in
 
 def test_others_go_on_when_one_has_gone(pipeline: Pipeline):
     engine = Engine(pipeline)
-    first, _ = submit(engine, Asked(REQUEST), seed=1)
-    _, second = submit(engine, Asked(REQUEST), seed=2)
+    first, _ = submit(engine, TaskInputs(REQUEST), seed=1)
+    _, second = submit(engine, TaskInputs(REQUEST), seed=2)
     for _ in range(5):
         engine.turn()
     first.gone = True
     run(engine)
-    alone = pipeline(Request("a boat", width_px=64, height_px=64, num_inference_steps=3, seed=2))[0]
+    alone = pipeline(ImageRequest("a boat", width_px=64, height_px=64, num_inference_steps=3, seed=2))[0]
     assert np.array_equal(second.pixels, alone)
 
 
 def test_who_is_late_is_told(pipeline: Pipeline):
     engine = Engine(pipeline)
-    picture, told = submit(engine, Asked(REQUEST), seconds=0.0)
+    picture, told = submit(engine, TaskInputs(REQUEST), seconds=0.0)
     time.sleep(0.01)
     assert engine.turn() is False
-    assert isinstance(told.error, Late) and picture.gone
+    assert isinstance(told.error, DeadlineExceeded) and picture.gone
 
 
 def test_a_picture_that_fails_harms_no_other(pipeline: Pipeline):
     engine = Engine(pipeline)
-    _, bad = submit(engine, Asked(Request("a <sop> boat", width_px=64, height_px=64)))
-    _, good = submit(engine, Asked(REQUEST))
+    _, bad = submit(engine, TaskInputs(ImageRequest("a <sop> boat", width_px=64, height_px=64)))
+    _, good = submit(engine, TaskInputs(REQUEST))
     run(engine)
     assert isinstance(bad.error, RequestError) and "control token" in str(bad.error)
     assert good.pixels is not None
@@ -127,13 +132,13 @@ def test_a_picture_that_fails_harms_no_other(pipeline: Pipeline):
 
 def test_the_generators_preview_comes_first_and_then_steps_of_the_decoder(pipeline: Pipeline):
     engine = Engine(pipeline)
-    request = Request("a boat", width_px=96, height_px=64, num_inference_steps=6)
-    _, told = submit(engine, Asked(request, num_partials=3))
+    request = ImageRequest("a boat", width_px=96, height_px=64, num_inference_steps=6)
+    _, told = submit(engine, TaskInputs(request, num_partials=3))
     run(engine)
     assert [number for number, _ in told.partials] == [0, 1, 2]
     assert all(pixels.shape == (64, 96, 3) for _, pixels in told.partials)
     assert all(not np.array_equal(pixels, told.pixels) for _, pixels in told.partials)
-    alone = pipeline(Request("a boat", width_px=96, height_px=64, num_inference_steps=6, seed=0))[0]
+    alone = pipeline(ImageRequest("a boat", width_px=96, height_px=64, num_inference_steps=6, seed=0))[0]
     assert np.array_equal(told.pixels, alone)  # looking changes nothing
 
 
@@ -142,7 +147,7 @@ def test_only_what_the_mask_opens_changes(pipeline: Pipeline):
     mask = np.zeros((64, 64), bool)
     mask[10:40, 5:33] = True
     engine = Engine(pipeline)
-    _, told = submit(engine, Asked(REQUEST, (image,), mask))
+    _, told = submit(engine, TaskInputs(REQUEST, (image,), mask))
     run(engine)
     before = np.asarray(image)
     assert np.array_equal(told.pixels[~mask], before[~mask])
@@ -158,12 +163,12 @@ def test_of_several_rows_the_one_that_reads_best_is_painted(pipeline: Pipeline):
         return [0.1, 0.9, 0.5]
 
     engine = Engine(pipeline, proofread=proofread)
-    _, told = submit(engine, Asked(REQUEST, num_rows=3), seed=4)
+    _, told = submit(engine, TaskInputs(REQUEST, num_rows=3), seed=4)
     run(engine)
     assert seen == ["a boat"] and told.facts["proofread_chosen"] == 1 and told.facts["proofread_score"] == 0.9
     # row 1 of the seed is what the command line writes for its second picture; noise is that of the first
-    two = pipeline.write_prior(Request("a boat", seed=4, count=2), (64, 64), [], pipeline.prompt_tokenizer)
-    _, plain = submit(engine, Asked(REQUEST), seed=4)
+    two = pipeline.write_prior(ImageRequest("a boat", seed=4, count=2), (64, 64), [], pipeline.prompt_tokenizer)
+    _, plain = submit(engine, TaskInputs(REQUEST), seed=4)
     run(engine)
     assert not np.array_equal(two[0], two[1]) and not np.array_equal(plain.pixels, told.pixels)
 
@@ -171,7 +176,7 @@ def test_of_several_rows_the_one_that_reads_best_is_painted(pipeline: Pipeline):
 def test_pictures_are_ready_one_after_another(pipeline: Pipeline):
     engine, order = Engine(pipeline), []
     for seed in range(3):
-        picture, _ = submit(engine, Asked(REQUEST), seed=seed)
+        picture, _ = submit(engine, TaskInputs(REQUEST), seed=seed)
         picture.finished = lambda pixels, facts, seed=seed: order.append((seed, steps))
     steps = 0
     while engine.turn():

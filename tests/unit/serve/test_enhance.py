@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sampan.serve.enhance import INSTRUCTION, enhance
-from sampan.serve.refusal import Refusal
+from sampan.serve.refusal import ApiError
 from sampan.serve.settings import Enhancement
 
 
@@ -81,7 +81,7 @@ def test_the_answer_is_the_new_prompt(model: Model):
 )
 def test_an_answer_that_changes_quoted_words_is_none(model: Model, answer: str):
     model.answer = answer
-    with pytest.raises(Refusal, match="changed a text that stands in quotes") as caught:
+    with pytest.raises(ApiError, match="changed a text that stands in quotes") as caught:
         enhance('a door, sign "OPEN"', by(model))
     assert caught.value.status == 503 and caught.value.code == "enhancement_failed"
 
@@ -89,20 +89,20 @@ def test_an_answer_that_changes_quoted_words_is_none(model: Model, answer: str):
 @pytest.mark.parametrize("answer", ["", "  ", "a" * 9000])
 def test_no_prompt_is_a_failure(model: Model, answer: str):
     model.answer = answer
-    with pytest.raises(Refusal, match="gave no prompt"):
+    with pytest.raises(ApiError, match="gave no prompt"):
         enhance("a door", by(model))
 
 
 @pytest.mark.parametrize("answer", [b"{}", b"no json", b'{"choices": []}', b'{"choices": 3}', b"[1]", b"x" * 300_000])
 def test_an_answer_of_another_shape_is_a_failure(model: Model, answer: bytes):
     model.answer = answer
-    with pytest.raises(Refusal, match="did not answer"):
+    with pytest.raises(ApiError, match="did not answer"):
         enhance("a door", by(model))
 
 
 def test_an_endpoint_that_fails_or_is_not_there_is_a_failure(model: Model):
     model.status = 500
-    with pytest.raises(Refusal, match="did not answer"):
+    with pytest.raises(ApiError, match="did not answer"):
         enhance("a door", by(model))
-    with pytest.raises(Refusal, match="did not answer"):
+    with pytest.raises(ApiError, match="did not answer"):
         enhance("a door", Enhancement("http://127.0.0.1:9/v1", "x", timeout_s=1))

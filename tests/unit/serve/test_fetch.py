@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sampan.serve.fetch import fetch, is_public
-from sampan.serve.refusal import Refusal
+from sampan.serve.refusal import ApiError
 
 PRIVATE = [
     "127.0.0.1", "127.1.2.3", "0.0.0.0", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "169.254.169.254",
@@ -87,7 +87,7 @@ def to(url: str) -> bytes:
 
 
 def refused(call: Callable[[], bytes]) -> str:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(ApiError) as caught:
         call()
     assert caught.value.status == 400 and caught.value.code == "address_not_fetched"
     return caught.value.message.removeprefix("The address of a reference ")

@@ -18,7 +18,7 @@ from PIL import Image
 
 from browser import CONTRASTS, DESKTOP, NAMELESS, PHONE, WAIT_MS, chromium, until
 from sampan.serve import keys
-from sampan.serve.scheduler import Limits
+from sampan.serve.scheduler import AdmissionLimits
 from sampan.serve.site import strict
 
 PAGE = resources.files("sampan.serve").joinpath("page.html").read_text(encoding="utf-8")
@@ -227,7 +227,7 @@ def test_a_cancelled_picture_is_given_up(opened: Open, running: Any):
 
 @slow
 def test_errors_are_told_in_words(opened: Open, start: Start):
-    running = start(limits=Limits(queue=1))
+    running = start(limits=AdmissionLimits(queue=1))
     with opened(running) as page:
         alert = page.get_by_role("alert")
         page.get_by_role("button", name="Generate").click()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from sampan.rewards.ocr import find_reader
+from sampan.metrics.ocr import find_reader
 from sampan.serve.proofread import scorer
 
 pytestmark = pytest.mark.skipif(shutil.which("tesseract") is None, reason="Tesseract is not installed")

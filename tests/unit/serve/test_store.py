@@ -10,26 +10,28 @@ import pytest
 
 from sampan.errors import DataError, RequestError
 from sampan.serve import keys
-from sampan.serve.store import Record, Retention, Store, new_id
+from sampan.serve.store import ImageRecord, ImageStore, Retention, new_id
 
 
-def record(owner: str = "alice", **changes: object) -> Record:
-    whole = Record(new_id(), owner, int(time.time()), "generation", "a boat", "64x64", 3, 2, 1.5, "tiny", (), "png")
+def record(owner: str = "alice", **changes: object) -> ImageRecord:
+    whole = ImageRecord(
+        new_id(), owner, int(time.time()), "generation", "a boat", "64x64", 3, 2, 1.5, "tiny", (), "png"
+    )
     return dataclasses.replace(whole, **changes)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "data")
+def store(tmp_path: Path) -> ImageStore:
+    return ImageStore(tmp_path / "data")
 
 
-def kept(store: Store, one: Record, content: bytes = b"picture") -> Record:
+def kept(store: ImageStore, one: ImageRecord, content: bytes = b"picture") -> ImageRecord:
     store.begin([one])
     store.finish(one, content)
     return one
 
 
-def test_a_finished_picture_is_its_owners_alone(store: Store):
+def test_a_finished_picture_is_its_owners_alone(store: ImageStore):
     one = kept(store, record(reference_ids=(new_id(),)))
     assert store.record("alice", one.id) == one and store.content(one) == b"picture"
     assert store.record("bob", one.id) is None
@@ -37,13 +39,13 @@ def test_a_finished_picture_is_its_owners_alone(store: Store):
     assert store.history("bob", 10, one.id) == ([], False)
 
 
-def test_what_is_not_finished_is_not_there(store: Store):
+def test_what_is_not_finished_is_not_there(store: ImageStore):
     one = record()
     store.begin([one])
     assert store.record("alice", one.id) is None and store.history("alice", 10, None) == ([], False)
 
 
-def test_history_goes_page_by_page_from_the_newest(store: Store):
+def test_history_goes_page_by_page_from_the_newest(store: ImageStore):
     made = [kept(store, record()) for _ in range(5)]
     first, more = store.history("alice", 2, None)
     second, more_yet = store.history("alice", 2, first[-1].id)
@@ -55,12 +57,12 @@ def test_history_goes_page_by_page_from_the_newest(store: Store):
 @pytest.mark.parametrize(
     "picture_id", ["../../etc/passwd", "img_../../../../../../x", "", "img_" + "g" * 24, "img_" + "A" * 24]
 )
-def test_a_name_that_is_no_id_finds_nothing(store: Store, picture_id: str):
+def test_a_name_that_is_no_id_finds_nothing(store: ImageStore, picture_id: str):
     assert store.record("alice", picture_id) is None
     assert store.owner_of(picture_id) is None
 
 
-def test_after_a_kill_what_was_written_is_finished_and_the_rest_is_interrupted(tmp_path: Path, store: Store):
+def test_after_a_kill_what_was_written_is_finished_and_the_rest_is_interrupted(tmp_path: Path, store: ImageStore):
     written, lost, done = record(), record(), kept(store, record())
     store.begin([written, lost])
     path = store._path(written.id, "png")
@@ -69,13 +71,13 @@ def test_after_a_kill_what_was_written_is_finished_and_the_rest_is_interrupted(t
     half = store._path(lost.id, "png").with_name(f".{lost.id}.png.1.tmp")
     half.parent.mkdir(exist_ok=True)
     half.write_bytes(b"ha")
-    again = Store(tmp_path / "data")
+    again = ImageStore(tmp_path / "data")
     assert again.recover() == {"found": 1, "interrupted": 1}
     assert {r.id for r in again.history("alice", 10, None)[0]} == {written.id, done.id}
     assert not half.exists() and again.content(written) == b"whole"
 
 
-def test_how_others_end_is_noted_and_a_finished_one_stays_finished(store: Store):
+def test_how_others_end_is_noted_and_a_finished_one_stays_finished(store: ImageStore):
     done, gone = kept(store, record()), record()
     store.begin([gone])
     store.end([done.id, gone.id], "cancelled")
@@ -84,21 +86,21 @@ def test_how_others_end_is_noted_and_a_finished_one_stays_finished(store: Store)
 
 
 def test_retention_removes_the_oldest(tmp_path: Path):
-    store = Store(tmp_path / "few", Retention(pictures=2))
+    store = ImageStore(tmp_path / "few", Retention(pictures=2))
     made = [kept(store, record()) for _ in range(4)]
     assert store.sweep() == 2
     assert [r.id for r in store.history("alice", 10, None)[0]] == [made[3].id, made[2].id]
     assert store.content(made[0]) is None
-    store = Store(tmp_path / "small", Retention(num_bytes=25))
+    store = ImageStore(tmp_path / "small", Retention(num_bytes=25))
     made = [kept(store, record(), b"x" * 10) for _ in range(4)]
     assert store.sweep() == 2 and store.content(made[1]) is None and store.content(made[2]) is not None
-    store = Store(tmp_path / "young", Retention(days=1))
+    store = ImageStore(tmp_path / "young", Retention(days=1))
     old = kept(store, record(created=int(time.time()) - 90_000))
     new = kept(store, record())
     assert store.sweep() == 1 and store.content(old) is None and store.content(new) is not None
 
 
-def test_a_removed_picture_leaves_nothing(store: Store):
+def test_a_removed_picture_leaves_nothing(store: ImageStore):
     one = kept(store, record())
     store.remove(one)
     assert store.record("alice", one.id) is None and store.content(one) is None
@@ -108,10 +110,10 @@ def test_a_removed_picture_leaves_nothing(store: Store):
 def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot keep pictures"):
-        Store(tmp_path / "file")
+        ImageStore(tmp_path / "file")
 
 
-def test_keys_are_kept_as_hashes_only(tmp_path: Path, store: Store):
+def test_keys_are_kept_as_hashes_only(tmp_path: Path, store: ImageStore):
     said: list[str] = []
     keys.change(tmp_path / "data", add="alice", remove=None, put=said.append)
     keys.change(tmp_path / "data", add="bob", remove=None, put=said.append)
@@ -133,7 +135,7 @@ def test_keys_are_kept_as_hashes_only(tmp_path: Path, store: Store):
         keys.change(tmp_path / "data", add="../x", remove=None, put=said.append)
 
 
-def test_signed_addresses_are_of_one_picture_and_end(store: Store, monkeypatch: pytest.MonkeyPatch):
+def test_signed_addresses_are_of_one_picture_and_end(store: ImageStore, monkeypatch: pytest.MonkeyPatch):
     secret = store.secret()
     assert secret == store.secret() and len(secret) == 32
     one, other = new_id(), new_id()

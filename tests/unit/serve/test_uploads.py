@@ -12,15 +12,15 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from sampan.serve.refusal import Refusal
-from sampan.serve.uploads import Taken, check, open_mask, open_rgb
+from sampan.serve.refusal import ApiError
+from sampan.serve.uploads import UploadLimits, check, open_mask, open_rgb
 from uploaded import png
 
-TAKEN = Taken()
+TAKEN = UploadLimits()
 
 
 def refusal(data: bytes) -> str:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(ApiError) as caught:
         open_rgb(data, TAKEN)
     assert caught.value.status == 400 and caught.value.param == "image"
     return caught.value.message
@@ -105,7 +105,7 @@ def test_other_kinds_are_refused(data: bytes):
 def test_what_is_cut_short_anywhere_is_refused(kind: str):
     data = png(24, 24, format=kind)
     for end in range(8, len(data), max(1, len(data) // 60)):
-        with pytest.raises(Refusal):
+        with pytest.raises(ApiError):
             open_rgb(data[:end], TAKEN)
 
 
@@ -113,7 +113,7 @@ def test_random_bytes_behind_a_signature_are_refused_and_not_more():
     random = np.random.default_rng(0)
     for front in (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\x20\0\0\0WEBPVP8X", b"RIFF\x20\0\0\0WEBPVP8L"):
         for _ in range(200):
-            with pytest.raises(Refusal):
+            with pytest.raises(ApiError):
                 open_rgb(front + random.bytes(int(random.integers(0, 200))), TAKEN)
 
 
@@ -136,14 +136,14 @@ def test_a_mask_opens_where_it_is_transparent():
     Image.fromarray(pixels).save(buffer, "PNG")
     mask = open_mask(buffer.getvalue(), TAKEN, (8, 16))
     assert mask[:4].all() and not mask[4:].any()
-    with pytest.raises(Refusal, match="has 8x16 pixels, and the first image has 16x16"):
+    with pytest.raises(ApiError, match="has 8x16 pixels, and the first image has 16x16"):
         open_mask(buffer.getvalue(), TAKEN, (16, 16))
-    with pytest.raises(Refusal, match="opaque everywhere"):
+    with pytest.raises(ApiError, match="opaque everywhere"):
         open_mask(png(8, 16), TAKEN, (8, 16))
 
 
 def test_the_header_is_what_counts_and_not_the_name_or_the_kind_that_is_said():
-    with pytest.raises(Refusal, match="at most 100"):
-        check(png(16, 16), Taken(max_pixels=100), "image")
-    with pytest.raises(Refusal, match="pixels"):
-        check(png(64, 2), Taken(max_side=63), "image")
+    with pytest.raises(ApiError, match="at most 100"):
+        check(png(16, 16), UploadLimits(max_pixels=100), "image")
+    with pytest.raises(ApiError, match="pixels"):
+        check(png(64, 2), UploadLimits(max_side=63), "image")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sampan.frameworks import codes
+from sampan.frameworks import quantized
 from sampan.frameworks.torch import blockwise
 from sampan.train import compare
 
@@ -58,7 +58,7 @@ def test_moments_in_8_bits_are_read_as_numbers(moment: str):
     read = compare.moments(optimizer, lambda tensor: tensor.numpy())(f"w.{moment}")
     assert read is not None
     wanted = blockwise.decode(held, scales, compare.MOMENTS[moment]).view(3, 200)
-    assert len(scales) == codes.num_blocks(600) == 3
+    assert len(scales) == quantized.num_blocks(600) == 3
     np.testing.assert_array_equal(read, wanted.numpy())
     assert compare.moments(optimizer, lambda tensor: tensor.numpy())("v.exp_avg") is None
 

@@ -10,9 +10,9 @@ from PIL import Image
 from rich.console import Console
 
 from sampan.errors import DataError, JobError
-from sampan.job.sections import Data
+from sampan.job.sections import DataSection
 from sampan.models import presets
-from sampan.train.dataset import Dataset, num_workers, open_dataset
+from sampan.train.dataset import TrainingSet, num_workers, open_dataset
 
 CONFIG = presets.get("nano")
 
@@ -31,9 +31,9 @@ def write(folder: Path, count: int = 40) -> Path:
     return folder
 
 
-def opened(folder: Path, cache: Path, **settings: object) -> Dataset:
+def opened(folder: Path, cache: Path, **settings: object) -> TrainingSet:
     values = {"path": folder, "workers": 0, **settings}
-    return open_dataset(Data(**values), CONFIG, cache, Console(quiet=True))  # type: ignore[arg-type]
+    return open_dataset(DataSection(**values), CONFIG, cache, Console(quiet=True))  # type: ignore[arg-type]
 
 
 def test_pictures_go_to_the_bucket_of_their_shape(tmp_path: Path):
@@ -91,6 +91,6 @@ def test_a_resolution_that_the_model_cannot_have_is_refused(tmp_path: Path):
 
 
 def test_few_pictures_start_no_workers():
-    assert num_workers(Data(path=Path("x")), 10) == 0
-    assert num_workers(Data(path=Path("x")), 100_000) >= 1
-    assert num_workers(Data(path=Path("x"), workers=3), 10) == 3
+    assert num_workers(DataSection(path=Path("x")), 10) == 0
+    assert num_workers(DataSection(path=Path("x")), 100_000) >= 1
+    assert num_workers(DataSection(path=Path("x"), workers=3), 10) == 3

@@ -12,7 +12,7 @@ from sampan.errors import JobError
 from sampan.frameworks.torch import device
 from sampan.job import parse
 from sampan.train.estimate import estimate_all
-from sampan.train.workspace import Workspace, open_workspace
+from sampan.train.run_state import RunState, open_workspace
 
 JOB = """
 out = "{folder}/run"
@@ -31,7 +31,7 @@ micro_batch_size = 8
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Workspace:
+def work(tmp_path: Path) -> RunState:
     (tmp_path / "set").mkdir()
     for number in range(6):
         Image.new("RGB", (128, 128), (40 * number, 80, 120)).save(tmp_path / "set" / f"{number}.png")
@@ -40,7 +40,7 @@ def work(tmp_path: Path) -> Workspace:
     return open_workspace(job, "cpu", "fp32", resume=False, console=Console(quiet=True))
 
 
-def test_nothing_is_encoded_and_every_stage_has_its_need(work: Workspace):
+def test_nothing_is_encoded_and_every_stage_has_its_need(work: RunState):
     found = estimate_all(work, ["ar", "decoder"])
     for estimate in found.values():
         need = estimate.need
@@ -53,7 +53,7 @@ def test_nothing_is_encoded_and_every_stage_has_its_need(work: Workspace):
     assert found["decoder"].useful_flops_per_row < 6 * found["decoder"].need.weights / 4 * tokens
 
 
-def test_what_does_not_fit_is_refused_with_the_setting_that_would(work: Workspace, monkeypatch: pytest.MonkeyPatch):
+def test_what_does_not_fit_is_refused_with_the_setting_that_would(work: RunState, monkeypatch: pytest.MonkeyPatch):
     need = estimate_all(work, ["decoder"])["decoder"].need
     free = need.total - need.activations // 4  # a little too small
     monkeypatch.setattr(device, "memory_bytes", lambda name: (2 * free, free))

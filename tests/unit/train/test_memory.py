@@ -12,7 +12,7 @@ from sampan.errors import JobError
 from sampan.frameworks import meter
 from sampan.models import lora, presets
 from sampan.models.build import outline
-from sampan.train.memory import Dial, Need, alternatives, needed, refuse_or_say
+from sampan.train.memory import MemorySetting, StageMemory, alternatives, needed, refuse_or_say
 
 GIB = 2**30
 PASS = meter.Measured(
@@ -30,7 +30,7 @@ PLAIN: dict[str, Any] = {"trained_dtype": "fp32", "frozen_dtype": "bf16", "momen
 
 def test_what_is_held_follows_from_counts():
     need = needed(COUNT, PASS, **PLAIN)
-    assert need == Need(
+    assert need == StageMemory(
         weights=1010 * 4 + 100 * 2, gradients=4000, moments=8000, average=4000, activations=500, workspace=0, batch=5
     )
     assert need.total == 4240 + 4000 + 8000 + 4000 + 500 + 5
@@ -86,9 +86,9 @@ def test_the_released_sizes_without_a_pass(part: str, method: str, settings: dic
     assert (need.total - need.workspace) / GIB == pytest.approx(gib, abs=0.06)
 
 
-def gib(**amounts: float) -> Need:
+def gib(**amounts: float) -> StageMemory:
     nothing = {"weights": 0, "gradients": 0, "moments": 0, "average": 0, "activations": 0}
-    return Need(**{name: int(amount * GIB) for name, amount in {**nothing, **amounts}.items()})
+    return StageMemory(**{name: int(amount * GIB) for name, amount in {**nothing, **amounts}.items()})
 
 
 LARGE = gib(weights=14, gradients=14, moments=28, activations=25)
@@ -97,13 +97,13 @@ NO_HELP = (
     "use a device with more memory, or smaller pictures: no setting makes it fit; the least, 36.2 GiB, is needed with "
 )
 DIALS = [
-    Dial("stage.ar.recompute", (True,)),
-    Dial("train.moments", ("8bit",)),
-    Dial("stage.ar.micro_batch_size", (4, 2)),
+    MemorySetting("stage.ar.recompute", (True,)),
+    MemorySetting("train.moments", ("8bit",)),
+    MemorySetting("stage.ar.micro_batch_size", (4, 2)),
 ]
 
 
-def need_of(replaced: Mapping[str, Any]) -> Need:
+def need_of(replaced: Mapping[str, Any]) -> StageMemory:
     rows = replaced.get("stage.ar.micro_batch_size", 8)
     return gib(
         weights=14,
@@ -148,7 +148,7 @@ def test_what_does_not_fit_is_refused_with_the_smallest_change_that_would(free_g
 def test_no_more_is_counted_than_is_looked_at():
     asked: list[Mapping[str, Any]] = []
 
-    def watched(replaced: Mapping[str, Any]) -> Need:
+    def watched(replaced: Mapping[str, Any]) -> StageMemory:
         asked.append(replaced)
         return need_of(replaced)
 

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from sampan.data.batches import Kinds, Order
+from sampan.data.batches import ShapeGroups, ShuffledOrder
 from sampan.models.init import initial_weights
 from sampan.train.schedule import learning_rate
 
@@ -18,24 +18,24 @@ def test_the_rate_rises_peaks_and_falls():
 
 
 def test_each_pass_visits_every_sample_once_and_differs_from_the_last():
-    order = Order(range(7), seed=1, purpose="x")
+    order = ShuffledOrder(range(7), seed=1, purpose="x")
     passes = [order.take(start, 7) for start in (0, 7, 14)]
     assert all(sorted(p) == list(range(7)) for p in passes)
     assert passes[0] != passes[1]
 
 
 def test_a_place_in_the_order_does_not_depend_on_how_it_was_reached():
-    whole = Order(range(10), 3, "x").take(0, 35)
-    pieces = [i for start in range(0, 35, 5) for i in Order(range(10), 3, "x").take(start, 5)]
+    whole = ShuffledOrder(range(10), 3, "x").take(0, 35)
+    pieces = [i for start in range(0, 35, 5) for i in ShuffledOrder(range(10), 3, "x").take(start, 5)]
     assert whole == pieces
-    assert whole != Order(range(10), 4, "x").take(0, 35)
+    assert whole != ShuffledOrder(range(10), 4, "x").take(0, 35)
 
 
 def test_blocks_are_of_one_kind_follow_its_share_and_a_longer_run_begins_like_a_shorter_one():
     members, kind_of = list(range(40)), ["plain"] * 30 + ["edit"] * 10
-    long = Kinds(members, kind_of, 4000, 2, 0, "x")
+    long = ShapeGroups(members, kind_of, 4000, 2, 0, "x")
     assert abs((long.kinds == 1).mean() - 0.75) < 0.03  # sorted: edit, plain
-    short = Kinds(members, kind_of, 100, 2, 0, "x")
+    short = ShapeGroups(members, kind_of, 100, 2, 0, "x")
     np.testing.assert_array_equal(long.kinds[:100], short.kinds)
     blocks = [short.take(block) for block in range(100)]
     assert blocks == [long.take(block) for block in range(100)]

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from sampan.errors import JobError
-from sampan.train.journal import Journal
+from sampan.train.run_log import RunLog
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed"),
@@ -35,7 +35,7 @@ def test_a_resumed_run_keeps_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     out = tmp_path / "out"
     out.mkdir()
     for begin in (0, 2):
-        with Journal(out, tensorboard=False, wandb="boats", facts={"seed": 1, "out": "x"}) as book:
+        with RunLog(out, tensorboard=False, wandb="boats", facts={"seed": 1, "out": "x"}) as book:
             book.forget("vae", begin)
             for step in (begin + 1, begin + 2):
                 book.step("vae", step, {"loss": math.nan if step == 2 else 1 / step})
@@ -54,7 +54,7 @@ def test_a_resumed_run_keeps_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_who_is_not_logged_in_is_told_what_to_do(tmp_path: Path):
-    with pytest.raises(JobError) as caught, Journal(tmp_path, tensorboard=False, wandb="boats", facts={}):
+    with pytest.raises(JobError) as caught, RunLog(tmp_path, tensorboard=False, wandb="boats", facts={}):
         pass
     assert str(caught.value) == (
         'error: `train.wandb = "boats"` cannot be done\n'

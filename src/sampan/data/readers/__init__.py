@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sampan.data.sources import Source
+from sampan.data.image_source import ImageSource
 from sampan.errors import JobError, did_you_mean
 
 READERS = {
@@ -33,13 +33,13 @@ class Sample:
 
     key: str
     where: str
-    image: Source
+    image: ImageSource
     captions: tuple[str, ...]
-    references: tuple[Source, ...] = ()
+    references: tuple[ImageSource, ...] = ()
 
 
 @dataclass(frozen=True)
-class Fault:
+class RowFault:
     """Something wrong with a row or its picture.
 
     Args:
@@ -79,7 +79,7 @@ class Listing:
     """
 
     samples: tuple[Sample, ...]
-    faults: tuple[Fault, ...]
+    faults: tuple[RowFault, ...]
     num_rows: int
 
 

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sampan.data.cells import Row, arrow_table, import_pyarrow
+from sampan.data.image_source import FileSource, ImageSource, stamp
 from sampan.data.readers import Columns, Listing
-from sampan.data.readers.rows import BadRow, Rows, inside
-from sampan.data.readers.tables import Found, Piece, check_columns, found_in, gather
-from sampan.data.sources import File, Source, stamp
+from sampan.data.readers.rows import BadRowError, Rows, inside
+from sampan.data.readers.tables import ImageReference, TableBatch, check_columns, found_in, gather
+from sampan.data.table_images import ArrowImage, arrow_table, import_pyarrow
 from sampan.errors import DataError, did_you_mean
 
 _NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?(?::(?P<config>[\w.-]+))?")
@@ -85,8 +85,8 @@ def _read_arrow(
                 break
             part = table.slice(start, _ROWS_AT_ONCE)
             values = [part[column].to_pylist() for column in columns.captions]
-            no_references: list[list[Found]] = [[] for _ in range(part.num_rows)]
-            piece = Piece(
+            no_references: list[list[ImageReference]] = [[] for _ in range(part.num_rows)]
+            piece = TableBatch(
                 where=_Named(title, first + start),
                 captions=list(zip(*values, strict=True)) if values else [()] * part.num_rows,
                 images=list(found_in(part[columns.image])),
@@ -118,24 +118,24 @@ class _Sources:
         self._file, self._first, self._is_folder = file, first, is_folder
         self._folders = [(folder.resolve(), folder) for folder in folders]
 
-    def __call__(self, place: int, column: str, found: Found) -> Source:
+    def __call__(self, place: int, column: str, found: ImageReference) -> ImageSource:
         if found.has_bytes:
-            return Row(self._file, self._first + place, column, found.item, found.label)
+            return ArrowImage(self._file, self._first + place, column, found.item, found.label)
         if not found.path:
-            raise BadRow("no-file", f"an entry of `{column}` has no picture")
+            raise BadRowError("no-file", f"an entry of `{column}` has no picture")
         path = Path(found.path)
         if not path.is_absolute():
             if not self._is_folder:
-                raise BadRow("no-file", f"`{found.path}` is only the name of a picture, which is not in the set")
+                raise BadRowError("no-file", f"`{found.path}` is only the name of a picture, which is not in the set")
             root, folder = self._folders[0]
-            return File(inside(root, folder, found.path))
+            return FileSource(inside(root, folder, found.path))
         # `datasets` names files by where it found or put them; a row that names any other file is refused
         for root, _ in self._folders:
             if path.resolve().is_relative_to(root):
                 if not path.is_file():
-                    raise BadRow("no-file", f"`{path}` is not there")
-                return File(path)
-        raise BadRow("outside", f"`{path}` is outside the set")
+                    raise BadRowError("no-file", f"`{path}` is not there")
+                return FileSource(path)
+        raise BadRowError("outside", f"`{path}` is outside the set")
 
 
 # ---------------------------------------------------------------------------------------------------- which set it is

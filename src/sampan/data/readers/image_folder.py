@@ -19,12 +19,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sampan.data import pictures
+from sampan.data.image_source import FileSource
 from sampan.data.readers import Columns, Listing
-from sampan.data.readers.rows import BadRow, Rows, captions, inside
-from sampan.data.sources import File
+from sampan.data.readers.rows import BadRowError, Rows, captions, inside
 from sampan.errors import DataError, JobError, did_you_mean
 
-Row = tuple[str, Mapping[str, Any] | BadRow]
+Row = tuple[str, Mapping[str, Any] | BadRowError]
 """Where a row stands, and its fields or the reason why it has none."""
 
 
@@ -49,12 +49,12 @@ def read(
     try:
         for where, fields in islice(_rows(folder, names), limit):
             try:
-                if isinstance(fields, BadRow):
+                if isinstance(fields, BadRowError):
                     raise fields
                 named = [names.picture(fields), *names.references(fields)]
                 said = names.captions(fields)
-                sources = [File(inside(root, folder, name)) for name in named]
-            except BadRow as reason:
+                sources = [FileSource(inside(root, folder, name)) for name in named]
+            except BadRowError as reason:
                 rows.leave_out(where, reason.kind, str(reason))
             else:
                 # a picture may have several rows (plain, and as the target of an edit), so its name alone is no key
@@ -97,14 +97,14 @@ class _Names:
     def picture(self, fields: Mapping[str, Any]) -> str:
         name = fields.get(self.file_name)
         if not isinstance(name, str) or not name.strip():
-            raise BadRow("no-file", f"no `{self.file_name}`")
+            raise BadRowError("no-file", f"no `{self.file_name}`")
         return name
 
     def references(self, fields: Mapping[str, Any]) -> list[str]:
         given = fields.get(self.reference) or []
         given = [given] if isinstance(given, str) else given
         if not isinstance(given, list) or not all(isinstance(name, str) and name.strip() for name in given):
-            raise BadRow("bad-row", f"`{self.reference}` is not a list of file names")
+            raise BadRowError("bad-row", f"`{self.reference}` is not a list of file names")
         return given
 
     def captions(self, fields: Mapping[str, Any]) -> tuple[str, ...]:
@@ -113,7 +113,7 @@ class _Names:
         text, texts = fields.get("text") or [], fields.get("texts") or {}
         text = [text] if isinstance(text, str) else text
         if not isinstance(text, list) or not isinstance(texts, dict):
-            raise BadRow("bad-row", "`text` is not a text or a list of them, or `texts` not an object of them")
+            raise BadRowError("bad-row", "`text` is not a text or a list of them, or `texts` not an object of them")
         return captions([*text, *texts.values()])
 
 
@@ -139,11 +139,11 @@ def _jsonl(data: bytes) -> Iterator[Row]:
         try:
             row = json.loads(line.decode("utf-8"))
         except UnicodeDecodeError:
-            yield where, BadRow("bad-row", "not UTF-8")
+            yield where, BadRowError("bad-row", "not UTF-8")
         except (ValueError, RecursionError) as error:
-            yield where, BadRow("bad-row", f"not JSON: {error}")
+            yield where, BadRowError("bad-row", f"not JSON: {error}")
         else:
-            yield where, row if isinstance(row, dict) else BadRow("bad-row", "not a JSON object")
+            yield where, row if isinstance(row, dict) else BadRowError("bad-row", "not a JSON object")
 
 
 def _csv(folder: Path, data: bytes, names: _Names) -> Iterator[Row]:
@@ -167,7 +167,7 @@ def _csv(folder: Path, data: bytes, names: _Names) -> Iterator[Row]:
         for cells in table:
             where = f"metadata.csv:{table.line_num}"
             if None in cells:
-                yield where, BadRow("bad-row", "more cells than columns; a caption with a comma needs quotes")
+                yield where, BadRowError("bad-row", "more cells than columns; a caption with a comma needs quotes")
                 continue
             texts = {column: cells[column] for column in header if column.startswith("text_") and cells[column]}
             references = [name.strip() for name in (cells.get(names.reference) or "").split(";") if name.strip()]
@@ -194,12 +194,12 @@ def _text_files(folder: Path) -> Iterator[Row]:
             # UTF-8 with or without the mark that some editors put in front; a caption a line
             lines = texts[image.with_suffix("")].read_text(encoding="utf-8-sig").splitlines()
         except KeyError:
-            yield name, BadRow("no-caption", "no caption: no `.txt` file beside it")
+            yield name, BadRowError("no-caption", "no caption: no `.txt` file beside it")
         except UnicodeDecodeError:
-            yield name, BadRow("bad-row", "its `.txt` file is not UTF-8")
+            yield name, BadRowError("bad-row", "its `.txt` file is not UTF-8")
         else:
             yield name, {"file_name": name, "text": [line for line in lines if line.strip()]}
     stems = {image.with_suffix("") for image in images}
     for stem, file in texts.items():
         if stem not in stems:
-            yield file.relative_to(folder).as_posix(), BadRow("no-file", "no picture beside it")
+            yield file.relative_to(folder).as_posix(), BadRowError("no-file", "no picture beside it")

@@ -12,11 +12,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sampan.data.cells import Cell, import_pyarrow
+from sampan.data.image_source import FileSource, ImageSource
 from sampan.data.readers import Columns, Listing, parts
-from sampan.data.readers.rows import BadRow, Rows, inside
-from sampan.data.readers.tables import Found, Piece, check_columns, count_absent, found_in, gather, is_plain_bytes
-from sampan.data.sources import File, Source
+from sampan.data.readers.rows import BadRowError, Rows, inside
+from sampan.data.readers.tables import (
+    ImageReference,
+    TableBatch,
+    check_columns,
+    count_absent,
+    found_in,
+    gather,
+    is_plain_bytes,
+)
+from sampan.data.table_images import ParquetImage, import_pyarrow
 from sampan.errors import DataError
 
 
@@ -66,7 +74,7 @@ def _read_file(name: str, path: Path, columns: Columns, rows: Rows, limit: int |
             references = (
                 _found(file, group, columns.references) if columns.references else [[] for _ in range(num_rows)]
             )
-            piece = Piece(
+            piece = TableBatch(
                 where=_Named(name, first),
                 captions=list(zip(*values, strict=True)) if values else [()] * num_rows,
                 images=_found(file, group, columns.image),
@@ -77,7 +85,7 @@ def _read_file(name: str, path: Path, columns: Columns, rows: Rows, limit: int |
             first += num_rows
 
 
-def _found(file: Any, group: int, column: str) -> list[list[Found]]:
+def _found(file: Any, group: int, column: str) -> list[list[ImageReference]]:
     """Return the pictures of each row of a row group, without their bytes where the file says that none lacks them."""
     facts = file.metadata.row_group(group)
     leaves = {facts.column(index).path_in_schema: facts.column(index) for index in range(facts.num_columns)}
@@ -87,7 +95,7 @@ def _found(file: Any, group: int, column: str) -> list[list[Found]]:
     statistics = holder.statistics if holder is not None else None
     num_nulls = statistics.null_count if statistics is not None and statistics.has_null_count else None
     if num_nulls == 0 and is_plain_bytes(file.schema_arrow.field(column).type):
-        return [[Found(None, "", True)] for _ in range(facts.num_rows)]
+        return [[ImageReference(None, "", True)] for _ in range(facts.num_rows)]
     if num_nulls is not None and names is not None:
         light = file.read_row_group(group, columns=[names], use_threads=False)[column]
         if num_nulls == count_absent(light):  # no struct lacks its bytes
@@ -112,9 +120,9 @@ class _Sources:
         self._path, self._group = path, group
         self._root = path.parent.resolve()
 
-    def __call__(self, place: int, column: str, found: Found) -> Source:
+    def __call__(self, place: int, column: str, found: ImageReference) -> ImageSource:
         if found.has_bytes:
-            return Cell(self._path, self._group, place, column, found.item, found.label)
+            return ParquetImage(self._path, self._group, place, column, found.item, found.label)
         if not found.path:
-            raise BadRow("no-file", f"an entry of `{column}` has no picture")
-        return File(inside(self._root, self._path.parent, found.path))
+            raise BadRowError("no-file", f"an entry of `{column}` has no picture")
+        return FileSource(inside(self._root, self._path.parent, found.path))

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from sampan.data.readers import Fault, Listing, Sample
-from sampan.data.sources import Source
+from sampan.data.image_source import ImageSource
+from sampan.data.readers import Listing, RowFault, Sample
 
 
-class BadRow(Exception):
+class BadRowError(Exception):
     """The reason why a row is left out; a reader makes a fault of it.
 
     Args:
@@ -28,14 +28,19 @@ class Rows:
 
     def __init__(self) -> None:
         self._samples: list[Sample] = []
-        self._faults: list[Fault] = []
+        self._faults: list[RowFault] = []
         self._seen: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._samples) + len(self._faults)
 
     def add(
-        self, key: str, where: str, image: Source, captions: tuple[str, ...], references: Iterable[Source] = ()
+        self,
+        key: str,
+        where: str,
+        image: ImageSource,
+        captions: tuple[str, ...],
+        references: Iterable[ImageSource] = (),
     ) -> None:
         """Add a sample; one whose key is taken gets a number behind it."""
         self._seen[key] += 1
@@ -44,7 +49,7 @@ class Rows:
 
     def leave_out(self, where: str, kind: str, reason: str) -> None:
         """Add a fault in place of a sample."""
-        self._faults.append(Fault(where, kind, reason))
+        self._faults.append(RowFault(where, kind, reason))
 
     def listing(self) -> Listing:
         """Return what was gathered."""
@@ -67,15 +72,15 @@ def captions(given: Iterable[Any]) -> tuple[str, ...]:
             if text is None:
                 continue
             if not isinstance(text, str):
-                raise BadRow("bad-row", f"a caption is not a text: {text!r}")
+                raise BadRowError("bad-row", f"a caption is not a text: {text!r}")
             try:
                 text.encode("utf-8")
             except UnicodeEncodeError:
-                raise BadRow("bad-row", "a caption is not valid Unicode") from None
+                raise BadRowError("bad-row", "a caption is not valid Unicode") from None
             if text.strip():
                 found[text.strip()] = None
     if not found:
-        raise BadRow("no-caption", "no caption")
+        raise BadRowError("no-caption", "no caption")
     return tuple(found)
 
 
@@ -90,12 +95,12 @@ def inside(root: Path, folder: Path, name: str) -> Path:
     """
     for kind in (PurePosixPath(name), PureWindowsPath(name)):
         if kind.anchor or ".." in kind.parts:
-            raise BadRow("outside", f"`{name}` leads out of the folder")
+            raise BadRowError("outside", f"`{name}` leads out of the folder")
     try:
         if not (root / name).resolve().is_relative_to(root):
-            raise BadRow("outside", f"`{name}` leads out of the folder")
+            raise BadRowError("outside", f"`{name}` leads out of the folder")
         if not (root / name).is_file():
-            raise BadRow("no-file", f"`{name}` is not there")
+            raise BadRowError("no-file", f"`{name}` is not there")
     except (OSError, ValueError, RuntimeError) as error:  # over-long, with a zero byte, a circle of links
-        raise BadRow("no-file", f"`{name!r}` is not a file name: {error}") from error
+        raise BadRowError("no-file", f"`{name!r}` is not a file name: {error}") from error
     return folder / name

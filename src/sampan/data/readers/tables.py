@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sampan.data.cells import import_pyarrow
+from sampan.data.image_source import ImageSource
 from sampan.data.readers import Columns
-from sampan.data.readers.rows import BadRow, Rows, captions
-from sampan.data.sources import Source
+from sampan.data.readers.rows import BadRowError, Rows, captions
+from sampan.data.table_images import import_pyarrow
 from sampan.errors import JobError, did_you_mean
 
 
 @dataclass(frozen=True)
-class Found:
+class ImageReference:
     """A picture that a cell has or names.
 
     Args:
@@ -39,7 +39,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Piece:
+class TableBatch:
     """Rows of a table that were read together; all sequences have an entry a row.
 
     Args:
@@ -50,12 +50,12 @@ class Piece:
 
     where: Callable[[int], str]
     captions: Sequence[tuple[Any, ...]]
-    images: Sequence[list[Found]]
-    references: Sequence[list[Found]]
-    source: Callable[[int, str, Found], Source]
+    images: Sequence[list[ImageReference]]
+    references: Sequence[list[ImageReference]]
+    source: Callable[[int, str, ImageReference], ImageSource]
 
 
-def gather(rows: Rows, piece: Piece, columns: Columns, limit: int | None) -> None:
+def gather(rows: Rows, piece: TableBatch, columns: Columns, limit: int | None) -> None:
     """Add the rows of a piece, up to `limit` rows in all."""
     for place, (said, images, references) in enumerate(
         zip(piece.captions, piece.images, piece.references, strict=True)
@@ -65,11 +65,11 @@ def gather(rows: Rows, piece: Piece, columns: Columns, limit: int | None) -> Non
         where = piece.where(place)
         try:
             if not images:
-                raise BadRow("no-file", f"no picture in `{columns.image}`")
+                raise BadRowError("no-file", f"no picture in `{columns.image}`")
             image = piece.source(place, columns.image, images[0])
             shown = [piece.source(place, columns.references or "", found) for found in references]
             texts = captions(said)
-        except BadRow as reason:
+        except BadRowError as reason:
             rows.leave_out(where, reason.kind, str(reason))
         else:
             rows.add(where, where, image, texts, shown)
@@ -131,7 +131,7 @@ def count_absent(column: Any) -> int:
     return num
 
 
-def found_in(column: Any, has_bytes: bool | None = None) -> Iterator[list[Found]]:
+def found_in(column: Any, has_bytes: bool | None = None) -> Iterator[list[ImageReference]]:
     """Yield the pictures of each cell of a pyarrow chunked array; a cell without one gives an empty list.
 
     A null in a list is a picture without a name or bytes.
@@ -149,7 +149,7 @@ def found_in(column: Any, has_bytes: bool | None = None) -> Iterator[list[Found]
             yield [replace(next(flat), item=item) for item in range(length or 0)]
 
 
-def _flat(array: Any, has_bytes: bool | None) -> Iterator[Found]:
+def _flat(array: Any, has_bytes: bool | None) -> Iterator[ImageReference]:
     """Yield the picture of each value of an array of structs, bytes or names."""
     pyarrow = import_pyarrow()
     paths: Sequence[str | None] = [None] * len(array)
@@ -165,7 +165,7 @@ def _flat(array: Any, has_bytes: bool | None) -> Iterator[Found]:
     else:
         paths, there = array.to_pylist(), [False] * len(array)
     for place, path in enumerate(paths):
-        yield Found(None, path or "", there[place])
+        yield ImageReference(None, path or "", there[place])
 
 
 def _holds(kind: Any) -> str:

@@ -25,9 +25,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from sampan.data import pictures
+from sampan.data.image_source import SliceSource
 from sampan.data.readers import Columns, Listing, parts
-from sampan.data.readers.rows import BadRow, Rows, captions
-from sampan.data.sources import Slice
+from sampan.data.readers.rows import BadRowError, Rows, captions
 from sampan.errors import DataError
 
 _CAPTION_FIELDS = ("text", "texts", "caption", "captions")
@@ -78,7 +78,7 @@ class _Group:
     references: dict[int, tarfile.TarInfo] = field(default_factory=dict)
     texts: dict[str, tarfile.TarInfo] = field(default_factory=dict)
     other: str | None = None
-    fault: BadRow | None = None
+    fault: BadRowError | None = None
 
 
 def _read_tar(name: str, file: Path, wanted: tuple[str, ...], rows: Rows, limit: int | None) -> None:
@@ -95,7 +95,7 @@ def _read_tar(name: str, file: Path, wanted: tuple[str, ...], rows: Rows, limit:
                 try:
                     target, references = _pictures(group)
                     said = captions(_captions(opened, group, wanted))
-                except BadRow as reason:
+                except BadRowError as reason:
                     rows.leave_out(where, reason.kind, str(reason))
                 else:
                     sources = [_slice(file, member) for member in (target, *references)]
@@ -173,15 +173,15 @@ def _sort_in(groups: dict[str, _Group], member: tarfile.TarInfo) -> None:
     group = groups.setdefault(key, _Group())
     if not member.isreg() or member.issparse():
         reason = "is a sparse file, which cannot be read in place" if member.issparse() else "is a link or a device"
-        group.fault = BadRow("bad-row", f"`{member.name}` {reason}")
+        group.fault = BadRowError("bad-row", f"`{member.name}` {reason}")
     elif not is_picture:
         if kind in group.texts:
-            group.fault = BadRow("bad-row", f"`{member.name}` is there twice")
+            group.fault = BadRowError("bad-row", f"`{member.name}` is there twice")
         group.texts[kind] = member
     elif reference:
         number = int(reference[1] or 0)
         if number in group.references:
-            group.fault = BadRow("bad-row", f"it has two reference pictures of number {number}")
+            group.fault = BadRowError("bad-row", f"it has two reference pictures of number {number}")
         group.references[number] = member
     else:
         group.targets.append(member)
@@ -192,10 +192,10 @@ def _pictures(group: _Group) -> tuple[tarfile.TarInfo, list[tarfile.TarInfo]]:
         raise group.fault
     if not group.targets:
         other = f": `{group.other}` is another kind, which its name's first dot begins" if group.other else ""
-        raise BadRow("no-file", f"no picture among its members{other}")
+        raise BadRowError("no-file", f"no picture among its members{other}")
     if len(group.targets) > 1:
         names = " and ".join(f"`{member.name}`" for member in group.targets[:2])
-        raise BadRow("bad-row", f"it has {len(group.targets)} pictures, {names}, and which one holds is not known")
+        raise BadRowError("bad-row", f"it has {len(group.targets)} pictures, {names}, and which one holds is not known")
     return group.targets[0], [group.references[number] for number in sorted(group.references)]
 
 
@@ -206,9 +206,9 @@ def _captions(opened: BinaryIO, group: _Group, wanted: tuple[str, ...]) -> Itera
         try:
             fields = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise BadRow("bad-row", f"its `.json` is not JSON: {error}") from error
+            raise BadRowError("bad-row", f"its `.json` is not JSON: {error}") from error
         if not isinstance(fields, dict):
-            raise BadRow("bad-row", "its `.json` is not an object")
+            raise BadRowError("bad-row", "its `.json` is not an object")
     for name in wanted:
         if name == "txt" and "txt" in group.texts:
             yield _text(opened, group.texts["txt"]).splitlines()
@@ -218,16 +218,18 @@ def _captions(opened: BinaryIO, group: _Group, wanted: tuple[str, ...]) -> Itera
 
 def _text(opened: BinaryIO, member: tarfile.TarInfo) -> str:
     if member.size > _MAX_TEXT_BYTES:
-        raise BadRow("bad-row", f"`{member.name}` has {member.size:,} bytes, and at most {_MAX_TEXT_BYTES:,} are read")
+        raise BadRowError(
+            "bad-row", f"`{member.name}` has {member.size:,} bytes, and at most {_MAX_TEXT_BYTES:,} are read"
+        )
     opened.seek(member.offset_data)
     try:
         return opened.read(member.size).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise BadRow("bad-row", f"`{member.name}` is not UTF-8") from None
+        raise BadRowError("bad-row", f"`{member.name}` is not UTF-8") from None
 
 
-def _slice(file: Path, member: tarfile.TarInfo) -> Slice:
-    return Slice(file, member.name, member.offset_data, member.size)
+def _slice(file: Path, member: tarfile.TarInfo) -> SliceSource:
+    return SliceSource(file, member.name, member.offset_data, member.size)
 
 
 def _compressed(file: Path, how: tuple[str, str] | None) -> DataError:

@@ -1,4 +1,4 @@
-"""Numbers held in 8 bits (sampan.frameworks.codes), on MindSpore."""
+"""Numbers held in 8 bits (sampan.frameworks.quantized), on MindSpore."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, mint, ops
 
-from sampan.frameworks import codes as shared
-from sampan.frameworks.codes import BLOCK
+from sampan.frameworks import quantized as shared
+from sampan.frameworks.quantized import BLOCK
 
 _TINY = float(np.finfo(np.float32).tiny)
 

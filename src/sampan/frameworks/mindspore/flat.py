@@ -16,15 +16,15 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, mint
 
-from sampan.frameworks.codes import BLOCK, num_blocks
 from sampan.frameworks.mindspore import blockwise, parallel
+from sampan.frameworks.quantized import BLOCK, num_blocks
 
 MOST_VALUES = 2**28  # of a vector with more than one tensor: in a step every rank has one or two of them whole
 MOMENTS = {"exp_avg": True, "exp_avg_sq": False}  # name, and whether it has a sign
 
 
 @dataclass(frozen=True)
-class Kind:
+class VectorKind:
     """What tensors of one vector have in common.
 
     Args:
@@ -41,7 +41,7 @@ class Kind:
 
 
 @dataclass
-class Vector:
+class FlatVector:
     """One vector: where its tensors lie, and this rank's slice of what is kept of them.
 
     Args:
@@ -50,7 +50,7 @@ class Vector:
             weights are not fp32.
     """
 
-    kind: Kind
+    kind: VectorKind
     shapes: dict[str, tuple[int, ...]]
     kept: dict[str, Tensor] = field(default_factory=dict)
     count: int = 0
@@ -136,19 +136,19 @@ class Vector:
         return converted
 
 
-def vectors(shapes: Mapping[str, tuple[int, ...]], kinds: Mapping[str, Kind]) -> list[Vector]:
+def vectors(shapes: Mapping[str, tuple[int, ...]], kinds: Mapping[str, VectorKind]) -> list[FlatVector]:
     """Return tensors sorted into vectors, none much longer than MOST_VALUES unless one tensor is.
 
     Args:
         shapes, kinds: By name of a tensor.
     """
-    grouped: dict[Kind, list[dict[str, tuple[int, ...]]]] = {}
+    grouped: dict[VectorKind, list[dict[str, tuple[int, ...]]]] = {}
     for name, shape in shapes.items():
         groups = grouped.setdefault(kinds[name], [{}])
         if groups[-1] and sum(map(prod, groups[-1].values())) + prod(shape) > MOST_VALUES:
             groups.append({})
         groups[-1][name] = shape
-    return [Vector(kind, members) for kind, groups in grouped.items() for members in groups]
+    return [FlatVector(kind, members) for kind, groups in grouped.items() for members in groups]
 
 
 def _decoded(moments: Mapping[str, Any], key: str, signed: bool) -> Tensor:

@@ -110,7 +110,7 @@ def put_weights(module: Any, values: Mapping[str, Any]) -> None:
         weights[name].set_data(value.astype(weights[name].dtype))
 
 
-class Unread:
+class LazyTensor:
     """A tensor that is still in its file: its shape and dtype are known, and `read` returns it.
 
     `save_tensors` takes these as it takes tensors, and holds those of one file only.
@@ -129,7 +129,7 @@ class Unread:
         self.kind = stored.FLOATING[dtype]
         self._change: Callable[[Tensor], Tensor] = lambda tensor: tensor
 
-    def changed(self, change: Callable[[Tensor], Tensor], dtype: str | None = None) -> Unread:
+    def changed(self, change: Callable[[Tensor], Tensor], dtype: str | None = None) -> LazyTensor:
         """Return the same, with `change` applied to it when it is read.
 
         Args:
@@ -146,19 +146,19 @@ class Unread:
         return self._change(read_tensors(self.path, "cpu", (self.name,))[self.name])
 
 
-def num_bytes(tensor: Tensor | Unread, dtype: str | None = None) -> int:
+def num_bytes(tensor: Tensor | LazyTensor, dtype: str | None = None) -> int:
     """Return the bytes that `save_tensors` writes for a tensor."""
     return prod(tensor.shape) * np.dtype(_numpy_dtype(dtype_name(tensor, dtype))).itemsize
 
 
-def dtype_name(tensor: Tensor | Unread, dtype: str | None = None) -> str:
+def dtype_name(tensor: Tensor | LazyTensor, dtype: str | None = None) -> str:
     """Return the name that config files have for the dtype `save_tensors` writes: "float32", "bfloat16" …"""
-    kind = tensor.kind if isinstance(tensor, Unread) else str(tensor.dtype).lower()
+    kind = tensor.kind if isinstance(tensor, LazyTensor) else str(tensor.dtype).lower()
     return _WRITTEN[dtype] if dtype is not None and "float" in kind else kind
 
 
 def save_tensors(
-    path: Path, tensors: Mapping[str, Tensor | Unread], metadata: Mapping[str, str], *, dtype: str | None = None
+    path: Path, tensors: Mapping[str, Tensor | LazyTensor], metadata: Mapping[str, str], *, dtype: str | None = None
 ) -> None:
     """Write tensors into a safetensors file, which is whole or absent afterwards whatever happens in between.
 
@@ -169,7 +169,7 @@ def save_tensors(
         CheckpointError: The file cannot be written.
     """
     ready = {
-        name: _on_host(tensor.read() if isinstance(tensor, Unread) else tensor, dtype_name(tensor, dtype))
+        name: _on_host(tensor.read() if isinstance(tensor, LazyTensor) else tensor, dtype_name(tensor, dtype))
         for name, tensor in tensors.items()
     }
     try:

@@ -1,6 +1,6 @@
 """What one training pass costs on MindSpore, found before a run: arithmetic, and the memory of what lives during it.
 
-MindSpore has no fake tensors. The real module and the real loss run on outlines (sampan.frameworks.outline): while they do,
+MindSpore has no fake tensors. The real module and the real loss run on outlines (sampan.frameworks.shapes): while they do,
 outlines stand in the place of the module's parameters and of the seam's functions. FLOPs are exact. Memory is the sum of
 what each operation's gradient keeps, by the rules there; what a kernel takes for itself and how an allocator rounds is not
 seen. On Ascend norms and attention are fused kernels; on a CPU they are written out, attention with all pairs.
@@ -34,15 +34,15 @@ from typing import Any
 
 import numpy as np
 
-from sampan.frameworks.codes import is_coded
 from sampan.frameworks.mindspore import ops, parallel
 from sampan.frameworks.mindspore.flat import MOST_VALUES
 from sampan.frameworks.mindspore.nn import Module
 from sampan.frameworks.mindspore.weights import token_tables
-from sampan.frameworks.outline import array
-from sampan.frameworks.outline import ops as outlined
-from sampan.frameworks.outline.tape import BYTES, Tape
-from sampan.frameworks.records import Count, Measured
+from sampan.frameworks.quantized import is_coded
+from sampan.frameworks.records import ParameterCount, PassCost
+from sampan.frameworks.shapes import array
+from sampan.frameworks.shapes import ops as outlined
+from sampan.frameworks.shapes.tape import BYTES, CostTape
 
 # fp32 copies of a rank's part of a vector that an update makes beside the gradient: clipped, the new first moment, and
 # what their arithmetic has in between; and copies of a whole vector, while it is put together from tensors
@@ -53,7 +53,7 @@ def count(
     module: Any,
     trainable: Callable[[str], bool] = lambda name: True,
     frozen_rows: Mapping[str, int] | None = None,
-) -> Count:
+) -> ParameterCount:
     """Count the values of a module's parameters. The module may have been built without memory.
 
     Args:
@@ -73,7 +73,7 @@ def count(
         largest = max(largest, used)
     ranks, longest = parallel.num_ranks(), min(trained, max(largest, MOST_VALUES))
     copies = _UPDATE_COPIES * longest // ranks + (_WHOLE_COPIES * longest if ranks > 1 else 0)
-    return Count(trained, coded, frozen, in_rows, update_bytes=BYTES["fp32"] * copies, num_ranks=ranks)
+    return ParameterCount(trained, coded, frozen, in_rows, update_bytes=BYTES["fp32"] * copies, num_ranks=ranks)
 
 
 def measure(
@@ -86,7 +86,7 @@ def measure(
     trainable: Callable[[str], bool] = lambda name: True,
     trainable_dtype: str = "fp32",
     autocast: str = "fp32",
-) -> Measured:
+) -> PassCost:
     """Run a loss forward and backward on outlines and return what it costs.
 
     The gradients of a pass are new arrays, which are added to those of the pass before when it is over: they are part of
@@ -104,10 +104,10 @@ def measure(
         TypeError: The loss looks at values.
         ValueError: Nothing that is trained takes part in it.
     """
-    tape = Tape(fused=device.startswith("npu"))
+    tape = CostTape(fused=device.startswith("npu"))
     working = trainable_dtype if autocast == "fp32" else autocast
 
-    def weight(name: str, parameter: Any) -> array.Outline:
+    def weight(name: str, parameter: Any) -> array.ShapeArray:
         is_trained = trainable(name)
         return array.weight(tape, parameter.shape, working if is_trained else dtype, trained=is_trained)
 
@@ -121,7 +121,7 @@ def measure(
 
 
 @contextmanager
-def _outlines(module: Any, weight: Callable[[str, Any], array.Outline]) -> Iterator[None]:
+def _outlines(module: Any, weight: Callable[[str, Any], array.ShapeArray]) -> Iterator[None]:
     """Put outlines in the place of a module's parameters and of the seam's functions while the block runs."""
     functions = {name: getattr(ops, name) for name in outlined.__all__}
     parameters = [

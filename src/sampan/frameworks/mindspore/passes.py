@@ -14,7 +14,7 @@ from sampan.frameworks.mindspore import device as dev
 
 
 @dataclass(frozen=True)
-class One:
+class MicroBatchResult:
     """What one micro-batch gave."""
 
     loss: Tensor
@@ -22,7 +22,7 @@ class One:
     gradients: dict[str, Tensor]
 
 
-class Pass:
+class GradientPass:
     """Loss and gradients of one set of parameters; what is no tensor in a batch is a constant of it.
 
     Args:
@@ -72,12 +72,14 @@ class Pass:
 
         self.run = ms.jit(both)
 
-    def __call__(self, batch: Sequence[Any], loss_scale: float) -> One:
+    def __call__(self, batch: Sequence[Any], loss_scale: float) -> MicroBatchResult:
         """Run a batch; gradients carry the scale, the loss does not."""
         tensors = [given for given in batch if isinstance(given, Tensor)]
         run: Any = self.run
         (_, (loss, *more)), gradients = run(Tensor(np.float32(loss_scale)), *tensors)
-        return One(loss, dict(zip(self.more_names, more, strict=True)), dict(zip(self.names, gradients, strict=True)))
+        return MicroBatchResult(
+            loss, dict(zip(self.more_names, more, strict=True)), dict(zip(self.names, gradients, strict=True))
+        )
 
 
 def _split(result: Any) -> Any:

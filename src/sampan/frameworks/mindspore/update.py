@@ -18,23 +18,23 @@ from mindspore import Parameter, Tensor, mint, ops
 
 from sampan.errors import DeviceError
 from sampan.frameworks import stored
-from sampan.frameworks.codes import is_coded
 from sampan.frameworks.mindspore import device as dev
 from sampan.frameworks.mindspore import parallel
-from sampan.frameworks.mindspore.flat import Kind, Vector, host_bytes, vectors
+from sampan.frameworks.mindspore.flat import FlatVector, VectorKind, host_bytes, vectors
 from sampan.frameworks.mindspore.nn import put_parameter
-from sampan.frameworks.mindspore.passes import One, Pass, gradients
+from sampan.frameworks.mindspore.passes import GradientPass, MicroBatchResult, gradients
 from sampan.frameworks.mindspore.weights import cell_of, freeze, load_weights, materialize, token_tables
-from sampan.frameworks.records import Report
+from sampan.frameworks.quantized import is_coded
+from sampan.frameworks.records import StepReport
 
-__all__ = ["Updater", "check", "freeze", "gradients", "load_weights", "materialize"]
+__all__ = ["TrainStep", "check", "freeze", "gradients", "load_weights", "materialize"]
 
 EPS = 1e-8
 _FIRST_SCALE, _GROWS_EVERY, _MOST_HALVINGS = 2.0**12, 1000, 24  # of the loss in fp16
 Arrays = dict[str, Any]
 
 
-class Updater:
+class TrainStep:
     """AdamW with clipping and an exponential moving average of the weights.
 
     Ranks share a step: each gives its own micro-batches to `step`, as many as the others, and holds its slice of master
@@ -98,7 +98,7 @@ class Updater:
         self.shapes = {name: self._trained_shape(name, p) for name, p in trained.items()}
         self._decays = {n: weight_decay if len(s) >= 2 and n not in tables else 0.0 for n, s in self.shapes.items()}
         self._coded = {n: moments == "8bit" and is_coded(math.prod(s), n in tables) for n, s in self.shapes.items()}
-        self._graphs: dict[Any, Pass] = {}
+        self._graphs: dict[Any, GradientPass] = {}
         self.vectors = self._sorted({})
         values = {name: self._rows(name, p) for name, p in trained.items()}
         for vector in self.vectors:
@@ -112,7 +112,7 @@ class Updater:
                 put_parameter(module, name, parameter.value().astype(self.dtype), self.dtype)
         self.parameters: dict[str, Parameter] = {n: p for n, p in module.parameters_and_names() if n in trained}
 
-    def step(self, loss: Callable[..., Any], batches: Sequence[Sequence[Any]], lr: float | None = None) -> Report:
+    def step(self, loss: Callable[..., Any], batches: Sequence[Sequence[Any]], lr: float | None = None) -> StepReport:
         """Take one step over micro-batches: those of this rank, as many as every other rank has.
 
         Args:
@@ -126,11 +126,11 @@ class Updater:
             self.loss_scale, self.steps_at_scale = self.loss_scale / 2, 0
         if not (math.isfinite(seen.norm) and math.isfinite(seen.loss)):
             bad = seen.bad or self._bad_gradients(loss, batches)
-            return Report(seen.loss, seen.norm, seen.values, True, bad, seen.arrays)
+            return StepReport(seen.loss, seen.norm, seen.values, True, bad, seen.arrays)
         self._update(self.lr if lr is None else lr, seen.gradients, min(1.0, self.clip_norm / (seen.norm + 1e-6)))
         self.num_updates += 1
         self._grow_scale()
-        return Report(seen.loss, seen.norm, seen.values, skipped=False, arrays=seen.arrays)
+        return StepReport(seen.loss, seen.norm, seen.values, skipped=False, arrays=seen.arrays)
 
     def evaluate(self, loss: Callable[..., Any], batch: Sequence[Any]) -> float:
         """Return the loss of a batch under the weights as they are now; inside `averaged`, under the average."""
@@ -286,7 +286,7 @@ class Updater:
             gradients=dict(zip(map(id, active), found, strict=True)),
         )
 
-    def _backward(self, loss: Callable[..., Any], batch: Sequence[Any], names: Sequence[str]) -> One:
+    def _backward(self, loss: Callable[..., Any], batch: Sequence[Any], names: Sequence[str]) -> MicroBatchResult:
         """Return loss and gradients of one micro-batch; gradients carry the loss scale."""
         constants = tuple((i, given) for i, given in enumerate(batch) if not isinstance(given, Tensor))
         key = (loss, len(batch), constants, tuple(names))
@@ -294,7 +294,7 @@ class Updater:
             if not self.compiled:  # nothing is gained by keeping one
                 self._graphs.clear()
             parameters = {name: self.parameters[name] for name in names}
-            self._graphs[key] = Pass(self.module, parameters, loss, batch, compiled=self.compiled)
+            self._graphs[key] = GradientPass(self.module, parameters, loss, batch, compiled=self.compiled)
         return self._graphs[key](batch, self.loss_scale)
 
     def _update(self, lr: float, gradients: Mapping[int, Tensor], clip: float) -> None:
@@ -323,7 +323,7 @@ class Updater:
                 average = vector.kept["average"]
                 vector.kept["average"] = average + (weights - average) * (1 - decay)
 
-    def _own_weights(self, vector: Vector) -> Tensor:
+    def _own_weights(self, vector: FlatVector) -> Tensor:
         """Return this rank's slice of fp32 weights. Working weights in fp32 are their own master."""
         if "master" in vector.kept:
             return vector.kept["master"]
@@ -347,10 +347,13 @@ class Updater:
 
     # --- tensors and their rows ----------------------------------------------------------------------------------------
 
-    def _sorted(self, counts: Mapping[str, int]) -> list[Vector]:
+    def _sorted(self, counts: Mapping[str, int]) -> list[FlatVector]:
         return vectors(
             self.shapes,
-            {n: Kind(self._decays[n], counts.get(n, 0), self.delayed.get(n, 0), self._coded[n]) for n in self.shapes},
+            {
+                n: VectorKind(self._decays[n], counts.get(n, 0), self.delayed.get(n, 0), self._coded[n])
+                for n in self.shapes
+            },
         )
 
     def _trained_shape(self, name: str, parameter: Parameter) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 
 import torch
 
-from sampan.frameworks.codes import BLOCK, num_blocks
+from sampan.frameworks.quantized import BLOCK, num_blocks
 from sampan.frameworks.torch import blockwise
 
 Tensors = dict[str, torch.Tensor]

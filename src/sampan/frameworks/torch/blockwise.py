@@ -1,4 +1,4 @@
-"""Numbers held in 8 bits (sampan.frameworks.codes), on PyTorch."""
+"""Numbers held in 8 bits (sampan.frameworks.quantized), on PyTorch."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from functools import cache
 import numpy as np
 import torch
 
-from sampan.frameworks import codes as shared
-from sampan.frameworks.codes import BLOCK
+from sampan.frameworks import quantized as shared
+from sampan.frameworks.quantized import BLOCK
 
 
 def encode(x: torch.Tensor, signed: bool) -> tuple[torch.Tensor, torch.Tensor]:

@@ -114,7 +114,7 @@ def put_weights(module: torch.nn.Module, values: Mapping[str, Any]) -> None:
             weights[name].copy_(torch.as_tensor(value))
 
 
-class Unread:
+class LazyTensor:
     """A tensor that is still in its file: its shape and dtype are known, and `read` returns it.
 
     `save_tensors` takes these as it takes tensors, and holds those of one file only.
@@ -137,7 +137,7 @@ class Unread:
     def shape(self) -> torch.Size:
         return self.like.shape
 
-    def changed(self, change: Callable[[torch.Tensor], torch.Tensor], dtype: str | None = None) -> Unread:
+    def changed(self, change: Callable[[torch.Tensor], torch.Tensor], dtype: str | None = None) -> LazyTensor:
         """Return the same, with `change` applied to it when it is read.
 
         Args:
@@ -154,18 +154,22 @@ class Unread:
         return self._change(read_tensors(self.path, "cpu", (self.name,))[self.name])
 
 
-def num_bytes(tensor: torch.Tensor | Unread, dtype: str | None = None) -> int:
+def num_bytes(tensor: torch.Tensor | LazyTensor, dtype: str | None = None) -> int:
     """Return the bytes that `save_tensors` writes for a tensor."""
     return tensor.shape.numel() * _written(tensor, dtype).itemsize
 
 
-def dtype_name(tensor: torch.Tensor | Unread, dtype: str | None = None) -> str:
+def dtype_name(tensor: torch.Tensor | LazyTensor, dtype: str | None = None) -> str:
     """Return the name that config files have for the dtype `save_tensors` writes: "float32", "bfloat16" …"""
     return str(_written(tensor, dtype)).removeprefix("torch.")
 
 
 def save_tensors(
-    path: Path, tensors: Mapping[str, torch.Tensor | Unread], metadata: Mapping[str, str], *, dtype: str | None = None
+    path: Path,
+    tensors: Mapping[str, torch.Tensor | LazyTensor],
+    metadata: Mapping[str, str],
+    *,
+    dtype: str | None = None,
 ) -> None:
     """Write tensors into a safetensors file, which is whole or absent afterwards whatever happens in between.
 
@@ -176,7 +180,7 @@ def save_tensors(
         CheckpointError: The file cannot be written.
     """
     ready = {
-        name: (tensor.read() if isinstance(tensor, Unread) else tensor.detach())
+        name: (tensor.read() if isinstance(tensor, LazyTensor) else tensor.detach())
         .to(device="cpu", dtype=_written(tensor, dtype))
         .contiguous()
         for name, tensor in tensors.items()
@@ -197,6 +201,6 @@ def _placed(tensor: torch.Tensor, device: str, dtype: torch.dtype | None) -> tor
     return moved.to(dtype or moved.dtype, copy=moved.device.type == "cpu")
 
 
-def _written(tensor: torch.Tensor | Unread, dtype: str | None) -> torch.dtype:
-    like = tensor.like if isinstance(tensor, Unread) else tensor
+def _written(tensor: torch.Tensor | LazyTensor, dtype: str | None) -> torch.dtype:
+    like = tensor.like if isinstance(tensor, LazyTensor) else tensor
     return DTYPES[dtype] if dtype is not None and like.is_floating_point() else like.dtype

@@ -23,8 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from sampan.frameworks.codes import is_coded
-from sampan.frameworks.records import Count, Measured
+from sampan.frameworks.quantized import is_coded
+from sampan.frameworks.records import ParameterCount, PassCost
 from sampan.frameworks.torch.adamw import WORKSPACE_BYTES, token_tables
 from sampan.frameworks.torch.device import DTYPES
 
@@ -33,7 +33,7 @@ def count(
     module: torch.nn.Module,
     trainable: Callable[[str], bool] = lambda name: True,
     frozen_rows: Mapping[str, int] | None = None,
-) -> Count:
+) -> ParameterCount:
     """Count the values of a module's parameters. The module may be on the meta device.
 
     Args:
@@ -51,7 +51,7 @@ def count(
             values = values // len(parameter) * min(frozen_rows[name], len(parameter))
         trained, in_rows = trained + values, in_rows + parameter.numel() - values
         coded += values if is_coded(values, name in tables) else 0
-    return Count(trained, coded, frozen, in_rows, WORKSPACE_BYTES)
+    return ParameterCount(trained, coded, frozen, in_rows, WORKSPACE_BYTES)
 
 
 def measure(
@@ -64,7 +64,7 @@ def measure(
     trainable: Callable[[str], bool] = lambda name: True,
     trainable_dtype: str = "fp32",
     autocast: str = "fp32",
-) -> Measured:
+) -> PassCost:
     """Run a loss forward and backward on fake tensors and return what it costs.
 
     Args:
@@ -90,7 +90,7 @@ def measure(
         return watch(copied, loss, batch, autocast="bf16" if low else "fp32")
 
 
-def watch(module: torch.nn.Module, loss: Callable[..., Any], batch: Sequence[Any], *, autocast: str) -> Measured:
+def watch(module: torch.nn.Module, loss: Callable[..., Any], batch: Sequence[Any], *, autocast: str) -> PassCost:
     """Run a loss forward and backward on the tensors that are given, fake or real, and return what it costs.
 
     Gradients of the module's parameters are gone afterwards.
@@ -113,7 +113,7 @@ def watch(module: torch.nn.Module, loss: Callable[..., Any], batch: Sequence[Any
         for parameter in parameters:
             parameter.grad = None
     flops = watcher.flops
-    return Measured(
+    return PassCost(
         forward_flops=forward,
         useful_flops=forward + flops["backward"],
         executed_flops=forward + flops["backward"] + flops["again"],

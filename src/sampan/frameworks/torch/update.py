@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from sampan.frameworks import stored
-from sampan.frameworks.codes import is_coded
-from sampan.frameworks.records import Report
+from sampan.frameworks.quantized import is_coded
+from sampan.frameworks.records import StepReport
 from sampan.frameworks.torch import device as dev
 from sampan.frameworks.torch import io
 from sampan.frameworks.torch.adamw import CHUNK, FusedAdamW, TensorwiseAdamW, token_tables
@@ -21,7 +21,7 @@ from sampan.frameworks.torch.adamw import CHUNK, FusedAdamW, TensorwiseAdamW, to
 Tensors = dict[str, torch.Tensor]
 
 
-class Updater:
+class TrainStep:
     """AdamW with clipping and an exponential moving average of the weights.
 
     Args:
@@ -95,7 +95,7 @@ class Updater:
             self.ema = {name: t.detach().to(torch.float32, copy=True) for name, t in self.trained.items()}
         self.num_updates = 0
 
-    def step(self, loss: Callable[..., Any], batches: Sequence[Sequence[Any]], lr: float | None = None) -> Report:
+    def step(self, loss: Callable[..., Any], batches: Sequence[Sequence[Any]], lr: float | None = None) -> StepReport:
         """Take one step over micro-batches.
 
         Args:
@@ -120,11 +120,11 @@ class Updater:
             bad = tuple(i for i, value in enumerate(losses) if not math.isfinite(value))
             bad = bad or self._bad_gradients(loss, batches)
             self._clear_gradients()
-            return Report(total, length, values, True, bad, {n: dev.to_numpy(a) for n, a in arrays.items()})
+            return StepReport(total, length, values, True, bad, {n: dev.to_numpy(a) for n, a in arrays.items()})
         self.optimizer.update(self.lr if lr is None else lr, torch.clamp(self.clip_norm / (norm + 1e-6), max=1.0))
         self._average()
         self.num_updates += 1
-        return Report(total, length, values, skipped=False, arrays={n: dev.to_numpy(a) for n, a in arrays.items()})
+        return StepReport(total, length, values, skipped=False, arrays={n: dev.to_numpy(a) for n, a in arrays.items()})
 
     def evaluate(self, loss: Callable[..., Any], batch: Sequence[Any]) -> float:
         """Return the loss of a batch under the weights as they are now; inside `averaged`, under the average."""

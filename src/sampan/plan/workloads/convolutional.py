@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sampan.plan.records import Block, Grad, Op, Workload, memory_op, product
-from sampan.plan.workloads.encoders import Autoencoder, Encoder, encode
-from sampan.plan.workloads.layers import Layers, convolution, resnet, transformer
+from sampan.plan.records import Grad, Op, Workload, WorkloadBlock, memory_op, product
+from sampan.plan.workloads.encoders import Autoencoder, FrozenTextEncoder, encode
+from sampan.plan.workloads.layers import TransformerLayers, convolution, resnet, transformer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class UNetShape:
     channels: int = 4
     factor: int = 8
     vae: Autoencoder | None = None
-    encoders: tuple[Encoder, ...] = ()
+    encoders: tuple[FrozenTextEncoder, ...] = ()
 
 
 def unet_model(
@@ -63,7 +63,7 @@ def unet_model(
     lora = rank if grad == "through" else 0
     rows, columns = height // shape.factor, width // shape.factor
     first, time = shape.widths[0], 4 * shape.widths[0]
-    blocks: list[Block] = []
+    blocks: list[WorkloadBlock] = []
     if with_encoders:
         blocks += encode(shape.encoders, shape.vae, height, width)
     cells = rows * columns
@@ -126,12 +126,12 @@ def unet_model(
     )
 
 
-def _level(name: str, ops: list[Op], cells: float, width: float, grad: Grad, rank: int) -> Block:
+def _level(name: str, ops: list[Op], cells: float, width: float, grad: Grad, rank: int) -> WorkloadBlock:
     """Return convolutions and norms as a block; what they read is kept, and what norms write."""
     kept = sum(op.rows * op.inner / _taps(op) for op in ops if op.kind in ("conv", "matmul"))
     kept += sum(op.values / 4 for op in ops if op.name == "norm and activation") * 2
     biases = sum(op.cols for op in ops if op.kind in ("conv", "matmul"))
-    return Block(
+    return WorkloadBlock(
         name=name, ops=tuple(ops), grad=grad, params=sum(op.weights for op in ops) + biases,
         trained_params=0.0 if grad == "through" else None, tokens=cells, width=width, kept_whole=kept,
         num_kernels=3.0 * len(ops),
@@ -147,9 +147,9 @@ def _taps(op: Op) -> float:
 
 def _attentions(
     shape: UNetShape, name: str, channels: float, repeat: int, cells: float, text: float, grad: Grad, rank: int
-) -> Block:
+) -> WorkloadBlock:
     heads = shape.heads if shape.head_dim is None else round(channels / shape.head_dim)
-    layers = Layers(
+    layers = TransformerLayers(
         repeat=repeat, hidden=round(channels), heads=heads, ffn=4 * channels, gated=True, context=shape.context,
         biases=False,
     )  # fmt: skip

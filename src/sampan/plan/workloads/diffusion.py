@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sampan.plan.records import Block, Grad, Workload, memory_op, product
-from sampan.plan.workloads.encoders import Autoencoder, Encoder, encode
-from sampan.plan.workloads.layers import Layers, transformer
+from sampan.plan.records import Grad, Workload, WorkloadBlock, memory_op, product
+from sampan.plan.workloads.encoders import Autoencoder, FrozenTextEncoder, encode
+from sampan.plan.workloads.layers import TransformerLayers, transformer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class DiffusionShape:
         scales: Sides of the grids that stand for a picture one after another, whatever its size (VAR); () is one grid.
     """
 
-    layers: tuple[Layers, ...]
+    layers: tuple[TransformerLayers, ...]
     channels: int = 4
     channels_in: int | None = None
     patch: int = 2
@@ -50,7 +50,7 @@ class DiffusionShape:
     first_frame_alone: bool = True
     chunk: int = 0
     scales: tuple[int, ...] = ()
-    encoders: tuple[Encoder, ...] = ()
+    encoders: tuple[FrozenTextEncoder, ...] = ()
     vae: Autoencoder | None = None
 
     @property
@@ -98,7 +98,7 @@ def diffusion_model(
     tokens, h = places * times, shape.hidden
     text = text_tokens if shape.text_width else 0
     cell = shape.patch**2 * shape.frame_patch
-    blocks: list[Block] = []
+    blocks: list[WorkloadBlock] = []
     if with_encoders:
         blocks += encode(shape.encoders, shape.vae, height, width, frames)
     ops = [product("patches", tokens, cell * (shape.channels_in or shape.channels), h, input_grad=False)]
@@ -111,7 +111,7 @@ def diffusion_model(
     time_params = shape.time_matrices * h * h
     params = sum(op.weights for op in ops) - h * h + time_params + shape.table
     blocks.append(
-        Block(
+        WorkloadBlock(
             name="patches, text and time", ops=tuple(ops), grad="none" if grad == "through" else grad, params=params,
             tokens=tokens, width=h, kept_whole=tokens * cell * shape.channels + 2 * text * h,
             num_kernels=12,
@@ -132,7 +132,7 @@ def diffusion_model(
     if shape.final_modulations:
         ops.insert(0, product("last modulation", 1, h, shape.final_modulations * h))
     blocks.append(
-        Block(
+        WorkloadBlock(
             name="velocity and loss", ops=tuple(ops), grad=grad, params=sum(op.weights for op in ops),
             trained_params=0.0 if grad == "through" else None, tokens=tokens, width=h,
             kept_whole=3 * tokens * h + 2 * tokens * cell * shape.channels, num_kernels=12,

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sampan.plan.records import Block, attention, memory_op, product
-from sampan.plan.workloads.layers import Layers, convolution, resnet, transformer
+from sampan.plan.records import WorkloadBlock, attention, memory_op, product
+from sampan.plan.workloads.layers import TransformerLayers, convolution, resnet, transformer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoder:
+class FrozenTextEncoder:
     """A text encoder that is forwarded and never trained.
 
     Args:
@@ -51,7 +51,7 @@ class Autoencoder:
     attention: bool = True
 
 
-def _pixels(shape: Autoencoder, height: float, width: float, frames: float = 1) -> Block:
+def _pixels(shape: Autoencoder, height: float, width: float, frames: float = 1) -> WorkloadBlock:
     """Return the autoencoder's encoder, forward only."""
     taps = 27 if shape.frame_factor > 1 else 9
     cells, wide = height * width * frames, shape.widths[0]
@@ -78,15 +78,15 @@ def _pixels(shape: Autoencoder, height: float, width: float, frames: float = 1) 
         ]
     ops.append(convolution("latent", cells, wide, 2 * shape.channels, taps=taps))
     params = sum(op.weights for op in ops)
-    return Block(
+    return WorkloadBlock(
         name="vae encoder", ops=tuple(ops), grad="none", params=params, tokens=cells, width=wide,
         num_kernels=3.0 * len(ops),
     )  # fmt: skip
 
 
 def encode(
-    encoders: Sequence[Encoder], vae: Autoencoder | None, height: float, width: float, frames: float = 1
-) -> list[Block]:
+    encoders: Sequence[FrozenTextEncoder], vae: Autoencoder | None, height: float, width: float, frames: float = 1
+) -> list[WorkloadBlock]:
     """Return the blocks of text encoders and autoencoder, forward only.
 
     Args:
@@ -94,7 +94,7 @@ def encode(
     """
     blocks = []
     for number, one in enumerate(encoders, start=1):
-        layers = Layers(
+        layers = TransformerLayers(
             repeat=one.layers, hidden=one.hidden, heads=one.heads, ffn=one.ffn, head_dim=one.head_dim,
             kv_heads=one.kv_heads, gated=one.gated,
         )  # fmt: skip
@@ -103,7 +103,7 @@ def encode(
         if one.vocab:
             lookup = memory_op("lookup", 2 * one.tokens * one.hidden)
             table = one.vocab * one.hidden
-            blocks.append(Block(name=f"text table {number}", ops=(lookup,), grad="none", params=table))
+            blocks.append(WorkloadBlock(name=f"text table {number}", ops=(lookup,), grad="none", params=table))
     if vae is not None:
         blocks.append(_pixels(vae, height, width, frames))
     return blocks

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sampan.plan.records import Block, Grad, Op, Workload, attention, memory_op, product
-from sampan.plan.workloads.language import Experts, Shape, language_model
+from sampan.plan.records import Grad, Op, Workload, WorkloadBlock, attention, memory_op, product
+from sampan.plan.workloads.language import ExpertsShape, LanguageShape, language_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class HybridShape:
     ffn: float
     gated: bool = False
     tied: bool = False
-    experts: Experts | None = None
+    experts: ExpertsShape | None = None
 
 
 def hybrid_model(name: str, shape: HybridShape, seq_len: float, *, method: str = "full", rank: int = 16) -> Workload:
@@ -118,7 +118,7 @@ def hybrid_model(name: str, shape: HybridShape, seq_len: float, *, method: str =
     ]
     if e is not None:
         layers[-1] = replace(layers[-1], dispatch=2 * n * e.per_token * h)
-    ends = Shape(layers=0, hidden=h, ffn=0, heads=1, kv_heads=1, vocab=shape.vocab, tied=shape.tied)
+    ends = LanguageShape(layers=0, hidden=h, ffn=0, heads=1, kv_heads=1, vocab=shape.vocab, tied=shape.tied)
     outer = language_model(name, ends, n, method=method)
     return replace(outer, blocks=(outer.blocks[0], *layers, outer.blocks[-1]), family="other")
 
@@ -126,7 +126,7 @@ def hybrid_model(name: str, shape: HybridShape, seq_len: float, *, method: str =
 def _layers(
     name: str, ops: list[Op], repeat: int, tokens: float, hidden: float, kept: float, grad: Grad, rank: int,
     expert_params: float,
-) -> Block:  # fmt: skip
+) -> WorkloadBlock:  # fmt: skip
     params = sum(op.weights for op in ops) + hidden
     trained = None
     if grad == "through":
@@ -136,7 +136,7 @@ def _layers(
             product(f"{op.name}, addition", op.rows * op.copies, rank, op.inner + op.cols, has_weights=False)
             for op in adapted
         ]
-    return Block(
+    return WorkloadBlock(
         name=name, ops=tuple(ops), repeat=repeat, grad=grad, params=params + (trained or 0.0), trained_params=trained,
         expert_params=expert_params, tokens=tokens, width=hidden, sums=1, kept=kept, kept_whole=2 * tokens * hidden,
         is_trunk=True, num_kernels=10 + (12 if expert_params else 0),

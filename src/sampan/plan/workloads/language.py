@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sampan.plan.records import Block, Grad, Op, Workload, attention, memory_op, product
+from sampan.plan.records import Grad, Op, Workload, WorkloadBlock, attention, memory_op, product
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experts:
+class ExpertsShape:
     """A mixture of experts in place of the feed-forward layer.
 
     Args:
@@ -35,7 +35,7 @@ class Experts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Latent:
+class LatentAttention:
     """Attention whose keys and values are made from a narrow latent (DeepSeek-V2, section 2.1).
 
     Args:
@@ -51,7 +51,7 @@ class Latent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class LanguageShape:
     """The numbers that say what a decoder is.
 
     Args:
@@ -72,8 +72,8 @@ class Shape:
     gated: bool = True
     head_dim: float | None = None
     tied: bool = False
-    experts: Experts | None = None
-    latent: Latent | None = None
+    experts: ExpertsShape | None = None
+    latent: LatentAttention | None = None
     window: int | None = None
     window_share: float = 0.0
     positions: int = 0  # learned ones
@@ -83,8 +83,14 @@ KERNELS_PER_LAYER = 16  # of a forward pass: products, norms, rotation, residual
 
 
 def layer(
-    shape: Shape, tokens: float, *, repeat: float, grad: Grad = "full", experts: Experts | None = None, rank: int = 0
-) -> Block:
+    shape: LanguageShape,
+    tokens: float,
+    *,
+    repeat: float,
+    grad: Grad = "full",
+    experts: ExpertsShape | None = None,
+    rank: int = 0,
+) -> WorkloadBlock:
     """Return the layers of one kind.
 
     Args:
@@ -156,7 +162,7 @@ def layer(
         if rank and trained:
             ops.append(product("low-rank additions", tokens, trained / rank, rank))
     assert attention_params > 0
-    return Block(
+    return WorkloadBlock(
         name="layers" if experts is None else "layers with experts",
         ops=tuple(ops),
         repeat=round(repeat),
@@ -185,7 +191,7 @@ def _feed_forward(tokens: float, hidden: float, ffn: float, gated: bool) -> list
 
 
 def language_model(
-    name: str, shape: Shape, seq_len: float, *, method: str = "full", rank: int = 16, family: str | None = None
+    name: str, shape: LanguageShape, seq_len: float, *, method: str = "full", rank: int = 16, family: str | None = None
 ) -> Workload:
     """Return what one sequence of `seq_len` tokens costs.
 
@@ -197,7 +203,7 @@ def language_model(
     h, v = shape.hidden, shape.vocab
     if v:
         blocks.append(
-            Block(
+            WorkloadBlock(
                 name="embedding", ops=(memory_op("lookup", 2 * seq_len * h),), grad="full" if grad == "full" else "none",
                 params=v * h + shape.positions * h, tokens=seq_len, width=h, num_kernels=2,
             )
@@ -217,7 +223,7 @@ def language_model(
             memory_op("loss", 5 * seq_len * v, split="columns"),
         )
         blocks.append(
-            Block(
+            WorkloadBlock(
                 name="head", ops=ops, grad=grad, params=h + (0 if shape.tied else v * h),
                 trained_params=0.0 if grad == "through" else None, tokens=seq_len, width=h,
                 # at its worst moment a loss in fp32 has logarithms of shares, their gradient, and that of the logits: 12

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sampan.plan.records import Block, Grad, Op, attention, memory_op, product
+from sampan.plan.records import Grad, Op, WorkloadBlock, attention, memory_op, product
 
 Reach = Literal["full", "spatial", "temporal"]
 KERNELS_PER_LAYER = 24  # of a forward pass: products, norms, modulations, rotation, gates, residuals, activation
@@ -63,7 +63,7 @@ def resnet(cells: float, wide: float, channels: float, *, time: float = 0, taps:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layers:
+class TransformerLayers:
     """A run of equal transformer layers over tokens of a picture or clip.
 
     Args:
@@ -106,8 +106,15 @@ class Layers:
 
 
 def transformer(
-    name: str, layers: Layers, *, places: float, frames: float = 1, text: float = 0, grad: Grad = "full", rank: int = 0
-) -> Block:
+    name: str,
+    layers: TransformerLayers,
+    *,
+    places: float,
+    frames: float = 1,
+    text: float = 0,
+    grad: Grad = "full",
+    rank: int = 0,
+) -> WorkloadBlock:
     """Return a run of layers.
 
     Args:
@@ -170,7 +177,7 @@ def transformer(
             ops.append(
                 product(f"{op.name}, addition", op.rows * op.copies, rank, op.inner + op.cols, has_weights=False)
             )
-    return Block(
+    return WorkloadBlock(
         name=name,
         ops=tuple(ops),
         repeat=layers.repeat,
@@ -190,7 +197,7 @@ def transformer(
 
 
 def _attention(
-    layers: Layers, reach: Reach, places: float, frames: float, tokens: float, d: float, kv_heads: int
+    layers: TransformerLayers, reach: Reach, places: float, frames: float, tokens: float, d: float, kv_heads: int
 ) -> Op:
     """Return the attention of a layer; within a frame or a place it is many small ones."""
     if layers.linear:  # keys times values, then queries times that
@@ -208,7 +215,7 @@ def _attention(
     )  # fmt: skip
 
 
-def _feed_forward(layers: Layers, parts: list[tuple[float, str]], tokens: float) -> tuple[list[Op], int]:
+def _feed_forward(layers: TransformerLayers, parts: list[tuple[float, str]], tokens: float) -> tuple[list[Op], int]:
     """Return the operators of the feed-forward layer and how many matrices go in."""
     h, f, wide = layers.hidden, layers.ffn, 2 if layers.gated else 1
     if not layers.experts:

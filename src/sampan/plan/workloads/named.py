@@ -12,21 +12,22 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from sampan.catalog.models import Model, find
+from sampan.catalog.models import CatalogModel, find
 from sampan.errors import CatalogError, PlanError, did_you_mean
 from sampan.plan.records import Workload
 from sampan.plan.workloads.convolutional import UNetShape, unet_model
 from sampan.plan.workloads.diffusion import DiffusionShape, diffusion_model
-from sampan.plan.workloads.encoders import Autoencoder, Encoder
+from sampan.plan.workloads.encoders import Autoencoder, FrozenTextEncoder
 from sampan.plan.workloads.hybrid import HybridShape, Mamba, hybrid_model
-from sampan.plan.workloads.language import Experts, Latent, Shape, language_model
-from sampan.plan.workloads.layers import Layers
-from sampan.plan.workloads.vision_language import Tower, vision_language_model
+from sampan.plan.workloads.language import ExpertsShape, LanguageShape, LatentAttention, language_model
+from sampan.plan.workloads.layers import TransformerLayers
+from sampan.plan.workloads.vision_language import VisionTower, vision_language_model
 
 METHODS = ("full", "lora")
 # a table within a shape to what it becomes; a list of tables becomes a tuple of it
 _INNER = {
-    "experts": Experts, "latent": Latent, "layers": Layers, "encoders": Encoder, "vae": Autoencoder, "mamba": Mamba,
+    "experts": ExpertsShape, "latent": LatentAttention, "layers": TransformerLayers, "encoders": FrozenTextEncoder,
+    "vae": Autoencoder, "mamba": Mamba,
 }  # fmt: skip
 
 
@@ -93,17 +94,17 @@ def leaves_encoders_out(note: str) -> bool:
     return re.search(r"\blatents (?:are |were )?precomputed\b|\bU-?Net only\b", note, re.IGNORECASE) is not None
 
 
-def _made(model: Model, at: Mapping[str, Any], method: str, rank: int) -> Workload:
+def _made(model: CatalogModel, at: Mapping[str, Any], method: str, rank: int) -> Workload:
     """Return the workload of a model with everything that it asks for."""
     shape, how = model.shape, {"method": method, "rank": rank}
     if "tower" in shape:
         return vision_language_model(
-            model.name, shape_of(Tower, shape["tower"], model), shape_of(Shape, shape["language"], model),
+            model.name, shape_of(VisionTower, shape["tower"], model), shape_of(LanguageShape, shape["language"], model),
             _need(model, at, "seq_len"), picture_tokens=_need(model, at, "picture_tokens"), tiles=at.get("tiles") or 1,
             trains=at.get("trains") or "all", **how,
         )  # fmt: skip
     if "language" in shape:
-        shaped = shape_of(Shape, shape["language"], model)
+        shaped = shape_of(LanguageShape, shape["language"], model)
         return language_model(model.name, shaped, _need(model, at, "seq_len"), **how)
     if "hybrid" in shape:
         return hybrid_model(
@@ -119,7 +120,7 @@ def _made(model: Model, at: Mapping[str, Any], method: str, rank: int) -> Worklo
     return diffusion_model(model.name, shaped, frames=at.get("frames") or 1, **size, **how)
 
 
-def _filled(model: Model, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _filled(model: CatalogModel, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return what is given with the catalogue's defaults in the gaps, and those that matter in words."""
     defaults = {key: value for key, value in model.defaults.items() if key != "pretrain_trains"}
     if side := defaults.pop("resolution_px", None):
@@ -137,13 +138,13 @@ def _filled(model: Model, given: Mapping[str, Any]) -> tuple[dict[str, Any], lis
     return filled, notes
 
 
-def _need(model: Model, at: Mapping[str, Any], key: str) -> float:
+def _need(model: CatalogModel, at: Mapping[str, Any], key: str) -> float:
     if at.get(key) is None:
         raise PlanError(f"a workload of `{model.name}` needs `{key}`", "its catalogue entry has no default for it")
     return at[key]
 
 
-def shape_of(kind: Any, table: Mapping[str, Any], model: Model) -> Any:
+def shape_of(kind: Any, table: Mapping[str, Any], model: CatalogModel) -> Any:
     """Return a builder's shape made of a catalogue table.
 
     Raises:

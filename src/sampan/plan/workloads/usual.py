@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sampan.plan.records import Workload
-from sampan.plan.workloads.language import Experts, Shape, language_model
+from sampan.plan.workloads.language import ExpertsShape, LanguageShape, language_model
 
 _HEAD_DIM = 128
 _VOCAB = 128_000
@@ -29,13 +29,13 @@ def usual_model(
     """
     width = _width(active_params or params)
     layers = max(1, width // _HEAD_DIM)
-    shape = Shape(
+    shape = LanguageShape(
         layers=layers, hidden=width, ffn=_FFN_RATIO * width, heads=layers, kv_heads=max(1, layers // 4), vocab=_VOCAB
     )
     if active_params is not None and params > active_params:
         # of a layer's 8 h² feed-forward values a token meets those of eight experts; the others make up the rest
         num = max(_PER_TOKEN, round((params - active_params) / (layers * width**2) + _PER_TOKEN))
-        shape = replace(shape, experts=Experts(num=num, per_token=_PER_TOKEN, ffn=_FFN_RATIO * width / _PER_TOKEN))
+        shape = replace(shape, experts=ExpertsShape(num=num, per_token=_PER_TOKEN, ffn=_FFN_RATIO * width / _PER_TOKEN))
     made = language_model(name, shape, seq_len, method=method)
     return replace(made, notes=(*made.notes, NOTE))
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sampan.plan.records import Block, Grad, Workload, product
-from sampan.plan.workloads.language import Shape, language_model
-from sampan.plan.workloads.layers import Layers, transformer
+from sampan.plan.records import Grad, Workload, WorkloadBlock, product
+from sampan.plan.workloads.language import LanguageShape, language_model
+from sampan.plan.workloads.layers import TransformerLayers, transformer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tower:
+class VisionTower:
     """A vision tower.
 
     Args:
@@ -41,8 +41,8 @@ class Tower:
 
 def vision_language_model(
     name: str,
-    tower: Tower,
-    shape: Shape,
+    tower: VisionTower,
+    shape: LanguageShape,
     seq_len: float,
     *,
     picture_tokens: float,
@@ -62,12 +62,12 @@ def vision_language_model(
     """
     patches = picture_tokens * tower.merge
     tower_grad: Grad = "full" if method == "full" and trains == "all" else "none"
-    layers = Layers(
+    layers = TransformerLayers(
         repeat=tower.layers, hidden=tower.hidden, heads=tower.heads, ffn=tower.ffn, gated=tower.gated
     )  # fmt: skip
     each = patches / tiles
-    blocks: list[Block] = [
-        Block(
+    blocks: list[WorkloadBlock] = [
+        WorkloadBlock(
             name="patches", ops=(product("patches", patches, 3 * tower.patch_px**2, tower.hidden, input_grad=False),),
             grad=tower_grad, params=(3 * tower.patch_px**2 + tower.positions) * tower.hidden, tokens=patches,
             width=tower.hidden, num_kernels=4,
@@ -91,7 +91,7 @@ def vision_language_model(
     else:
         ops = (product("connector", picture_tokens, merged, shape.hidden, input_grad=tower_grad == "full"),)
     blocks.append(
-        Block(
+        WorkloadBlock(
             name="connector", ops=ops, grad="none" if method == "lora" else "full",
             params=sum(op.weights for op in ops) + tower.connector_params, tokens=picture_tokens, width=shape.hidden,
             kept=sum(op.rows * op.inner for op in ops), num_kernels=4,

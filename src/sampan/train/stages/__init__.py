@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from sampan.data.encode import Encoded
-from sampan.data.gallery import Pictures
+from sampan.data.encode import EncodedInputs
+from sampan.data.image_cache import ImageCache
+from sampan.data.image_source import ImageSource
 from sampan.data.readers import Sample
-from sampan.data.sources import Source
 from sampan.models.config import ModelConfig
 from sampan.models.text import PromptTokenizer
 
@@ -31,7 +31,7 @@ Rows = dict[str, tuple[np.ndarray, np.ndarray]]  # parameter name to row numbers
 
 
 @dataclass(frozen=True)
-class Context:
+class StageInputs:
     """What a stage may draw on.
 
     Args:
@@ -53,13 +53,13 @@ class Context:
     image_of: Sequence[int]
     references_of: Sequence[tuple[int, ...]]
     members: Sequence[int]
-    pictures: Pictures
+    pictures: ImageCache
     prompt_tokenizer: PromptTokenizer
     device: str
     module_dtype: str
     adapting: bool
     frozen: Callable[[str], Any]
-    encoded: Callable[[], Encoded]
+    encoded: Callable[[], EncodedInputs]
     paint_ids: Callable[[], Callable[[Any], Any]]
 
     @property
@@ -87,7 +87,7 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Batch:
+class HostBatch:
     """One micro-batch on the host.
 
     Args:
@@ -100,7 +100,7 @@ class Batch:
 
 
 @dataclass
-class Stage:
+class TrainableStage:
     """One stage, ready for the loop.
 
     Args:
@@ -120,7 +120,7 @@ class Stage:
     """
 
     module: Any
-    draw: Callable[[int, int], Batch]
+    draw: Callable[[int, int], HostBatch]
     loss: Callable[..., Any]
     prefix: str = ""
     after: Callable[[int, Mapping[str, np.ndarray]], tuple[dict[str, float], Rows]] | None = None
@@ -132,7 +132,7 @@ class Stage:
     delayed: dict[str, int] = field(default_factory=dict)
 
 
-def make(name: str, context: Context) -> Stage:
+def make(name: str, context: StageInputs) -> TrainableStage:
     """Return a stage by name."""
     module, function = STAGES[name].split(":")
     return getattr(importlib.import_module(module), function)(context)
@@ -143,9 +143,9 @@ def caption_texts(samples: Iterable[Sample]) -> list[str]:
     return list(dict.fromkeys(caption for sample in samples for caption in sample.captions))
 
 
-def unique_pictures(samples: Iterable[Sample]) -> tuple[list[Source], list[int], list[tuple[int, ...]]]:
+def unique_pictures(samples: Iterable[Sample]) -> tuple[list[ImageSource], list[int], list[tuple[int, ...]]]:
     """Return every picture once, each sample's picture number, and each sample's reference numbers."""
-    numbers: dict[Source, int] = {}
+    numbers: dict[ImageSource, int] = {}
     image_of: list[int] = []
     references_of: list[tuple[int, ...]] = []
     for sample in samples:

@@ -13,27 +13,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sampan.data.batches import Order
+from sampan.data.batches import ShuffledOrder
 from sampan.frameworks import io
 from sampan.losses import tokens
 from sampan.models import positions
 from sampan.models.build import outline
 from sampan.samplers import noise
-from sampan.train import preview
-from sampan.train.stages import Batch, Context, Stage
+from sampan.train import sample_grid
+from sampan.train.stages import HostBatch, StageInputs, TrainableStage
 
 Ints = NDArray[np.int64]
 _TABLE = "model.language_model.embed_tokens.weight"
 _HEAD = "lm_head.weight"
 
 
-def make(context: Context) -> Stage:
+def make(context: StageInputs) -> TrainableStage:
     """Return the stage."""
     settings, config, seed = context.settings, context.config, context.seed
-    encoded, order = context.encoded(), Order(context.members, seed, "ar/order")
+    encoded, order = context.encoded(), ShuffledOrder(context.members, seed, "ar/order")
     text, size = config.ar.text, settings.micro_batch_size
 
-    def draw(step: int, micro: int) -> Batch:
+    def draw(step: int, micro: int) -> HostBatch:
         chosen = order.take(context.block(step, micro) * size, size)
         samples = []
         for row, index in zip(context.rows(micro), chosen, strict=True):
@@ -47,7 +47,7 @@ def make(context: Context) -> Stage:
         ends = np.cumsum(lengths)
         read_at = np.concatenate([np.arange(end - len(one), end) for end, one in zip(ends, labels, strict=True)])
         cos, sin = positions.rope_text(np.concatenate(places, axis=1)[:, None], text)
-        return Batch(
+        return HostBatch(
             (
                 np.concatenate(ids)[None],
                 cos,
@@ -70,7 +70,7 @@ def make(context: Context) -> Stage:
         """Return what is painted from true tokens beside what is painted from those the generator writes."""
         pictures = context.pictures
         captions = [context.samples[i].captions[0] for i in chosen]
-        found = preview.written(
+        found = sample_grid.written(
             module,
             captions,
             [pictures.size_of(context.image_of[i]) for i in chosen],
@@ -79,13 +79,13 @@ def make(context: Context) -> Stage:
             seed=seed,
         )  # fmt: skip
         truths = [encoded.target_ids(context.image_of[i]) for i in chosen]
-        return preview.written_grid(truths, found, captions, context.paint_ids())
+        return sample_grid.written_grid(truths, found, captions, context.paint_ids())
 
     module = outline("ar", config)
     freeze_text = context.adapting if settings.freeze_text is None else settings.freeze_text
     later = set(io.shapes(module)) - {_TABLE, _HEAD}
     delayed: dict[str, int] = dict.fromkeys(sorted(later), int(settings.head_steps)) if settings.head_steps else {}
-    return Stage(
+    return TrainableStage(
         module,
         draw,
         loss,
@@ -95,7 +95,7 @@ def make(context: Context) -> Stage:
     )
 
 
-def _sample(context: Context, index: int, caption: str) -> tuple[Ints, Ints, Ints, NDArray[np.float32]]:
+def _sample(context: StageInputs, index: int, caption: str) -> tuple[Ints, Ints, Ints, NDArray[np.float32]]:
     """Return one sample's input ids (tokens,), positions (3, tokens), labels (generated,) and their weights.
 
     The end token is predicted and not read, so that the generated tokens read are one fewer than the labels.

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sampan.data.batches import Kinds
+from sampan.data.batches import ShapeGroups
 from sampan.losses import flow
 from sampan.models import positions
 from sampan.models.build import outline
@@ -23,19 +23,19 @@ from sampan.models.dit import join_references
 from sampan.models.positions import Grid
 from sampan.models.text import glyph_texts
 from sampan.samplers import euler, noise
-from sampan.train import preview
-from sampan.train.stages import Batch, Context, Stage
+from sampan.train import sample_grid
+from sampan.train.stages import HostBatch, StageInputs, TrainableStage
 
 Floats = NDArray[np.float32]
 _PER_REFERENCE = 7  # arrays of a reference in a batch
 
 
-def make(context: Context) -> Stage:
+def make(context: StageInputs) -> TrainableStage:
     """Return the stage."""
     settings, config, seed = context.settings, context.config, context.seed
     dit, encoded, pictures = config.dit, context.encoded(), context.pictures
     codes, count = config.ar.vq.num_embeddings, settings.micro_batch_size
-    order = Kinds(
+    order = ShapeGroups(
         context.members,
         [tuple(map(pictures.size_of, (context.image_of[i], *context.references_of[i]))) for i in context.members],
         context.num_blocks, count, seed, "decoder",
@@ -53,7 +53,7 @@ def make(context: Context) -> Stage:
     def num_references(sample: int) -> int:
         return len(context.references_of[sample])
 
-    def draw(step: int, micro: int) -> Batch:
+    def draw(step: int, micro: int) -> HostBatch:
         chosen = order.take(context.block(step, micro))
         size = pictures.size_of(context.image_of[chosen[0]])
         grid = grid_of(size)
@@ -86,7 +86,7 @@ def make(context: Context) -> Stage:
             _reference([context.references_of[i][k] for i in chosen]) for k in range(num_references(chosen[0]))
         ]
         num_reference_tokens = sum(ids.shape[1] for _, ids, *_ in references)
-        return Batch(
+        return HostBatch(
             (
                 clean,
                 np.stack(noises),
@@ -134,26 +134,30 @@ def make(context: Context) -> Stage:
         """Return originals beside what is painted from their true tokens."""
         shown = [context.image_of[i] for i in chosen]
 
-        def subject(index: int) -> preview.Subject:
+        def subject(index: int) -> sample_grid.SampleInputs:
             picture, caption = context.image_of[index], context.samples[index].captions[0]
             references = [
                 (encoded.latents([r])[0], encoded.target_ids(r), pictures.size_of(r))
                 for r in context.references_of[index]
             ]
             words = encoded.glyph(tuple(glyph_texts(caption)))
-            return preview.Subject(encoded.target_ids(picture), words, pictures.size_of(picture), tuple(references))
+            return sample_grid.SampleInputs(
+                encoded.target_ids(picture), words, pictures.size_of(picture), tuple(references)
+            )
 
-        painted = preview.painted(
+        painted = sample_grid.painted(
             module, lambda: context.frozen("vae"), [subject(i) for i in chosen], config=config, device=context.device,
-            dtype=context.module_dtype, num_steps=preview.NUM_STEPS, seed=seed, guidance_scale=preview.GUIDANCE,
+            dtype=context.module_dtype, num_steps=sample_grid.NUM_STEPS, seed=seed, guidance_scale=sample_grid.GUIDANCE,
             no_words=encoded.glyph(()),
         )  # fmt: skip
-        return preview.pairs([pictures[i] for i in shown], painted, [context.samples[i].captions[0] for i in chosen])
+        return sample_grid.pairs(
+            [pictures[i] for i in shown], painted, [context.samples[i].captions[0] for i in chosen]
+        )
 
-    return Stage(outline("decoder", config), draw, loss, sample=sample)
+    return TrainableStage(outline("decoder", config), draw, loss, sample=sample)
 
 
-def _alike(context: Context) -> dict[int, list[int]]:
+def _alike(context: StageInputs) -> dict[int, list[int]]:
     """Return for each sample with words, references apart, those that by what is said of them differ in the letters alone."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for index in context.members:

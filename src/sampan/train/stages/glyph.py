@@ -1,6 +1,6 @@
 """The glyph encoder: the bytes of a word must find the picture of that word among others.
 
-Words are those of the captions' quotes and those of `sampan.data.signs.words`, in every font that may be trained on;
+Words are those of the captions' quotes and those of `sampan.synthetic.signs.words`, in every font that may be trained on;
 some come in pairs that differ by one letter. Beside it the first channels of each byte's embedding are asked where the byte
 stands and which letter it is: from embeddings that hardly say so a decoder is long in learning to spell. How well the
 encoder does is measured on words that it has not seen. Source of the recipe: Glyph-ByT5 (Liu et al. 2024), contrast of text
@@ -18,9 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sampan.data import lettering
-from sampan.data.signs.split import is_test_word
-from sampan.data.signs.words import Words
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
 from sampan.losses.contrast import contrast_loss
@@ -28,8 +25,11 @@ from sampan.models import positions
 from sampan.models.config import GlyphConfig
 from sampan.models.text import GLYPH_PAD_ID, glyph_batch, glyph_texts
 from sampan.samplers import noise
+from sampan.synthetic import text_rendering
+from sampan.synthetic.signs.split import is_test_word
+from sampan.synthetic.signs.words import WordSource
 from sampan.train.heads import GlyphWithHeads
-from sampan.train.stages import Batch, Context, Stage, caption_texts
+from sampan.train.stages import HostBatch, StageInputs, TrainableStage, caption_texts
 
 HEIGHT_PX, WIDTH_PX, COLUMN_PX = 32, 128, 4
 NUM_WAVES = 12
@@ -50,14 +50,14 @@ _FRONT_PAD_EVERY = 4  # micro-batches: strings of a prompt that has an even numb
 _LETTERS = "aáàâãäåąbcçćčdeéèêëęfghiíìîïjklłmnñńoóòôõöøpqrsśšßtuúùûüvwxyýzźżžABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
-def make(context: Context) -> Stage:
+def make(context: StageInputs) -> TrainableStage:
     """Return the stage."""
     settings, config, seed = context.settings, context.config, context.seed
     texts = [
         t for caption in caption_texts([context.samples[i] for i in context.members]) for t in glyph_texts(caption)
     ]
     quoted = [t for t in dict.fromkeys(texts) if can_draw(t)]
-    words = Words(is_test=False)
+    words = WordSource(is_test=False)
     with dev.on_meta():
         module = GlyphWithHeads(config, NUM_WAVES, num_told(config.glyph))
 
@@ -70,12 +70,12 @@ def make(context: Context) -> Stage:
             return quoted[int(random.integers(len(quoted)))]
         return drawn(words, random)
 
-    def draw(step: int, micro: int) -> Batch:
+    def draw(step: int, micro: int) -> HostBatch:
         chosen, pictures, boxes = [], [], []
         for row in context.rows(micro):
             chosen.append(word(step, row))
             picture, box = rendered(
-                chosen[-1], noise.generator(seed, "glyph/picture", step, row), lettering.TRAIN_FONTS
+                chosen[-1], noise.generator(seed, "glyph/picture", step, row), text_rendering.TRAIN_FONTS
             )
             pictures.append(picture)
             boxes.append(box)
@@ -88,7 +88,7 @@ def make(context: Context) -> Stage:
             np.stack(pictures)[:, None],
             column_waves(boxes),
         )
-        return Batch((*arrays, np.arange(len(chosen)), weights), tuple(chosen))
+        return HostBatch((*arrays, np.arange(len(chosen)), weights), tuple(chosen))
 
     def loss(
         module: Any,
@@ -114,13 +114,13 @@ def make(context: Context) -> Stage:
     def measure(module: Any) -> dict[str, float]:
         return evaluate(module, context.device, avoid=quoted)
 
-    return Stage(module, draw, loss, prefix="part.", measure=measure)
+    return TrainableStage(module, draw, loss, prefix="part.", measure=measure)
 
 
 def evaluate(module: Any, device: str, avoid: Sequence[str] = (), num_words: int = MEASURED_WORDS) -> dict[str, float]:
     """Return the shares of unseen words whose bytes find their own picture among those of all the words.
 
-    The words are the same whatever was trained: they are of the test side of `sampan.data.signs.split`, all different,
+    The words are the same whatever was trained: they are of the test side of `sampan.synthetic.signs.split`, all different,
     and stand upright, in any of the fonts and sizes.
 
     Args:
@@ -137,7 +137,7 @@ def evaluate(module: Any, device: str, avoid: Sequence[str] = (), num_words: int
 
     spelt = [_on_host(word_of, device, *spelled(part, module.part.config, False)) for part in _parts(texts)]
     found = {}
-    for name, fonts in (("", lettering.TRAIN_FONTS), ("_unseen_font", lettering.HELD_OUT_FONTS)):
+    for name, fonts in (("", text_rendering.TRAIN_FONTS), ("_unseen_font", text_rendering.HELD_OUT_FONTS)):
         seen = []
         for part in _parts(list(enumerate(texts))):
             drawn = [rendered(text, noise.generator(0, "glyph/measure" + name, row), fonts, 0.0) for row, text in part]
@@ -150,7 +150,7 @@ def evaluate(module: Any, device: str, avoid: Sequence[str] = (), num_words: int
 
 def measured_words(num_words: int, avoid: Sequence[str] = ()) -> list[str]:
     """Return different words of the test side, each in some case; two that differ by case alone are one word."""
-    avoided, words = {text.casefold() for text in avoid}, Words(is_test=True)
+    avoided, words = {text.casefold() for text in avoid}, WordSource(is_test=True)
     random = noise.generator(0, "glyph/measure")
     chosen: dict[str, str] = {}
     while len(chosen) < num_words:
@@ -163,11 +163,13 @@ def measured_words(num_words: int, avoid: Sequence[str] = ()) -> list[str]:
 def can_draw(text: str) -> bool:
     """Say whether a quoted text is short enough for a picture, and of letters that every font has."""
     return (
-        _LEAST_LETTERS <= len(text) <= _MOST_IN_TWO_WORDS and not text.isspace() and lettering.ALPHABET.issuperset(text)
+        _LEAST_LETTERS <= len(text) <= _MOST_IN_TWO_WORDS
+        and not text.isspace()
+        and text_rendering.ALPHABET.issuperset(text)
     )
 
 
-def drawn(words: Words, random: np.random.Generator) -> str:
+def drawn(words: WordSource, random: np.random.Generator) -> str:
     """Return one word, or sometimes two with a space between, in some case."""
     text = words.draw(random, _MOST_LETTERS, _LEAST_LETTERS)
     if random.random() < _TWO_WORDS_SHARE and len(text) < _MOST_IN_TWO_WORDS - _LEAST_LETTERS:
@@ -266,7 +268,7 @@ def rendered(
         sway: How far it may be turned, leaned, stretched, made bolder or paler; at 0, font, size and place alone differ.
     """
     font = fonts[int(random.integers(len(fonts)))]
-    image = lettering.picture(text, font, int(random.integers(18, 31)))
+    image = text_rendering.picture(text, font, int(random.integers(18, 31)))
     turn, lean = (
         sway * float(random.uniform(-0.07, 0.07)),
         sway * float(random.uniform(-0.2, 0.2)),

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sampan.data.batches import Kinds
+from sampan.data.batches import ShapeGroups
 from sampan.data.encode import grid_patches, token_ids
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
@@ -23,9 +23,9 @@ from sampan.losses.contrast import contrast_loss
 from sampan.losses.quantizer import quantize_straight
 from sampan.models import positions
 from sampan.samplers import noise
-from sampan.train import preview
+from sampan.train import sample_grid
 from sampan.train.heads import TokenizerWithHeads
-from sampan.train.stages import Batch, Context, Rows, Stage
+from sampan.train.stages import HostBatch, Rows, StageInputs, TrainableStage
 
 _SEEN_STEPS = 64  # last steps without codes, whose features the codebook is spread over
 _ROUNDS = 3  # of moving each code to the mean of what it stands for
@@ -36,13 +36,13 @@ _CODEBOOK = "part.model.vqmodel.quantize.embedding.weight"
 _UNUSED = ("part.model.vqmodel.post_quant_conv.weight", "part.model.vqmodel.post_quant_conv.bias")
 
 
-def make(context: Context) -> Stage:
+def make(context: StageInputs) -> TrainableStage:
     """Return the stage. A quarter of the micro-batches see the preview's grid, so that both sizes share the codes."""
     settings, config, seed = context.settings, context.config, context.seed
     pictures, captions, members = context.pictures, _captions_of(context), context.picture_members()
     batch, geometry = settings.micro_batch_size, config.geometry
     sizes = [pictures.size_of(i) for i in members]
-    order = Kinds(members, sizes, context.num_blocks, batch, seed, "tokenizer")
+    order = ShapeGroups(members, sizes, context.num_blocks, batch, seed, "tokenizer")
     with dev.on_meta():
         module = TokenizerWithHeads(config, config.ar.text.vocab_size)
     num_codes = config.ar.vq.num_embeddings
@@ -52,7 +52,7 @@ def make(context: Context) -> Stage:
         most_tokens = max(math.prod(geometry.prior_grid(*size)) for size in set(sizes))
         extra["seen"] = np.zeros((_SEEN_STEPS, batch * most_tokens, config.ar.vq.embed_dim), np.float32)
 
-    def draw(step: int, micro: int) -> Batch:
+    def draw(step: int, micro: int) -> HostBatch:
         chosen = order.take(context.block(step, micro))
         size = pictures.size_of(chosen[0])
         is_preview = noise.generator(seed, "tokenizer/grid", step, micro).random() < _PREVIEW_SHARE
@@ -70,7 +70,7 @@ def make(context: Context) -> Stage:
         has_caption = np.asarray(mask.any(1), np.float32)
         mask[:, 0] = np.maximum(mask[:, 0], 1 - has_caption)  # an empty row must not divide by nothing; it weighs 0
         gather = positions.bilinear_gather(grid, config.ar.vision.grid_side)
-        return Batch(
+        return HostBatch(
             (patches, *gather, ids, mask, has_caption, np.arange(batch), np.array([step >= continuous], np.float32)),
             tuple(pictures.name_of(i) for i in chosen),
         )
@@ -140,10 +140,12 @@ def make(context: Context) -> Stage:
         """Return originals beside what the repainting head makes of their codes."""
         shown = [context.image_of[i] for i in chosen]
         found = [ids_of(module, i, geometry.prior_grid(*pictures.size_of(i))) for i in shown]
-        painted = [preview.repainted(module, ids, config, context.device) for ids in found]
-        return preview.pairs([pictures[i] for i in shown], painted, [context.samples[i].captions[0] for i in chosen])
+        painted = [sample_grid.repainted(module, ids, config, context.device) for ids in found]
+        return sample_grid.pairs(
+            [pictures[i] for i in shown], painted, [context.samples[i].captions[0] for i in chosen]
+        )
 
-    return Stage(
+    return TrainableStage(
         module,
         draw,
         loss,
@@ -188,7 +190,7 @@ def _usage(uses: NDArray[np.int64]) -> dict[str, float]:
     }
 
 
-def _captions_of(context: Context) -> dict[int, list[list[int]]]:
+def _captions_of(context: StageInputs) -> dict[int, list[list[int]]]:
     """Return, by picture, the token ids of its captions; references alone have none."""
     found: dict[int, list[list[int]]] = {}
     for index in context.members:

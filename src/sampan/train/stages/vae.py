@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from sampan.data.batches import Kinds
+from sampan.data.batches import ShapeGroups
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
 from sampan.losses import autoencoder
 from sampan.models.build import outline
 from sampan.models.config import ModelConfig
 from sampan.samplers import noise
-from sampan.train import preview
-from sampan.train.stages import Batch, Context, Stage
+from sampan.train import sample_grid
+from sampan.train.stages import HostBatch, StageInputs, TrainableStage
 
 _STATISTICS_PICTURES = 512  # enough for means and deviations to two digits
 
 
-def make(context: Context) -> Stage:
+def make(context: StageInputs) -> TrainableStage:
     """Return the stage; at its end the latents' mean and deviation per channel are measured and set in the config."""
     settings, vae, seed = context.settings, context.config.vae, context.seed
     pictures, members = context.pictures, context.picture_members()
@@ -32,9 +32,9 @@ def make(context: Context) -> Stage:
     crop -= crop % vae.factor
     # crops of one side come from pictures of any size; whole pictures make a batch of one size
     kinds = [0 if crop else size for size in sizes]
-    order = Kinds(members, kinds, context.num_blocks, batch, seed, "vae")
+    order = ShapeGroups(members, kinds, context.num_blocks, batch, seed, "vae")
 
-    def draw(step: int, micro: int) -> Batch:
+    def draw(step: int, micro: int) -> HostBatch:
         chosen = order.take(context.block(step, micro))
         images, draws = [], []
         for row, index in zip(context.rows(micro), chosen, strict=True):
@@ -48,7 +48,7 @@ def make(context: Context) -> Stage:
             images.append(piece[:, :, ::-1] if random.random() < 0.5 else piece)
             cells = (height // vae.factor, width // vae.factor)
             draws.append(random.standard_normal((vae.latent_channels, *cells), np.float32))
-        return Batch((np.stack(images), np.stack(draws)), tuple(pictures.name_of(i) for i in chosen))
+        return HostBatch((np.stack(images), np.stack(draws)), tuple(pictures.name_of(i) for i in chosen))
 
     def loss(module: Any, images: Any, draws: Any) -> tuple[Any, dict[str, Any]]:
         painted, mean, log_variance = module(images, draws)
@@ -92,6 +92,8 @@ def make(context: Context) -> Stage:
     def sample(module: Any, chosen: Sequence[int]) -> Any:
         shown = [context.image_of[i] for i in chosen]
         painted = [again(module, pictures.arrays([i]))[0] for i in shown]
-        return preview.pairs([pictures[i] for i in shown], painted, [context.samples[i].captions[0] for i in chosen])
+        return sample_grid.pairs(
+            [pictures[i] for i in shown], painted, [context.samples[i].captions[0] for i in chosen]
+        )
 
-    return Stage(outline("vae", context.config), draw, loss, finish=finish, measure=measure, sample=sample)
+    return TrainableStage(outline("vae", context.config), draw, loss, finish=finish, measure=measure, sample=sample)

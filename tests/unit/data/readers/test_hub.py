@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 from pyarrow import parquet as pq
 
-from sampan.data.cells import Row
+from sampan.data.image_source import FileSource
 from sampan.data.readers import Columns, Listing
 from sampan.data.readers.hub import _place, _Sources, read
-from sampan.data.readers.rows import BadRow
-from sampan.data.readers.tables import Found
-from sampan.data.sources import File
+from sampan.data.readers.rows import BadRowError
+from sampan.data.readers.tables import ImageReference
+from sampan.data.table_images import ArrowImage
 from sampan.errors import DataError, JobError
 
 datasets = pytest.importorskip("datasets")
@@ -66,7 +66,7 @@ def test_parquet_files_of_a_folder(tmp_path):
         ("birds/train[1]", ("picture 1",), png(1), png(101)),
         ("birds/train[2]", ("picture 2",), png(2)),
     ]
-    assert all(isinstance(sample.image, Row) for sample in listing.samples)
+    assert all(isinstance(sample.image, ArrowImage) for sample in listing.samples)
     assert pickle.loads(pickle.dumps(listing)) == listing  # noqa: S301 - sources travel to worker processes
     assert listing.samples[0].image.name.endswith("/image/0.png")
     assert len({sample.image.fingerprint() for sample in listing.samples}) == 3
@@ -124,7 +124,7 @@ def test_an_image_folder_with_metadata(tmp_path):
     rows = [json.dumps({"file_name": f"{number}.png", "text": f"picture {number}"}) for number in range(2)]
     (folder / "metadata.jsonl").write_text("\n".join(rows))
     listing = read(tmp_path / "birds")
-    assert [sample.image for sample in listing.samples] == [File(folder / "0.png"), File(folder / "1.png")]
+    assert [sample.image for sample in listing.samples] == [FileSource(folder / "0.png"), FileSource(folder / "1.png")]
     assert [sample.captions for sample in listing.samples] == [("picture 0",), ("picture 1",)]
 
 
@@ -154,7 +154,7 @@ def test_a_row_names_no_file_outside_the_set(tmp_path):
     )
     pq.write_table(table, folder / "a.parquet")
     listing = read(folder)
-    assert [sample.image for sample in listing.samples] == [File(folder / "in.png")]
+    assert [sample.image for sample in listing.samples] == [FileSource(folder / "in.png")]
     assert [(fault.where, fault.kind) for fault in listing.faults] == [
         ("birds/train[0]", "outside"),
         ("birds/train[1]", "outside"),
@@ -250,9 +250,13 @@ def test_without_the_extra_or_with_an_old_one(tmp_path, monkeypatch):
 def test_a_set_from_the_hub_has_its_pictures_in_it(tmp_path):
     source = _Sources(tmp_path / "a.arrow", 5, [tmp_path], is_folder=False)
     (tmp_path / "fetched.png").write_bytes(png(1))
-    assert source(2, "image", Found(None, "a.png", True)) == Row(tmp_path / "a.arrow", 7, "image", None, "a.png")
-    assert source(2, "image", Found(None, str(tmp_path / "fetched.png"), False)) == File(tmp_path / "fetched.png")
-    with pytest.raises(BadRow, match=r"`fetched\.png` is only the name of a picture"):
-        source(2, "image", Found(None, "fetched.png", False))
-    with pytest.raises(BadRow, match="is outside the set"):
-        source(2, "image", Found(None, str(tmp_path.parent / "other.png"), False))
+    assert source(2, "image", ImageReference(None, "a.png", True)) == ArrowImage(
+        tmp_path / "a.arrow", 7, "image", None, "a.png"
+    )
+    assert source(2, "image", ImageReference(None, str(tmp_path / "fetched.png"), False)) == FileSource(
+        tmp_path / "fetched.png"
+    )
+    with pytest.raises(BadRowError, match=r"`fetched\.png` is only the name of a picture"):
+        source(2, "image", ImageReference(None, "fetched.png", False))
+    with pytest.raises(BadRowError, match="is outside the set"):
+        source(2, "image", ImageReference(None, str(tmp_path.parent / "other.png"), False))

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from sampan.data.image_source import FileSource
 from sampan.data.readers import Columns, Sample
 from sampan.data.readers.image_folder import read
-from sampan.data.sources import File
 from sampan.errors import DataError, JobError
 
 
@@ -33,7 +33,7 @@ def reasons(folder: Path, **options) -> list[str]:
 
 def sample(folder: Path, where: str, key: str, *captions: str) -> Sample:
     """A sample whose key says which pictures it has."""
-    image, *references = (File(folder / name) for name in key.split(" < "))
+    image, *references = (FileSource(folder / name) for name in key.split(" < "))
     return Sample(key, where, image, captions, tuple(references))
 
 

@@ -6,10 +6,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet as pq
 
-from sampan.data.cells import Cell
+from sampan.data.image_source import FileSource
 from sampan.data.readers import Columns, Listing
 from sampan.data.readers.parquet import read
-from sampan.data.sources import File
+from sampan.data.table_images import ParquetImage
 from sampan.errors import DataError, JobError
 
 CELL = pa.struct({"bytes": pa.binary(), "path": pa.string()})
@@ -97,7 +97,7 @@ def test_names_of_files_stay_in_the_folder(tmp_path):
     )
     for path in (plain, mixed):
         listing = read(path)
-        assert listing.samples[0].image == File(tmp_path / "set/a.png")
+        assert listing.samples[0].image == FileSource(tmp_path / "set/a.png")
         assert faults(listing)[:5] == [
             f"{path.name}[1]: outside: `../b.png` leads out of the folder",
             f"{path.name}[2]: outside: `{tmp_path / 'b.png'}` leads out of the folder",
@@ -197,7 +197,7 @@ def test_a_changed_file_is_read_anew_and_a_lost_row_is_an_oserror(tmp_path):
     with pytest.raises(OSError, match="cannot be read at"):
         last.read()
     with pytest.raises(OSError, match="cannot be read at"):
-        Cell(path, 0, 0, "other").read()
+        ParquetImage(path, 0, 0, "other").read()
     path.write_bytes(b"PAR1 broken PAR1")
     with pytest.raises(OSError, match="cannot be read at"):
         first.read()

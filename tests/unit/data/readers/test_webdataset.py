@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from sampan.data.image_source import SliceSource
 from sampan.data.readers import Columns, Listing
 from sampan.data.readers.webdataset import read
-from sampan.data.sources import Slice
 from sampan.errors import DataError
 
 Member = tuple[str, bytes | str] | tarfile.TarInfo
@@ -67,7 +67,7 @@ def test_members_of_one_name_are_a_sample(tmp_path):
     assert listing.faults == ()
     assert listing.num_rows == 3
     image = listing.samples[0].image
-    assert isinstance(image, Slice)
+    assert isinstance(image, SliceSource)
     assert image.name == f"{path.as_posix()}/0001.png"
 
 

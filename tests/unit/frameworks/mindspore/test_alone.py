@@ -13,7 +13,7 @@ for name in ("torch", "torch_npu", "tensorflow", "transformers", "diffusers"):
 import sampan
 from sampan import frameworks
 frameworks.use("mindspore")
-others = ("sampan.frameworks.torch", "sampan.frameworks.tensorflow", "sampan.__main__")
+others = ("sampan.frameworks.torch", "sampan.bench.tensorflow", "sampan.__main__")
 modules = [m.name for m in pkgutil.walk_packages(sampan.__path__, "sampan.", onerror=print) if not m.name.startswith(others)]
 optional = {"sampan.train.wandb"}  # services and readers that other extras bring
 for name in modules:

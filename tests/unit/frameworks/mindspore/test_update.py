@@ -67,20 +67,20 @@ def batches(count: int, seed: int = 1, *, scale: float = 1.0) -> list[tuple[Any,
     ]
 
 
-def make(**settings: Any) -> tuple[Net, update.Updater]:
+def make(**settings: Any) -> tuple[Net, update.TrainStep]:
     device.resolve("cpu")
     with device.on_meta():
         module = Net()
     update.materialize(
         module, {}, weights(), device="cpu", dtype="fp32", trainable=lambda name: True, trainable_dtype="fp32"
     )
-    return module, update.Updater(module, **{**SETTINGS, "autocast": "fp32", **settings})
+    return module, update.TrainStep(module, **{**SETTINGS, "autocast": "fp32", **settings})
 
 
-def torch_twin(**settings: Any) -> tuple[TorchNet, torch_update.Updater]:
+def torch_twin(**settings: Any) -> tuple[TorchNet, torch_update.TrainStep]:
     module = TorchNet()
     module.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights().items()})
-    return module, torch_update.Updater(module, **{**SETTINGS, "autocast": "fp32", **settings})
+    return module, torch_update.TrainStep(module, **{**SETTINGS, "autocast": "fp32", **settings})
 
 
 def on_mindspore(batch: Any) -> tuple[Any, ...]:
@@ -280,7 +280,7 @@ def test_what_cannot_be_trained_is_refused():
     module, updater = make()
     update.freeze(module)
     with pytest.raises(ValueError, match="nothing in the module is trained"):
-        update.Updater(module, **SETTINGS, autocast="fp32")
+        update.TrainStep(module, **SETTINGS, autocast="fp32")
     with pytest.raises(CheckpointError, match="the saved weights are not those of what is trained"):
         updater.load_state({"weights": {}, "ema": {}, "optimizer": {"num_updates": np.array(0)}})
 

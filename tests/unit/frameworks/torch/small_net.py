@@ -6,18 +6,18 @@ from typing import Any
 
 import torch
 
-from sampan.frameworks.torch.update import Updater
+from sampan.frameworks.torch.update import TrainStep
 
 SETTINGS = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.5, "clip_norm": 1e9, "autocast": "fp32"}
 
 
-def wide(*, bf16: bool = False, **settings: Any) -> tuple[Any, Updater]:
+def wide(*, bf16: bool = False, **settings: Any) -> tuple[Any, TrainStep]:
     """Return a network with a matrix large enough for codes, and its updater."""
     torch.manual_seed(0)
     module = torch.nn.Sequential(torch.nn.Linear(64, 96), torch.nn.GELU(), torch.nn.Linear(96, 8))
     module.to(torch.bfloat16 if bf16 else torch.float32)
     plain = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.01, "clip_norm": 1.0, "autocast": "fp32"}
-    return module, Updater(module, **{**plain, "ema_decay": 0.9, **settings})
+    return module, TrainStep(module, **{**plain, "ema_decay": 0.9, **settings})
 
 
 def examples(count: int, seed: int = 1) -> list[tuple[torch.Tensor, torch.Tensor]]:

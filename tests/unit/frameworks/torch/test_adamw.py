@@ -7,7 +7,7 @@ import torch
 
 from sampan.frameworks.torch import adamw, io
 from sampan.frameworks.torch.adamw import TensorwiseAdamW
-from sampan.frameworks.torch.update import Updater
+from sampan.frameworks.torch.update import TrainStep
 from unit.frameworks.torch.small_net import SETTINGS, copied, error, examples, trained, wide
 
 
@@ -25,7 +25,7 @@ def test_only_large_matrices_have_codes_and_they_take_a_quarter():
     assert "0.weight.exp_avg" not in moments
     assert moments["2.weight.exp_avg"].dtype == torch.float32  # 768 values
     table = torch.nn.Sequential(torch.nn.Embedding(128, 64), torch.nn.Linear(64, 128))
-    updater = Updater(table, ema_decay=0, moments="8bit", **SETTINGS)
+    updater = TrainStep(table, ema_decay=0, moments="8bit", **SETTINGS)
     updater.step(lambda m, x: m(x).square().mean(), [(torch.arange(4),)], 1e-3)
     assert {"0.weight.exp_avg", "1.weight.exp_avg.codes"} <= updater.state()["optimizer"].keys()
 
@@ -40,7 +40,7 @@ def test_one_tensor_after_another_is_the_same_arithmetic_as_all_at_once():
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
 
 
-def fused_decays(updater: Updater) -> dict[str, float]:
+def fused_decays(updater: TrainStep) -> dict[str, float]:
     return {name: 0.01 if tensor.ndim > 1 else 0.0 for name, tensor in updater.trained.items()}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sampan.frameworks.codes import num_blocks, values
+from sampan.frameworks.quantized import num_blocks, values
 from sampan.frameworks.torch import blockwise
 
 

@@ -173,7 +173,7 @@ def test_values_are_put_into_some_weights_and_keep_device_and_dtype():
 def test_an_unread_tensor_is_read_when_it_is_written(tmp_path: Path):
     source = tmp_path / "a.safetensors"
     save_file({"x": torch.arange(6.0).reshape(2, 3), "y": torch.ones(2, dtype=torch.bfloat16)}, source)
-    x, y = io.Unread(source, "x", (2, 3), "F32"), io.Unread(source, "y", (2,), "BF16")
+    x, y = io.LazyTensor(source, "x", (2, 3), "F32"), io.LazyTensor(source, "y", (2,), "BF16")
     assert (x.shape, io.num_bytes(x), io.num_bytes(x, "bf16"), io.dtype_name(y)) == ((2, 3), 24, 12, "bfloat16")
     doubled = x.changed(lambda t: t * 2).changed(lambda t: t + 1)
     halved = x.changed(lambda t: (t / 2).bfloat16(), "bf16")
@@ -184,5 +184,5 @@ def test_an_unread_tensor_is_read_when_it_is_written(tmp_path: Path):
     assert torch.equal(written["y"], torch.ones(2, dtype=torch.bfloat16))
     assert written["h"].dtype == torch.bfloat16
     with pytest.raises(CheckpointError) as caught:
-        io.Unread(source, "x", (2, 3), "F8_E4M3")
+        io.LazyTensor(source, "x", (2, 3), "F8_E4M3")
     assert caught.value.because == ("it is quantized: F8_E4M3",)

@@ -11,14 +11,14 @@ import torch
 
 from sampan.errors import CheckpointError
 from sampan.frameworks.torch import io, update
-from sampan.frameworks.torch.update import Updater
+from sampan.frameworks.torch.update import TrainStep
 from unit.frameworks.torch.small_net import SETTINGS, copied, error, examples, wide
 
 
-def make(ema_decay: float = 0.9) -> tuple[torch.nn.Linear, Updater]:
+def make(ema_decay: float = 0.9) -> tuple[torch.nn.Linear, TrainStep]:
     torch.manual_seed(0)
     module = torch.nn.Linear(3, 2)
-    return module, Updater(module, ema_decay=ema_decay, **SETTINGS)
+    return module, TrainStep(module, ema_decay=ema_decay, **SETTINGS)
 
 
 def loss(module: torch.nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -68,7 +68,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_said():
 def test_a_long_gradient_is_shortened():
     torch.manual_seed(0)
     module = torch.nn.Linear(3, 2)
-    updater = Updater(module, ema_decay=0.9, **{**SETTINGS, "clip_norm": 1e-3})
+    updater = TrainStep(module, ema_decay=0.9, **{**SETTINGS, "clip_norm": 1e-3})
     assert updater.step(loss, [(torch.randn(4, 3) * 100,)], 0.1).grad_norm > 1
     # AdamW forgets the scale; the first moment does not
     moment = updater.state()["optimizer"]
@@ -94,9 +94,9 @@ def test_weights_must_be_what_is_said():
         wide(bf16=True)
     frozen = torch.nn.Linear(2, 2).requires_grad_(False)
     with pytest.raises(ValueError, match="nothing in the module is trained"):
-        Updater(frozen, ema_decay=0, **SETTINGS)
+        TrainStep(frozen, ema_decay=0, **SETTINGS)
     with pytest.raises(ValueError, match="`wieght` is not trained"):
-        Updater(torch.nn.Linear(2, 2), ema_decay=0, frozen_rows={"wieght": 1}, **SETTINGS)
+        TrainStep(torch.nn.Linear(2, 2), ema_decay=0, frozen_rows={"wieght": 1}, **SETTINGS)
 
 
 # --- averages ---------------------------------------------------------------------------------------------------------
@@ -157,9 +157,9 @@ def size(module: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("bf16", [False, True])
 def test_frozen_rows_stay_bit_for_bit_and_have_no_state(bf16: bool):
     module = Words().to(torch.bfloat16 if bf16 else torch.float32)
-    updater = Updater(module, ema_decay=0.9, master=not bf16, frozen_rows={"table.weight": 6}, **SETTINGS)
+    updater = TrainStep(module, ema_decay=0.9, master=not bf16, frozen_rows={"table.weight": 6}, **SETTINGS)
     before = module.table.weight.detach().clone()
-    free = Updater(Words().to(before.dtype), ema_decay=0.9, master=not bf16, **SETTINGS)
+    free = TrainStep(Words().to(before.dtype), ema_decay=0.9, master=not bf16, **SETTINGS)
     ids = torch.arange(10)
     lengths = [one.step(size, [(ids[:5],), (ids[5:],)], 0.01).grad_norm for one in (updater, free)]
     assert lengths[0] < lengths[1]  # the frozen rows' gradient is no part of the length that is clipped
@@ -175,9 +175,9 @@ def test_frozen_rows_stay_bit_for_bit_and_have_no_state(bf16: bool):
 
 
 def test_a_state_with_frozen_rows_goes_on_bit_for_bit():
-    def make_one() -> tuple[Words, Updater]:
+    def make_one() -> tuple[Words, TrainStep]:
         module = Words()
-        return module, Updater(module, ema_decay=0.9, frozen_rows={"table.weight": 6}, **SETTINGS)
+        return module, TrainStep(module, ema_decay=0.9, frozen_rows={"table.weight": 6}, **SETTINGS)
 
     (one, updater), (other, fresh) = make_one(), make_one()
     for _ in range(2):
@@ -191,7 +191,7 @@ def test_a_state_with_frozen_rows_goes_on_bit_for_bit():
 
 @pytest.mark.parametrize("moments", ["fp32", "8bit"])
 def test_delayed_parameters_begin_later_and_from_their_own_beginning(moments: str):
-    def make_one(**settings: Any) -> tuple[Any, Updater]:
+    def make_one(**settings: Any) -> tuple[Any, TrainStep]:
         return wide(moments=moments, delayed={"0.weight": 2, "0.bias": 2}, **settings)
 
     module, updater = make_one()
@@ -219,13 +219,13 @@ def test_delayed_parameters_begin_later_and_from_their_own_beginning(moments: st
 def test_the_state_of_what_is_trained_only():
     module = Words()
     module.table.requires_grad_(False)
-    updater = Updater(module, ema_decay=0.9, trained_only=True, **SETTINGS)
+    updater = TrainStep(module, ema_decay=0.9, trained_only=True, **SETTINGS)
     updater.step(size, [(torch.arange(10),)], 0.01)
     state = copied(updater.state())
     assert state["weights"].keys() == state["ema"].keys() == {"matrix.weight", "matrix.bias"}
     other = Words()
     other.table.requires_grad_(False)
-    fresh = Updater(other, ema_decay=0.9, trained_only=True, **SETTINGS)
+    fresh = TrainStep(other, ema_decay=0.9, trained_only=True, **SETTINGS)
     assert fresh.load_state(state) == ()
     assert torch.equal(other.matrix.weight, module.matrix.weight)
     del state["weights"]["matrix.bias"]
@@ -280,7 +280,7 @@ def test_weights_go_from_files_and_arrays_straight_to_their_dtypes(tmp_path):
 
 
 def updates_one_step(module: torch.nn.Module) -> bool:
-    updater = Updater(module, ema_decay=0, trained_only=True, **{**SETTINGS, "autocast": "bf16"})
+    updater = TrainStep(module, ema_decay=0, trained_only=True, **{**SETTINGS, "autocast": "bf16"})
 
     def loss(module: Any, ids: torch.Tensor) -> torch.Tensor:
         return module["head"](module["part"](ids)).float().square().mean()

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from sampan.plan.workloads.convolutional import UNetShape, unet_model
-from sampan.plan.workloads.encoders import Autoencoder, Encoder, encode
+from sampan.plan.workloads.encoders import Autoencoder, FrozenTextEncoder, encode
 
 SD15 = UNetShape(widths=(320, 640, 1280, 1280), depths=(1, 1, 1, 0), middle=1, context=768)
 SDXL = UNetShape(
@@ -41,7 +41,7 @@ def test_lora_trains_additions_alone() -> None:
 
 def test_encoders_run_forward_only() -> None:
     shape = dataclasses.replace(
-        SDXL, encoders=(Encoder(layers=12, hidden=768, ffn=3072, heads=12, tokens=77, vocab=49408),)
+        SDXL, encoders=(FrozenTextEncoder(layers=12, hidden=768, ffn=3072, heads=12, tokens=77, vocab=49408),)
     )
     without, with_them = (unet_model("unet", shape, height=512, width=512, with_encoders=w) for w in (False, True))
     added = with_them.forward_flops - without.forward_flops

@@ -6,10 +6,12 @@ import pytest
 
 from sampan.plan.records import Workload
 from sampan.plan.workloads.diffusion import DiffusionShape, diffusion_model
-from sampan.plan.workloads.layers import Layers, convolution, transformer
+from sampan.plan.workloads.layers import TransformerLayers, convolution, transformer
 
 DIT = DiffusionShape(
-    time_matrices=1.22, table=1001 * 1152, layers=(Layers(repeat=28, hidden=1152, heads=16, ffn=4608, modulations=6),)
+    time_matrices=1.22,
+    table=1001 * 1152,
+    layers=(TransformerLayers(repeat=28, hidden=1152, heads=16, ffn=4608, modulations=6),),
 )
 
 
@@ -48,7 +50,7 @@ def test_tokens_of_pictures_and_clips(shape: DiffusionShape, frames: int, grid: 
 
 def test_spatial_and_temporal_attention_see_a_frame_and_a_place() -> None:
     def attention(*reach: str) -> float:
-        layers = Layers(repeat=1, hidden=64, heads=4, ffn=0, reach=reach)  # type: ignore[arg-type]
+        layers = TransformerLayers(repeat=1, hidden=64, heads=4, ffn=0, reach=reach)  # type: ignore[arg-type]
         return sum(op.flops for op in transformer("layers", layers, places=100, frames=8).ops if op.kind == "attention")
 
     assert attention("full") == 4 * 800 * 800 * 64
@@ -60,7 +62,10 @@ def test_spatial_and_temporal_attention_see_a_frame_and_a_place() -> None:
 def test_two_streams_double_weights_and_not_products() -> None:
     one, two = (
         transformer(
-            "layers", Layers(repeat=2, hidden=64, heads=4, ffn=256, streams=s, joined=True), places=100, text=20
+            "layers",
+            TransformerLayers(repeat=2, hidden=64, heads=4, ffn=256, streams=s, joined=True),
+            places=100,
+            text=20,
         )
         for s in (1, 2)
     )
@@ -69,8 +74,8 @@ def test_two_streams_double_weights_and_not_products() -> None:
 
 
 def test_experts_multiply_parameters_and_tokens_meet_some() -> None:
-    plain = Layers(repeat=1, hidden=64, heads=4, ffn=256, biases=False)
-    many = Layers(repeat=1, hidden=64, heads=4, ffn=256, biases=False, experts=8, per_token=2)
+    plain = TransformerLayers(repeat=1, hidden=64, heads=4, ffn=256, biases=False)
+    many = TransformerLayers(repeat=1, hidden=64, heads=4, ffn=256, biases=False, experts=8, per_token=2)
     one, several = (transformer("layers", layers, places=100) for layers in (plain, many))
     assert several.expert_params == 8 * 2 * 64 * 256
     assert several.params == one.params + 7 * 2 * 64 * 256 + 64 * 8
@@ -78,7 +83,7 @@ def test_experts_multiply_parameters_and_tokens_meet_some() -> None:
 
 
 def test_linear_attention_grows_with_the_number_of_tokens() -> None:
-    layers = Layers(repeat=1, hidden=64, heads=2, ffn=0, linear=True)
+    layers = TransformerLayers(repeat=1, hidden=64, heads=2, ffn=0, linear=True)
     small, large = (transformer("layers", layers, places=n).flops for n in (100, 400))
     assert large == 4 * small
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from sampan import frameworks
-from sampan.data.lettering import HELD_OUT_FONTS, TRAIN_FONTS
-from sampan.data.signs.split import is_test_word
 from sampan.models import presets
 from sampan.models.text import GLYPH_BYTE_OFFSET, GLYPH_EOS_ID, GLYPH_PAD_ID
 from sampan.samplers import noise
+from sampan.synthetic.signs.split import is_test_word
+from sampan.synthetic.text_rendering import HELD_OUT_FONTS, TRAIN_FONTS
 
 frameworks.use("torch")
 
@@ -47,7 +47,7 @@ def ready(stage):
         trainable=lambda name: True,
         trainable_dtype="fp32",
     )
-    return update.Updater(
+    return update.TrainStep(
         stage.module,
         lr=2e-3,
         beta1=0.9,

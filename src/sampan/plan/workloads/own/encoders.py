@@ -9,7 +9,7 @@ import itertools
 from dataclasses import replace
 
 from sampan.models.config import GlyphConfig, ModelConfig, VAEConfig, VisionConfig
-from sampan.plan.records import Block, Op, attention, product
+from sampan.plan.records import Op, WorkloadBlock, attention, product
 from sampan.plan.workloads.layers import convolution
 from sampan.plan.workloads.own.tape import Tape, grouped
 
@@ -49,7 +49,7 @@ def _resnet(tape: Tape, cells: float, wide: float, channels: float) -> None:
     tape.moves("residual", 3 * cells * channels)
 
 
-def vae_encoder(config: VAEConfig, height: int, width: int, *, is_forward: bool = False) -> list[Block]:
+def vae_encoder(config: VAEConfig, height: int, width: int, *, is_forward: bool = False) -> list[WorkloadBlock]:
     """Return the half that makes latents of pixels, a block for each level."""
     blocks, cells = [], height * width
     widths = config.block_out_channels
@@ -72,7 +72,7 @@ def vae_encoder(config: VAEConfig, height: int, width: int, *, is_forward: bool 
     return [*blocks, tape.block("vae encoder, latent", tokens=cells, width=widths[-1])]
 
 
-def vae_decoder(config: VAEConfig, height: int, width: int, *, is_forward: bool = False) -> list[Block]:
+def vae_decoder(config: VAEConfig, height: int, width: int, *, is_forward: bool = False) -> list[WorkloadBlock]:
     """Return the half that makes pixels of latents, a block for each level."""
     widths = config.block_out_channels[::-1]
     cells = (height // config.factor) * (width // config.factor)
@@ -97,7 +97,7 @@ def vae_decoder(config: VAEConfig, height: int, width: int, *, is_forward: bool 
     return [*blocks, tape.block("vae decoder, pixels", tokens=cells, width=widths[-1])]
 
 
-def _vision_layer(config: VisionConfig, tokens: float, is_forward: bool) -> Block:
+def _vision_layer(config: VisionConfig, tokens: float, is_forward: bool) -> WorkloadBlock:
     n, h, f = tokens, config.hidden_size, config.intermediate_size
     tape = Tape(is_forward=is_forward)
     for _ in range(2):
@@ -128,7 +128,7 @@ def _positions(tape: Tape, config: VisionConfig, tokens: float) -> None:
     tape.keep(4 * tokens, whole=True)
 
 
-def tokenizer_blocks(config: ModelConfig, tokens: float, *, is_forward: bool = False) -> list[Block]:
+def tokenizer_blocks(config: ModelConfig, tokens: float, *, is_forward: bool = False) -> list[WorkloadBlock]:
     """Return vision encoder and quantizer over a picture of so many tokens."""
     vision, vq = config.ar.vision, config.ar.vq
     first = Tape(is_forward=is_forward)
@@ -162,7 +162,7 @@ def tokenizer_blocks(config: ModelConfig, tokens: float, *, is_forward: bool = F
     ]
 
 
-def tokenizer_head_blocks(config: ModelConfig, tokens: float, batch: int) -> list[Block]:
+def tokenizer_head_blocks(config: ModelConfig, tokens: float, batch: int) -> list[WorkloadBlock]:
     """Return the heads that train the tokenizer: one paints patches again, one tells pictures apart by their captions.
 
     Args:
@@ -189,7 +189,7 @@ def tokenizer_head_blocks(config: ModelConfig, tokens: float, batch: int) -> lis
     ]
 
 
-def _head(block: Block, name: str) -> Block:
+def _head(block: WorkloadBlock, name: str) -> WorkloadBlock:
     """Return a block under another name, out of a pipeline's reach."""
     return replace(block, name=name, is_trunk=False)
 
@@ -199,7 +199,9 @@ def _contrast(batch: int, width: float) -> Op:
     return product("contrast", 1, width, batch, has_weights=False)
 
 
-def glyph_blocks(config: GlyphConfig, num_bytes: float, *, strings: float = 1, is_forward: bool = False) -> list[Block]:
+def glyph_blocks(
+    config: GlyphConfig, num_bytes: float, *, strings: float = 1, is_forward: bool = False
+) -> list[WorkloadBlock]:
     """Return the glyph encoder over strings of so many bytes, which do not see each other."""
     n, h, f = num_bytes * strings, config.d_model, config.d_ff
     inner = config.num_heads * config.d_kv
@@ -236,7 +238,7 @@ def glyph_blocks(config: GlyphConfig, num_bytes: float, *, strings: float = 1, i
     ]
 
 
-def glyph_head_blocks(config: GlyphConfig, num_bytes: float, batch: int) -> list[Block]:
+def glyph_head_blocks(config: GlyphConfig, num_bytes: float, batch: int) -> list[WorkloadBlock]:
     """Return the heads that train the glyph encoder: a reader of rendered words, the sum of a word's letters, and
     the question what each byte tells.
 

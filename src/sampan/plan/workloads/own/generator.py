@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.models.config import TextConfig
-from sampan.plan.records import Block
+from sampan.plan.records import WorkloadBlock
 from sampan.plan.workloads.own.tape import Additions, Tape, grouped
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj")
@@ -13,7 +13,7 @@ _LAYER = "model.language_model.layers"
 def generator_blocks(
     config: TextConfig, tokens: float, *, num_logits: float, keys: float | None = None,
     added: Additions | None = None, is_forward: bool = False,
-) -> list[Block]:  # fmt: skip
+) -> list[WorkloadBlock]:  # fmt: skip
     """Return the generator over one sequence.
 
     Args:
@@ -54,7 +54,7 @@ def generator_blocks(
 def _layer(
     config: TextConfig, number: int, tokens: float, keys: float | None, added: Additions | None, is_forward: bool,
     live: bool,
-) -> tuple[Block, bool]:  # fmt: skip
+) -> tuple[WorkloadBlock, bool]:  # fmt: skip
     """Return a layer, and whether what it writes needs a gradient."""
     n, h, f, d = tokens, config.hidden_size, config.intermediate_size, config.head_dim
     kv_width = config.num_key_value_heads * d

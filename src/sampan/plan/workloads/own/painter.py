@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sampan.models.config import ModelConfig
-from sampan.plan.records import Block
+from sampan.plan.records import WorkloadBlock
 from sampan.plan.workloads.own.tape import Additions, Tape, grouped
 
 TARGETS = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "ff.net.0.proj", "ff.net.2")
@@ -22,7 +22,7 @@ def painter_tokens(config: ModelConfig, size: Size) -> int:
 def painter_blocks(
     config: ModelConfig, size: Size, *, glyph_tokens: float, references: Sequence[Size] = (),
     added: Additions | None = None, is_forward: bool = False,
-) -> list[Block]:  # fmt: skip
+) -> list[WorkloadBlock]:  # fmt: skip
     """Return the decoder over one picture: its references' passes, then its own.
 
     Args:
@@ -31,7 +31,7 @@ def painter_blocks(
         added: What is trained, where that is not everything.
         is_forward: Nothing is trained.
     """
-    blocks: list[Block] = []
+    blocks: list[WorkloadBlock] = []
     written: list[_Live] = []
     for one in references:
         made, written = _reference(config, one, added, is_forward)  # what is live does not depend on the size
@@ -40,12 +40,14 @@ def painter_blocks(
     return [*blocks, *_picture(config, size, glyph_tokens, keys, written, added, is_forward)]
 
 
-def step_blocks(config: ModelConfig, size: Size, *, glyph_tokens: float, reference_tokens: float = 0) -> list[Block]:
+def step_blocks(
+    config: ModelConfig, size: Size, *, glyph_tokens: float, reference_tokens: float = 0
+) -> list[WorkloadBlock]:
     """Return one forward pass over a picture whose references' keys and values are there."""
     return _picture(config, size, glyph_tokens, reference_tokens, [], None, True)
 
 
-def reference_blocks(config: ModelConfig, size: Size) -> list[Block]:
+def reference_blocks(config: ModelConfig, size: Size) -> list[WorkloadBlock]:
     """Return the forward pass of one reference picture, which writes keys and values."""
     return _reference(config, size, None, True)[0]
 
@@ -61,11 +63,11 @@ class _Live(NamedTuple):
 
 def _reference(
     config: ModelConfig, size: Size, added: Additions | None, is_forward: bool
-) -> tuple[list[Block], list[_Live]]:
+) -> tuple[list[WorkloadBlock], list[_Live]]:
     tokens, h = painter_tokens(config, size), config.dit.dim
     first = Tape(added, is_shared=True, is_forward=is_forward)
     live, told = _embed(first, config, tokens)
-    blocks: list[Block] = []
+    blocks: list[WorkloadBlock] = []
     found: list[_Live] = []
     for number in range(config.dit.num_layers):
         is_last = number == config.dit.num_layers - 1
@@ -78,7 +80,7 @@ def _reference(
 def _picture(
     config: ModelConfig, size: Size, glyph_tokens: float, reference_tokens: float, written: Sequence[_Live],
     added: Additions | None, is_forward: bool,
-) -> list[Block]:  # fmt: skip
+) -> list[WorkloadBlock]:  # fmt: skip
     dit, tokens = config.dit, painter_tokens(config, size)
     h, cell = dit.dim, dit.patch_size**2
     first = Tape(added, is_forward=is_forward)
@@ -90,7 +92,7 @@ def _picture(
     if first.reads("glyph_projector.net.2"):
         first.keep(glyph_tokens * h, whole=True)
     words = first.linear("glyph_projector.net.2", glyph_tokens, h, h, live=words)
-    layers: list[Block] = []
+    layers: list[WorkloadBlock] = []
     for number in range(dit.num_layers):
         joined = written[number] if written else None
         layer, found = _layer(
@@ -145,7 +147,7 @@ def _embed(tape: Tape, config: ModelConfig, tokens: float) -> tuple[bool, bool]:
 def _layer(
     config: ModelConfig, number: int, tokens: float, words: float, references: float, added: Additions | None,
     is_forward: bool, live: bool, words_live: bool, told: bool, joined: _Live | None, is_last: bool, is_shared: bool,
-) -> tuple[list[Block], _Live]:  # fmt: skip
+) -> tuple[list[WorkloadBlock], _Live]:  # fmt: skip
     """Return a layer and what of its results needs gradients.
 
     Args:

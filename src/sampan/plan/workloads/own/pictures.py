@@ -1,4 +1,4 @@
-"""Making pictures, and learning from rewards: phases that run forward only, as sampan.generate runs them.
+"""Making pictures, and learning from rewards: phases that run forward only, as sampan.pipeline runs them.
 
 Left out: reading and resizing references on the host, drawing tokens, writing PNG files, and the reward model.
 """

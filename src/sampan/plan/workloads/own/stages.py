@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from sampan.errors import PlanError, did_you_mean
 from sampan.models.config import ModelConfig
-from sampan.plan.records import Block, Workload
+from sampan.plan.records import Workload, WorkloadBlock
 from sampan.plan.workloads.own import generator, painter
 from sampan.plan.workloads.own.encoders import (
     glyph_blocks,
@@ -78,7 +78,7 @@ def stage_workload(
         added = Additions(lora_rank, lora_targets or _TARGETS[stage])
     height, width = size
     tokens = _grid_size(config.geometry.prior_grid(height, width))
-    blocks: list[Block]
+    blocks: list[WorkloadBlock]
     counted: float | None = None
     notes: tuple[str, ...] = ()
     latent = config.vae.latent_channels * (height // config.vae.factor) * (width // config.vae.factor)
@@ -158,6 +158,6 @@ def _grid_size(grid: tuple[int, int]) -> int:
     return grid[0] * grid[1]
 
 
-def _shared(blocks: Sequence[Block]) -> list[Block]:
+def _shared(blocks: Sequence[WorkloadBlock]) -> list[WorkloadBlock]:
     """Return blocks whose weights are counted elsewhere."""
     return [replace(block, params=0.0, trained_params=0.0) for block in blocks]

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sampan.plan.records import Block, Grad, Op, Split, attention, memory_op, product
+from sampan.plan.records import Grad, Op, Split, WorkloadBlock, attention, memory_op, product
 
 
 @dataclass(frozen=True)
@@ -137,19 +137,19 @@ class Tape:
         else:
             self.kept += values
 
-    def block(self, name: str, *, tokens: float, width: float, sums: int = 0, is_trunk: bool = False) -> Block:
+    def block(self, name: str, *, tokens: float, width: float, sums: int = 0, is_trunk: bool = False) -> WorkloadBlock:
         """Return what was written down."""
         grad: Grad = "none" if self.is_forward else "full" if self.added is None else "through"
-        return Block(
+        return WorkloadBlock(
             name=name, ops=tuple(self.ops), grad=grad, params=self.params, trained_params=self.trained, tokens=tokens,
             width=width, sums=sums, kept=self.kept, kept_whole=self.kept_whole, is_trunk=is_trunk,
             num_kernels=2.0 * len(self.ops),
         )  # fmt: skip
 
 
-def grouped(blocks: Iterable[Block]) -> list[Block]:
+def grouped(blocks: Iterable[WorkloadBlock]) -> list[WorkloadBlock]:
     """Return blocks with equal neighbours put together."""
-    found: list[Block] = []
+    found: list[WorkloadBlock] = []
     for block in blocks:
         if found and dataclasses.replace(found[-1], repeat=block.repeat) == block:
             found[-1] = dataclasses.replace(found[-1], repeat=found[-1].repeat + block.repeat)

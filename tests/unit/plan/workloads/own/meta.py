@@ -13,10 +13,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from sampan.job.stages import Stages
+from sampan.job.stages import StagesSection
 from sampan.models import lora
 from sampan.models.config import ModelConfig
-from sampan.train.stages import Stage, make
+from sampan.train.stages import TrainableStage, make
 from sampan.train.stages.glyph import NUM_WAVES, num_told
 
 Size = tuple[int, int]
@@ -82,11 +82,12 @@ def arrays_of(
     return found
 
 
-def stage_of(name: str, config: ModelConfig) -> Stage:
+def stage_of(name: str, config: ModelConfig) -> TrainableStage:
     """Return the real stage, made with a data set of one blank picture."""
     pictures = SimpleNamespace(size_of=lambda index: (config.geometry.default_px,) * 2)
     context = SimpleNamespace(
-        settings=getattr(Stages(), name), config=config, seed=0, samples=[SimpleNamespace(captions=[""], references=())],
+        settings=getattr(StagesSection(), name), config=config, seed=0,
+        samples=[SimpleNamespace(captions=[""], references=())],
         image_of=[0], references_of=[()], members=[0], pictures=pictures, adapting=False, num_blocks=64,
         encoded=lambda: None, picture_members=lambda: [0], prompt_tokenizer=SimpleNamespace(text_ids=lambda text: []),
     )  # fmt: skip

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sampan.generate.request import DEFAULT_STEPS as THEIRS
 from sampan.models.build import outline
 from sampan.models.presets import get
+from sampan.pipeline.request import DEFAULT_STEPS as THEIRS
 from sampan.plan.records import Phase
 from sampan.plan.workloads.own.pictures import DEFAULT_STEPS, picture_phases, reinforcement
 

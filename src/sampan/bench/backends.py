@@ -1,0 +1,101 @@
+"""What is compared: a framework in a mode. Loads no framework."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from sampan.errors import DeviceError, RequestError, did_you_mean
+from sampan.frameworks import FRAMEWORKS
+
+MODES = ("eager", "compiled")
+PARTS = ("ar", "decoder")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A framework in a mode.
+
+    Args:
+        framework: One of sampan.frameworks.FRAMEWORKS.
+        mode: One of MODES.
+        command: What Python is started with; the framework's name is added. It has to speak as sampan.bench.worker does.
+    """
+
+    framework: str
+    mode: str
+    command: tuple[str, ...] = ("-m", "sampan.bench.worker")
+
+    @property
+    def label(self) -> str:
+        """The name that reports use."""
+        return f"{self.framework} {self.mode}"
+
+
+def installed() -> list[str]:
+    """Return the frameworks that can be imported here, by looking for their packages only."""
+    return [name for name in FRAMEWORKS if find_spec(name) is not None]
+
+
+def choose(frameworks: Sequence[str] | None, modes: Sequence[str]) -> tuple[list[Backend], list[str]]:
+    """Return every framework in every mode, and in words what was left out.
+
+    Args:
+        frameworks: As the user named them; None takes all that are installed.
+
+    Raises:
+        RequestError: A name is unknown or stands there twice.
+        DeviceError: A named framework is not installed, or none is.
+    """
+    for option, given, known in (("--frameworks", frameworks or (), tuple(FRAMEWORKS)), ("--modes", modes, MODES)):
+        check_names(option, given, known)
+    found, notes = installed(), []
+    if frameworks is None:
+        if not found:
+            raise DeviceError("there is nothing to measure", "no framework is installed", FRAMEWORKS["torch"])
+        absent = [name for name in FRAMEWORKS if name not in found]
+        notes = [f"{name} is not installed and is left out ({FRAMEWORKS[name]})" for name in absent]
+    wanted = found if frameworks is None else frameworks
+    return [checked(Backend(name, mode)) for name in wanted for mode in modes], notes
+
+
+def parse(word: str) -> Backend:
+    """Return the side that FRAMEWORK or FRAMEWORK:MODE names; without a mode it is eager.
+
+    Raises:
+        RequestError: Framework or mode is unknown.
+        DeviceError: The framework is not installed.
+    """
+    framework, _, mode = word.partition(":")
+    check_names("--diverge", (framework,), tuple(FRAMEWORKS))
+    check_names("--diverge", (mode or MODES[0],), MODES)
+    return checked(Backend(framework, mode or MODES[0]))
+
+
+def checked(side: Backend) -> Backend:
+    """Return a side whose framework is installed.
+
+    Raises:
+        DeviceError: It is not.
+    """
+    if find_spec(side.framework) is None:
+        raise DeviceError(
+            f"the framework {side.framework} is not installed",
+            f"Python finds no package `{side.framework}`",
+            FRAMEWORKS[side.framework],
+        )
+    return side
+
+
+def check_names(option: str, given: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse what is not one of the known names, and what stands there twice.
+
+    Raises:
+        RequestError: One is.
+    """
+    for name in given:
+        if name not in known:
+            raise RequestError(f"{option}: `{name}` is not one of {', '.join(known)}", (), did_you_mean(name, known))
+        if list(given).count(name) > 1:
+            raise RequestError(f"{option}: `{name}` stands there twice")

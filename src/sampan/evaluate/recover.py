@@ -1,0 +1,82 @@
+"""What is left of true pictures after the autoencoder, and of what the tokens alone say of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import mean
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sampan.data.pictures import to_array, to_uint8
+from sampan.evaluate.case import EvalCase
+from sampan.frameworks import device as dev
+from sampan.metrics.likeness import psnr, ssim
+from sampan.metrics.ocr import Reading, score_words
+from sampan.pipeline.batch import true_tokens
+from sampan.pipeline.pipeline import Pipeline
+from sampan.samplers import noise
+
+AT_MOST = 100  # pictures; more hardly move the means
+BATCH = 8  # pictures at a time
+
+
+def through_vae(pipeline: Pipeline, images: Sequence[Image.Image]) -> list[Image.Image]:
+    """Return pictures as the autoencoder gives them back."""
+    found = []
+    for first in range(0, len(images), BATCH):
+        latents = pipeline.encode(np.stack([to_array(image) for image in images[first : first + BATCH]]))
+        found += [to_uint8(one) for one in pipeline.decode(dev.array(latents, pipeline.device, "fp32"))]
+    return [Image.fromarray(pixels) for pixels in found]
+
+
+def through_tokens(
+    pipeline: Pipeline, images: Sequence[Image.Image], num_steps: int, guidance_scale: float
+) -> list[Image.Image]:
+    """Return what the decoder paints from the true tokens of pictures, told no words."""
+    config, nothing, found = pipeline.config, pipeline.glyph_embeds([""]), []
+    for first in range(0, len(images), BATCH):
+        some = images[first : first + BATCH]
+        size = (some[0].height, some[0].width)
+        shape = (config.vae.latent_channels, size[0] // config.vae.factor, size[1] // config.vae.factor)
+        tokens = np.stack([true_tokens(pipeline, image, size) for image in some])
+        latents = [noise.generator(first + k, "latent", 0).standard_normal(shape, np.float32) for k in range(len(some))]
+        unconditional = nothing if guidance_scale > 1 else None
+        latent = pipeline.painter().paint(
+            tokens, np.stack(latents), nothing, unconditional, None, size, num_steps, guidance_scale
+        )
+        found += [to_uint8(one) for one in pipeline.decode(latent)]
+    return [Image.fromarray(pixels) for pixels in found]
+
+
+def recovered(
+    cases: Sequence[EvalCase],
+    again: Sequence[Image.Image],
+    read: Callable[[list[Image.Image]], list[Reading]],
+) -> dict[str, Any]:
+    """Return how like pictures are to the true ones, and how many of their words can be read in each.
+
+    Args:
+        cases: With true pictures.
+        again: What became of them.
+    """
+    truths = [case.truth for case in cases if case.truth is not None]
+    ratios = [psnr(one, other) for one, other in zip(truths, again, strict=True)]
+    similar = [ssim(one, other) for one, other in zip(truths, again, strict=True)]
+    found: dict[str, Any] = {
+        "count": len(truths),
+        "psnr_db": round(mean(min(ratio, 100.0) for ratio in ratios), 2),
+        "ssim": round(mean(one for one in similar if one is not None), 4),
+    }
+    worded = [index for index, case in enumerate(cases) if case.words]
+    if worded:
+        for name, images in (("true_word_accuracy", truths), ("word_accuracy", again)):
+            scores = [
+                score_words(cases[index].words or (), reading.words)
+                for index, reading in zip(worded, read([images[index] for index in worded]), strict=True)
+            ]
+            found[name] = round(sum(one.right for one in scores) / sum(one.total for one in scores), 4)
+    assert all(map(math.isfinite, found.values())), "every number is one that JSON can hold"
+    return found

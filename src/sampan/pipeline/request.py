@@ -1,0 +1,79 @@
+"""What a caller may ask of a model, and whether this model can do it. Loads no framework."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from sampan.errors import RequestError
+from sampan.models.config import ModelConfig, PaintingConfig, SamplingConfig
+
+DEFAULT_STEPS = 50
+
+
+@dataclass(frozen=True)
+class ImageRequest:
+    """One call of `generate`.
+
+    Args:
+        prompt: What to paint; words in quotes are drawn.
+        references: Pictures to edit or to take from.
+        width_px, height_px: Size of the picture; without one, that of the first reference, else the model's own.
+        count: How many pictures; picture k of a seed does not depend on the others.
+        num_inference_steps: Euler steps of the decoder; without one, 50.
+        guidance_scale: 1 or less switches the unconditional branch off; without one, what the checkpoint says.
+        temperature, top_p, top_k: Sampling of prior tokens; without one, what the checkpoint says. Temperature 0 is greedy.
+        inject: A safetensors file with `prior_token_ids` (rows, columns), `noise` (1, channels, h, w) and `glyph_embeds`
+            (1, tokens, width), any of them; what it holds is not computed.
+        prompt_metadata: Write the prompt into the picture's metadata.
+    """
+
+    prompt: str
+    references: tuple[Path, ...] = ()
+    width_px: int | None = None
+    height_px: int | None = None
+    count: int = 1
+    seed: int = 0
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    inject: Path | None = None
+    prompt_metadata: bool = True
+
+    def sampling(self, released: SamplingConfig) -> SamplingConfig:
+        """Return the checkpoint's sampling with this request's values in place."""
+        given = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
+        return dataclasses.replace(released, **{k: v for k, v in given.items() if v is not None})
+
+    def guidance(self, released: PaintingConfig) -> float:
+        """Return this request's guidance, or the checkpoint's."""
+        return released.guidance_scale if self.guidance_scale is None else self.guidance_scale
+
+
+def check_size(height_px: int, width_px: int, config: ModelConfig) -> None:
+    """Raise RequestError unless the model can paint that size; the message names the nearest size that it can."""
+    unit = config.geometry.prior_px
+    nearest = [max(unit, round(side / unit) * unit) for side in (height_px, width_px)]
+    if [height_px, width_px] != nearest:
+        raise RequestError(
+            f"this model cannot paint {width_px}x{height_px} pixels",
+            f"both sides must be multiples of {unit}, the pixels of one prior token",
+            f"the nearest size is --size {nearest[1]}x{nearest[0]}",
+        )
+
+
+def check_length(num_prompt: int, num_generated: int, config: ModelConfig) -> None:
+    """Raise RequestError unless prompt and picture together fit the positions the model was trained on."""
+    limit = config.ar.text.max_position_embeddings
+    if num_prompt + num_generated > limit:
+        room = max(0, limit - num_generated)
+        raise RequestError(
+            "the prompt is too long for this model",
+            f"it has {num_prompt} tokens with its references, the picture needs {num_generated}, and {limit} fit together",
+            f"shorten the prompt to about {room} tokens, or ask for a smaller picture"
+            if room
+            else "ask for a smaller picture",
+        )

@@ -1,0 +1,382 @@
+"""What dated rules say of a question: which match, which verdict follows in each jurisdiction, and what is not known.
+
+Screening, not legal advice: no match means that none of the listed rules matched. A fact that nobody gave never counts as
+met, unless the rules' own default says what is usual; what could become of the verdict if it were otherwise stands beside
+it. Nothing here looks for another answer: a reply is about the facts that were given.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sampan.catalog.records import Chip
+from sampan.screen.rules import CONFIDENCE, NO_RULE, RELATIONS, SEVERITY, Rule, Rules
+
+_CHINA = ("CN", "HK", "MO")
+_LABORATORIES = datetime.date(
+    2026, 1, 15
+)  # from then on chips for China pass through the US to be tested (91 FR, rule of that day)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScreenQuery:
+    """A question. What is None was not said.
+
+    Args:
+        relation: What the actor does: one of sampan.screen.rules.RELATIONS.
+        site: Country of the machine, and of the destination of an export; `site_from` is where an export begins.
+        actor_hq: Country of the seat, or of the ultimate parent, of who uses the chip; `actor_id` is a firm that rules name.
+        received_before: A day before which the chips were there.
+    """
+
+    date: datetime.date
+    relation: str
+    site: str | None = None
+    site_from: str | None = None
+    chip: Chip | None = None
+    actor_id: str | None = None
+    actor_hq: str | None = None
+    actor_tags: tuple[str, ...] | None = None
+    customer_hq: str | None = None
+    customer_entity_listed: bool | None = None
+    entity_listed: bool | None = None
+    owned_by_listed_pct: float | None = None
+    ships_from: str | None = None
+    received_before: datetime.date | None = None
+    certs_met: bool | None = None
+    end_use: str | None = None
+    state_funded: bool | None = None
+    completion_pct: float | None = None
+    domestic_share_pct: float | None = None
+    passes_us: bool | None = None
+    final_use_us: bool | None = None
+    false_end_user: bool | None = None
+    uses_cn_personal_data: bool | None = None
+    refuses_domestic_due_to_us: bool | None = None
+    item: str | None = None
+    designer_hq: str | None = None
+    process_nm: float | None = None
+    host_hq: str | None = None
+    investor_hq: str | None = None
+
+
+DEFAULTS: Mapping[str, Any] = {
+    "ships_from": "US", "entity_listed": False, "owned_by_listed_pct": 0.0, "certs_met": True, "end_use": "training",
+    "state_funded": False, "final_use_us": False, "uses_cn_personal_data": False,
+}  # fmt: skip
+"""What is usual, where nobody says: the table's own defaults."""
+
+
+@dataclass(frozen=True, slots=True)
+class MatchedRule:
+    """A rule that matched; `overridden_by` is the rule that took it out, where one did."""
+
+    rule: Rule
+    overridden_by: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScreenResult:
+    """What rules say of a question.
+
+    Args:
+        verdict: The most severe effect of binding rules that matched and were not overridden; "no_rule" where none did.
+        worst_case: The most severe that it could be, given what is not known.
+        confidence: Least of the rules that decided; None where none matched.
+        decided: Those rules.
+        rules: All binding ones that matched, overridden ones with what took them out.
+        announcements: What matched and does not bind.
+        unknowns: Facts that were not given, or that nobody published, and could make the verdict more severe.
+        is_past_horizon: Whether the day lies after the last on which anybody looked.
+    """
+
+    verdict: str
+    worst_case: str
+    confidence: str | None
+    by_jurisdiction: Mapping[str, str]
+    decided: tuple[Rule, ...]
+    rules: tuple[MatchedRule, ...]
+    announcements: tuple[Rule, ...]
+    unknowns: tuple[str, ...]
+    horizon: datetime.date
+    num_rules: int
+    is_past_horizon: bool
+
+
+# a condition holds (True), does not (False), or nobody knows, and then these facts would tell
+_Held = tuple[bool, tuple[str, ...]]
+_YES: _Held = (True, ())
+_NO: _Held = (False, ())
+
+
+class RuleMatcher:
+    """Rules that are ready to be asked.
+
+    What a rule asks is spelled out once (groups as sets of countries), so that thousands of questions a second are answered.
+    """
+
+    def __init__(self, rules: Rules):
+        self.known = rules
+        self._compiled = [(rule, [_alternative(one, rules) for one in rule.when]) for rule in rules.rules]
+        # every question says what is done: rules about other things need not be looked at
+        self._by_relation = {
+            relation: [
+                (rule, kept)
+                for rule in rules.rules
+                if (
+                    kept := [
+                        _alternative({k: v for k, v in one.items() if k != "relation"}, rules)
+                        for one in rule.when
+                        if relation in one.get("relation", RELATIONS)
+                    ]
+                )
+            ]
+            for relation in RELATIONS
+        }
+
+    def __call__(self, query: ScreenQuery) -> ScreenResult:
+        """Return what the rules say."""
+        facts = _Facts(query, self.known)
+        sure: list[Rule] = []
+        doubtful: list[tuple[Rule, tuple[str, ...]]] = []
+        certain: set[str] = set()  # match whatever the missing facts are
+        for rule, alternatives in self._by_relation[query.relation]:
+            if not rule.is_in_force(query.date):
+                continue
+            matches, always, missing = _any(alternatives, facts)
+            if matches:
+                sure.append(rule)
+                if always:
+                    certain.add(rule.id)
+            elif missing is not None:
+                doubtful.append((rule, missing))
+        return self._answer(query, sure, doubtful, certain, facts)
+
+    def _answer(
+        self,
+        query: ScreenQuery,
+        sure: list[Rule],
+        doubtful: list[tuple[Rule, tuple[str, ...]]],
+        certain: set[str],
+        facts: _Facts,
+    ) -> ScreenResult:
+        overridden = {name: rule.id for rule in sure for name in rule.overrides}
+        # an override that rests on a default may not hold
+        removed_for_sure = {name for rule in sure if rule.id in certain for name in rule.overrides}
+        matched = [MatchedRule(rule, overridden.get(rule.id)) for rule in sure if rule.binding]
+        left = [one.rule for one in matched if one.overridden_by is None]
+        verdict = _worst(left)
+        decided = tuple(rule for rule in left if rule.effect == verdict)
+        possible = [rule for rule in sure if rule.binding and rule.id not in removed_for_sure]
+        possible += [rule for rule, _ in doubtful if rule.binding and rule.id not in removed_for_sure]
+        worst = _worst(possible)
+        unknowns: dict[str, None] = {}
+        for rule, missing in doubtful:
+            if rule.binding and rule.id not in removed_for_sure and _rank(rule.effect) > _rank(verdict):
+                unknowns.update(dict.fromkeys(missing))
+        for one in matched:
+            if one.overridden_by and one.rule.id not in removed_for_sure and _rank(one.rule.effect) > _rank(verdict):
+                unknowns.update(dict.fromkeys(facts.assumed_by(one.overridden_by, self._compiled)))
+        return ScreenResult(
+            verdict=verdict,
+            worst_case=worst,
+            confidence=min((rule.confidence for rule in decided), key=CONFIDENCE.index, default=None),
+            by_jurisdiction={
+                name: _worst([rule for rule in left if rule.jurisdiction == name])
+                for name in sorted({rule.jurisdiction for rule in left})
+            },
+            decided=decided,
+            rules=tuple(sorted(matched, key=lambda one: (-_rank(one.rule.effect), one.rule.id))),
+            announcements=tuple(sorted((rule for rule in sure if not rule.binding), key=lambda rule: rule.id)),
+            unknowns=tuple(sorted(unknowns)),
+            horizon=self.known.horizon,
+            num_rules=len(self.known.rules),
+            is_past_horizon=query.date > self.known.horizon,
+        )
+
+
+def _rank(effect: str) -> int:
+    return -1 if effect == NO_RULE else SEVERITY.index(effect)
+
+
+def _worst(rules: Iterable[Rule]) -> str:
+    return max((rule.effect for rule in rules), key=_rank, default=NO_RULE)
+
+
+_Condition = Callable[["_Facts"], _Held]
+
+
+def _any(alternatives: list[list[_Condition]], facts: _Facts) -> tuple[bool, bool, tuple[str, ...] | None]:
+    """Return whether one alternative holds, whether it holds whatever is missing, and which facts would make one hold."""
+    matches = always = False
+    would: tuple[str, ...] | None = None
+    for conditions in alternatives:
+        missing: list[str] = []
+        holds, sure = True, True
+        for condition in conditions:
+            value, facts_missing = condition(facts)
+            if facts_missing:
+                sure = False
+            if not value:
+                holds = False
+                missing += facts_missing
+                if not facts_missing:
+                    break
+        else:
+            if holds:
+                matches = True
+                always = always or sure
+            elif would is None:
+                would = tuple(missing)
+            continue
+    return matches, always, None if matches else would
+
+
+class _Facts:
+    """A query with the rules' defaults, and which facts are only supposed."""
+
+    __slots__ = ("assumed", "query", "values")
+
+    def __init__(self, query: ScreenQuery, rules: Rules):
+        self.query = query
+        entity = rules.entities.get(query.actor_id) if query.actor_id else None
+        listed = query.entity_listed
+        if listed is None and entity is not None:
+            listed = entity.listed_from is not None and entity.listed_from <= query.date
+        hq = query.actor_hq if query.actor_hq is not None or entity is None else entity.hq
+        self.values: dict[str, Any] = {"entity_listed": listed, "actor_hq": hq}
+        passes = query.passes_us
+        self.assumed: set[str] = set()
+        for name, usual in DEFAULTS.items():
+            given = self.values[name] if name in self.values else getattr(query, name)
+            if given is None:
+                self.assumed.add(name)
+                given = usual
+            self.values[name] = given
+        if passes is None:
+            passes = query.site in _CHINA and self.values["ships_from"] == "US" and query.date >= _LABORATORIES
+            self.assumed.add("passes_us")
+        self.values["passes_us"] = passes
+        if query.item is None and query.chip is not None:
+            self.values["item"] = "chip"
+
+    def get(self, name: str) -> Any:
+        """Return a fact, or None where nobody gave it and nothing is usual."""
+        return self.values[name] if name in self.values else getattr(self.query, name)
+
+    def assumed_by(self, rule_id: str, compiled: list[tuple[Rule, list[list[_Condition]]]]) -> list[str]:
+        """Return the supposed facts that a rule's match rests on."""
+        found: list[str] = []
+        for rule, alternatives in compiled:
+            if rule.id == rule_id:
+                for conditions in alternatives:
+                    for condition in conditions:
+                        found += condition(self)[1]
+        return found
+
+
+def _alternative(table: Mapping[str, Any], rules: Rules) -> list[_Condition]:
+    """Return the conditions of an alternative; those that need no fact beyond what is always given come first."""
+    found: list[_Condition] = []
+    for name, value in table.items():
+        if name == "chip":
+            found += [_chip_bound(bound, limit) for bound, limit in value.items()]
+        else:
+            found.append(_condition(name, value, rules))
+    return found
+
+
+def _condition(name: str, value: Any, rules: Rules) -> _Condition:
+    if name in ("chip_ids", "chip_origin", "chip_vendor"):
+        wanted = frozenset(value)
+        field_of = {"chip_ids": "name", "chip_origin": "maker_country", "chip_vendor": "vendor"}[name]
+
+        def of_chip(facts: _Facts) -> _Held:
+            chip = facts.query.chip
+            return (False, ("chip",)) if chip is None else (getattr(chip, field_of) in wanted, ())
+
+        return of_chip
+    if name == "received_before":
+        limit = value if isinstance(value, datetime.date) else datetime.date.fromisoformat(value)
+
+        def received(facts: _Facts) -> _Held:
+            day = facts.query.received_before
+            return (False, (name,)) if day is None else (day <= limit, ())
+
+        return received
+    if name in ("actor_ids", "actor_tags"):
+        return _named(name, frozenset(value))
+    for ending, holds in _COMPARED.items():
+        if name.endswith(ending):
+            return _compared(name.removesuffix(ending), value, holds)
+    if isinstance(value, bool):
+        return _compared(name, value, lambda given, wanted: given is wanted)
+    is_not = name.endswith("_not")
+    fact = name.removesuffix("_not")
+    words = frozenset(value)
+    countries = rules.countries(tuple(value)) if any(word.startswith("@") for word in words) else words
+
+    def among(given: Any, _: Any) -> bool:
+        return (given in countries) is not is_not
+
+    return _compared(fact, None, among)
+
+
+def _named(name: str, wanted: frozenset[str]) -> _Condition:
+    fact = {"actor_ids": "actor_id", "actor_tags": "actor_tags"}[name]
+
+    def named(facts: _Facts) -> _Held:
+        given = getattr(facts.query, fact)
+        if given is None:
+            return False, (fact,)
+        return (bool(wanted & set(given)) if isinstance(given, tuple) else given in wanted), ()
+
+    return named
+
+
+_COMPARED: Mapping[str, Callable[[Any, Any], bool]] = {
+    "_gte": lambda given, limit: given >= limit,
+    "_lte": lambda given, limit: given <= limit,
+    "_lt": lambda given, limit: given < limit,
+}
+
+
+def _compared(fact: str, value: Any, holds: Callable[[Any, Any], bool]) -> _Condition:
+    def compared(facts: _Facts) -> _Held:
+        given = facts.get(fact)
+        if given is None:
+            return False, (fact,)
+        return holds(given, value), ((fact,) if fact in facts.assumed else ())
+
+    return compared
+
+
+def _chip_bound(bound: str, limit: Any) -> _Condition:
+    name = next((bound.removesuffix(ending) for ending in ("_gte", "_lt") if bound.endswith(ending)), bound)
+    of, words = _CHIP_FACTS[name]
+    holds = _COMPARED.get(bound.removeprefix(name), lambda given, wanted: given is wanted)
+
+    def bounded(facts: _Facts) -> _Held:
+        chip = facts.query.chip
+        if chip is None:
+            return False, ("chip",)
+        given = of(chip)
+        return (False, (f"{words} of {chip.variant or chip.name}",)) if given is None else (holds(given, limit), ())
+
+    return bounded
+
+
+def _giga(value: float | None) -> float | None:
+    return None if value is None else value / 1e9
+
+
+_CHIP_FACTS: Mapping[str, tuple[Callable[[Chip], Any], str]] = {
+    "tpp": (lambda chip: chip.tpp, "total processing performance"),
+    "pd": (lambda chip: chip.performance_density, "performance density"),
+    "mem_bw_gbs": (lambda chip: _giga(chip.memory.bytes_per_s), "memory bandwidth"),
+    "interconnect_gbs": (lambda chip: _giga(chip.scale_up.bytes_per_s), "bandwidth between chips"),
+    "datacenter_marketed": (lambda chip: chip.is_datacenter_marketed, "market (data centre or not)"),
+}

@@ -1,0 +1,164 @@
+"""Questions to dated rules as people write them: words and numbers in, a query out, with an error that names what is near."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from sampan.catalog import load
+from sampan.errors import PlanError, did_you_mean
+from sampan.screen.matching import ScreenQuery
+from sampan.screen.rules import RELATIONS, Rules
+
+_CODES = """
+AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY
+BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK
+FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ IR
+IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK
+ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM
+PN PR PS PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF
+TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW
+"""
+COUNTRIES = frozenset(_CODES.split())
+"""ISO 3166, two letters."""
+_OFTEN = {
+    "UK": "GB",
+    "ENG": "GB",
+    "USA": "US",
+    "PRC": "CN",
+    "CHN": "CN",
+    "UAE": "AE",
+    "KOR": "KR",
+    "ROK": "KR",
+    "SGP": "SG",
+}
+END_USES = ("training", "inference", "supercomputer", "military", "military_intelligence", "wmd")
+ITEMS = ("hbm", "wafer", "sme")
+
+
+def question(table: Mapping[str, Any], rules: Rules) -> ScreenQuery:
+    """Return the query that a table of words asks.
+
+    Raises:
+        PlanError: A field is not known or missing, or a value cannot be one; names what is near.
+        CatalogError: The chip is not in the catalogue.
+    """
+    known = {f.name for f in fields(ScreenQuery)}
+    for name in table:
+        if name not in known:
+            raise PlanError(f"`{name}` is not a fact that is screened", (), did_you_mean(name, known))
+    for name in ("date", "relation"):
+        if table.get(name) is None:
+            raise PlanError(
+                f"a question needs `{name}`", (), "a day as in 2026-02-15" if name == "date" else _list(RELATIONS)
+            )
+    return ScreenQuery(**{name: _read(name, value, rules) for name, value in table.items() if value is not None})
+
+
+def _read(name: str, value: Any, rules: Rules) -> Any:
+    if name in _READERS:
+        return _READERS[name](name, value)
+    if name == "actor_id":
+        named = {word for rule in rules.rules for one in rule.when for word in one.get("actor_ids", ())}
+        return _one_of(name, value, sorted({*rules.entities, *named}))
+    return value
+
+
+def date(name: str, value: Any) -> datetime.date:
+    """Return a day that is written 2026-02-15."""
+    if isinstance(value, datetime.date):
+        return value
+    try:
+        if len(str(value)) != 10:
+            raise ValueError
+        return datetime.date.fromisoformat(str(value))
+    except ValueError:
+        raise PlanError(f"`{value}` of `{name}` is not a day", (), "year, month, day, as in 2026-02-15") from None
+
+
+def country(name: str, value: Any) -> str:
+    """Return a country's two letters."""
+    word = str(value).strip().upper()
+    if word in COUNTRIES:
+        return word
+    hint = f"did you mean `{_OFTEN[word]}`?" if word in _OFTEN else "two letters of ISO 3166, as in CN, US, SG, MY"
+    raise PlanError(f"`{value}` of `{name}` is not a country", (), hint)
+
+
+def _chip(name: str, value: Any) -> Any:
+    return load.chip(str(value))
+
+
+def _flag(name: str, value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = str(value).strip().lower()
+    if word in ("true", "yes", "1"):
+        return True
+    if word in ("false", "no", "0"):
+        return False
+    raise PlanError(f"`{value}` of `{name}` is not yes or no", (), "yes or no")
+
+
+def _percent(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if not 0 <= number <= 100:
+        raise PlanError(f"`{value}` of `{name}` is not a percentage", (), "a number from 0 to 100")
+    return number
+
+
+def _amount(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if not 0 < number < 1e6:
+        raise PlanError(f"`{value}` of `{name}` is not an amount", (), "a number above 0")
+    return number
+
+
+def _words(name: str, value: Any) -> tuple[str, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else tuple(str(value).split(","))
+
+
+def _one_of(name: str, value: Any, words: Any) -> str:
+    word = str(value).strip()
+    if word not in words:
+        raise PlanError(f"`{value}` of `{name}` is not known", (), did_you_mean(word, words))
+    return word
+
+
+def _choice(words: tuple[str, ...]) -> Callable[[str, Any], str]:
+    return lambda name, value: _one_of(name, value, words)
+
+
+def _list(words: tuple[str, ...]) -> str:
+    return ", ".join(words)
+
+
+_READERS: Mapping[str, Callable[[str, Any], Any]] = {
+    "date": date,
+    "received_before": date,
+    "chip": _chip,
+    "relation": _choice(RELATIONS),
+    "end_use": _choice(END_USES),
+    "item": _choice(ITEMS),
+    "actor_tags": _words,
+    "process_nm": _amount,
+    **dict.fromkeys(
+        ("site", "site_from", "actor_hq", "customer_hq", "ships_from", "designer_hq", "host_hq", "investor_hq"), country
+    ),
+    **dict.fromkeys(("owned_by_listed_pct", "completion_pct", "domestic_share_pct"), _percent),
+    **dict.fromkeys(
+        (
+            "entity_listed", "customer_entity_listed", "certs_met", "state_funded", "passes_us", "final_use_us",
+            "false_end_user", "uses_cn_personal_data", "refuses_domestic_due_to_us",
+        ),
+        _flag,
+    ),
+}  # fmt: skip

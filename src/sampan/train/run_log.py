@@ -1,0 +1,247 @@
+"""What a run writes about itself while it trains: OUT/log.jsonl, OUT/events.jsonl, OUT/samples/, and two services if asked.
+
+log.jsonl has one line a step and is what everything else is drawn from; events.jsonl says who worked when. Each line is
+one JSON object that every reader takes: a number that is not finite is null, and `not_finite` says which it was. A line
+is in the file when the call returns, so that a process that is killed loses none; steps that are taken again are dropped
+first, and so is a last line that was cut off.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from numbers import Integral, Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sampan import files, frameworks
+from sampan.checkpoint.provenance import machine, now, versions
+from sampan.errors import CheckpointError, JobError, SampanError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+INSTALL = "pip install 'sampan[logs]'"
+
+
+class LogSink(Protocol):
+    """Where the log goes beside the run folder."""
+
+    def scalars(self, stage: str, step: int, values: Mapping[str, float]) -> None:
+        """Take a step's numbers; they may be NaN or infinite."""
+
+    def image(self, stage: str, step: int, name: str, png: bytes, width: int, height: int) -> None:
+        """Take a picture."""
+
+    def forget(self, stage: str, step: int) -> None:
+        """Expect the steps after `step` once more."""
+
+    def close(self, failed: bool) -> None:
+        """Hand over what is left."""
+
+
+def check_installed(*, tensorboard: bool, wandb: str | None) -> None:
+    """Check that what a job asks for is installed, before anything long begins.
+
+    Raises:
+        JobError: A package is missing.
+    """
+    for setting, package, asked, install in (
+        ("train.tensorboard = true", "tensorboard", tensorboard, INSTALL),
+        (f'train.wandb = "{wandb}"', "wandb", wandb, "pip install 'sampan[wandb]'"),
+    ):
+        if asked and importlib.util.find_spec(package) is None:
+            raise JobError(f"`{setting}` cannot be done", f"the package {package} is not installed", install)
+
+
+class RunLog:
+    """The record of one process's work on a run; a context manager.
+
+    Args:
+        out: The run folder; it is there.
+        tensorboard: Also write event files into OUT/tensorboard, a folder a stage.
+        wandb: Also send to this Weights & Biases project ("project" or "entity/project"); None sends nothing.
+        facts: The job's settings, for the record.
+
+    Raises:
+        JobError: A package is missing, or the service cannot be used.
+    """
+
+    def __init__(self, out: Path, *, tensorboard: bool, wandb: str | None, facts: Mapping[str, Any]):
+        check_installed(tensorboard=tensorboard, wandb=wandb)
+        self.out, self._facts = out, facts
+        self._tensorboard, self._wandb = tensorboard, wandb
+        self._sinks: list[LogSink] = []
+
+    def __enter__(self) -> RunLog:
+        for name in ("log.jsonl", "events.jsonl"):
+            _rewrite(self.out / name, lambda row: True)
+        if self._tensorboard:
+            from sampan.train.tensorboard import TensorBoard
+
+            self._sinks.append(TensorBoard(self.out / "tensorboard"))
+        if self._wandb:
+            from sampan.train.wandb import WeightsAndBiases
+
+            self._sinks.append(WeightsAndBiases(self.out, self._wandb, self._facts))
+        self.event("begin", versions=versions(frameworks.chosen()), machine=machine(), job=dict(self._facts))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        with ExitStack() as stack:
+            for sink in self._sinks:
+                stack.callback(sink.close, kind is not None)
+            with suppress(*([CheckpointError] if error else [])):  # a full disk must not hide what went wrong
+                self.event("end", **_outcome(error))
+
+    def step(self, stage: str, step: int, values: Mapping[str, float], *, skipped: bool = False) -> None:
+        """Append a step's numbers to the log.
+
+        Args:
+            step: Steps taken so far, this one included.
+            values: Of a training step, loss, lr, grad_norm, images_per_s and what the stage adds. A second line of the same
+                step, without a loss, is a measurement.
+            skipped: The step changed nothing, because its loss or gradient was not finite.
+
+        Raises:
+            CheckpointError: The line cannot be written.
+        """
+        numbers = {name: _number(value) for name, value in values.items()}
+        line: dict[str, Any] = {"stage": stage, "step": step}
+        line |= {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        if strange := {name: _word(value) for name, value in numbers.items() if not math.isfinite(value)}:
+            line["not_finite"] = strange
+        if skipped:
+            line["skipped"] = True
+        self._append("log.jsonl", line)
+        for sink in self._sinks:
+            sink.scalars(stage, step, {**numbers, **({"skipped": 1.0} if skipped else {})})
+
+    def forget(self, stage: str, step: int) -> None:
+        """Drop the lines of a stage's steps after `step`, which are about to be taken again."""
+        _rewrite(self.out / "log.jsonl", lambda row: row.get("stage") != stage or row.get("step", 0) <= step)
+        for sink in self._sinks:
+            sink.forget(stage, step)
+
+    def event(self, kind: str, **facts: Any) -> None:
+        """Append what happened to events.jsonl, with the time.
+
+        Args:
+            kind: "begin" and "end" (a process, written here), "resume", "save", "skip", "done" …
+
+        Raises:
+            CheckpointError: The line cannot be written.
+        """
+        self._append("events.jsonl", {"time": now(), "event": kind, **_finite(facts)})
+
+    def image(self, stage: str, step: int, name: str, image: Image) -> Path:
+        """Write a picture to OUT/samples/STAGE-STEP-NAME.png and return that path.
+
+        Args:
+            image: Its `info["Description"]`, where there is one, goes into the file too.
+        """
+        from PIL.PngImagePlugin import PngInfo
+
+        text = PngInfo()
+        if "Description" in image.info:
+            text.add_itxt("Description", image.info["Description"])
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG", pnginfo=text)
+        path = self.out / "samples" / f"{stage}-{step:08d}-{name}.png"
+        with _told(path):
+            path.parent.mkdir(exist_ok=True)
+            files.write_bytes(path, buffer.getvalue())
+        for sink in self._sinks:
+            sink.image(stage, step, name, buffer.getvalue(), *image.size)
+        return path
+
+    def _append(self, name: str, line: Mapping[str, Any]) -> None:
+        path = self.out / name
+        with _told(path), open(path, "a", encoding="utf-8", newline="\n") as file:
+            file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+class NullRunLog:
+    """The journal of a process that leaves the record to another one."""
+
+    def __enter__(self) -> NullRunLog:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def step(self, stage: str, step: int, values: Mapping[str, float], *, skipped: bool = False) -> None:
+        """Write nothing."""
+
+    def forget(self, stage: str, step: int) -> None:
+        """Drop nothing."""
+
+    def event(self, kind: str, **facts: Any) -> None:
+        """Write nothing."""
+
+    def image(self, stage: str, step: int, name: str, image: Image) -> None:
+        """Write nothing."""
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Say which file could not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"`{path}` cannot be written", str(error), "go on with --resume when it can be"
+        ) from error
+
+
+def _rewrite(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+    """Drop lines of a file that are not wanted, and what is no line: the end of one that was cut off."""
+    if not path.is_file():
+        return
+    content = path.read_bytes().decode("utf-8", errors="replace")
+    kept = []
+    for line in content.split("\n"):  # not splitlines: a caption may hold other line breaks
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:  # written by a process that was killed meanwhile
+            continue
+        if isinstance(row, dict) and keep(row):
+            kept.append(line + "\n")
+    if (wanted := "".join(kept)) != content:
+        with _told(path):
+            files.write_text(path, wanted)
+
+
+def _outcome(error: BaseException | None) -> dict[str, Any]:
+    if error is None:
+        return {"outcome": "finished"}
+    if isinstance(error, KeyboardInterrupt):
+        return {"outcome": "stopped"}
+    what = error.what if isinstance(error, SampanError) else f"{type(error).__name__}: {error}"
+    return {"outcome": "failed", "error": what}
+
+
+def _number(value: Any) -> float:
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+def _word(value: float) -> str:
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _finite(value: Any) -> Any:
+    """Return plain values for JSON; a number that is not finite becomes its word."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, Real):
+        number = _number(value)
+        return number if math.isfinite(number) else _word(number)
+    return str(value)

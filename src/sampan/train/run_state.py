@@ -1,0 +1,332 @@
+"""What the stages of one run share: the run folder, the data, the words, finished parts and what they make of pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sampan import __version__, files, frameworks
+from sampan.checkpoint import builtin, export, run
+from sampan.checkpoint.folder import TOKENIZER_FILES, ModelFolder, open_folder
+from sampan.checkpoint.run_metadata import read_record
+from sampan.data.encode import EncodedInputs, encode
+from sampan.errors import DataError, JobError
+from sampan.frameworks import device as dev
+from sampan.frameworks import io, update
+from sampan.job import STAGES, Job
+from sampan.models import lora, presets, text
+from sampan.models.build import build
+from sampan.models.config import ModelConfig
+from sampan.progress import bars
+from sampan.train import distributed, sample_grid
+from sampan.train.dataset import TrainingSet, num_workers, open_dataset
+from sampan.train.heads import TokenizerWithHeads
+from sampan.train.stages import StageInputs, caption_texts
+
+ENCODERS = ("tokenizer", "vae", "glyph")  # the parts that make what generator and decoder are trained on
+_SET_UP = ("job.toml", "config.json", "processor", "cache")  # what a run that was killed before run.json leaves
+
+
+@dataclass
+class RunState:
+    """A run folder and everything that is read once for all of its stages."""
+
+    job: Job
+    device: str
+    dtype: str
+    console: Any
+    start: ModelFolder | None
+    config: ModelConfig
+    data: TrainingSet
+    _frozen: dict[str, Any] = field(default_factory=dict)
+    _encoded: EncodedInputs | None = None
+
+    @property
+    def out(self) -> Path:
+        """The run folder."""
+        return self.job.out
+
+    @property
+    def cache(self) -> Path:
+        """Where what was found out and encoded is kept."""
+        return self.job.data.cache or self.out / "cache"
+
+    @cached_property
+    def prompt_tokenizer(self) -> text.PromptTokenizer:
+        """The run's own: learned from its captions, or that of the folder it starts from."""
+        folder = self.out / "processor"
+        return text.PromptTokenizer(
+            (folder / "tokenizer.json").read_text(encoding="utf-8"),
+            json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")),
+        )
+
+    @property
+    def is_lora(self) -> bool:
+        """Whether the run trains low-rank additions to the folder it starts from."""
+        return self.job.train.method == "lora"
+
+    def context(self, settings: Any, members: Sequence[int], encoded: Any = None) -> StageInputs:
+        """Return what a stage draws on.
+
+        Args:
+            encoded: Stands in for what the frozen parts make of the pictures; None for the real thing, made when asked for.
+        """
+        return StageInputs(
+            settings=settings,
+            seed=self.job.seed,
+            config=self.config,
+            samples=self.data.samples,
+            image_of=self.data.image_of,
+            references_of=self.data.references_of,
+            members=members,
+            pictures=self.data.pictures,
+            prompt_tokenizer=self.prompt_tokenizer,
+            device=self.device,
+            module_dtype=self.dtype if self.is_lora else self.job.train.weights,
+            adapting=self.start is not None,
+            frozen=self.frozen,
+            encoded=self.encoded if encoded is None else lambda: encoded,
+            paint_ids=self.paint_ids,
+        )
+
+    def paint_ids(self) -> Callable[[Any], Any]:
+        """Return what makes an image of visual ids: the head that trained the tokenizer, or else the finished decoder."""
+        folder = run.final(self.out, "tokenizer")
+        if folder is not None:
+            module = TokenizerWithHeads(self.config, self.config.ar.text.vocab_size)
+            update.load_weights(module, io.read_tensors(folder / "ema.safetensors", "cpu"))
+            update.freeze(module)
+            dev.move(module, self.device)
+            return lambda ids: sample_grid.repainted(module, ids, self.config, self.device)
+        prior_px, no_words = self.config.geometry.prior_px, self.encoded().glyph(())
+
+        def paint(ids: Any) -> Any:
+            subject = sample_grid.SampleInputs(ids, no_words, (ids.shape[0] * prior_px, ids.shape[1] * prior_px))
+            return sample_grid.painted(
+                self.frozen("decoder"), lambda: self.frozen("vae"), [subject], config=self.config, device=self.device,
+                dtype="fp32", num_steps=sample_grid.NUM_STEPS, seed=self.job.seed,
+            )[0]  # fmt: skip
+
+        return paint
+
+    def part(self, name: str, tensors: dict[str, Any]) -> Any:
+        """Return a part with the given weights, on the device, out of training."""
+        part = build(name, self.config)
+        update.load_weights(part, tensors)
+        update.freeze(part)
+        dev.move(part, self.device)
+        return part
+
+    def frozen(self, name: str) -> Any:
+        """Return a finished part: this run's averaged weights, or those it started from."""
+        if name not in self._frozen:
+            self._frozen[name] = self.part(name, export.part_tensors(self.out, name, self.start))
+        return self._frozen[name]
+
+    def free_frozen(self) -> None:
+        """Take finished parts off the device; they come back when asked for."""
+        self._frozen.clear()
+        dev.release(self.device)
+
+    def is_encoder_ready(self, name: str) -> bool:
+        """Say whether a part has its final weights: trained to the end, or taken from a folder and not trained."""
+        if run.final(self.out, name) is not None:
+            return True
+        return self.start is not None and name not in self.job.train.stages
+
+    def encoded(self) -> EncodedInputs:
+        """Return the pictures as the finished tokenizer and autoencoder see them, and quoted words as the glyph encoder
+        does; made and stored where they are not yet."""
+        if self._encoded is None:
+            parts = [name for name in ENCODERS if self.is_encoder_ready(name)]
+            texts = {tuple(text.glyph_texts(c)) for sample in self.data.samples for c in sample.captions}
+
+            def of(name: str) -> Callable[[], Any] | None:
+                return (lambda: self.frozen(name)) if name in parts else None
+
+            with distributed.first_goes_first(), bars(self.console) as show:
+                self._encoded = encode(
+                    self.data.pictures,
+                    sorted(texts | {()}),
+                    tokenizer=of("tokenizer"),
+                    vae=of("vae"),
+                    glyph=of("glyph"),
+                    keys={name: export.part_hash(self.out, name, self.start) for name in parts},
+                    folder=self.cache,
+                    config=self.config,
+                    device=self.device,
+                    dtype="fp32",  # ids and latents that training stands on are computed in full
+                    workers=num_workers(self.job.data, len(self.data.pictures)),
+                    progress=show,
+                )
+            self.free_frozen()
+            for problem in self._encoded.problems:
+                self.console.print(problem, highlight=False)
+        return self._encoded
+
+
+def open_workspace(job: Job, device: str, dtype: str, *, resume: bool, console: Any) -> RunState:
+    """Open the data and make the run folder, or check that the one that is there belongs to this job.
+
+    Args:
+        resume: Go on with a run that is there.
+
+    Raises:
+        JobError, DataError, CheckpointError: Before anything is written, where it can be known.
+    """
+    start = open_folder(job.model.start) if job.model.start else None
+    config = _config(job, start)
+    missing = [name for name in STAGES if name not in job.train.stages]
+    if not start and missing:
+        raise JobError(
+            f"the job trains only {', '.join(f'`{s}`' for s in job.train.stages)}",
+            f"a model also needs {', '.join(f'`{s}`' for s in missing)}, and there is no `model.start` to take them from",
+            "set model.start to a model folder, or train all stages",
+        )
+    if job.train.method == "lora":
+        for name in job.train.stages:
+            lora.targets(name, config, job.lora.targets)  # a name that fits no layer is said now
+    _check_folder(job, resume)
+    data = open_dataset(job.data, config, job.data.cache or job.out / "cache", console)
+    if not data.training:
+        raise DataError(
+            f"there is nothing to train on in `{job.data.path}`",
+            f"{len(data.samples)} samples can be used, and {len(data.validation)} of them are held out",
+            "lower data.validation_share",
+        )
+    return RunState(job, device, dtype, console, start, _begin(job, start, config, data), data)
+
+
+def reopen(job: Job, out: Path, device: str, dtype: str, *, cache: Path, console: Any) -> RunState:
+    """Open a run to look at it: nothing is written into its folder.
+
+    Args:
+        job: As a checkpoint of the run has it.
+        out: The run folder, wherever it lies now.
+        cache: Stands in for the run's cache: a folder to write to. What it lacks is made again.
+
+    Raises:
+        JobError, DataError, CheckpointError: What the run was begun with is not there any more.
+    """
+    start = read_record(out)["model"].get("start")  # found from any current directory, unlike the job's
+    model = dataclasses.replace(job.model, start=Path(start) if start else None)
+    job = dataclasses.replace(job, out=out, model=model, data=dataclasses.replace(job.data, cache=cache))
+    config = export.read_config(out)
+    data = open_dataset(job.data, config, cache, console)
+    _compare(job, _identity(job, data.digest))
+    return RunState(job, device, dtype, console, open_folder(Path(start)) if start else None, config, data)
+
+
+def prepare(job: Job, *, console: Any) -> Path:
+    """Examine a job's pictures and make what its finished frozen parts make of them; return the cache's folder.
+
+    Parts that the job itself has yet to train make nothing: `train` does the rest when they are there.
+
+    Raises:
+        JobError, DataError, CheckpointError, DeviceError: The set cannot be read or encoded.
+    """
+    frameworks.use(job.place.framework)
+    device = dev.resolve(job.place.device)
+    dev.set_threads(job.place.threads)
+    start = open_folder(job.model.start) if job.model.start else None
+    is_run = (job.out / "run.json").is_file()
+    if is_run:
+        _compare(job, {key: value for key, value in _identity(job, "").items() if key != "data"})
+    config = export.read_config(job.out) if is_run else _config(job, start)
+    cache = job.data.cache or job.out / "cache"
+    work = RunState(job, device, "fp32", console, start, config, open_dataset(job.data, config, cache, console))
+    ready = [name for name in ENCODERS if work.is_encoder_ready(name)]
+    if ready:
+        work.encoded()
+        console.print(f"encoded by {', '.join(ready)}", highlight=False)
+    waiting = [name for name in ENCODERS if name not in ready]
+    if waiting:
+        console.print(
+            f"{', '.join(waiting)}: encoding waits for the training of {'these parts' if waiting[1:] else 'this part'}",
+            highlight=False,
+        )
+    return cache
+
+
+def _config(job: Job, start: ModelFolder | None) -> ModelConfig:
+    return start.config if start else presets.get(job.model.preset, job.model.override)
+
+
+def _check_folder(job: Job, resume: bool) -> None:
+    """Refuse a run folder that is another's, before anything is read or written."""
+    out = job.out
+    record = out / "run.json"
+    if record.is_file():
+        if not resume:
+            raise JobError(
+                f"`{out}` already holds a run", (), "pass --resume to go on with it, or set `out` to another folder"
+            )
+        _compare(job, {key: value for key, value in _identity(job, "").items() if key != "data"})
+        return
+    found = [path.name for path in out.iterdir() if not path.name.startswith(".")] if out.exists() else []
+    strange = [name for name in found if not (name in _SET_UP and (resume or name == "cache"))]
+    if strange:
+        raise JobError(
+            f"`{out}` is not empty and holds no run", f"it has `{strange[0]}`", "set `out` to another folder"
+        )
+
+
+def _begin(job: Job, start: ModelFolder | None, config: ModelConfig, data: TrainingSet) -> ModelConfig:
+    """Make the run folder where there is none, and return the run's config."""
+    out = job.out
+    identity = _identity(job, data.digest)
+    if (out / "run.json").is_file():
+        _compare(job, identity)
+        return export.read_config(out)
+    (out / "processor").mkdir(parents=True, exist_ok=True)
+    if start:
+        learned = {name: (start.path / "processor" / name).read_bytes() for name in TOKENIZER_FILES}
+    else:
+        learned = text.train_tokenizer(
+            caption_texts(data.samples[i] for i in data.training),
+            config.ar.text.vision_vocab_size,
+            config.ar.vq.num_embeddings,
+            config.ar.text.vocab_size - config.ar.text.vision_vocab_size - text.NUM_SPECIALS,
+        )
+        config = text.with_token_ids(config, learned)
+    for name, content in learned.items():
+        files.write_bytes(out / "processor" / name, content)
+    files.write_text(out / "job.toml", job.to_toml())
+    export.write_config(out, config)
+    record = {**identity, "sampan": __version__, "framework": frameworks.chosen()}
+    files.write_text(out / "run.json", json.dumps(record, indent=2))  # last: with it the folder is a run
+    return config
+
+
+def _identity(job: Job, digest: str) -> dict[str, Any]:
+    """Return what must stay the same from the first step of a run to its last."""
+    values = job.as_dict()
+    start = job.model.start
+    if start and builtin.find(start) == start:  # not the name of a shipped model
+        start = start.resolve()  # found again from another current directory
+    return {
+        "seed": job.seed,
+        "model": {**values["model"], "start": start and start.as_posix()},
+        "method": job.train.method,
+        **({"lora": values["lora"]} if job.train.method == "lora" else {}),
+        "data": digest,
+    }
+
+
+def _compare(job: Job, identity: dict[str, Any]) -> None:
+    before = json.loads((job.out / "run.json").read_text(encoding="utf-8"))
+    for key, value in identity.items():
+        if before.get(key) != value:
+            is_data = key == "data"
+            raise JobError(
+                f"the run in `{job.out}` was begun with another job",
+                "its pictures or captions are not those it was begun with"
+                if is_data
+                else f"its {key} is {json.dumps(before.get(key))}, the job says {json.dumps(value)}",
+                "go on with the job it was begun with, or set `out` to another folder",
+            )

@@ -1,0 +1,53 @@
+"""Which frameworks and modes are measured, and what is said of those that are not there."""
+
+from __future__ import annotations
+
+import pytest
+
+from sampan.bench import backends
+from sampan.errors import DeviceError, RequestError
+
+
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch):
+    """Return a function that makes only some frameworks look installed."""
+
+    def choose(*names: str) -> None:
+        monkeypatch.setattr(backends, "find_spec", lambda name: name if name in names else None)
+
+    return choose
+
+
+def test_by_default_all_that_are_installed_and_the_others_are_named(only):
+    only("torch", "tensorflow")
+    found, notes = backends.choose(None, backends.MODES)
+    assert [side.label for side in found] == [
+        "torch eager", "torch compiled", "tensorflow eager", "tensorflow compiled",
+    ]  # fmt: skip
+    assert notes == ["mindspore is not installed and is left out (pip install 'sampan[mindspore]')"]
+
+
+def test_one_that_was_asked_for_and_is_not_installed_is_an_error(only):
+    only("torch")
+    with pytest.raises(DeviceError) as caught:
+        backends.choose(("torch", "mindspore"), ("eager",))
+    assert caught.value.render() == (
+        "error: the framework mindspore is not installed\n  because Python finds no package `mindspore`\n\n"
+        "hint: pip install 'sampan[mindspore]'"
+    )
+
+
+def test_without_any_there_is_nothing_to_measure(only):
+    only()
+    with pytest.raises(DeviceError) as caught:
+        backends.choose(None, backends.MODES)
+    assert caught.value.what == "there is nothing to measure"
+
+
+def test_a_side_of_the_lockstep_is_a_framework_and_may_name_a_mode(only):
+    only("torch")
+    assert backends.parse("torch") == backends.Backend("torch", "eager")
+    assert backends.parse("torch:compiled") == backends.Backend("torch", "compiled")
+    for word in ("torch:fast", "pytorch", ":eager", ""):
+        with pytest.raises(RequestError):
+            backends.parse(word)

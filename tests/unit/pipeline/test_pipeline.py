@@ -1,0 +1,100 @@
+"""Painting with LoRAs: beside the weights they do what they do in them, and the picture says which they were."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from sampan.checkpoint import lora as lora_files
+from sampan.checkpoint import weights
+from sampan.checkpoint.folder import open_folder
+from sampan.checkpoint.merge import merge
+from sampan.errors import CheckpointError
+from sampan.models import lora
+from sampan.pipeline.pipeline import Pipeline, generate
+from sampan.pipeline.request import ImageRequest
+
+REQUEST = ImageRequest("a boat", width_px=64, height_px=64, num_inference_steps=2, seed=3, temperature=0.0)
+
+
+@pytest.fixture(scope="module")
+def file(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `lora` folder of a run that adapted both parts of the tiny model."""
+    config, random = open_folder(tiny_folder).config, np.random.default_rng(0)
+    run = tmp_path_factory.mktemp("run")
+    tensors: dict[str, dict[str, Any]] = {}
+    for part in lora.PARTS:
+        layers = lora.linear_layers(part, config)
+        tensors[part] = {
+            layer + end: torch.from_numpy(0.3 * random.standard_normal(shape, np.float32))
+            for layer in lora.targets(part, config, ())
+            for end, shape in zip(lora.FACTORS, ((2, layers[layer][1]), (layers[layer][0], 2)), strict=True)
+        }
+    (run / "run.json").write_text(json.dumps({"model": {"start": str(tiny_folder)}}), encoding="utf-8")
+    return lora_files.write(run / "lora", tensors)
+
+
+def paint(model: Path, out: Path, **options: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the pixels and the metadata of a picture."""
+    settings = {"device": "cpu", "dtype": "fp32", "offload": False, "console": Console(file=io.StringIO()), **options}
+    (record,) = generate(REQUEST, model=str(model), out=out, **settings)
+    with Image.open(out) as image:
+        facts = json.loads(image.text["sampan"])  # type: ignore[attr-defined]
+        assert facts.items() <= record.items()
+        return np.asarray(image).astype(int), facts
+
+
+def test_beside_the_weights_they_do_what_they_do_in_them(tiny_folder: Path, file: Path, tmp_path: Path):
+    plain, facts = paint(tiny_folder, tmp_path / "a.png")
+    assert "loras" not in facts
+    beside, facts = paint(tiny_folder, tmp_path / "b.png", loras=[(file, 0.5)])
+    assert np.abs(beside - plain).max() > 20
+    names = ("decoder/pytorch_lora_weights.safetensors", "ar/adapter_model.safetensors")
+    assert facts["loras"] == [
+        {"file": Path(name).name, "sha256": weights.file_digest(file / name), "scale": 0.5} for name in names
+    ]
+    assert facts["model_hash"] == open_folder(tiny_folder).hash
+    merged, _ = paint(merge(tiny_folder, tmp_path / "merged", [(file, 0.5)]), tmp_path / "c.png")
+    assert np.abs(merged - beside).max() <= 1  # one step of 8 bits, where the sums' last bits differ
+    halves, _ = paint(tiny_folder, tmp_path / "d.png", loras=[(file, 0.3), (file, 0.2)])
+    assert np.abs(halves - beside).max() <= 1
+    nothing, _ = paint(tiny_folder, tmp_path / "e.png", loras=[(file, 0.0)])
+    assert np.array_equal(nothing, plain)
+
+
+def test_with_offload_and_in_bf16(tiny_folder: Path, file: Path, tmp_path: Path):
+    plain, _ = paint(tiny_folder, tmp_path / "a.png", dtype="bf16")
+    kept, _ = paint(tiny_folder, tmp_path / "b.png", loras=[(file, 0.5)], dtype="bf16")
+    offloaded, _ = paint(tiny_folder, tmp_path / "c.png", loras=[(file, 0.5)], dtype="bf16", offload=True)
+    assert np.array_equal(kept, offloaded)
+    assert np.abs(kept - plain).max() > 20
+
+
+def test_a_run_of_additions_paints_with_the_model_it_started_from(tiny_folder: Path, file: Path, tmp_path: Path):
+    by_run, facts = paint(file.parent, tmp_path / "a.png")
+    by_file, wanted = paint(tiny_folder, tmp_path / "b.png", loras=[(file, 1.0)])
+    assert np.array_equal(by_run, by_file)
+    assert facts == wanted
+
+
+def test_a_pipeline_takes_additions(tiny_folder: Path, file: Path):
+    folder = open_folder(tiny_folder)
+    pipeline = Pipeline(folder, "cpu", "fp32", loras=lora_files.read(file, folder.config))
+    assert pipeline.part("decoder").transformer_blocks[0].attn1.to_q.lora_A.weight.shape[0] == 2
+    assert pipeline.part("ar").model.language_model.layers[0].mlp.down_proj.lora_A.weight.shape[0] == 2
+    assert not any(".lora_" in name for name in pipeline.part("vae").state_dict())
+
+
+def test_a_lora_that_does_not_fit_is_said_before_anything_is_painted(tiny_folder: Path, tmp_path: Path):
+    with pytest.raises(CheckpointError) as caught:
+        paint(tiny_folder, tmp_path / "a.png", loras=[(tmp_path / "none.safetensors", 1.0)])
+    assert caught.value.what == f"there is no LoRA `{tmp_path / 'none.safetensors'}`"
+    assert not (tmp_path / "a.png").exists()

@@ -1,0 +1,54 @@
+"""What a model can be asked for, and the words of a refusal."""
+
+import pytest
+
+from sampan.errors import RequestError
+from sampan.models import presets
+from sampan.models.config import PaintingConfig, SamplingConfig
+from sampan.pipeline.request import ImageRequest, check_length, check_size
+
+RELEASED, NANO = presets.get("glm-image"), presets.get("nano")
+
+
+@pytest.mark.parametrize(("height", "width"), [(1024, 1024), (512, 2048), (32, 32), (1152, 768)])
+def test_multiples_of_a_prior_token_pass(height: int, width: int):
+    check_size(height, width, RELEASED)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "nearest"),
+    [(1000, 1024, "1024x992"), (1024, 1000, "992x1024"), (1, 1, "32x32"), (1023, 1025, "1024x1024")],
+)
+def test_other_sizes_name_the_nearest(height: int, width: int, nearest: str):
+    with pytest.raises(RequestError) as caught:
+        check_size(height, width, RELEASED)
+    assert caught.value.render() == (
+        f"error: this model cannot paint {width}x{height} pixels\n"
+        "  because both sides must be multiples of 32, the pixels of one prior token\n\n"
+        f"hint: the nearest size is --size {nearest}"
+    )
+
+
+def test_the_unit_follows_the_model():
+    check_size(48, 80, NANO)
+    with pytest.raises(RequestError, match="multiples of 16"):
+        check_size(48, 88, NANO)
+
+
+def test_prompt_and_picture_must_fit_the_positions():
+    limit = NANO.ar.text.max_position_embeddings
+    check_length(limit - 81, 81, NANO)
+    with pytest.raises(RequestError) as caught:
+        check_length(limit - 80, 81, NANO)
+    assert f"shorten the prompt to about {limit - 81} tokens" in caught.value.render()
+
+
+def test_a_request_overrides_the_checkpoint_s_sampling_value_by_value():
+    released = SamplingConfig(temperature=0.9, top_p=0.75, top_k=50)
+    assert ImageRequest("x").sampling(released) == released
+    assert ImageRequest("x", temperature=0.0, top_k=0).sampling(released) == SamplingConfig(0.0, 0.75, 0)
+
+
+@pytest.mark.parametrize(("asked", "used"), [(None, 2.5), (0.0, 0.0), (4.0, 4.0)])
+def test_guidance_is_the_checkpoint_s_unless_it_is_asked_for(asked: float | None, used: float):
+    assert ImageRequest("x", guidance_scale=asked).guidance(PaintingConfig(guidance_scale=2.5)) == used
