@@ -127,7 +127,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
 
     with store.writing():
         if when == "before the file":
-            monkeypatch.setattr(shards.mapped, "write", full)
+            monkeypatch.setattr(shards.memory_map, "write", full)
         elif when == "before the manifest":
             monkeypatch.setattr(store, "_write_manifest", full)
         else:

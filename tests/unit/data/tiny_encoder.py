@@ -13,6 +13,7 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,13 +119,17 @@ def main(how: str, source: Path, folder: Path, seed: int = 0) -> None:
     if how == "straight":
         run(pictures, folder, parts)
         return
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as beside:
+        run(pictures, Path(beside), parts)
+    whole_s = time.monotonic() - began
     draw, kills = random.Random(seed), 0
     while True:
         child = os.fork()
         if child == 0:
             run(pictures, folder, parts)
             os._exit(0)
-        deadline = time.monotonic() + draw.uniform(0.01, 0.15)
+        deadline = time.monotonic() + draw.uniform(0.02, 0.35) * whole_s
         while time.monotonic() < deadline:
             if os.waitpid(child, os.WNOHANG)[0]:
                 sys.stdout.write(f"{kills}\n")

@@ -11,6 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.profiler import ProfilerActivity, profile
 
+from sampan.frameworks.records import ParameterCount
 from sampan.frameworks.torch import meter
 from sampan.frameworks.torch.adamw import WORKSPACE_BYTES
 from sampan.losses import flow, tokens
@@ -199,4 +200,4 @@ def test_values_are_counted_by_what_becomes_of_them():
         {"table": torch.nn.Embedding(100, 64), "wide": torch.nn.Linear(64, 64), "low": torch.nn.Linear(8, 8)}
     )
     found = meter.count(module, lambda name: not name.startswith("low"), {"table.weight": 30})
-    assert found == meter.Count(30 * 64 + 64 * 64 + 64, 64 * 64, 8 * 8 + 8, 70 * 64, WORKSPACE_BYTES)
+    assert found == ParameterCount(30 * 64 + 64 * 64 + 64, 64 * 64, 8 * 8 + 8, 70 * 64, WORKSPACE_BYTES)
