@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
 
 from sampan.evaluate.case import EvalCase
 from sampan.evaluate.scorer import CaseScore
-from sampan.report import frame
+from sampan.report.render import render
 
 NAMES = {
     "word_accuracy": "words read right",
@@ -37,12 +36,6 @@ SHORT = {  # for tables with many columns
 }
 GRID, EXTREMES, _SHOWN_PX = 60, 12, 192  # pictures shown, and their greatest side
 WHO = ("painted", "ceiling", "floor")
-_STYLE = """
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(220px, 1fr)); gap: .8rem; }
-.grid figure { margin: 0; overflow: hidden; } .grid img { width: 100%; image-rendering: auto; display: block; }
-.grid figcaption { font-size: 11px; line-height: 1.3; overflow-wrap: anywhere; } .no { color: #c22; }
-@media (prefers-color-scheme: dark) { .no { color: #f88; } }
-"""
 
 
 class ReportImage:
@@ -120,32 +113,31 @@ def facts(record: Mapping[str, Any]) -> list[str]:
 
 def page(record: Mapping[str, Any], shown: Sequence[ReportImage]) -> str:
     """Return the whole file, with pictures of every stratum."""
-    body = [f"<h1>sampan eval: {escape(record['suite'])}</h1>", f"<pre>{escape(chr(10).join(facts(record)))}</pre>"]
-    for heading, table in tables(record):
-        body += [
-            f"<h2>{escape(heading)}</h2>",
-            frame.table(table, ("", *["number"] * (len(table[0]) - 1))),
-        ]
-    body.append(
-        "<p>Painted on the left, its reference before it where there is one; on the right the true picture.</p>"
+    return render(
+        "evaluate/page.html",
+        title=f"sampan eval: {record['suite']}",
+        facts=facts(record),
+        tables=tables(record),
+        groups=_groups(record, shown),
+        picture=_picture,
     )
+
+
+def _groups(record: Mapping[str, Any], shown: Sequence[ReportImage]) -> Iterator[tuple[str, Sequence[ReportImage]]]:
+    """Yield headings and the images below them."""
     for name in record["strata"]:
-        some = [one for one in shown if one.case.stratum == name]
-        order = sorted(some, key=lambda one: one.judgement.points)
+        members = [image for image in shown if image.case.stratum == name]
         first = GRID if name == record["main"] else EXTREMES
-        for heading, members in (
-            (f"{name}: the first pictures, as they came", some[:first]),
-            (f"{name}: the worst", order[:EXTREMES] if len(some) > first else []),
-            (f"{name}: the best", order[::-1][:EXTREMES] if len(some) > first else []),
-        ):
-            if members:
-                figures = "".join(map(_figure, members))
-                body += [f"<h2>{escape(heading)}</h2>", f'<div class="grid">{figures}</div>']
-    return frame.page(f"sampan eval: {record['suite']}", body, _STYLE)
+        yield f"{name}: the first pictures, as they came", members[:first]
+        if len(members) > first:
+            order = sorted(members, key=lambda image: image.judgement.points)
+            yield f"{name}: the worst", order[:EXTREMES]
+            yield f"{name}: the best", order[::-1][:EXTREMES]
 
 
-def _figure(one: ReportImage) -> str:
-    images = [*one.case.references, one.image, *([one.case.truth] if one.case.truth else [])]
+def _picture(shown: ReportImage) -> str:
+    """Return references, image and truth side by side, as the address of a picture that is its own content."""
+    images = [*shown.case.references, shown.image, *([shown.case.truth] if shown.case.truth else [])]
     images = [image.resize((_SHOWN_PX, _SHOWN_PX)) if image.width > _SHOWN_PX else image for image in images]
     wide = Image.new("RGB", (sum(image.width for image in images), max(image.height for image in images)), "white")
     left = 0
@@ -154,20 +146,7 @@ def _figure(one: ReportImage) -> str:
         left += image.width
     data = io.BytesIO()
     wide.save(data, "WEBP", quality=90)
-    source = f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
-    said = [escape(one.case.prompt)]
-    if one.read is not None:
-        words = one.judgement.words
-        right = words is not None and words.right == words.total
-        said.append(f'<span class="{"yes" if right else "no"}">read: {escape(one.read) or "nothing"}</span>')
-    if one.judgement.rank is not None:
-        said.append(f'<span class="{"yes" if one.judgement.rank < 5 else "no"}">place {one.judgement.rank + 1}</span>')
-    if one.judgement.colors and not all(one.judgement.colors):
-        said.append('<span class="no">a colour is wrong</span>')
-    if (done := one.judgement.done) is not None:
-        said.append(f'<span class="{"yes" if done else "no"}">edit {"done" if done else "not done"}</span>')
-    image = f'<img src="{source}" alt="{escape(one.case.prompt)}" loading="lazy">'
-    return f"<figure>{image}<figcaption>{'<br>'.join(said)}</figcaption></figure>"
+    return f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
 def _short(value: float | None) -> str:

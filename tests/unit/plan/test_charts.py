@@ -7,7 +7,6 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from sampan.plan.charts import WIDTH, Bar, Point, TornadoBar, curves, marks, scatter, stacked, tornado
 
 POSITIVE = st.floats(1e-6, 1e9)
