@@ -12,9 +12,10 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 WIDTH = 760
 _LABEL, _ROW, _BEHIND = 230, 28, 140  # of names, of a bar with its gap, behind the longest bar
-_BESIDE = 330  # to the right of tornado bars, for what they say
+_BESIDE = 375  # to the right of tornado bars, for what they say
 _IN_ROW = 5  # entries of a legend
 _LEFT, _RIGHT, _TOP, _BOTTOM, _HEIGHT = 76, 150, 12, 44, 360  # of charts with two axes
+_MOST_MARKS = 8  # of an axis
 _LINE = 15  # of names in the right margin
 _NUM_COLORS = 11  # classes c0 to c10
 
@@ -168,7 +169,7 @@ def tornado(caption: str, rows: Sequence[TornadoBar]) -> Drawing:
         low, high = sorted(middle + math.log(end) / farthest * half for end in (row.low, row.high))
         drawing.text(0, y + 17, row.name, most=34)
         drawing.add("rect", x=low, y=y + 4, width=max(high - low, 1), height=_ROW - 10)
-        drawing.text(max(high, middle) + 8, y + 17, row.text, most=50)
+        drawing.text(max(high, middle) + 8, y + 17, row.text, most=60)
     drawing.add("line", x1=middle, x2=middle, y1=0, y2=len(rows) * _ROW)
     return drawing
 
@@ -197,7 +198,8 @@ def scatter(caption: str, points: Sequence[Point], x_title: str, y_title: str, *
             drawing.path("c1 whisker", [axes.at(point.x, end) for end in point.y_ends])
         size = 5 if point.is_on_front else 3
         drawing.add("circle", "c1" if point.is_on_front else "c0", point.name, cx=x, cy=y, r=size)
-    _names_beside(drawing, [(*axes.at(point.x, point.y), point.name) for point in front])
+    named = {point.name: point for point in reversed(front)}  # of several alike the first
+    _names_beside(drawing, [(*axes.at(point.x, point.y), name) for name, point in named.items()])
     return drawing
 
 
@@ -206,7 +208,7 @@ def curves(
 ) -> Drawing:
     """Return named curves over two logarithmic axes, each from a dotted line that halves when x doubles."""
     xs, ys = ([point[i] for _, line in lines for point in line] for i in (0, 1))
-    axes = _Axes(Drawing(caption, _HEIGHT), xs, ys, x_title, y_title)
+    axes = _Axes(Drawing(caption, _HEIGHT), xs, ys, x_title, y_title, sorted(set(xs)))
     for number, (_, line) in enumerate(lines):
         color, (x, y) = _color(number), line[0]
         if len(line) > 1:
@@ -234,9 +236,10 @@ def timeline(caption: str, spans: Sequence[TimeSpan]) -> Drawing:
         if end - x > 12:
             drawing.text((x + end) / 2, 34, span.mark, "middle").set("class", f"mark {span.color}")
     for year in range(first.year, last.year + 1):
-        x = at(max(first, datetime.date(year, 1, 1)))
+        x, end = at(max(first, datetime.date(year, 1, 1))), at(min(last, datetime.date(year, 12, 31)))
         drawing.add("line", x1=x, x2=x, y1=50, y2=58)
-        drawing.text(x + 3, 68, str(year))
+        if end - x > 36:
+            drawing.text(x + 3, 68, str(year))
     return drawing
 
 
@@ -246,13 +249,17 @@ class _Axes:
     Args:
         drawing: Where they are drawn.
         xs, ys: All values; must be above 0.
+        counts: Marks of the x axis, where they are few enough to be seen; else round values.
     """
 
-    def __init__(self, drawing: Drawing, xs: Sequence[float], ys: Sequence[float], x_title: str, y_title: str):
+    def __init__(
+        self, drawing: Drawing, xs: Sequence[float], ys: Sequence[float], x_title: str, y_title: str,
+        counts: Sequence[float] = (),
+    ):  # fmt: skip
         self.drawing, self._x, self._y = drawing, _range(xs), _range(ys)
         left, right, top, bottom = _LEFT, WIDTH - _RIGHT, _TOP, _HEIGHT - _BOTTOM
         drawing.path("axis", [(left, top), (left, bottom), (right, bottom)])
-        for value in marks(*self._x):
+        for value in counts if 0 < len(counts) <= _MOST_MARKS else marks(*self._x):
             x, _ = self.at(value, self.lowest)
             drawing.add("line", "grid", x1=x, x2=x, y1=top, y2=bottom)
             drawing.text(x, bottom + 18, _number(value), "middle")
@@ -281,12 +288,12 @@ def marks(low: float, high: float) -> list[float]:
     """Return at most eight round values between two."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     values: list[float] = []
-    for steps in ((1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 5), (1, 3), (1,)):
+    for steps in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
         every = [step * 10.0**power for power in powers for step in steps]
         values = [value for value in every if low <= value * (1 + 1e-9) and value <= high * (1 + 1e-9)]
-        if len(values) <= 8:
+        if len(values) <= _MOST_MARKS:
             return values
-    return values[:: math.ceil(len(values) / 8)]
+    return values[:: math.ceil(len(values) / _MOST_MARKS)]
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
