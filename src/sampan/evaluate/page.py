@@ -5,110 +5,31 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
 from sampan.evaluate.case import EvalCase
+from sampan.evaluate.report import facts, tables
 from sampan.evaluate.scorer import CaseScore
 from sampan.report.render import render
 
-NAMES = {
-    "word_accuracy": "words read right",
-    "ned": "normalised edit distance (1 is equal)",
-    "color_accuracy": "colours right",
-    "layout": "words where they should be",
-    "top1": "emoji: nearest is the one meant",
-    "top5": "emoji: among the five nearest",
-    "edit_done": "edits done",
-    "edit_changed": "edits: the change made",
-    "edit_kept": "edits: the rest kept",
-    "kept_ssim": "edits: SSIM outside the change",
-}
-SHORT = {  # for tables with many columns
-    "word_accuracy": "words",
-    "ned": "NED",
-    "color_accuracy": "colours",
-    "layout": "place",
-    "top1": "top 1",
-    "top5": "top 5",
-    "edit_done": "done",
-}
 GRID, EXTREMES, _SHOWN_PX = 60, 12, 192  # pictures shown, and their greatest side
-WHO = ("painted", "ceiling", "floor")
 
 
+@dataclass(frozen=True)
 class ReportImage:
     """One picture of the grid.
 
     Args:
-        read: What was read in it.
+        read: What was read in it; None where nothing was to be read.
     """
 
-    def __init__(self, case: EvalCase, image: Image.Image, judgement: CaseScore, read: str | None):
-        self.case, self.image, self.judgement, self.read = case, image, judgement, read
-
-
-def tables(record: Mapping[str, Any]) -> list[tuple[str, list[list[str]]]]:
-    """Return headings and tables (the first row is the head), for the page and the terminal."""
-    found = []
-    for name, stratum in record["strata"].items():
-        head = ["measure", "painted", "ceiling", "floor"]
-        rows = [
-            [says, *(_number(stratum[who].get(key)) for who in WHO)]
-            for key, says in NAMES.items()
-            if key in stratum["painted"]
-        ]
-        found.append((f"{name}: {stratum['painted']['count']} pictures", [head, *rows]))
-    for kind, some in record["by"].items():
-        keys = [key for key in SHORT if any(key in one["painted"] for one in some.values())]
-        rows = [
-            [name, str(one["painted"]["count"]), *("/".join(_short(one[who].get(key)) for who in WHO) for key in keys)]
-            for name, one in some.items()
-        ]
-        found.append(
-            (f"By {kind}, per cent: painted/ceiling/floor", [[kind, "of", *(SHORT[key] for key in keys)], *rows])
-        )
-    if kept := record.get("reconstruction"):
-        head = ["through", "pictures", "PSNR, dB", "SSIM", "words read", "of the true pictures"]
-        rows = [
-            [
-                name,
-                str(one["count"]),
-                f"{one['psnr_db']:.2f}",
-                f"{one['ssim']:.3f}",
-                _number(one.get("word_accuracy")),
-                _number(one.get("true_word_accuracy")),
-            ]
-            for name, one in kept.items()
-        ]
-        found.append(("What is left of true pictures", [head, *rows]))
-    if speed := record.get("speed"):
-        stages = {name: None for one in speed.values() for name in one}
-        rows = [
-            [how.replace("_", " "), *(f"{one[name]:.3f}" if name in one else "" for name in stages)]
-            for how, one in speed.items()
-        ]
-        found.append(("Seconds for a picture", [["", *stages], *rows]))
-    return found
-
-
-def facts(record: Mapping[str, Any]) -> list[str]:
-    """Return lines that say what was measured, how and on what."""
-    said = [
-        "suite {suite}, seed {seed}, {count} pictures in the main group ({main}), {date}".format(**record),
-        ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in record["painter"].items()),
-        ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in record["settings"].items()),
-        "machine: {cpu}, {usable_cores} cores; sampan {sampan}".format(**record["machine"]),
-    ]
-    if reader := record.get("reader"):
-        said.append(
-            f"words are read by Tesseract {reader['version']} ({', '.join(reader['languages'])}): {reader['method']}"
-        )
-    if record.get("features"):
-        said.append(f"emoji are told apart by {record['features']}")
-    said += [f"note: {note}" for note in record["notes"]]
-    return said
+    case: EvalCase
+    image: Image.Image
+    judgement: CaseScore
+    read: str | None
 
 
 def page(record: Mapping[str, Any], shown: Sequence[ReportImage]) -> str:
@@ -147,11 +68,3 @@ def _picture(shown: ReportImage) -> str:
     data = io.BytesIO()
     wide.save(data, "WEBP", quality=90)
     return f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
-
-
-def _short(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.0f}"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
