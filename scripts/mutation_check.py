@@ -161,7 +161,9 @@ def page(rows: Sequence[tuple[Mutation, str | None]]) -> str:
     ]
     for mutation, test in rows:
         before, after = (_changed(text).replace("|", "\\|") for text in _difference(mutation.before, mutation.after))
-        lines.append(f"| {mutation.name} | `{mutation.file}` | `{before}` | `{after}` | {f'`{test}`' if test else '**nothing**'} |")
+        lines.append(
+            f"| {mutation.name} | `{mutation.file}` | `{before}` | `{after}` | {f'`{test}`' if test else '**nothing**'} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -194,7 +196,9 @@ def main() -> int:
             began = time.perf_counter()
             rows.append((mutation, noticed_by(mutation, copy)))
             result = rows[-1][1] or "NOT CAUGHT"
-            print(f"{number:2}/{len(chosen)} {mutation.name}: {result} ({time.perf_counter() - began:.0f} s)", flush=True)
+            print(
+                f"{number:2}/{len(chosen)} {mutation.name}: {result} ({time.perf_counter() - began:.0f} s)", flush=True
+            )
     if not options.only:
         PAGE.write_text(page(rows), encoding="utf-8")
         print(f"wrote {PAGE.relative_to(ROOT)}")

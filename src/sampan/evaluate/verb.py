@@ -16,7 +16,8 @@ from sampan.evaluate.case import EvalCase, Suite
 from sampan.evaluate.endpoint import EndpointGenerator
 from sampan.evaluate.generators import ImageGenerator, ModelGenerator
 from sampan.evaluate.measures import KEYS, measures, others
-from sampan.evaluate.page import ReportImage, facts, page, tables
+from sampan.evaluate.page import ReportImage, page
+from sampan.evaluate.report import facts, tables
 from sampan.evaluate.result_cache import ReadingCache, ResultCache
 from sampan.evaluate.scorer import Scorer
 from sampan.files import write_text

@@ -84,7 +84,7 @@ def lines(plan: Plan, width: int) -> Iterator[str]:
 def _pictures(plan: Plan, width: int, say: Callable[..., Iterator[str]]) -> Iterator[str]:
     assert plan.recipe is not None, "the caller sees to it"
     yield from say(f"Then {NUM_PICTURES:,} pictures of {plan.recipe.said()}, on one chip:")
-    found = _best_picture_sites(plan.pictures)
+    found = best_picture_sites(plan.pictures)
     if found:
         numbered = list(enumerate(found, start=1))[:MAX_PICTURE_ROWS]
         same = {"framework"} if len({row.making.framework for row in found}) == 1 else set()
@@ -256,7 +256,8 @@ def _shown(configurations: Sequence[PlanRow]) -> list[tuple[int, PlanRow]]:
     return [(n, row) for n, row in numbered if n <= MAX_ROWS or (row.is_on_front and n <= 4 * MAX_ROWS)]
 
 
-def _best_picture_sites(found: Iterable[InferenceRow]) -> list[InferenceRow]:
+def best_picture_sites(found: Iterable[InferenceRow]) -> list[InferenceRow]:
+    """Return the first row of each chip with each framework."""
     first: dict[tuple[str, str], InferenceRow] = {}
     for row in found:
         first.setdefault((row.making.label, row.making.framework), row)

@@ -214,9 +214,9 @@ def answered(options: PlanArguments, put: Callable[[str], None]) -> None:
         assert isinstance(found, ValidationReport), "what --validate asks for"
         text = validation_page.page(found, f"sampan plan --validate {options.validate.name}")
     elif options.html:
-        from sampan.plan.page import plain
+        from sampan.report.render import render_lines
 
-        text = plain(f"sampan plan --compare {' '.join(options.compare or ())}", lines)
+        text = render_lines(f"sampan plan --compare {' '.join(options.compare or ())}", lines)
     write(found.as_dict(), text, options)
 
 

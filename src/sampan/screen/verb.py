@@ -11,7 +11,7 @@ from typing import Any
 from sampan.catalog import load
 from sampan.errors import PlanError
 from sampan.files import write_text
-from sampan.screen import cases, report
+from sampan.screen import cases, page, report
 from sampan.screen.query import country, question
 
 _KINDS = ("cases", "timeline", "matrix", "check_rules")
@@ -86,7 +86,7 @@ def _timeline(arguments: Any, given: Mapping[str, Any], put: Callable[[object], 
         document,
         [*text, "", f"{len(known.rules)} rules, looked up to {known.horizon}. {report.NO_ADVICE}"],
     )
-    _page(arguments, report.timeline_page(query, spans) if arguments.html else "")
+    _page(arguments, page.timeline_page(query, spans) if arguments.html else "")
 
 
 def _matrix(arguments: Any, given: Mapping[str, Any], put: Callable[[object], None]) -> None:
@@ -117,7 +117,7 @@ def _matrix(arguments: Any, given: Mapping[str, Any], put: Callable[[object], No
         for (chip, site), answer in found.items()
     ]  # fmt: skip
     _tell(arguments, put, {"query": report.facts(query), "cells": cells, "horizon": known.horizon.isoformat()}, text)
-    _page(arguments, report.matrix_page(query, found) if arguments.html else "")
+    _page(arguments, page.matrix_page(query, found) if arguments.html else "")
 
 
 def _check(arguments: Any, given: Mapping[str, Any], put: Callable[[object], None]) -> None:
