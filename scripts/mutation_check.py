@@ -3,9 +3,10 @@
     python scripts/mutation_check.py                 all of them, about a quarter of an hour; writes docs/mutations.md
     python scripts/mutation_check.py --only NAME …   some, and writes nothing
 
-Each change is made in a copy of src/ below a temporary folder; the tests are those of this checkout, without their slow ones. A
-mutation names the files whose tests should notice, so that the whole suite does not run for each; what they catch the quick
-suite catches. Exit status 1 where a change went unnoticed, 2 where a constant has moved and the list has to follow.
+The list is scripts/mutations.toml. Each change is made in a copy of src/ below a temporary folder; the tests are those of this
+checkout, without their slow ones. A mutation names the files whose tests should notice, so that the whole suite does not run
+for each; what they catch the quick suite catches. Exit status 1 where a change went unnoticed, 2 where a constant has moved
+and the list has to follow.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "mutations.md"
 QUICK = "not slow and not gpu and not npu and not network"
-GOLDEN, MINDSPORE = "tests/golden/test_golden.py::*torch*", "tests/golden/test_golden.py::*mindspore*"
-RECIPE = "tests/golden/test_recipe.py"
+LIST = ROOT / "scripts" / "mutations.toml"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Mutation:
         name: What is changed, in the field's words.
         file: Below src/sampan.
         before, after: Text that stands in the file exactly once, and what takes its place.
-        tests: Files that should notice, or FILE::PATTERN for the tests of a file whose names match.
+        tests: Files that should notice, or `FILE -k WORD` for the tests of a file whose names have that word.
     """
 
     name: str
@@ -47,71 +48,10 @@ class Mutation:
     tests: tuple[str, ...]
 
 
-def recipe(name: str, file: str, before: str, after: str) -> Mutation:
-    """Return a mutation of a default that a user may set."""
-    return Mutation(name, file, before, after, (RECIPE,))
-
-
-STEP, PARITY_TABLES = "optimizer", "tests/parity/test_tables.py"
-MUTATIONS = (
-    # --- time and noise
-    Mutation("time that the decoder is told in training", "losses/flow.py", "1000 * unshifted - 1", "1000 * unshifted", (GOLDEN,)),
-    Mutation("time that the decoder is told in sampling", "samplers/euler.py", "return raw - 1,", "return raw,", ("tests/unit/samplers",)),
-    Mutation("exponent of the resolution shift", "samplers/euler.py", "** 0.5 *", "** 0.6 *", ("tests/unit/samplers",)),
-    Mutation("direction of the flow", "losses/flow.py", "(1 - s) * clean + s * noise", "s * clean + (1 - s) * noise", ("tests/unit/losses", GOLDEN)),
-    recipe("base_shift of the scheduler", "models/config.py", "base_shift: float = 0.25", "base_shift: float = 0.5"),
-    recipe("max_shift of the scheduler", "models/config.py", "max_shift: float = 0.75", "max_shift: float = 1.15"),
-    recipe("mean of the logit-normal time", "job/stages.py", '"Mean of the logit of the flow time; greater is noisier.", 0.0', '"Mean of the logit of the flow time; greater is noisier.", 0.1'),
-    recipe("deviation of the logit-normal time", "job/stages.py", '"Standard deviation of the logit of the flow time.", 1.0', '"Standard deviation of the logit of the flow time.", 1.1'),
-    # --- conditioning
-    recipe("share without any condition", "job/stages.py", '"Share of the rows without any conditioning.", 0.1', '"Share of the rows without any conditioning.", 0.11'),
-    recipe("share without text to be drawn", "job/stages.py", '"Share of the rows without text to be drawn.", 0.05', '"Share of the rows without text to be drawn.", 0.06'),
-    recipe("share without references", "job/stages.py", '"Share of the rows without their references.", 0.05', '"Share of the rows without their references.", 0.04'),
-    recipe("noise on prior tokens", "job/stages.py", "generator's errors.\",\n        0.05,", "generator's errors.\",\n        0.06,"),
-    Mutation("what a dropped condition does to prior tokens", "train/stages/decoder.py", "0.0 if drop_all or drop_prior else 1.0", "0.0 if drop_prior else 1.0", (GOLDEN,)),
-    Mutation("guidance formula", "samplers/euler.py", "unconditional + scale *", "conditional + scale *", ("tests/unit/samplers", "tests/unit/pipeline")),
-    recipe("guidance scale", "models/config.py", "guidance_scale: float = 1.5", "guidance_scale: float = 1.4"),
-    Mutation("steps of the decoder", "pipeline/request.py", "DEFAULT_STEPS = 50", "DEFAULT_STEPS = 49", (RECIPE,)),
-    # --- losses
-    Mutation("scales of the edge loss", "losses/autoencoder.py", "num_scales: int = 3", "num_scales: int = 2", (GOLDEN,)),
-    recipe("weight of the edge loss", "job/stages.py", '"Weight of the error of edges, beside that of pixels.", 0.5', '"Weight of the error of edges, beside that of pixels.", 0.4'),
-    Mutation("divergence of the latent", "losses/autoencoder.py", "0.5 * (mean * mean", "0.6 * (mean * mean", ("tests/unit/losses",)),
-    recipe("weight of the divergence", "job/stages.py", 'unit Gaussian.", 1e-6', 'unit Gaussian.", 1e-5'),
-    recipe("commitment weight", "job/stages.py", 'towards their code.", 1.0', 'towards their code.", 0.9'),
-    recipe("codebook weight", "job/stages.py", 'that chose them.", 0.25', 'that chose them.", 0.3'),
-    Mutation("stopped gradient of the quantizer", "losses/quantizer.py", "to_features = z - ops.stop_gradient(chosen)", "to_features = z - chosen", ("tests/unit/losses", GOLDEN)),
-    Mutation("temperature of the tokenizer's contrast", "train/stages/tokenizer.py", "_TEMPERATURE = 0.07", "_TEMPERATURE = 0.1", (GOLDEN,)),
-    Mutation("share of preview grids in the tokenizer", "train/stages/tokenizer.py", "_PREVIEW_SHARE = 0.25", "_PREVIEW_SHARE = 0.5", (GOLDEN,)),
-    Mutation("greatest weight of a preview token", "losses/tokens.py", "min(4.0,", "min(3.0,", ("tests/unit/losses",)),
-    Mutation("mirrored images of the autoencoder", "train/stages/vae.py", "random.random() < 0.5", "random.random() < 0.9", (GOLDEN,)),
-    # --- optimizer
-    Mutation("ramp of the moving average, torch", f"frameworks/torch/{STEP}.py", "(1 + self.num_updates) / (10 + self.num_updates)", "(1 + self.num_updates) / (20 + self.num_updates)", (GOLDEN,)),
-    Mutation("ramp of the moving average, MindSpore", f"frameworks/mindspore/{STEP}.py", "(1 + self.num_updates) / (10 + self.num_updates)", "(1 + self.num_updates) / (20 + self.num_updates)", (MINDSPORE,)),
-    Mutation("epsilon of AdamW, torch", "frameworks/torch/adamw.py", "EPS = 1e-8", "EPS = 1e-7", (GOLDEN, "tests/unit/frameworks/torch/test_adamw.py")),
-    Mutation("epsilon of AdamW, MindSpore", f"frameworks/mindspore/{STEP}.py", "EPS = 1e-8", "EPS = 1e-7", (MINDSPORE,)),
-    Mutation("clipping, torch", f"frameworks/torch/{STEP}.py", "self.clip_norm / (norm + 1e-6)", "2 * self.clip_norm / (norm + 1e-6)", (GOLDEN,)),
-    Mutation("clipping, MindSpore", f"frameworks/mindspore/{STEP}.py", "self.clip_norm / (seen.norm + 1e-6)", "2 * self.clip_norm / (seen.norm + 1e-6)", (MINDSPORE,)),
-    recipe("length that gradients are clipped to", "job/stages.py", "is shortened to this length.\", 1.0", "is shortened to this length.\", 1.1"),
-    recipe("beta2 of AdamW", "job/stages.py", 'memory of the squared gradient.", 0.99', 'memory of the squared gradient.", 0.999'),
-    recipe("weight decay", "job/stages.py", '"AdamW\'s decay of matrices.", 0.01', '"AdamW\'s decay of matrices.", 0.1'),
-    Mutation("cosine of the learning rate", "train/schedule.py", "math.cos(math.pi * done)", "math.cos(0.9 * math.pi * done)", ("tests/unit/train/test_schedule_and_order.py", GOLDEN)),
-    recipe("lowest learning rate", "job/stages.py", 'as a share of `lr`.", 0.1', 'as a share of `lr`.", 0.0'),
-    # --- model
-    Mutation("base of rotary positions", "models/positions.py", "theta: float = 10000.0", "theta: float = 5000.0", ("tests/unit/models/test_positions.py",)),
-    recipe("rotary base of the AR model", "models/config.py", "rope_theta: float = 10000.0", "rope_theta: float = 500000.0"),
-    Mutation("longest wave of time features", "models/positions.py", "-np.log(10000.0)", "-np.log(1000.0)", ("tests/unit/models/test_positions.py", GOLDEN)),
-    recipe("sections of the AR model's rotary channels", "models/config.py", "mrope_section: tuple[int, ...] = (8, 12, 12)", "mrope_section: tuple[int, ...] = (12, 8, 12)"),
-    recipe("epsilon of the AR model's norms", "models/config.py", "rms_norm_eps: float = 1e-5", "rms_norm_eps: float = 1e-6"),
-    Mutation("epsilon of the autoencoder's norms", "models/vae.py", "_EPS = 1e-6", "_EPS = 1e-5", ("tests/parity/test_parity.py", GOLDEN)),
-    Mutation("normalisation of latents", "models/vae.py", "(self.encoder(image)[0] - latents_mean) / latents_std", "self.encoder(image)[0] / latents_std - latents_mean", ("tests/unit/models/test_modules.py", "tests/parity/test_parity.py")),
-    Mutation("deviation of token tables at the start", "models/init.py", '"embed_tokens.weight": 1.0', '"embed_tokens.weight": 0.9', (GOLDEN,)),
-    Mutation("residual blocks of the autoencoder at the start", "models/init.py", "deviation *= 0.1", "deviation *= 0.2", (GOLDEN,)),
-    Mutation("scale of a LoRA", "models/lora.py", "alpha / rank))", "alpha))", ("tests/unit/models/test_lora.py",)),
-    # --- drawing tokens
-    Mutation("token that crosses top-p", "SAMPLE_FILE", "before < config.top_p", "before + weights < config.top_p", ("tests/unit/samplers", "tests/unit/pipeline")),
-    recipe("temperature of the AR model", "models/config.py", "temperature: float = 0.9", "temperature: float = 1.0"),
-    recipe("top-p of the AR model", "models/config.py", "top_p: float = 0.75", "top_p: float = 0.8"),
-)  # fmt: skip
+def mutations() -> list[Mutation]:
+    """Return the list."""
+    rows = tomllib.loads(LIST.read_text(encoding="utf-8"))["mutation"]
+    return [Mutation(**{**row, "tests": tuple(row["tests"])}) for row in rows]
 
 
 def problem(mutation: Mutation) -> str | None:
@@ -130,10 +70,8 @@ def noticed_by(mutation: Mutation, copy: Path) -> str | None:
     path.write_text(right.replace(mutation.before, mutation.after), encoding="utf-8")
     try:
         for test in mutation.tests:
-            file, _, pattern = test.partition("::")
-            words = ["-k", pattern.strip("*")] if pattern else []
             done = subprocess.run(
-                [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", QUICK, *words, file],
+                [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", QUICK, *test.split()],
                 cwd=ROOT, env={**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"},
                 capture_output=True, text=True, check=False,
             )  # fmt: skip
@@ -169,7 +107,7 @@ def page(rows: Sequence[tuple[Mutation, str | None]]) -> str:
 
 def _difference(before: str, after: str) -> tuple[str, str]:
     """Return the two texts from the last quotation mark or line's begin before their first difference."""
-    same = len(os.path.commonprefix([before, after]))
+    same = next((place for place, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(before))
     begin = max(before.rfind(sign, 0, same) for sign in '"\n') + 1
     return before[begin:], after[begin:]
 
@@ -183,7 +121,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="mutations whose names contain one of these")
     options = parser.parse_args()
-    chosen = [m for m in MUTATIONS if not options.only or any(word in m.name for word in options.only)]
+    chosen = [m for m in mutations() if not options.only or any(word in m.name for word in options.only)]
     moved = [f"{m.name}: {why}" for m in chosen if (why := problem(m))]
     if moved:
         print("\n".join(["constants have moved:", *moved]), file=sys.stderr)

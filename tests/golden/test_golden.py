@@ -2,7 +2,8 @@
 
     pytest tests/golden --regenerate
 
-writes losses.json anew; whoever changes numbers on purpose shows the difference. Each framework records in a process of its own.
+writes losses.json anew; whoever changes numbers on purpose shows the difference. Each framework records in a process of its
+own.
 """
 
 from __future__ import annotations
