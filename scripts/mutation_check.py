@@ -3,10 +3,10 @@
     python scripts/mutation_check.py                 all of them, about a quarter of an hour; writes docs/mutations.md
     python scripts/mutation_check.py --only NAME …   some, and writes nothing
 
-The list is scripts/mutations.toml. Each change is made in a copy of src/ below a temporary folder; the tests are those of this
-checkout, without their slow ones. A mutation names the files whose tests should notice, so that the whole suite does not run
-for each; what they catch the quick suite catches. Exit status 1 where a change went unnoticed, 2 where a constant has moved
-and the list has to follow.
+The list is scripts/mutations.toml. Each change is made in a copy of src/ below a temporary folder; the tests are those of
+this checkout, without their slow ones. A mutation names the files whose tests should notice, so that the whole suite does not
+run for each; what they catch the quick suite catches. Exit status 1 where a change went unnoticed, 2 where a constant has
+moved and the list has to follow.
 """
 
 from __future__ import annotations
