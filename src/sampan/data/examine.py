@@ -25,8 +25,8 @@ from typing import Any
 
 from sampan.data import pictures
 from sampan.data.image_source import ImageSource
-from sampan.data.pictures import ImageFacts, UnusableImageError
-from sampan.errors import DataError
+from sampan.data.pictures import ImageFacts
+from sampan.errors import DataError, UnusableImageError
 
 _VERSION = 1  # of what an examination finds; entries of another are not used
 _CHUNK = 32  # pictures between two syncs

@@ -1,7 +1,7 @@
 """One picture: opened safely, examined, brought to a size, turned into an array and back.
 
 Whatever is in the file, what comes out is the picture as a person sees it: upright, 8-bit sRGB, transparency on white,
-the first frame of an animation. A file that cannot give that raises an UnusablePicture that says why, in words and as one
+the first frame of an animation. A file that cannot give that raises an UnusableImageError that says why, in words and as one
 of the kinds that sampan.data.report counts.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
-from sampan.errors import DataError
+from sampan.errors import UnusableImageError
 
 MAX_PIXELS = 64_000_000
 # only decoders that read the file and nothing else: the EPS one, for example, would start another program
@@ -55,19 +55,6 @@ _DECODER_ERRORS = (
 _pillow_limit = threading.Lock()
 
 
-class UnusableImageError(DataError):
-    """A file that gives no picture.
-
-    Args:
-        kind: One of sampan.data.report.KINDS: empty, truncated, not-a-picture, too-large, undefined-colour, missing,
-            unreadable.
-    """
-
-    def __init__(self, what: str, kind: str, reason: str, hint: str | None = None):
-        self.kind = kind
-        super().__init__(what, reason, hint)
-
-
 @dataclass(frozen=True)
 class ImageFacts:
     """What a usable picture is.
@@ -92,7 +79,7 @@ def examine(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageFacts:
         name: What it is called, for errors; its ending, where there is one, is compared with the content.
 
     Raises:
-        UnusablePicture: As `load_rgb`.
+        UnusableImageError: As `load_rgb`.
     """
     image, converted = _decode(data, max_pixels, name)
     suffix = PurePosixPath(name).suffix.lower()
@@ -116,7 +103,7 @@ def load_rgb(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.
         max_pixels: Most width·height that is decoded; checked before any pixel is.
 
     Raises:
-        UnusablePicture: The file is missing, empty, not a picture, cut short, over `max_pixels`, or of a kind without
+        UnusableImageError: The file is missing, empty, not a picture, cut short, over `max_pixels`, or of a kind without
             fixed colours.
     """
     image, _ = _decode(source, max_pixels)

@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 
 from sampan import __version__, files
 from sampan.data import memory_map
-from sampan.data.memory_map import Array, DamagedFileError
-from sampan.errors import DataError
+from sampan.data.memory_map import Array
+from sampan.errors import DamagedFileError, DataError, LockHeldError
 
 FORMAT_VERSION = 1
 OFFSETS = ".offsets"  # ends the name of the borders between items in an array of items of different lengths
@@ -264,7 +264,7 @@ class EncodedCache:
                     self._write_manifest(self._shards)
                 self.problems[:] = list(dict.fromkeys([*before, *self.problems]))
                 self._sweep()
-            except files.LockHeldError as error:
+            except LockHeldError as error:
                 raise DataError(
                     f"the store `{self.path}` cannot be written",
                     f"{error.who} is writing it",

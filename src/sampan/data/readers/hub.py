@@ -19,10 +19,10 @@ from typing import Any
 
 from sampan.data.image_source import FileSource, ImageSource, stamp
 from sampan.data.readers import Columns, Listing
-from sampan.data.readers.rows import BadRowError, Rows, inside
+from sampan.data.readers.rows import Rows, inside
 from sampan.data.readers.tables import ImageReference, TableBatch, check_columns, found_in, gather
 from sampan.data.table_images import ArrowImage, arrow_table, import_pyarrow
-from sampan.errors import DataError, did_you_mean
+from sampan.errors import BadRowError, DataError, did_you_mean
 
 _NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?(?::(?P<config>[\w.-]+))?")
 _FIRST_VERSION_WITHOUT_CODE = 4

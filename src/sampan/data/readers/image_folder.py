@@ -21,8 +21,8 @@ from typing import Any
 from sampan.data import pictures
 from sampan.data.image_source import FileSource
 from sampan.data.readers import Columns, Listing
-from sampan.data.readers.rows import BadRowError, Rows, captions, inside
-from sampan.errors import DataError, JobError, did_you_mean
+from sampan.data.readers.rows import Rows, captions, inside
+from sampan.errors import BadRowError, DataError, JobError, did_you_mean
 
 Row = tuple[str, Mapping[str, Any] | BadRowError]
 """Where a row stands, and its fields or the reason why it has none."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from sampan.data.image_source import FileSource, ImageSource
 from sampan.data.readers import Columns, Listing, parts
-from sampan.data.readers.rows import BadRowError, Rows, inside
+from sampan.data.readers.rows import Rows, inside
 from sampan.data.readers.tables import (
     ImageReference,
     TableBatch,
@@ -25,7 +25,7 @@ from sampan.data.readers.tables import (
     is_plain_bytes,
 )
 from sampan.data.table_images import ParquetImage, import_pyarrow
-from sampan.errors import DataError
+from sampan.errors import BadRowError, DataError
 
 
 def read(

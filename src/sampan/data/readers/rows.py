@@ -9,18 +9,7 @@ from typing import Any
 
 from sampan.data.image_source import ImageSource
 from sampan.data.readers import Listing, RowFault, Sample
-
-
-class BadRowError(Exception):
-    """The reason why a row is left out; a reader makes a fault of it.
-
-    Args:
-        kind: One of sampan.data.report.KINDS.
-    """
-
-    def __init__(self, kind: str, reason: str):
-        self.kind = kind
-        super().__init__(reason)
+from sampan.errors import BadRowError
 
 
 class Rows:
@@ -60,7 +49,7 @@ def captions(given: Iterable[Any]) -> tuple[str, ...]:
     """Return the captions among texts, lists of texts and objects of texts, each once, in their order.
 
     Raises:
-        BadRow: One is not a text, or there is none.
+        BadRowError: One is not a text, or there is none.
     """
     found: dict[str, None] = {}
     for value in given:
@@ -91,7 +80,7 @@ def inside(root: Path, folder: Path, name: str) -> Path:
         root: The folder, resolved.
 
     Raises:
-        BadRow: The name leads out, or there is no such file.
+        BadRowError: The name leads out, or there is no such file.
     """
     for kind in (PurePosixPath(name), PureWindowsPath(name)):
         if kind.anchor or ".." in kind.parts:

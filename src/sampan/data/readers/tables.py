@@ -13,9 +13,9 @@ from typing import Any
 
 from sampan.data.image_source import ImageSource
 from sampan.data.readers import Columns
-from sampan.data.readers.rows import BadRowError, Rows, captions
+from sampan.data.readers.rows import Rows, captions
 from sampan.data.table_images import import_pyarrow
-from sampan.errors import JobError, did_you_mean
+from sampan.errors import BadRowError, JobError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class TableBatch:
     Args:
         where: Names a row by its place in the piece; it is the sample's key too.
         captions: The values of the caption columns.
-        source: Gives the source of a picture from (place in the piece, column, picture); may raise BadRow.
+        source: Gives the source of a picture from (place in the piece, column, picture); may raise BadRowError.
     """
 
     where: Callable[[int], str]

@@ -27,8 +27,8 @@ from typing import Any, BinaryIO
 from sampan.data import pictures
 from sampan.data.image_source import SliceSource
 from sampan.data.readers import Columns, Listing, parts
-from sampan.data.readers.rows import BadRowError, Rows, captions
-from sampan.errors import DataError
+from sampan.data.readers.rows import Rows, captions
+from sampan.errors import BadRowError, DataError
 
 _CAPTION_FIELDS = ("text", "texts", "caption", "captions")
 _REFERENCE = re.compile(r"(?:ref|reference|references)[-_]?(\d*)")

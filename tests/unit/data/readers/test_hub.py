@@ -13,10 +13,9 @@ from pyarrow import parquet as pq
 from sampan.data.image_source import FileSource
 from sampan.data.readers import Columns, Listing
 from sampan.data.readers.hub import _place, _Sources, read
-from sampan.data.readers.rows import BadRowError
 from sampan.data.readers.tables import ImageReference
 from sampan.data.table_images import ArrowImage
-from sampan.errors import DataError, JobError
+from sampan.errors import BadRowError, DataError, JobError
 
 datasets = pytest.importorskip("datasets")
 
