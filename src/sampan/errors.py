@@ -22,9 +22,11 @@ bad argument is a ValueError; our own bugs are assertions.
 
 from __future__ import annotations
 
+import copyreg
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 
 class SampanError(Exception):
@@ -41,6 +43,10 @@ class SampanError(Exception):
         self.because = (because,) if isinstance(because, str) else tuple(because)
         self.hint = hint
         super().__init__(self.render())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # between processes too it is all of its parts: Python's own way builds an exception again from its text alone
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
     def render(self) -> str:
         """Return the text the command line prints on stderr."""

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sampan.data.bucket import Size
+from sampan.data.encoded_cache import EncodedCache
 from sampan.data.image_cache import ImageCache
 from sampan.data.pictures import to_array
-from sampan.data.shards import EncodedCache
-from sampan.data.views import ImageView, ViewTask, patch_bytes, views
+from sampan.data.transforms import TransformedImage, TransformTask, patch_bytes, transform_images
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
 from sampan.models import positions
@@ -250,7 +250,7 @@ class _Tokens:
     def grids(self, size: Size, config: ModelConfig) -> tuple[Grid, ...]:
         return config.geometry.prior_grid(*size), config.geometry.preview_grid(*size)
 
-    def arrays(self, part: Any, seen: Sequence[ImageView], size: Size, work: _AtWork) -> dict[str, NDArray[Any]]:
+    def arrays(self, part: Any, seen: Sequence[TransformedImage], size: Size, work: _AtWork) -> dict[str, NDArray[Any]]:
         found = {}
         for number, (name, grid) in enumerate(zip(("target", "preview"), self.grids(size, work.config), strict=True)):
             patches = _unit(np.stack([view.patches[number] for view in seen]))
@@ -270,7 +270,7 @@ class _Latents:
     def grids(self, size: Size, config: ModelConfig) -> tuple[Grid, ...]:
         return ()
 
-    def arrays(self, part: Any, seen: Sequence[ImageView], size: Size, work: _AtWork) -> dict[str, NDArray[Any]]:
+    def arrays(self, part: Any, seen: Sequence[TransformedImage], size: Size, work: _AtWork) -> dict[str, NDArray[Any]]:
         images = np.stack([to_array(Image.fromarray(view.pixels)) for view in seen if view.pixels is not None])
         return {"latent": latents(part, images, work.config, work.device, work.dtype).astype(np.float32)}
 
@@ -304,7 +304,7 @@ def _encode_pictures(items: _Items, kinds: Sequence[_Kind], work: _AtWork) -> No
             for members in work.batches(shard.members, shard.size)
         )
         parts = {kind.what: kind.part() for kind in lacking if any(kind in shard.kinds for shard in shards)}
-        made = stack.enter_context(closing(views(tasks, work.workers)))
+        made = stack.enter_context(closing(transform_images(tasks, work.workers)))
         for shard in shards:
             found: dict[str, list[dict[str, NDArray[Any]]]] = {kind.what: [] for kind in shard.kinds}
             for members in work.batches(shard.members, shard.size):
@@ -331,8 +331,8 @@ def _plan(items: _Items, kinds: Sequence[_Kind], shard_items: int) -> list[_Shar
     return sorted(shards.values(), key=lambda shard: (rank[shard.size], shard.members[0]))
 
 
-def _task(pictures: ImageCache, index: int, shard: _Shard, config: ModelConfig) -> ViewTask:
-    return ViewTask(
+def _task(pictures: ImageCache, index: int, shard: _Shard, config: ModelConfig) -> TransformTask:
+    return TransformTask(
         source=pictures.sources[index],
         shape=pictures.shapes[index],
         digest=pictures.digests[index],

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sampan.data import shards
-from sampan.data.shards import EncodedCache
+from sampan import files
+from sampan.data import encoded_cache, memory_map
+from sampan.data.encoded_cache import EncodedCache
 from sampan.errors import DataError
 
 KEY = {"encoder": "abc", "dtype": "fp32"}
@@ -76,7 +77,7 @@ def test_arrays_of_different_lengths(tmp_path: Path):
 
 
 def test_more_shards_than_maps_are_kept_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(shards, "_MAX_OPEN", 2)
+    monkeypatch.setattr(encoded_cache, "_MAX_OPEN", 2)
     store = EncodedCache(tmp_path, "latents", KEY)
     with store.writing():
         for n in range(5):
@@ -127,11 +128,11 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
 
     with store.writing():
         if when == "before the file":
-            monkeypatch.setattr(shards.mapped, "write", full)
+            monkeypatch.setattr(memory_map, "write", full)
         elif when == "before the manifest":
             monkeypatch.setattr(store, "_write_manifest", full)
         else:
-            monkeypatch.setattr(shards.files.os, "replace", full)
+            monkeypatch.setattr(files.os, "replace", full)
         with pytest.raises(DataError) as caught:
             store.append("8x8", ["z"], rows(9))
     monkeypatch.undo()
