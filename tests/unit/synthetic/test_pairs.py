@@ -58,7 +58,7 @@ def test_the_picture_has_plate_ink_and_emoji(drawn):
 
 def test_a_set_is_written_once_and_read_whole(tmp_path):
     first = write(tmp_path / "set", count=6, num_emoji=20, size_px=64)
-    assert first.written and first.num_pictures == 6
+    assert first.written and first.counts == {"num_pictures": 6}
     assert not write(tmp_path / "set", count=6, num_emoji=20, size_px=64).written
     listing = image_folder.read(tmp_path / "set")
     assert len(listing.samples) == 6 and not listing.faults

@@ -117,7 +117,7 @@ def test_an_edit_changes_one_thing_and_says_so():
 
 def test_rows_of_a_set_with_edits(small):
     directory, summary = small
-    assert (summary.num_signs, summary.num_pictures, summary.num_rows, summary.written) == (24, 48, 72, True)
+    assert summary.written and summary.counts == {"num_signs": 24, "num_pictures": 48, "num_rows": 72}
     plain, target, edit = rows(directory)[:3]
     assert plain["file_name"] == "images/000000.png"
     assert len(plain["text"]) == len(target["text"]) == 3
