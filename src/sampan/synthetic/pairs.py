@@ -22,7 +22,7 @@ from sampan.synthetic.picture_set import PictureSet, PictureSetSummary, write_se
 from sampan.synthetic.signs.captions import in_some_case
 from sampan.synthetic.signs.colors import COLORS
 from sampan.synthetic.signs.drawing import FINER, Canvas
-from sampan.synthetic.signs.outdoors import PLACARD
+from sampan.synthetic.signs.layouts import LAYOUTS
 from sampan.synthetic.signs.scenes import one_of
 from sampan.synthetic.signs.words import WordSource
 
@@ -30,6 +30,7 @@ SPLITS = ("train", "test")
 _FAILED = "the pairs cannot be made"
 FONT = "jetbrains-mono"
 LETTERS = (3, 8)
+_PLACARD = LAYOUTS["placard"]
 _TEST_IN = 8  # one pair of an emoji and a colour in so many
 _EMOJI_SHARE = 0.75  # of the picture's side
 _WORD_ROWS = (0.75, 1.0)  # lettered in cells, as placards are
@@ -82,13 +83,13 @@ class PairSpecs:
         random = noise.generator(self.seed, "pairs", number)
         while True:
             chosen = one_of(random, self.emoji)
-            plate = one_of(random, PLACARD.plates)
+            plate = one_of(random, _PLACARD.plates)
             glyph = self.glyphs.drawn(chosen.text)
             if is_test_pair(chosen.stem, plate) != self.is_test or not emoji.is_seen(glyph, COLORS[plate]):
                 continue
             word = self._words.draw(random, LETTERS[1], LETTERS[0]).upper()
             if len(word) <= LETTERS[1]:  # a capital may be two letters, as of ß
-                inks = [ink for named, ink in PLACARD.compositions() if named == plate]
+                inks = [ink for named, ink in _PLACARD.compositions() if named == plate]
                 return EmojiWordPair(chosen, word, plate, one_of(random, inks))
 
     def paint(self, pair: EmojiWordPair, size_px: int) -> Image.Image:

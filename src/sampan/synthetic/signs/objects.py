@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from sampan.synthetic.signs.colors import COLORS, DARK, mixed
@@ -19,7 +21,6 @@ def _poster(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
     canvas.rectangle((0.08, 0.08, 0.92, 0.84), frame)
     canvas.rectangle((0.085, 0.085, 0.915, 0.835), None, edge=mixed(frame, _WHITE, 0.35), width=0.012)
     canvas.rectangle((0.13, 0.13, 0.87, 0.79), COLORS[sign.plate], edge=mixed(frame, _BLACK, 0.4), width=0.008)
-    write_all(canvas, sign, POSTER.places(sign))
 
 
 def _tag(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
@@ -34,7 +35,7 @@ def _tag(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
     layer.disc(hole, 0.5, 0.035, mixed(plate, _BLACK, 0.35))
     layer.disc(hole, 0.5, 0.024, (250, 250, 250))
     layer.line([(hole, 0.5), ((hole + end) / 2, 0.4), (end, 0.2), (end, 0.06)], string, 0.012)
-    write_all(layer, sign, TAG.places(sign))
+    write_all(layer, sign, _tag_places(sign))
     canvas.lay(layer, flip * float(random.uniform(4, 13)))
 
 
@@ -53,7 +54,6 @@ def _blackboard(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None
     canvas.rectangle((0.3, 0.79, 0.7, 0.825), mixed(wood, _BLACK, 0.2))
     for x, name in ((0.36, "white"), (0.46, "yellow"), (0.55, "pink")):
         canvas.rectangle((x, 0.775, x + 0.06, 0.793), COLORS[name])
-    write_all(canvas, sign, BLACKBOARD.places(sign))
 
 
 def _book(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
@@ -74,7 +74,6 @@ def _book(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
                 canvas.line([(0.36, y), (0.67, y)], ink, 0.012)
     else:
         canvas.line([(0.3, 0.66), (0.73, 0.66)], ink, 0.012)
-    write_all(canvas, sign, BOOK.places(sign))
 
 
 def _book_places(sign: Sign) -> list[TextPlace]:
@@ -100,7 +99,7 @@ def _ticket(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
     for k, width in enumerate((0.012, 0.006, 0.012, 0.02, 0.006, 0.012)):
         x = middle - 0.05 + 0.02 * k
         layer.line([(x, 0.38), (x, 0.62)], ink, width * 0.8)
-    write_all(layer, sign, TICKET.places(sign))
+    write_all(layer, sign, _ticket_places(sign))
     canvas.lay(layer, float(random.uniform(-9, 9)))
 
 
@@ -109,13 +108,16 @@ def _ticket_places(sign: Sign) -> list[TextPlace]:
     return [TextPlace(sign.lines, box)]
 
 
+_ribbon_places = in_box(0.07, 0.405, 0.93, 0.595, 0.15)
+
+
 def _ribbon(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
     layer, cloth = canvas.layer(), COLORS[sign.plate]
     layer.rectangle((-0.5, 0.345, 1.5, 0.655), mixed(cloth, _BLACK, 0.4))
     layer.rectangle((-0.5, 0.355, 1.5, 0.645), cloth)
     for y in (0.38, 0.62):
         layer.line([(-0.5, y), (1.5, y)], COLORS[sign.ink], 0.01)
-    write_all(layer, sign, RIBBON.places(sign))
+    write_all(layer, sign, _ribbon_places(sign))
     angle = (-1 if sign.is_mirrored else 1) * float(random.uniform(22, 34))
     # the turned layer ends before the corners that the ribbon runs to
     _reach(canvas, angle, 0.31, mixed(cloth, _BLACK, 0.4))
@@ -141,10 +143,7 @@ def _badge(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
     plate, ink = COLORS[sign.plate], COLORS[sign.ink]
     for radius, color in ((0.47, mixed(plate, _BLACK, 0.4)), (0.46, plate), (0.44, ink), (0.427, plate)):
         canvas.disc(0.5, 0.5, radius, color)
-    arch, *rest = BADGE.places(sign)
-    canvas.write_around(sign.lines[0], sign.font, (0.5, 0.56), 0.3, arch.box, arch.most, ink)
-    if rest:
-        write_all(canvas, sign, rest)
+    if len(sign.lines) > 1:
         return
     points = [
         (0.5 + radius * float(np.sin(turn)), 0.6 - radius * float(np.cos(turn)))
@@ -159,6 +158,12 @@ def _badge(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
 def _badge_places(sign: Sign) -> list[TextPlace]:
     arch = TextPlace(sign.lines[:1], (0.0, 0.0, 0.74, 0.135), 0.11)
     return [arch, TextPlace(sign.lines[1:], (0.2, 0.46, 0.8, 0.72), 0.16)] if len(sign.lines) > 1 else [arch]
+
+
+def _write_arched(canvas: Canvas, sign: Sign, places: Sequence[TextPlace]) -> None:
+    arch, *rest = places
+    canvas.write_around(sign.lines[0], sign.font, (0.5, 0.56), 0.3, arch.box, arch.most, COLORS[sign.ink])
+    write_all(canvas, sign, rest)
 
 
 def _bubble(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
@@ -177,7 +182,6 @@ def _bubble(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
     for eye in (0.17, 0.27):
         canvas.disc(x(eye), 0.79, 0.02, (30, 30, 32))
     canvas.ellipse((x(0.22) - 0.045, 0.84, x(0.22) + 0.045, 0.91), (120, 40, 40))
-    write_all(canvas, sign, BUBBLE.places(sign))
 
 
 def _screen(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
@@ -190,7 +194,6 @@ def _screen(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
     canvas.rectangle((0.085, 0.145, 0.915, 0.205), mixed(COLORS[sign.plate], COLORS[sign.ink], 0.3))
     for x, color in ((0.12, (224, 84, 76)), (0.16, (232, 188, 70)), (0.2, (104, 190, 96))):
         canvas.disc(x, 0.175, 0.015, color)
-    write_all(canvas, sign, SCREEN.places(sign))
 
 
 def _shirt(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
@@ -203,89 +206,94 @@ def _shirt(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
     canvas.ellipse((0.385, -0.03, 0.615, 0.14), mixed(cloth, _BLACK, 0.2))
     for x in (0.215, 0.785):
         canvas.line([(x, 0.42), (x + (0.02 if x < 0.5 else -0.02), 0.6)], mixed(cloth, _BLACK, 0.2), 0.01)
-    write_all(canvas, sign, SHIRT.places(sign))
 
 
-POSTER = SignLayout(
-    _poster,
-    in_box(0.17, 0.18, 0.83, 0.74),
-    ("a framed {plate} poster", "{a_plate} poster in a frame"),
-    "poster",
-    ("room", "plaster"),
-    num_lines=(1, 3),
-)
-TAG = SignLayout(
-    _tag,
-    _tag_places,
-    ("{a_plate} sale tag on a string", "{a_plate} price tag"),
-    "tag",
-    (*_FLAT, "table"),
-)
-BLACKBOARD = SignLayout(
-    _blackboard,
-    in_box(0.13, 0.19, 0.87, 0.7),
-    ("{a_plate} chalkboard", "{a_plate} school board with a wooden frame"),
-    "board",
-    ("room", "plaster"),
-    ("black", "green", "dark grey", "navy"),
-    ("white", "cream", "yellow", "pink", "light blue", "light green"),
-    num_lines=(1, 3),
-)
-BOOK = SignLayout(
-    _book,
-    _book_places,
-    ("{a_plate} book", "a book with {a_plate} cover"),
-    "cover",
-    ("table", "plain", "stripes"),
-    num_lines=(1, 3),
-    most_letters=9,
-    name="book",
-)
-TICKET = SignLayout(
-    _ticket,
-    _ticket_places,
-    ("{a_plate} paper ticket", "{a_plate} ticket with a stub"),
-    "ticket",
-    (*_FLAT, "table"),
-)
-RIBBON = SignLayout(
-    _ribbon,
-    in_box(0.07, 0.405, 0.93, 0.595, 0.15),
-    ("{a_plate} ribbon that runs {slope}", "a diagonal {plate} ribbon"),
-    "ribbon",
-    _FLAT,
-    num_lines=(1, 1),
-    most_letters=11,
-)
-BADGE = SignLayout(
-    _badge,
-    _badge_places,
-    ("a round {plate} badge with letters along an arch", "{a_plate} round label"),
-    "badge",
-    (*_FLAT, "table"),
-)
-BUBBLE = SignLayout(
-    _bubble,
-    in_box(0.12, 0.12, 0.88, 0.52),
-    ("{a_plate} speech bubble over a round face", "a round face with {a_plate} speech bubble"),
-    "speech bubble",
-    _FLAT,
-    num_lines=(1, 3),
-)
-SCREEN = SignLayout(
-    _screen,
-    in_box(0.13, 0.25, 0.87, 0.69),
-    ("a computer with {a_plate} screen", "{a_plate} computer screen on a desk"),
-    "screen",
-    ("room", "plain"),
-    num_lines=(1, 3),
-)
-SHIRT = SignLayout(
-    _shirt,
-    in_box(0.23, 0.28, 0.77, 0.66),
-    ("{a_plate} shirt", "{a_plate} T-shirt"),
-    "shirt",
-    _FLAT,
-    (*DARK, "white", "yellow", "orange", "pink", "light blue", "light green", "grey"),
-    most_letters=8,
-)
+OBJECTS: dict[str, SignLayout] = {
+    "poster": SignLayout(
+        _poster,
+        in_box(0.17, 0.18, 0.83, 0.74),
+        ("a framed {plate} poster", "{a_plate} poster in a frame"),
+        "poster",
+        ("room", "plaster"),
+        num_lines=(1, 3),
+    ),
+    "tag": SignLayout(
+        _tag,
+        _tag_places,
+        ("{a_plate} sale tag on a string", "{a_plate} price tag"),
+        "tag",
+        (*_FLAT, "table"),
+        write=None,
+    ),
+    "blackboard": SignLayout(
+        _blackboard,
+        in_box(0.13, 0.19, 0.87, 0.7),
+        ("{a_plate} chalkboard", "{a_plate} school board with a wooden frame"),
+        "board",
+        ("room", "plaster"),
+        ("black", "green", "dark grey", "navy"),
+        ("white", "cream", "yellow", "pink", "light blue", "light green"),
+        num_lines=(1, 3),
+    ),
+    "book": SignLayout(
+        _book,
+        _book_places,
+        ("{a_plate} book", "a book with {a_plate} cover"),
+        "cover",
+        ("table", "plain", "stripes"),
+        num_lines=(1, 3),
+        most_letters=9,
+        name="book",
+    ),
+    "ticket": SignLayout(
+        _ticket,
+        _ticket_places,
+        ("{a_plate} paper ticket", "{a_plate} ticket with a stub"),
+        "ticket",
+        (*_FLAT, "table"),
+        write=None,
+    ),
+    "ribbon": SignLayout(
+        _ribbon,
+        _ribbon_places,
+        ("{a_plate} ribbon that runs {slope}", "a diagonal {plate} ribbon"),
+        "ribbon",
+        _FLAT,
+        num_lines=(1, 1),
+        most_letters=11,
+        write=None,
+    ),
+    "badge": SignLayout(
+        _badge,
+        _badge_places,
+        ("a round {plate} badge with letters along an arch", "{a_plate} round label"),
+        "badge",
+        (*_FLAT, "table"),
+        write=_write_arched,
+    ),
+    "bubble": SignLayout(
+        _bubble,
+        in_box(0.12, 0.12, 0.88, 0.52),
+        ("{a_plate} speech bubble over a round face", "a round face with {a_plate} speech bubble"),
+        "speech bubble",
+        _FLAT,
+        num_lines=(1, 3),
+    ),
+    "screen": SignLayout(
+        _screen,
+        in_box(0.13, 0.25, 0.87, 0.69),
+        ("a computer with {a_plate} screen", "{a_plate} computer screen on a desk"),
+        "screen",
+        ("room", "plain"),
+        num_lines=(1, 3),
+    ),
+    "shirt": SignLayout(
+        _shirt,
+        in_box(0.23, 0.28, 0.77, 0.66),
+        ("{a_plate} shirt", "{a_plate} T-shirt"),
+        "shirt",
+        _FLAT,
+        (*DARK, "white", "yellow", "orange", "pink", "light blue", "light green", "grey"),
+        most_letters=8,
+    ),
+}
