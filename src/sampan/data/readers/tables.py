@@ -7,7 +7,7 @@ of these can be references. Which cells have bytes is asked of the table; the by
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,41 +38,53 @@ class ImageReference:
         return re.split(r"[\\/]", self.path)[-1]
 
 
-@dataclass(frozen=True)
-class TableBatch:
-    """Rows of a table that were read together; all sequences have an entry a row.
+def gather(
+    rows: Rows,
+    columns: Columns,
+    limit: int | None,
+    *,
+    title: str,
+    first: int,
+    texts: Any,
+    pictures: Callable[[str], Iterable[list[ImageReference]]],
+    cell: Callable[[int, str, ImageReference], ImageSource],
+    file: Callable[[str], ImageSource],
+) -> None:
+    """Add rows of a table that were read together, up to `limit` rows in all.
 
     Args:
-        where: Names a row by its place in the piece; it is the sample's key too.
-        captions: The values of the caption columns.
-        source: Gives the source of a picture from (place in the piece, column, picture); may raise BadRowError.
+        title: What the table is called; with a row's number it names the row and its sample.
+        first: Number of the first of the rows in the table.
+        texts: The caption columns, as pyarrow has them.
+        pictures: Gives the pictures of each row in a column.
+        cell: Gives the source of a picture that lies in the table, from (place among the rows, column, picture).
+        file: Gives the source of a picture whose file is named; may raise BadRowError.
     """
 
-    where: Callable[[int], str]
-    captions: Sequence[tuple[Any, ...]]
-    images: Sequence[list[ImageReference]]
-    references: Sequence[list[ImageReference]]
-    source: Callable[[int, str, ImageReference], ImageSource]
+    def source(place: int, column: str, picture: ImageReference) -> ImageSource:
+        if picture.has_bytes:
+            return cell(place, column, picture)
+        if not picture.path:
+            raise BadRowError("no-file", f"an entry of `{column}` has no picture")
+        return file(picture.path)
 
-
-def gather(rows: Rows, piece: TableBatch, columns: Columns, limit: int | None) -> None:
-    """Add the rows of a piece, up to `limit` rows in all."""
-    for place, (said, images, references) in enumerate(
-        zip(piece.captions, piece.images, piece.references, strict=True)
-    ):
+    captions_by_column = [texts[column].to_pylist() for column in columns.captions]
+    references_by_row = list(pictures(columns.references)) if columns.references else None
+    for place, images in enumerate(pictures(columns.image)):
         if limit is not None and len(rows) >= limit:
             return
-        where = piece.where(place)
+        where = f"{title}[{first + place}]"
         try:
             if not images:
                 raise BadRowError("no-file", f"no picture in `{columns.image}`")
-            image = piece.source(place, columns.image, images[0])
-            shown = [piece.source(place, columns.references or "", found) for found in references]
-            texts = captions(said)
+            image = source(place, columns.image, images[0])
+            named = references_by_row[place] if references_by_row else ()
+            references = [source(place, columns.references or "", picture) for picture in named]
+            said = captions(values[place] for values in captions_by_column)
         except BadRowError as reason:
             rows.leave_out(where, reason.kind, str(reason))
         else:
-            rows.add(where, where, image, texts, shown)
+            rows.add(where, where, image, said, references)
 
 
 def check_columns(schema: Any, columns: Columns, what: str) -> None:

@@ -1,9 +1,9 @@
 """Rendered signs: words on boards, plates, labels and screens, with the words in their captions.
 
-    words.py     what is written             lettering (one room up)  the fonts, and lines measured in them
-    split.py     what training never sees    colors.py, canvas.py     which colours can be read, and drawing in shares
-    draws.py     sign number n, and an edit  scenes.py, outdoors.py, objects.py, layouts.py  what is drawn
-    captions.py  what is said of it          sign.py                  a sign and a kind of sign as values
+    words.py          what is written             text_rendering (one room up)  the fonts, and lines measured in them
+    split.py          what training never sees    colors.py, drawing.py  which colours can be read, and drawing in shares
+    specification.py  sign number n, and an edit  scenes.py, outdoors.py, objects.py, layouts.py  what is drawn
+    captions.py       what is said of it          sign.py                a sign and a kind of sign as values
 
 It gives a training pictures whose words are known, endlessly many of them, and a test whose words it cannot have seen.
 Words, words in a font and compositions are kept apart by a digest, so that any two sets agree on what is test.
@@ -63,7 +63,7 @@ def write(
         count: How many signs. The first n of a larger set are those of a set of n.
         size_px: Side of the pictures. The same seed draws the same signs at every size.
         edits: Also write each sign with one thing changed, as a picture of its own and as the target of an edit.
-        split: One of SPLITS; see draws.Signs.
+        split: One of SPLITS; see specification.SignSpecs.
         choice: Signs of one kind; None draws all kinds.
 
     Raises:

@@ -22,7 +22,7 @@ class Sign:
     Args:
         layout: Name in LAYOUTS of `sampan.synthetic.signs.layouts`.
         plate, ink: Names in COLORS: of what is written on, and of the letters.
-        font: Name in lettering.FONTS.
+        font: Name in text_rendering.FONTS.
         lines: What is written, from above.
         scene: Name in SCENES: what it stands in front of.
         is_mirrored: It points or leans the other way.

@@ -30,7 +30,7 @@ class SignFilter:
 
     Args:
         layouts: Names in LAYOUTS.
-        fonts: Names in lettering.FONTS.
+        fonts: Names in text_rendering.FONTS.
         letters: Fewest and most letters of a line.
         lines: Number of lines, as far as a layout has room for them.
         plates, inks: Colours of what is written on and of the letters, by name.

@@ -21,7 +21,7 @@ def is_test_word(word: str) -> bool:
 
 
 def is_test_pair(font: str, word: str) -> bool:
-    """Say whether no training picture shows a word in a font of lettering.FONTS."""
+    """Say whether no training picture shows a word in a font of text_rendering.FONTS."""
     return FONTS[font].is_held_out or is_test_word(word) or _is_test("pair", font, _plain(word))
 
 
