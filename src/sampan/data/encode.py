@@ -222,12 +222,12 @@ class _Items:
 
     def missing(self, store: EncodedCache) -> dict[Size, list[int]]:
         """Return the pictures that a store lacks, by size."""
-        found = {}
+        lacked_by_size = {}
         for size, members in self.by_size.items():
             there = store.locate(_group(size), [self.pictures.digests[i] for i in members])[:, 0] >= 0
             if lacked := [index for index, is_there in zip(members, there, strict=True) if not is_there]:
-                found[size] = lacked
-        return found
+                lacked_by_size[size] = lacked
+        return lacked_by_size
 
     def places(self, store: EncodedCache) -> Ints:
         """Return the place (pictures, 2) of every picture."""
@@ -306,15 +306,15 @@ def _encode_pictures(items: _Items, kinds: Sequence[_Kind], work: _AtWork) -> No
         parts = {kind.what: kind.part() for kind in lacking if any(kind in shard.kinds for shard in shards)}
         made = stack.enter_context(closing(transform_images(tasks, work.workers)))
         for shard in shards:
-            found: dict[str, list[dict[str, NDArray[Any]]]] = {kind.what: [] for kind in shard.kinds}
+            pieces_by_kind: dict[str, list[dict[str, NDArray[Any]]]] = {kind.what: [] for kind in shard.kinds}
             for members in work.batches(shard.members, shard.size):
-                seen = [next(made) for _ in members]
+                images = [next(made) for _ in members]
                 for kind in shard.kinds:
-                    found[kind.what].append(kind.arrays(parts[kind.what], seen, shard.size, work))
+                    pieces_by_kind[kind.what].append(kind.arrays(parts[kind.what], images, shard.size, work))
                     done[kind.what] += len(members)
                     work.progress(kind.what, done[kind.what], items.total)
             digests = [items.pictures.digests[i] for i in shard.members]
-            for kind, pieces in zip(shard.kinds, found.values(), strict=True):
+            for kind, pieces in zip(shard.kinds, pieces_by_kind.values(), strict=True):
                 arrays = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
                 kind.store.append(_group(shard.size), digests, arrays)
 
@@ -356,13 +356,13 @@ def _encode_words(texts: Sequence[Texts], store: EncodedCache, part: Callable[[]
         glyph = part() if missing else None
         for first in range(0, len(missing), work.shard_items):
             shard = missing[first : first + work.shard_items]
-            found = []
+            embeds = []
             # one caption at a time, as at use: in a batch of several, sums are taken in another order
             for spelled in shard:
-                found.append(glyph_embeds(glyph, wanted[spelled], work.config, work.device).astype(np.float32))
+                embeds.append(glyph_embeds(glyph, wanted[spelled], work.config, work.device).astype(np.float32))
                 done += 1
                 work.progress("encoding words", done, len(wanted))
-            store.append(_WORDS, shard, {}, {"embeds": found})
+            store.append(_WORDS, shard, {}, {"embeds": embeds})
 
 
 # --- what the stores depend on -----------------------------------------------------------------------------------------

@@ -104,8 +104,8 @@ class EncodedCache:
 
     def missing(self, group: str, items: Sequence[str]) -> list[str]:
         """Return the items that are not there, each once, in their order."""
-        found = self.locate(group, items)[:, 0] >= 0
-        return list(dict.fromkeys(item for item, is_there in zip(items, found, strict=True) if not is_there))
+        is_known = self.locate(group, items)[:, 0] >= 0
+        return list(dict.fromkeys(item for item, is_there in zip(items, is_known, strict=True) if not is_there))
 
     def get(self, place: Sequence[int] | NDArray[np.int64]) -> dict[str, Array]:
         """Return the arrays of the item at a place: read-only views of the file, nothing is copied.
@@ -116,13 +116,13 @@ class EncodedCache:
         shard, row = int(place[0]), int(place[1])
         assert shard >= 0, "the item is not in the store"
         arrays = self._mapped(self._shards[shard])
-        found = {}
+        item = {}
         for name, array in arrays.items():
             if name == _IDS or name.endswith(OFFSETS):
                 continue
             offsets = arrays.get(name + OFFSETS)
-            found[name] = array[row] if offsets is None else array[offsets[row] : offsets[row + 1]]
-        return found
+            item[name] = array[row] if offsets is None else array[offsets[row] : offsets[row + 1]]
+        return item
 
     def verify(self) -> list[str]:
         """Compare every shard with its hash, drop those that differ and return what is wrong with them.
@@ -134,11 +134,11 @@ class EncodedCache:
         for shard in self._shards:
             try:
                 with open(self.path / shard.file, "rb") as file:
-                    found = hashlib.file_digest(file, "sha256").hexdigest()
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
             except OSError as error:
                 wrong[shard.file] = str(error.strerror)
             else:
-                if found != shard.sha256:
+                if digest != shard.sha256:
                     wrong[shard.file] = "its content is not what was written"
         if not wrong:
             return []

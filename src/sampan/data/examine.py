@@ -136,11 +136,11 @@ def _recall(record: Path, sources: Sequence[ImageSource], max_pixels: int) -> di
     known: dict[ImageSource, Found] = {}
     for source in sources if entries else ():
         try:
-            found = entries.get((source.name, source.fingerprint()))
+            finding = entries.get((source.name, source.fingerprint()))
         except OSError:
             continue  # the examination will say so
-        if found is not None:
-            known[source] = found
+        if finding is not None:
+            known[source] = finding
     return known
 
 
@@ -155,10 +155,10 @@ def _parse(line: bytes, max_pixels: int) -> _Entry | None:
                 return None
             return _Entry(fields["name"], fields["fingerprint"], Problem(problem["kind"], problem["reason"]))
         facts = fields["facts"]
-        found = ImageFacts(facts["width_px"], facts["height_px"], facts["digest"], tuple(facts["converted"]))
-        if found.width_px * found.height_px > max_pixels:
+        picture = ImageFacts(facts["width_px"], facts["height_px"], facts["digest"], tuple(facts["converted"]))
+        if picture.width_px * picture.height_px > max_pixels:
             return None
-        return _Entry(fields["name"], fields["fingerprint"], found)
+        return _Entry(fields["name"], fields["fingerprint"], picture)
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 

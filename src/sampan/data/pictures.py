@@ -83,13 +83,13 @@ def examine(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageFacts:
     """
     image, converted = _decode(data, max_pixels, name)
     suffix = PurePosixPath(name).suffix.lower()
-    said = {**Image.registered_extensions(), **_OTHER_SUFFIXES}.get(suffix)
+    named_format = {**Image.registered_extensions(), **_OTHER_SUFFIXES}.get(suffix)
     with _opened(data) as header:
-        found = "JPEG" if header.format == "MPO" else header.format
+        file_format = "JPEG" if header.format == "MPO" else header.format
         # the second picture of an MPO is the same scene for another eye or another light: a photo, not an animation
         if header.format != "MPO" and _has_more_frames(header):
             converted.append("animated")
-    if said not in (None, found):
+    if named_format not in (None, file_format):
         converted.append("wrong-suffix")
     digest = hashlib.blake2b(data, digest_size=16).hexdigest()
     return ImageFacts(image.width, image.height, digest, tuple(sorted(converted)))

@@ -161,14 +161,14 @@ def _place(text: str) -> _Place:
         return _Place(folder, None, config, True)
     if Path(text).exists():
         raise DataError(f"`{text}` cannot be read", "it is a file, and a set in a Hub layout is a folder")
-    found = _NAME.fullmatch(text.replace("\\", "/"))  # as a path, a name has the separators of the platform
-    if found is None or text.startswith((".", "~")):
+    match = _NAME.fullmatch(text.replace("\\", "/"))  # as a path, a name has the separators of the platform
+    if match is None or text.startswith((".", "~")):
         raise DataError(
             f"`{text}` cannot be read",
             "there is no such folder, and it is not a name on the Hub",
             "a name on the Hub is `owner/name`, `owner/name@revision` or `owner/name:config`",
         )
-    return _Place(found["name"], found["revision"], found["config"], False)
+    return _Place(match["name"], match["revision"], match["config"], False)
 
 
 def _choose_config(datasets: Any, place: _Place) -> str:

@@ -45,14 +45,14 @@ class Rows:
         return Listing(tuple(self._samples), tuple(self._faults), len(self))
 
 
-def captions(given: Iterable[Any]) -> tuple[str, ...]:
+def captions(values: Iterable[Any]) -> tuple[str, ...]:
     """Return the captions among texts, lists of texts and objects of texts, each once, in their order.
 
     Raises:
         BadRowError: One is not a text, or there is none.
     """
-    found: dict[str, None] = {}
-    for value in given:
+    unique: dict[str, None] = {}
+    for value in values:
         if isinstance(value, dict):
             texts: Iterable[Any] = value.values()
         else:
@@ -67,10 +67,10 @@ def captions(given: Iterable[Any]) -> tuple[str, ...]:
             except UnicodeEncodeError:
                 raise BadRowError("bad-row", "a caption is not valid Unicode") from None
             if text.strip():
-                found[text.strip()] = None
-    if not found:
+                unique[text.strip()] = None
+    if not unique:
         raise BadRowError("no-caption", "no caption")
-    return tuple(found)
+    return tuple(unique)
 
 
 def inside(root: Path, folder: Path, name: str) -> Path:

@@ -80,11 +80,11 @@ def gather(
             image = source(place, columns.image, images[0])
             named = references_by_row[place] if references_by_row else ()
             references = [source(place, columns.references or "", picture) for picture in named]
-            said = captions(values[place] for values in captions_by_column)
+            row_captions = captions(values[place] for values in captions_by_column)
         except BadRowError as reason:
             rows.leave_out(where, reason.kind, str(reason))
         else:
-            rows.add(where, where, image, said, references)
+            rows.add(where, where, image, row_captions, references)
 
 
 def check_columns(schema: Any, columns: Columns, what: str) -> None:
@@ -100,21 +100,21 @@ def check_columns(schema: Any, columns: Columns, what: str) -> None:
     wanted += [("data.caption_columns", name, ("text", "texts")) for name in columns.captions]
     if columns.references is not None:
         wanted += [("data.references_column", columns.references, ("a picture", "pictures", "text", "texts"))]
-    there = {field.name: _holds(field.type) for field in schema}
-    said = "its columns are " + ", ".join(f"`{name}` ({holds})" for name, holds in there.items())
-    for setting, name, kinds in wanted:
-        fitting = [column for column, holds in there.items() if holds in kinds]
-        if name not in there:
+    kinds_by_column = {field.name: _holds(field.type) for field in schema}
+    listed = "its columns are " + ", ".join(f"`{name}` ({holds})" for name, holds in kinds_by_column.items())
+    for setting, name, allowed in wanted:
+        fitting = [column for column, holds in kinds_by_column.items() if holds in allowed]
+        if name not in kinds_by_column:
             hint = did_you_mean(name, fitting)
             raise JobError(
                 f"`{setting}` names `{name}`, which is not a column of {what}",
-                said,
+                listed,
                 hint.replace("known:", f"{setting} could be") if hint else None,
             )
-        if there[name] not in kinds:
+        if kinds_by_column[name] not in allowed:
             raise JobError(
-                f"`{setting}` names `{name}`, which holds {there[name]} in {what}",
-                said,
+                f"`{setting}` names `{name}`, which holds {kinds_by_column[name]} in {what}",
+                listed,
                 f"{setting} could be " + ", ".join(f"`{column}`" for column in fitting) if fitting else None,
             )
 
@@ -154,7 +154,7 @@ def found_in(column: Any, has_bytes: bool | None = None) -> Iterator[list[ImageR
     pyarrow = import_pyarrow()
     for chunk in column.chunks:
         if not _is_list(chunk.type):
-            yield from ([found] if found.has_bytes or found.path else [] for found in _flat(chunk, has_bytes))
+            yield from ([picture] if picture.has_bytes or picture.path else [] for picture in _flat(chunk, has_bytes))
             continue
         flat = _flat(chunk.flatten(), has_bytes)
         for length in pyarrow.compute.list_value_length(chunk).to_pylist():

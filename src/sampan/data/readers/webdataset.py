@@ -94,12 +94,12 @@ def _read_tar(name: str, file: Path, wanted: tuple[str, ...], rows: Rows, limit:
                 where = f"{name}/{key}"
                 try:
                     target, references = _pictures(group)
-                    said = captions(_captions(opened, group, wanted))
+                    texts = captions(_captions(opened, group, wanted))
                 except BadRowError as reason:
                     rows.leave_out(where, reason.kind, str(reason))
                 else:
                     sources = [_slice(file, member) for member in (target, *references)]
-                    rows.add(where, where, sources[0], said, sources[1:])
+                    rows.add(where, where, sources[0], texts, sources[1:])
     except OSError as error:
         raise DataError(f"tar `{file}` cannot be read", str(error)) from error
     if damage and (limit is None or len(rows) < limit):
