@@ -78,7 +78,7 @@ def transform_images(
     # while one batch is being encoded the next is made, and no worker waits for work
     ahead = len(list(_pieces(first))) + 2 * workers
     pieces = (piece for batch in chain([first], batches) for piece in _pieces(batch))
-    with closing(processes.ordered(_transform_all, pieces, workers, ahead)) as results:
+    with closing(processes.map_in_order(_transform_all, pieces, workers, ahead)) as results:
         yield from chain.from_iterable(results)
 
 

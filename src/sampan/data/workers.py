@@ -21,7 +21,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-def ordered(
+def map_in_order(
     function: Callable[[Job], Result], jobs: Iterable[Job], workers: int, ahead: int
 ) -> Generator[Result, None, None]:
     """Yield the results of jobs in their order. Closing the generator ends the processes.

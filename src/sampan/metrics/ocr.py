@@ -107,7 +107,7 @@ class TextReader:
             words = self._run(listed, len(paths))
         readings, first = [], 0
         for group in variants:
-            readings.append(agreed(words[first : first + len(group)]))
+            readings.append(choose_reading(words[first : first + len(group)]))
             first += len(group)
         return readings
 
@@ -159,7 +159,7 @@ def variants_of(image: Image.Image) -> list[Image.Image]:
     return [grey, *planes(image, factor)]
 
 
-def agreed(readings: Sequence[Sequence[tuple[str, float]]]) -> Reading:
+def choose_reading(readings: Sequence[Sequence[tuple[str, float]]]) -> Reading:
     """Return the reading that says most of what the others say: words weigh by length and confidence."""
     support: dict[str, float] = {}
     for reading in readings:

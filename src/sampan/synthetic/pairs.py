@@ -97,7 +97,7 @@ class PairSpecs:
         canvas = Canvas(FINER * size_px)
         canvas.rectangle((0, 0, 1, 1), COLORS[pair.plate])
         canvas.write_cells(pair.word, FONT, _WORD_ROWS, COLORS[pair.ink])
-        image, side = canvas.finished(), round(_EMOJI_SHARE * size_px)
+        image, side = canvas.finish(), round(_EMOJI_SHARE * size_px)
         drawing = emoji.compose(self.glyphs.drawn(pair.emoji.text), side, COLORS[pair.plate])
         image.paste(drawing, ((size_px - side) // 2, 0))
         return image

@@ -81,11 +81,11 @@ def write_set(
     """
     directory = Path(directory).resolve()
     recipe = {"made_by": f"sampan {sampan.__version__} data {kind}", **recipe}
-    known = finished(directory, recipe)
+    known = find_summary(directory, recipe)
     if known is not None:
         return PictureSetSummary(directory, known, written=False)
     counts: dict[str, int] = {}
-    with replaced(directory, recipe, counts) as beside:
+    with replace_folder(directory, recipe, counts) as beside:
         (beside / "images").mkdir()
         pictures = PictureSet(beside)
         counts |= fill(pictures)
@@ -105,7 +105,7 @@ def check_range(failed: str, name: str, value: int, least: int, most: int | None
         raise DataError(failed, f"`{name}` is {value}, and it must be {span}")
 
 
-def finished(directory: Path, recipe: Mapping[str, Any]) -> dict[str, Any] | None:
+def find_summary(directory: Path, recipe: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the summary of a folder that was written by this very recipe, or None where the recipe may write one.
 
     Raises:
@@ -132,10 +132,10 @@ def finished(directory: Path, recipe: Mapping[str, Any]) -> dict[str, Any] | Non
 
 
 @contextmanager
-def replaced(directory: Path, recipe: Mapping[str, Any], summary: dict[str, Any]) -> Iterator[Path]:
+def replace_folder(directory: Path, recipe: Mapping[str, Any], summary: dict[str, Any]) -> Iterator[Path]:
     """Give a new folder to fill; when the block ends well, it is recorded and takes the place of `directory`.
 
-    Call `finished` first: what is there is deleted. Fill `summary` before the block ends.
+    Call `find_summary` first: what is there is deleted. Fill `summary` before the block ends.
 
     Raises:
         DataError: The folder cannot be written (no room, no right).

@@ -48,7 +48,7 @@ def readable_on(plate: str) -> tuple[str, ...]:
     return tuple(name for name in COLORS if contrast(COLORS[name], COLORS[plate]) >= LEAST_CONTRAST)
 
 
-def mixed(one: RGB, other: RGB, share: float) -> RGB:
+def mix(one: RGB, other: RGB, share: float) -> RGB:
     """Return a colour between two: 0 is the one, 1 the other."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
     return red, green, blue

@@ -23,4 +23,4 @@ def paint(sign: Sign, size_px: int) -> Image.Image:
     layout.paint(canvas, sign, noise.generator(sign.variant, "signs/layout"))
     if layout.write:
         layout.write(canvas, sign, layout.places(sign))
-    return canvas.finished()
+    return canvas.finish()

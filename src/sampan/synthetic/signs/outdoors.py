@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from sampan.synthetic.signs import scenes
-from sampan.synthetic.signs.colors import COLORS, DARK, mixed
+from sampan.synthetic.signs.colors import COLORS, DARK, mix
 from sampan.synthetic.signs.drawing import CELL_CAPITAL, CELL_HEIGHT, CELLS, Box, Canvas, cells_box
 from sampan.synthetic.signs.scenes import one_of
 from sampan.synthetic.signs.sign import Sign, SignLayout, TextPlace, in_box, write_all
@@ -60,7 +60,7 @@ def _plaque(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
 
 def _octagon(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
     canvas.rectangle((0.475, 0.6, 0.525, 1), _STEEL)
-    for radius, color in ((0.44, mixed(COLORS[sign.plate], _BLACK, 0.35)), (0.43, COLORS[sign.ink])):
+    for radius, color in ((0.44, mix(COLORS[sign.plate], _BLACK, 0.35)), (0.43, COLORS[sign.ink])):
         canvas.polygon(_corners(0.5, 0.45, radius, 8, math.pi / 8), color)
     canvas.polygon(_corners(0.5, 0.45, 0.4, 8, math.pi / 8), COLORS[sign.plate])
 
@@ -73,7 +73,7 @@ def _diamond(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
 
 def _arrow(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
     canvas.rectangle((0.47, 0.1, 0.53, 0.98), one_of(random, (_WOOD, _STEEL)))
-    for grow, color in ((0.0, mixed(COLORS[sign.plate], _BLACK, 0.45)), (0.012, COLORS[sign.plate])):
+    for grow, color in ((0.0, mix(COLORS[sign.plate], _BLACK, 0.45)), (0.012, COLORS[sign.plate])):
         left, right, top, bottom = 0.04 + grow, 0.78, 0.22 + grow, 0.58 - grow
         tip = 0.97 - 1.4 * grow
         points = [(left, top), (right, top), (tip, (top + bottom) / 2), (right, bottom), (left, bottom)]
@@ -89,12 +89,12 @@ def _shop(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
     front = one_of(random, ((206, 196, 180), (190, 170, 150), (176, 184, 190)))
     canvas.rectangle((0, 0, 1, 1), front)
     canvas.rectangle((0, 0.93, 1, 1), (150, 150, 148))
-    glass, frame = (150, 190, 206), mixed(front, _BLACK, 0.5)
+    glass, frame = (150, 190, 206), mix(front, _BLACK, 0.5)
     door = 0.1 if sign.is_mirrored else 0.64
     canvas.rectangle((0.08, 0.56, 0.92, 0.84), glass, edge=frame, width=0.014)
     for x in (0.16, 0.26, 0.42, 0.52):
-        canvas.line([(x, 0.8), (x + 0.1, 0.62)], mixed(glass, _WHITE, 0.5), 0.012)
-    canvas.rectangle((door, 0.56, door + 0.26, 0.94), mixed(front, _BLACK, 0.35), edge=frame, width=0.014)
+        canvas.line([(x, 0.8), (x + 0.1, 0.62)], mix(glass, _WHITE, 0.5), 0.012)
+    canvas.rectangle((door, 0.56, door + 0.26, 0.94), mix(front, _BLACK, 0.35), edge=frame, width=0.014)
     canvas.rectangle((door + 0.05, 0.6, door + 0.21, 0.8), glass)
     _plate(canvas, sign, (0.03, 0.08, 0.97, 0.38), radius=0.01)
     awning = one_of(random, ((190, 44, 52), (40, 110, 80), (40, 80, 150)))
@@ -113,7 +113,7 @@ def _neon(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
     # the wall behind the letters is plain, and the shine on it weak, so that the letters stand out
     canvas.rectangle(box, wall, 0.12)
     for width, share in ((0.05, 0.18), (0.032, 0.4), (0.014, 1.0)):
-        canvas.rectangle(box, None, 0.12, mixed(wall, tube, share), width)
+        canvas.rectangle(box, None, 0.12, mix(wall, tube, share), width)
 
 
 def _write_glowing(canvas: Canvas, sign: Sign, places: Sequence[TextPlace]) -> None:
@@ -130,7 +130,7 @@ def _hanging(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
         for y in np.arange(0.11, 0.3, 0.035):
             canvas.ellipse((x - 0.012, float(y), x + 0.012, float(y) + 0.04), None, _IRON, 0.008)
     if sign.is_mirrored:
-        edge = mixed(COLORS[sign.plate], _BLACK, 0.4)
+        edge = mix(COLORS[sign.plate], _BLACK, 0.4)
         canvas.ellipse((0.03, 0.26, 0.97, 0.92), edge)
         canvas.ellipse((0.045, 0.275, 0.955, 0.905), COLORS[sign.ink])
         canvas.ellipse((0.06, 0.29, 0.94, 0.89), COLORS[sign.plate])
@@ -145,7 +145,7 @@ def _upright(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
     pane = (250, 222, 140) if random.random() < 0.5 else (96, 110, 128)
     for x in (0.06, 0.23):
         for y in np.arange(0.14, 0.95, 0.2):
-            canvas.rectangle((x, float(y), x + 0.11, float(y) + 0.12), pane, edge=mixed(front, _BLACK, 0.4), width=0.01)
+            canvas.rectangle((x, float(y), x + 0.11, float(y) + 0.12), pane, edge=mix(front, _BLACK, 0.4), width=0.01)
     for y in (0.16, 0.8):
         canvas.rectangle((0.58, y, 0.74, y + 0.025), _IRON)
     _plate(canvas, sign, (0.46, 0.02, 0.74, 0.98), radius=0.03)
@@ -166,8 +166,8 @@ def _number_plate(canvas: Canvas, sign: Sign, random: np.random.Generator) -> No
     for x in (0.0, 0.84):
         canvas.rectangle((x, 0.16, x + 0.16, 0.3), (206, 40, 40), 0.02)
         canvas.rectangle((x + 0.03, 0.2, x + 0.13, 0.26), (250, 170, 90), 0.02)
-    canvas.line([(0, 0.34), (1, 0.34)], mixed(paint, _BLACK, 0.35), 0.008)
-    canvas.rectangle((0, 0.72, 1, 0.84), mixed(paint, _BLACK, 0.45))
+    canvas.line([(0, 0.34), (1, 0.34)], mix(paint, _BLACK, 0.35), 0.008)
+    canvas.rectangle((0, 0.72, 1, 0.84), mix(paint, _BLACK, 0.45))
     _plate(canvas, sign, (0.05, 0.4, 0.95, 0.68), radius=0.03, inset=0.014)
 
 
@@ -176,7 +176,7 @@ def _banner(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
     for x in (0.03, 0.93):
         canvas.rectangle((x, 0.1, x + 0.04, 0.98), _WOOD)
         canvas.disc(x + 0.02, 0.1, 0.03, (214, 174, 84))
-    edge = mixed(cloth, _BLACK, 0.3)
+    edge = mix(cloth, _BLACK, 0.3)
     for k in range(6):
         left = 0.06 + 0.88 * k / 6
         canvas.polygon([(left, 0.62), (left + 0.147, 0.62), (left + 0.073, 0.74)], edge if k % 2 else cloth)
@@ -188,7 +188,7 @@ def _banner(canvas: Canvas, sign: Sign, random: np.random.Generator) -> None:
 def _plate(canvas: Canvas, sign: Sign, box: Box, radius: float, inset: float = 0.022) -> None:
     """Draw a plate with a dark rim and a thin line of the letters' colour inside it."""
     plate = COLORS[sign.plate]
-    canvas.rectangle(box, plate, radius, mixed(plate, _BLACK, 0.45), 0.012)
+    canvas.rectangle(box, plate, radius, mix(plate, _BLACK, 0.45), 0.012)
     left, top, right, bottom = box
     inner = (left + inset, top + inset, right - inset, bottom - inset)
     canvas.rectangle(inner, None, max(0.0, radius - inset / 2), COLORS[sign.ink], 0.01)
