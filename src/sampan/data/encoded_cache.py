@@ -76,7 +76,7 @@ class EncodedCache:
         self._maps: OrderedDict[str, dict[str, Array]] = OrderedDict()
         self._maps_lock = threading.Lock()
         self._is_writing = False
-        self._open({})
+        self._open()
 
     def __len__(self) -> int:
         return sum(shard.num_items for shard in self._shards)
@@ -124,27 +124,6 @@ class EncodedCache:
             item[name] = array[row] if offsets is None else array[offsets[row] : offsets[row + 1]]
         return item
 
-    def verify(self) -> list[str]:
-        """Compare every shard with its hash, drop those that differ and return what is wrong with them.
-
-        Raises:
-            DataError: Something has to be dropped, and another process is writing.
-        """
-        wrong: dict[str, str] = {}
-        for shard in self._shards:
-            try:
-                with open(self.path / shard.file, "rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:
-                wrong[shard.file] = str(error.strerror)
-            else:
-                if digest != shard.sha256:
-                    wrong[shard.file] = "its content is not what was written"
-        if not wrong:
-            return []
-        with self._held(wrong):
-            return list(self.problems)
-
     # --- writing -----------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -154,7 +133,24 @@ class EncodedCache:
         Raises:
             DataError: Another process is writing, or the folder cannot be written to.
         """
-        with self._held({}):
+        with ExitStack() as stack:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(files.locked(self.path / ".lock"))
+                before = self.problems[:]
+                self._open()
+                if self.problems:
+                    self._write_manifest(self._shards)
+                self.problems[:] = list(dict.fromkeys([*before, *self.problems]))
+                self._sweep()
+            except LockHeldError as error:
+                raise DataError(
+                    f"the store `{self.path}` cannot be written",
+                    f"{error.who} is writing it",
+                    "wait for it, then go on",
+                ) from error
+            except OSError as error:
+                raise self._unwritable(error) from error
             self._is_writing = True
             try:
                 yield
@@ -201,20 +197,14 @@ class EncodedCache:
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
-    def _open(self, wrong: Mapping[str, str]) -> None:
-        """Read the manifest and the ids of its shards.
-
-        Args:
-            wrong: Files that are known to be unusable, and why.
-        """
+    def _open(self) -> None:
+        """Read the manifest and the ids of its shards; what cannot be used is left out."""
         self.problems.clear()
         self._shards: list[Shard] = []
         self._ids: list[NDArray[np.bytes_]] = []
         self._index: tuple[NDArray[np.bytes_], NDArray[np.int64]] | None = None
         for shard in self._listed():
             try:
-                if shard.file in wrong:
-                    raise DamagedFileError(wrong[shard.file])
                 size = (self.path / shard.file).stat().st_size
                 if size != shard.bytes:
                     raise DamagedFileError(f"it has {size} bytes and not {shard.bytes}")
@@ -250,29 +240,6 @@ class EncodedCache:
         except OSError as error:
             raise DataError(f"the store `{self.path}` cannot be read", str(error)) from error
         return shards
-
-    @contextmanager
-    def _held(self, wrong: Mapping[str, str]) -> Iterator[None]:
-        """Hold the lock; with it, read the manifest again, drop what cannot be used and sweep."""
-        with ExitStack() as stack:
-            try:
-                self.path.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(files.locked(self.path / ".lock"))
-                before = self.problems[:]
-                self._open(wrong)
-                if self.problems:
-                    self._write_manifest(self._shards)
-                self.problems[:] = list(dict.fromkeys([*before, *self.problems]))
-                self._sweep()
-            except LockHeldError as error:
-                raise DataError(
-                    f"the store `{self.path}` cannot be written",
-                    f"{error.who} is writing it",
-                    "wait for it, then go on",
-                ) from error
-            except OSError as error:
-                raise self._unwritable(error) from error
-            yield
 
     def _sweep(self) -> None:
         """Remove what a killed writer left, and dropped shards."""

@@ -140,19 +140,6 @@ def to_uint8(image: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.round(np.clip((image / 2 + 0.5).transpose(1, 2, 0), 0, 1) * 255).astype(np.uint8)
 
 
-def to_image(array: NDArray[Any]) -> Image.Image:
-    """Return the RGB picture of a (3, height, width) array in [-1, 1]; what lies outside is clipped.
-
-    `to_image(to_array(image))` is `image`, exactly.
-    """
-    if array.ndim != 3 or array.shape[0] != 3:
-        raise ValueError(f"an array of shape (3, height, width) is needed, not {array.shape}")
-    if not np.isfinite(array).all():
-        raise ValueError("the array has values that are not finite numbers")
-    pixels = np.rint((np.clip(array.astype(np.float32), -1, 1) + np.float32(1)) * np.float32(127.5)).astype(np.uint8)
-    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-
-
 def _decode(source: str | Path | bytes, max_pixels: int, name: str | None = None) -> tuple[Image.Image, list[str]]:
     """Return an upright picture in mode RGB, or RGBA where the file has transparency, and what was converted for it."""
     if name is None and isinstance(source, bytes):

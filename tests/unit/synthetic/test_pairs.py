@@ -8,8 +8,8 @@ from sampan.errors import DataError
 from sampan.models.text import glyph_texts
 from sampan.samplers import noise
 from sampan.synthetic.pairs import LETTERS, PairSpecs, captions, is_test_pair, write
-from sampan.synthetic.signs import is_test_word
 from sampan.synthetic.signs.colors import COLORS, LEAST_CONTRAST, contrast
+from sampan.synthetic.signs.split import is_test_word
 
 
 @pytest.fixture(scope="module")

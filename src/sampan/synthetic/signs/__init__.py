@@ -24,18 +24,8 @@ from sampan.synthetic.signs.colors import COLORS
 from sampan.synthetic.signs.layouts import LAYOUTS, paint
 from sampan.synthetic.signs.sign import Sign
 from sampan.synthetic.signs.specification import SPLITS, SignFilter, SignSpecs
-from sampan.synthetic.signs.split import is_test_composition, is_test_pair, is_test_word
 
-__all__ = [
-    "SIZES_PX",
-    "SPLITS",
-    "SignFilter",
-    "check_choice",
-    "is_test_composition",
-    "is_test_pair",
-    "is_test_word",
-    "write",
-]
+__all__ = ["SIZES_PX", "SPLITS", "SignFilter", "check_choice", "write"]
 
 SIZES_PX = (128, 2048)  # on fewer pixels the smallest letters could not be read
 

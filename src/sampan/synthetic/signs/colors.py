@@ -26,7 +26,6 @@ COLORS: dict[str, RGB] = {
     "black": (16, 16, 18),
 }
 DARK = ("red", "purple", "blue", "navy", "teal", "green", "brown", "dark grey", "black")
-LIGHT = tuple(name for name in COLORS if name not in DARK)
 LEAST_CONTRAST = 4.5  # WCAG 2.2, success criterion 1.4.3, level AA
 
 

@@ -10,12 +10,13 @@ from sampan.errors import DataError
 from sampan.models.text import glyph_texts
 from sampan.samplers import noise
 from sampan.synthetic import text_rendering
-from sampan.synthetic.signs import is_test_composition, is_test_pair, is_test_word, write
+from sampan.synthetic.signs import write
 from sampan.synthetic.signs.captions import captions
 from sampan.synthetic.signs.colors import COLORS, LEAST_CONTRAST, contrast, readable_on
 from sampan.synthetic.signs.layouts import LAYOUTS, paint
 from sampan.synthetic.signs.sign import LEAST_CAPITAL, Sign, least_capital
 from sampan.synthetic.signs.specification import EDITS, SignFilter, SignSpecs
+from sampan.synthetic.signs.split import is_test_composition, is_test_pair, is_test_word
 
 
 def rows(directory):
