@@ -56,12 +56,12 @@ def read(
         split = _choose_split(place, split, splits)
         table = datasets.load_dataset(place.name, config, split=split, revision=place.revision)
     check_columns(table.data.schema, columns, place.what)
-    rows = Rows()
+    rows = Rows(limit)
     title = f"{place.title}/{split}"
     folders = _trusted_folders(datasets, place)
     first = 0
     for cached in table.cache_files:
-        first += _read_arrow(Path(cached["filename"]), place, title, first, folders, columns, rows, limit)
+        first += _read_arrow(Path(cached["filename"]), place, title, first, folders, columns, rows)
     if limit is None and first != len(table):
         raise DataError(f"{place.what} cannot be read", f"its cache holds {first} rows and should hold {len(table)}")
     return rows.listing()
@@ -75,20 +75,18 @@ def _read_arrow(
     folders: list[Path],
     columns: Columns,
     rows: Rows,
-    limit: int | None,
 ) -> int:
     """Add the rows of an arrow file and return how many it has; captions are read, bytes of pictures are not."""
     pyarrow = import_pyarrow()
     try:
         table = arrow_table(path, stamp(path))
         for start in range(0, table.num_rows, _ROWS_AT_ONCE):
-            if limit is not None and len(rows) >= limit:
+            if rows.is_full:
                 break
             part = table.slice(start, _ROWS_AT_ONCE)
             gather(
                 rows,
                 columns,
-                limit,
                 title=title,
                 first=first + start,
                 texts=part,

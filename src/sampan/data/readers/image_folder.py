@@ -48,15 +48,12 @@ def read(
     rows = Rows()
     try:
         for where, fields in islice(_rows(folder, names), limit):
-            try:
+            with rows.row(where):
                 if isinstance(fields, BadRowError):
                     raise fields
                 named = [names.picture(fields), *names.references(fields)]
                 texts = names.captions(fields)
                 sources = [FileSource(inside(root, folder, name)) for name in named]
-            except BadRowError as reason:
-                rows.leave_out(where, reason.kind, str(reason))
-            else:
                 # a picture may have several rows (plain, and as the target of an edit), so its name alone is no key
                 key = " < ".join(PurePosixPath(name).as_posix() for name in named)
                 rows.add(key, where, sources[0], texts, sources[1:])

@@ -45,13 +45,13 @@ def read(
     """
     pyarrow = import_pyarrow()
     columns = columns or Columns()
-    rows = Rows()
+    rows = Rows(limit)
     files = parts.find(path, ".parquet", split, "parquet files")
     for name, file in files:
-        if limit is not None and len(rows) >= limit:
+        if rows.is_full:
             break
         try:
-            _read_file(name, file, columns, rows, limit)
+            _read_file(name, file, columns, rows)
         except (pyarrow.ArrowException, OSError) as error:
             if len(files) == 1:
                 raise DataError(f"parquet file `{file}` cannot be read", str(error)) from error
@@ -59,7 +59,7 @@ def read(
     return rows.listing()
 
 
-def _read_file(name: str, path: Path, columns: Columns, rows: Rows, limit: int | None) -> None:
+def _read_file(name: str, path: Path, columns: Columns, rows: Rows) -> None:
     from pyarrow import parquet
 
     root = path.parent.resolve()
@@ -67,12 +67,11 @@ def _read_file(name: str, path: Path, columns: Columns, rows: Rows, limit: int |
         check_columns(file.schema_arrow, columns, f"`{path}`")
         first = 0
         for group in range(file.num_row_groups):
-            if limit is not None and len(rows) >= limit:
+            if rows.is_full:
                 return
             gather(
                 rows,
                 columns,
-                limit,
                 title=name,
                 first=first,
                 texts=file.read_row_group(group, columns=list(columns.captions), use_threads=False),

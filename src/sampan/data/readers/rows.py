@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -13,15 +14,33 @@ from sampan.errors import BadRowError
 
 
 class Rows:
-    """Samples and faults, gathered in the order of the rows."""
+    """Samples and faults, gathered in the order of the rows.
 
-    def __init__(self) -> None:
+    Args:
+        limit: How many are wanted at most; None for all.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = limit
         self._samples: list[Sample] = []
         self._faults: list[RowFault] = []
         self._seen: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._samples) + len(self._faults)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many rows are there as are wanted."""
+        return self._limit is not None and len(self) >= self._limit
+
+    @contextmanager
+    def row(self, where: str) -> Iterator[None]:
+        """Make a fault of the row that is read in the block, where it cannot be used."""
+        try:
+            yield
+        except BadRowError as reason:
+            self.leave_out(where, reason.kind, str(reason))
 
     def add(
         self,

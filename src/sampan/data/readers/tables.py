@@ -41,7 +41,6 @@ class ImageReference:
 def gather(
     rows: Rows,
     columns: Columns,
-    limit: int | None,
     *,
     title: str,
     first: int,
@@ -50,7 +49,7 @@ def gather(
     cell: Callable[[int, str, ImageReference], ImageSource],
     file: Callable[[str], ImageSource],
 ) -> None:
-    """Add rows of a table that were read together, up to `limit` rows in all.
+    """Add rows of a table that were read together, as many as are wanted.
 
     Args:
         title: What the table is called; with a row's number it names the row and its sample.
@@ -71,19 +70,16 @@ def gather(
     captions_by_column = [texts[column].to_pylist() for column in columns.captions]
     references_by_row = list(pictures(columns.references)) if columns.references else None
     for place, images in enumerate(pictures(columns.image)):
-        if limit is not None and len(rows) >= limit:
+        if rows.is_full:
             return
         where = f"{title}[{first + place}]"
-        try:
+        with rows.row(where):
             if not images:
                 raise BadRowError("no-file", f"no picture in `{columns.image}`")
             image = source(place, columns.image, images[0])
             named = references_by_row[place] if references_by_row else ()
             references = [source(place, columns.references or "", picture) for picture in named]
             row_captions = captions(values[place] for values in captions_by_column)
-        except BadRowError as reason:
-            rows.leave_out(where, reason.kind, str(reason))
-        else:
             rows.add(where, where, image, row_captions, references)
 
 
