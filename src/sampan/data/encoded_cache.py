@@ -1,6 +1,6 @@
-"""A store of arrays that took long to make: written shard by shard, found again by name, mapped into memory.
+"""The encoded cache: arrays that took long to make, written shard by shard, found again by name, mapped into memory.
 
-A store is a folder named by what it holds (its kind) and by a hash of everything its content depends on (its key). In it:
+Each kind of arrays has a store: a folder named by what it holds (its kind) and by a hash of everything its content depends on (its key). In it:
 
     manifest.json       the key, and a line a shard: file, group, items, bytes, hash; replaced whole after every shard
     <hash>.safetensors  the arrays of some items of one group, and the items' ids

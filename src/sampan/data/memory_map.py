@@ -1,6 +1,8 @@
 """Arrays in safetensors files, mapped into memory instead of read: nothing is copied before it is used.
 
-Only what this package stores is known here: a few dtypes, little-endian, no bf16. Weights go through `frameworks.io`.
+Only what this package stores is known here: a few dtypes, little-endian, no bf16. Weights go through `frameworks.io`. The
+safetensors library copies arrays for NumPy, and its files of the same arrays differ in the order of their metadata, whereas
+a shard is named by the hash of its bytes.
 """
 
 from __future__ import annotations

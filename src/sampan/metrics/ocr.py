@@ -1,7 +1,7 @@
 """Words in pictures, read by Tesseract, which is called as a program; and how many of them are right.
 
 A picture is read several times: whole, and each of its colours alone (planes.py). The reading that the others agree with
-most is taken. What should stand in the picture is never looked at, and true pictures are read as painted ones are.
+most is taken. What should stand in the picture is never looked at, and true pictures are read as generated ones are.
 
 Word accuracy and normalised edit distance are those of CVTG-2K: words of the prompt and of the picture in small letters,
 split at spaces; a word is right if it is among the words read; the distance is one minus the Levenshtein distance over the

@@ -1,7 +1,7 @@
 """A picture taken apart by colour: for each colour in it a grey picture, dark where that colour is, frames taken out.
 
 Letters of a sign have one colour, and a program that reads black on white reads them best alone. Nothing here knows what
-should stand in the picture, and true pictures are taken apart as painted ones are.
+should stand in the picture, and true pictures are taken apart as generated ones are.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ of the signs are, and so is which emoji stands on which colour, so that a test s
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from sampan.synthetic.signs.colors import COLORS
 from sampan.synthetic.signs.drawing import FINER, Canvas
 from sampan.synthetic.signs.layouts import LAYOUTS
 from sampan.synthetic.signs.scenes import one_of
+from sampan.synthetic.signs.split import is_test_emoji
 from sampan.synthetic.signs.words import WordSource
 
 SPLITS = ("train", "test")
@@ -31,7 +31,6 @@ _FAILED = "the pairs cannot be made"
 FONT = "jetbrains-mono"
 LETTERS = (3, 8)
 _PLACARD = LAYOUTS["placard"]
-_TEST_IN = 8  # one pair of an emoji and a colour in so many
 _EMOJI_SHARE = 0.75  # of the picture's side
 _WORD_ROWS = (0.75, 1.0)  # lettered in cells, as placards are
 _PHRASES = (
@@ -52,12 +51,6 @@ class EmojiWordPair:
     word: str
     plate: str
     ink: str
-
-
-def is_test_pair(name: str, plate: str) -> bool:
-    """Say whether no training picture shows an emoji, by its stem, on a plate's colour."""
-    digest = hashlib.sha256(f"emoji on plate\0{name}\0{plate}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") % _TEST_IN == 0
 
 
 class PairSpecs:
@@ -85,7 +78,7 @@ class PairSpecs:
             chosen = one_of(random, self.emoji)
             plate = one_of(random, _PLACARD.plates)
             glyph = self.glyphs.drawn(chosen.text)
-            if is_test_pair(chosen.stem, plate) != self.is_test or not emoji.is_seen(glyph, COLORS[plate]):
+            if is_test_emoji(chosen.stem, plate) != self.is_test or not emoji.is_seen(glyph, COLORS[plate]):
                 continue
             word = self._words.draw(random, LETTERS[1], LETTERS[0]).upper()
             if len(word) <= LETTERS[1]:  # a capital may be two letters, as of ß
