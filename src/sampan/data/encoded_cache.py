@@ -1,6 +1,7 @@
 """The encoded cache: arrays that took long to make, written shard by shard, found again by name, mapped into memory.
 
-Each kind of arrays has a store: a folder named by what it holds (its kind) and by a hash of everything its content depends on (its key). In it:
+A store holds one kind of arrays. It is a folder named by the kind and by a hash of everything its content depends on (its
+key). In it:
 
     manifest.json       the key, and a line a shard: file, group, items, bytes, hash; replaced whole after every shard
     <hash>.safetensors  the arrays of some items of one group, and the items' ids
