@@ -45,8 +45,9 @@ class SampanError(Exception):
         super().__init__(self.render())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # between processes too it is all of its parts: Python's own way builds an exception again from its text alone
-        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
+        # a worker process sends all of its parts: Python's own way would make an exception again from its text alone
+        remake: Any = copyreg.__newobj__  # pyright: ignore[reportAttributeAccessIssue]
+        return remake, (type(self), *self.args), self.__dict__
 
     def render(self) -> str:
         """Return the text the command line prints on stderr."""
