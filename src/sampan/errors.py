@@ -3,20 +3,30 @@
     SampanError             what failed, because of which facts, and what to do next
     ├── JobError            a job file or a --set that cannot be used
     ├── DataError           pictures, captions or a cache that cannot be read
+    │   └── UnusableImageError  a file that gives no picture, and of which kind its trouble is
     ├── CheckpointError     a model folder or a run folder that cannot be used
     ├── DeviceError         a device, a dtype or an amount of memory that is not there
     ├── RequestError        a prompt, a size, a reference or an option that this model cannot serve
     ├── CatalogError        a name or a file of the catalogue (chips, sites, models, runs) that cannot be used
     └── PlanError           something that cannot be planned, screened or compared
 
-The command line prints one of these without a traceback and exits with 1; wrong usage exits with 2. A library caller's
+Below them are three that are caught by the code that asked, which makes one of the above of them:
+
+    OSError ── LockHeldError        a lock that another process has
+    ValueError ── DamagedFileError  a safetensors file that is not what its header says
+    Exception ── BadRowError        the reason why a row of a picture set is left out
+
+The command line prints a SampanError without a traceback and exits with 1; wrong usage exits with 2. A library caller's
 bad argument is a ValueError; our own bugs are assertions.
 """
 
 from __future__ import annotations
 
+import copyreg
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 
 class SampanError(Exception):
@@ -34,6 +44,11 @@ class SampanError(Exception):
         self.hint = hint
         super().__init__(self.render())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a worker process sends all of its parts: Python's own way would make an exception again from its text alone
+        remake: Any = copyreg.__newobj__  # pyright: ignore[reportAttributeAccessIssue]
+        return remake, (type(self), *self.args), self.__dict__
+
     def render(self) -> str:
         """Return the text the command line prints on stderr."""
         lines = [f"error: {self.what}", *(f"  because {fact}" for fact in self.because)]
@@ -48,6 +63,19 @@ class JobError(SampanError):
 
 class DataError(SampanError):
     """Pictures, captions or a cache that cannot be read."""
+
+
+class UnusableImageError(DataError):
+    """A file that gives no picture.
+
+    Args:
+        kind: One of sampan.data.report.KINDS: empty, truncated, not-a-picture, too-large, undefined-colour, missing,
+            unreadable.
+    """
+
+    def __init__(self, what: str, kind: str, reason: str, hint: str | None = None):
+        self.kind = kind
+        super().__init__(what, reason, hint)
 
 
 class CheckpointError(SampanError):
@@ -68,6 +96,39 @@ class CatalogError(SampanError):
 
 class PlanError(SampanError):
     """Something that cannot be planned, screened or compared."""
+
+
+class LockHeldError(OSError):
+    """A lock that another has.
+
+    Args:
+        holder: Number of the process that has it, or None where it does not say.
+    """
+
+    def __init__(self, path: Path, holder: int | None):
+        self.holder = holder
+        super().__init__(f"`{path}` is held by {self.who}")
+
+    @property
+    def who(self) -> str:
+        """The holder in words."""
+        return "another process" if self.holder is None else f"process {self.holder}"
+
+
+class DamagedFileError(ValueError):
+    """A safetensors file that is not what its header says."""
+
+
+class BadRowError(Exception):
+    """The reason why a row of a picture set is left out; a reader makes a fault of it.
+
+    Args:
+        kind: One of sampan.data.report.KINDS.
+    """
+
+    def __init__(self, kind: str, reason: str):
+        self.kind = kind
+        super().__init__(reason)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

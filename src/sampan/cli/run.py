@@ -49,9 +49,12 @@ def data_emoji(arguments: argparse.Namespace) -> None:
             progress=lambda done, total: progress("pictures", done, total),
         )
     state = "written" if summary.written else "there already"
-    console.print(f"{summary.num_pictures} pictures of {summary.num_emoji} emoji, {summary.num_rows} rows, {state}")
-    if summary.num_left_out:
-        console.print(f"{summary.num_left_out} emoji are left out: the font has no picture of them")
+    counts = summary.counts
+    console.print(
+        f"{counts['num_pictures']} pictures of {counts['num_emoji']} emoji, {counts['num_rows']} rows, {state}"
+    )
+    if counts["num_left_out"]:
+        console.print(f"{counts['num_left_out']} emoji are left out: the font has no picture of them")
     _put(arguments.directory)
 
 
@@ -75,7 +78,10 @@ def data_signs(arguments: argparse.Namespace) -> None:
             progress=lambda done, total: progress("signs", done, total),
         )
     state = "written" if summary.written else "there already"
-    console.print(f"{summary.num_pictures} pictures of {summary.num_signs} signs, {summary.num_rows} rows, {state}")
+    counts = summary.counts
+    console.print(
+        f"{counts['num_pictures']} pictures of {counts['num_signs']} signs, {counts['num_rows']} rows, {state}"
+    )
     _put(arguments.directory)
 
 
@@ -95,7 +101,7 @@ def data_pairs(arguments: argparse.Namespace) -> None:
             seed=arguments.seed,
             progress=lambda done, total: progress("pictures", done, total),
         )
-    console.print(f"{summary.num_pictures} pictures, {'written' if summary.written else 'there already'}")
+    console.print(f"{summary.counts['num_pictures']} pictures, {'written' if summary.written else 'there already'}")
     _put(arguments.directory)
 
 

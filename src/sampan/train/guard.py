@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sampan import files
-from sampan.errors import CheckpointError
+from sampan.errors import CheckpointError, LockHeldError
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def locked(out: Path) -> Iterator[None]:
         with ExitStack() as stack:
             try:
                 stack.enter_context(files.locked(out / ".lock"))
-            except files.LockHeldError as error:
+            except LockHeldError as error:
                 raise CheckpointError(
                     f"another training is running in `{out}`", f"{error.who} holds it", "wait for it or stop it first"
                 ) from error

@@ -137,8 +137,8 @@ def test_a_kind_of_signs_can_be_chosen():
 
 
 def test_questions_are_of_the_test(signs):
-    from sampan.synthetic.signs import is_test_composition, is_test_word
     from sampan.synthetic.signs.layouts import LAYOUTS
+    from sampan.synthetic.signs.split import is_test_composition, is_test_word
 
     for case in signs.cases:
         assert all(is_test_word(word) for line in case.words for word in line.split())

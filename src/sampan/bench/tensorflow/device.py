@@ -117,7 +117,9 @@ def set_threads(count: int | None) -> int:
                 f"it has computed something already: {str(error).strip()}",
             ) from error
     # 0 is TensorFlow's own choice: what its environment variable says, or as many as there are cores
-    return threading.get_intra_op_parallelism_threads() or int(os.environ.get(_THREADS, "0")) or _usable_cores()
+    return (
+        threading.get_intra_op_parallelism_threads() or int(os.environ.get(_THREADS, "0")) or host.usable_cores() or 1
+    )
 
 
 def move(module: Any, device: str) -> None:
@@ -160,7 +162,3 @@ def matmul_flops_per_s(device: str, dtype: str) -> float:
         return elapsed
 
     return rate.matmul_flops_per_s(device, seconds)
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

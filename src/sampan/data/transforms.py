@@ -18,7 +18,6 @@ from sampan.data import workers as processes
 from sampan.data.bucket import Size
 from sampan.data.image_cache import load
 from sampan.data.image_source import ImageSource
-from sampan.errors import DataError
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -28,7 +27,7 @@ _PIECE_PIXELS = 2_000_000  # that a worker is sent at once: enough to hide the w
 
 
 @dataclass(frozen=True)
-class ViewTask:
+class TransformTask:
     """A picture to open.
 
     Args:
@@ -48,7 +47,7 @@ class ViewTask:
 
 
 @dataclass(frozen=True)
-class ImageView:
+class TransformedImage:
     """What came of a task.
 
     Args:
@@ -60,37 +59,27 @@ class ImageView:
     patches: tuple[Bytes, ...]
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """A DataError on its way from a worker: an exception would be built again from its text alone."""
-
-    what: str
-    because: tuple[str, ...]
-    hint: str | None
-
-
-def views(batches: Iterable[Sequence[ViewTask]], workers: int) -> Generator[ImageView, None, None]:
-    """Yield the views of all batches' tasks, one after another, made ahead by worker processes.
+def transform_images(
+    batches: Iterable[Sequence[TransformTask]], workers: int
+) -> Generator[TransformedImage, None, None]:
+    """Yield what comes of all batches' tasks, one after another, made ahead by worker processes.
 
     Args:
-        batches: Tasks whose views are needed at the same time, of one size.
-        workers: Processes; 0 makes views here, when they are asked for.
+        batches: Tasks whose images are needed at the same time, of one size.
+        workers: Processes; 0 opens images here, when they are asked for.
 
     Raises:
         DataError: A picture cannot be read any more, or a worker ended by itself.
     """
-    left = iter(batches)
-    first = next(left, None)
+    batches = iter(batches)
+    first = next(batches, None)
     if first is None:
         return
     # while one batch is being encoded the next is made, and no worker waits for work
     ahead = len(list(_pieces(first))) + 2 * workers
-    pieces = (piece for batch in chain([first], left) for piece in _pieces(batch))
-    with closing(processes.ordered(_views, pieces, workers, ahead)) as made:
-        for view in chain.from_iterable(made):
-            if isinstance(view, _Failure):
-                raise DataError(view.what, view.because, view.hint)
-            yield view
+    pieces = (piece for batch in chain([first], batches) for piece in _pieces(batch))
+    with closing(processes.map_in_order(_transform_all, pieces, workers, ahead)) as results:
+        yield from chain.from_iterable(results)
 
 
 def patch_bytes(image: Image.Image, grid: Grid, patch: int) -> Bytes:
@@ -101,21 +90,18 @@ def patch_bytes(image: Image.Image, grid: Grid, patch: int) -> Bytes:
     return np.ascontiguousarray(pixels.reshape(rows * columns, 3 * patch * patch))
 
 
-def _pieces(batch: Sequence[ViewTask]) -> Iterator[Sequence[ViewTask]]:
+def _pieces(batch: Sequence[TransformTask]) -> Iterator[Sequence[TransformTask]]:
     height, width = batch[0].size
     count = max(1, _PIECE_PIXELS // (height * width))
     for first in range(0, len(batch), count):
         yield batch[first : first + count]
 
 
-def _views(tasks: Sequence[ViewTask]) -> list[ImageView | _Failure]:
-    return [_view(task) for task in tasks]
+def _transform_all(tasks: Sequence[TransformTask]) -> list[TransformedImage]:
+    return [_transform(task) for task in tasks]
 
 
-def _view(task: ViewTask) -> ImageView | _Failure:
-    try:
-        image = load(task.source, task.shape, task.digest, task.size)
-    except DataError as error:
-        return _Failure(error.what, error.because, error.hint)
+def _transform(task: TransformTask) -> TransformedImage:
+    image = load(task.source, task.shape, task.digest, task.size)
     patches = tuple(patch_bytes(image, grid, task.patch) for grid in task.grids)
-    return ImageView(np.asarray(image) if task.with_pixels else None, patches)
+    return TransformedImage(np.asarray(image) if task.with_pixels else None, patches)

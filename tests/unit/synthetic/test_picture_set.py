@@ -2,15 +2,15 @@ import json
 
 import pytest
 
-from sampan.data import folder
 from sampan.errors import DataError
+from sampan.synthetic import picture_set
 
 RECIPE = {"made_by": "a test", "sides": (1, 2)}
 
 
 def make(directory, recipe=RECIPE, text="hello") -> None:
     summary: dict[str, int] = {}
-    with folder.replaced(directory, recipe, summary) as beside:
+    with picture_set.replace_folder(directory, recipe, summary) as beside:
         (beside / "sub").mkdir()
         (beside / "sub" / "a.txt").write_bytes(text.encode())
         summary["num_files"] = 1
@@ -18,11 +18,11 @@ def make(directory, recipe=RECIPE, text="hello") -> None:
 
 def test_written_then_found_finished(tmp_path):
     directory = tmp_path / "deep" / "set"
-    assert folder.finished(directory, RECIPE) is None
+    assert picture_set.find_summary(directory, RECIPE) is None
     make(directory)
-    assert folder.finished(directory, RECIPE) == {"num_files": 1}
-    assert folder.finished(directory, RECIPE | {"sides": (1, 3)}) is None
-    assert sorted(file.name for file in directory.iterdir()) == [folder.RECORD, "sub"]
+    assert picture_set.find_summary(directory, RECIPE) == {"num_files": 1}
+    assert picture_set.find_summary(directory, RECIPE | {"sides": (1, 3)}) is None
+    assert sorted(file.name for file in directory.iterdir()) == [picture_set.RECORD, "sub"]
     assert [file.name for file in directory.parent.iterdir()] == ["set"]
 
 
@@ -30,7 +30,7 @@ def test_its_own_folder_is_replaced_whole(tmp_path):
     make(tmp_path / "set")
     (tmp_path / "set" / ".DS_Store").touch()
     other = {"made_by": "another"}
-    assert folder.finished(tmp_path / "set", other) is None
+    assert picture_set.find_summary(tmp_path / "set", other) is None
     make(tmp_path / "set", other, "bye")
     assert (tmp_path / "set/sub/a.txt").read_text() == "bye"
     assert not (tmp_path / "set/.DS_Store").exists()
@@ -39,36 +39,36 @@ def test_its_own_folder_is_replaced_whole(tmp_path):
 
 def test_an_empty_folder_may_be_filled(tmp_path):
     (tmp_path / "set").mkdir()
-    assert folder.finished(tmp_path / "set", RECIPE) is None
+    assert picture_set.find_summary(tmp_path / "set", RECIPE) is None
     make(tmp_path / "set")
-    assert folder.finished(tmp_path / "set", RECIPE) == {"num_files": 1}
+    assert picture_set.find_summary(tmp_path / "set", RECIPE) == {"num_files": 1}
 
 
 def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path):
     make(tmp_path / "set")
 
     def stopped() -> None:
-        with folder.replaced(tmp_path / "set", {}, {}) as beside:
+        with picture_set.replace_folder(tmp_path / "set", {}, {}) as beside:
             (beside / "half").touch()
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         stopped()
-    assert folder.finished(tmp_path / "set", RECIPE) == {"num_files": 1}
+    assert picture_set.find_summary(tmp_path / "set", RECIPE) == {"num_files": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["set"]
 
 
 def test_another_folder_is_refused(tmp_path):
     (tmp_path / "mine.txt").touch()
     with pytest.raises(DataError) as caught:
-        folder.finished(tmp_path, RECIPE)
+        picture_set.find_summary(tmp_path, RECIPE)
     assert str(caught.value) == (
         f"error: `{tmp_path}` is not overwritten\n"
         "  because it has files in it, and no sampan-data.json that says they were made here\n\n"
         "hint: name another folder, or delete this one yourself"
     )
     with pytest.raises(DataError, match="it is a file"):
-        folder.finished(tmp_path / "mine.txt", RECIPE)
+        picture_set.find_summary(tmp_path / "mine.txt", RECIPE)
 
 
 @pytest.mark.parametrize("change", ["edit", "add", "remove", "rename"])
@@ -84,15 +84,15 @@ def test_a_folder_changed_since_is_refused(tmp_path, change):
     else:
         file.rename(tmp_path / "sub/b.txt")
     with pytest.raises(DataError) as caught:
-        folder.finished(tmp_path, RECIPE)
+        picture_set.find_summary(tmp_path, RECIPE)
     assert caught.value.because == ("files in it have been changed, added or removed since it was written",)
 
 
 @pytest.mark.parametrize("record", ["{oops", "[]", "{}"])
 def test_an_unreadable_record_is_refused(tmp_path, record):
-    (tmp_path / folder.RECORD).write_text(record)
+    (tmp_path / picture_set.RECORD).write_text(record)
     with pytest.raises(DataError, match=r"its sampan-data\.json cannot be read: "):
-        folder.finished(tmp_path, RECIPE)
+        picture_set.find_summary(tmp_path, RECIPE)
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
@@ -103,6 +103,6 @@ def test_a_place_that_cannot_be_written(tmp_path):
 
 def test_the_record_is_plain_json(tmp_path):
     make(tmp_path / "set")
-    record = json.loads((tmp_path / "set" / folder.RECORD).read_text(encoding="utf-8"))
+    record = json.loads((tmp_path / "set" / picture_set.RECORD).read_text(encoding="utf-8"))
     assert record["recipe"] == {"made_by": "a test", "sides": [1, 2]}
     assert len(record["sha256"]) == 64

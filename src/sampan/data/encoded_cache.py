@@ -1,6 +1,7 @@
-"""A store of arrays that took long to make: written shard by shard, found again by name, mapped into memory.
+"""The encoded cache: arrays that took long to make, written shard by shard, found again by name, mapped into memory.
 
-A store is a folder named by what it holds (its kind) and by a hash of everything its content depends on (its key). In it:
+A store holds one kind of arrays. It is a folder named by the kind and by a hash of everything its content depends on (its
+key). In it:
 
     manifest.json       the key, and a line a shard: file, group, items, bytes, hash; replaced whole after every shard
     <hash>.safetensors  the arrays of some items of one group, and the items' ids
@@ -32,8 +33,8 @@ from numpy.typing import NDArray
 
 from sampan import __version__, files
 from sampan.data import memory_map
-from sampan.data.memory_map import Array, DamagedFileError
-from sampan.errors import DataError
+from sampan.data.memory_map import Array
+from sampan.errors import DamagedFileError, DataError, LockHeldError
 
 FORMAT_VERSION = 1
 OFFSETS = ".offsets"  # ends the name of the borders between items in an array of items of different lengths
@@ -76,7 +77,7 @@ class EncodedCache:
         self._maps: OrderedDict[str, dict[str, Array]] = OrderedDict()
         self._maps_lock = threading.Lock()
         self._is_writing = False
-        self._open({})
+        self._open()
 
     def __len__(self) -> int:
         return sum(shard.num_items for shard in self._shards)
@@ -104,8 +105,8 @@ class EncodedCache:
 
     def missing(self, group: str, items: Sequence[str]) -> list[str]:
         """Return the items that are not there, each once, in their order."""
-        found = self.locate(group, items)[:, 0] >= 0
-        return list(dict.fromkeys(item for item, is_there in zip(items, found, strict=True) if not is_there))
+        is_known = self.locate(group, items)[:, 0] >= 0
+        return list(dict.fromkeys(item for item, is_there in zip(items, is_known, strict=True) if not is_there))
 
     def get(self, place: Sequence[int] | NDArray[np.int64]) -> dict[str, Array]:
         """Return the arrays of the item at a place: read-only views of the file, nothing is copied.
@@ -116,34 +117,13 @@ class EncodedCache:
         shard, row = int(place[0]), int(place[1])
         assert shard >= 0, "the item is not in the store"
         arrays = self._mapped(self._shards[shard])
-        found = {}
+        item = {}
         for name, array in arrays.items():
             if name == _IDS or name.endswith(OFFSETS):
                 continue
             offsets = arrays.get(name + OFFSETS)
-            found[name] = array[row] if offsets is None else array[offsets[row] : offsets[row + 1]]
-        return found
-
-    def verify(self) -> list[str]:
-        """Compare every shard with its hash, drop those that differ and return what is wrong with them.
-
-        Raises:
-            DataError: Something has to be dropped, and another process is writing.
-        """
-        wrong: dict[str, str] = {}
-        for shard in self._shards:
-            try:
-                with open(self.path / shard.file, "rb") as file:
-                    found = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:
-                wrong[shard.file] = str(error.strerror)
-            else:
-                if found != shard.sha256:
-                    wrong[shard.file] = "its content is not what was written"
-        if not wrong:
-            return []
-        with self._held(wrong):
-            return list(self.problems)
+            item[name] = array[row] if offsets is None else array[offsets[row] : offsets[row + 1]]
+        return item
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -154,7 +134,24 @@ class EncodedCache:
         Raises:
             DataError: Another process is writing, or the folder cannot be written to.
         """
-        with self._held({}):
+        with ExitStack() as stack:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(files.locked(self.path / ".lock"))
+                before = self.problems[:]
+                self._open()
+                if self.problems:
+                    self._write_manifest(self._shards)
+                self.problems[:] = list(dict.fromkeys([*before, *self.problems]))
+                self._sweep()
+            except LockHeldError as error:
+                raise DataError(
+                    f"the store `{self.path}` cannot be written",
+                    f"{error.who} is writing it",
+                    "wait for it, then go on",
+                ) from error
+            except OSError as error:
+                raise self._unwritable(error) from error
             self._is_writing = True
             try:
                 yield
@@ -201,20 +198,14 @@ class EncodedCache:
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
-    def _open(self, wrong: Mapping[str, str]) -> None:
-        """Read the manifest and the ids of its shards.
-
-        Args:
-            wrong: Files that are known to be unusable, and why.
-        """
+    def _open(self) -> None:
+        """Read the manifest and the ids of its shards; what cannot be used is left out."""
         self.problems.clear()
         self._shards: list[Shard] = []
         self._ids: list[NDArray[np.bytes_]] = []
         self._index: tuple[NDArray[np.bytes_], NDArray[np.int64]] | None = None
         for shard in self._listed():
             try:
-                if shard.file in wrong:
-                    raise DamagedFileError(wrong[shard.file])
                 size = (self.path / shard.file).stat().st_size
                 if size != shard.bytes:
                     raise DamagedFileError(f"it has {size} bytes and not {shard.bytes}")
@@ -250,29 +241,6 @@ class EncodedCache:
         except OSError as error:
             raise DataError(f"the store `{self.path}` cannot be read", str(error)) from error
         return shards
-
-    @contextmanager
-    def _held(self, wrong: Mapping[str, str]) -> Iterator[None]:
-        """Hold the lock; with it, read the manifest again, drop what cannot be used and sweep."""
-        with ExitStack() as stack:
-            try:
-                self.path.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(files.locked(self.path / ".lock"))
-                before = self.problems[:]
-                self._open(wrong)
-                if self.problems:
-                    self._write_manifest(self._shards)
-                self.problems[:] = list(dict.fromkeys([*before, *self.problems]))
-                self._sweep()
-            except files.LockHeldError as error:
-                raise DataError(
-                    f"the store `{self.path}` cannot be written",
-                    f"{error.who} is writing it",
-                    "wait for it, then go on",
-                ) from error
-            except OSError as error:
-                raise self._unwritable(error) from error
-            yield
 
     def _sweep(self) -> None:
         """Remove what a killed writer left, and dropped shards."""
