@@ -134,10 +134,12 @@ def bilinear_gather(grid: Grid, side: int) -> tuple[Ints, Floats]:
         low = np.floor(point).astype(np.int64)
         return low, np.minimum(low + 1, side - 1), point - low.astype(np.float32)
 
-    row_low, row_high, row_part = (a.repeat(grid[1]) for a in axis(grid[0]))
-    column_low, column_high, column_part = (np.tile(a, grid[0]) for a in axis(grid[1]))
+    low, high, part = axis(grid[0])
+    row_low, row_high, row_part = low.repeat(grid[1]), high.repeat(grid[1]), part.repeat(grid[1])
+    low, high, part = axis(grid[1])
+    column_low, column_high, column_part = np.tile(low, grid[0]), np.tile(high, grid[0]), np.tile(part, grid[0])
     one = np.float32(1)
-    corners: list[tuple[Ints, Floats]] = [
+    corners = [
         (row_low * side + column_low, (one - row_part) * (one - column_part)),
         (row_low * side + column_high, (one - row_part) * column_part),
         (row_high * side + column_low, row_part * (one - column_part)),
