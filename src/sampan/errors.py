@@ -7,7 +7,8 @@
     ├── DeviceError         a device, a dtype or an amount of memory that is not there
     ├── RequestError        a prompt, a size, a reference or an option that this model cannot serve
     ├── CatalogError        a name or a file of the catalogue (chips, sites, models, runs) that cannot be used
-    └── PlanError           something that cannot be planned, screened or compared
+    ├── PlanError           something that cannot be planned, screened or compared
+    └── UsageError          a command line in which something is missing
 
 The command line prints one of these without a traceback and exits with 1; wrong usage exits with 2. A library caller's
 bad argument is a ValueError; our own bugs are assertions.
@@ -68,6 +69,10 @@ class CatalogError(SampanError):
 
 class PlanError(SampanError):
     """Something that cannot be planned, screened or compared."""
+
+
+class UsageError(SampanError):
+    """A command line in which something is missing; the command ends with 2."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

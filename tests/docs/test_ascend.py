@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sampan.cli.options import parser
+from sampan.cli.verbs import parser
 from sampan.models.ar import ARGenerator
 from sampan.models.config import DiTConfig, TextConfig
 from sampan.models.dit import DiT

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from sampan.bench import backends, device_probe, first_difference, report, shapes
+from sampan.bench.arguments import BenchArguments
 from sampan.bench.page import page
 from sampan.bench.process import ComputeTarget
 from sampan.bench.timing import race
@@ -17,50 +18,6 @@ from sampan.job import Job
 from sampan.report import results
 
 ROUNDS = 9
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchArguments:
-    """The options as they were given; None is one that was not.
-
-    Args:
-        frameworks, modes, parts: Names, as sampan.bench.backends takes them.
-        kit: Single blocks are measured.
-        diverge: Two words FRAMEWORK[:MODE]: they are run in lockstep.
-        rounds: Of a race.
-        tokens, budget: Of the kit; the budget in seconds.
-        steps, tolerance: Of the lockstep.
-        device, dtype, threads: Over what the job says.
-        json, html: Files to write; without `json` one is added to results/.
-    """
-
-    frameworks: tuple[str, ...] | None = None
-    modes: tuple[str, ...] | None = None
-    parts: tuple[str, ...] | None = None
-    rounds: int | None = None
-    kit: bool = False
-    tokens: int | None = None
-    budget: float | None = None
-    diverge: Sequence[str] | None = None
-    steps: int | None = None
-    tolerance: float | None = None
-    device: str | None = None
-    dtype: str | None = None
-    threads: int | None = None
-    seed: int = 0
-    json: Path | None = None
-    html: Path | None = None
-
-
-def from_arguments(arguments: Any) -> BenchArguments:
-    """Return the options of a parsed command line.
-
-    Raises:
-        RequestError: A setting is put over that of a job, and there is none.
-    """
-    if arguments.overrides and arguments.job is None:
-        raise RequestError("--set changes a job, and none is given", (), "name a job file, or leave --set out")
-    return BenchArguments(**{field.name: getattr(arguments, field.name) for field in fields(BenchArguments)})
 
 
 _ONLY_WITH = {"tokens": "kit", "budget": "kit", "steps": "diverge", "tolerance": "diverge"}
@@ -139,6 +96,8 @@ def _diverge(
 
 def _check(job: Job | None, options: BenchArguments) -> None:
     given = {field.name for field in fields(options) if getattr(options, field.name) not in (None, False)}
+    if options.overrides and job is None:
+        raise RequestError("--set changes a job, and none is given", (), "name a job file, or leave --set out")
     if options.kit and options.diverge:
         raise RequestError("--kit and --diverge are two measurements", (), "ask for one at a time")
     if options.kit and job:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from PIL import Image
 
 from sampan.errors import RequestError, did_you_mean
 from sampan.evaluate import cvtg, recover, suites
+from sampan.evaluate.arguments import SUITES, EvalArguments
 from sampan.evaluate.case import EvalCase, Suite
 from sampan.evaluate.endpoint import EndpointGenerator
 from sampan.evaluate.generators import ImageGenerator, ModelGenerator
@@ -30,56 +30,8 @@ from sampan.progress import bars
 from sampan.report import results
 from sampan.synthetic.signs import SignFilter
 
-SUITES = (*suites.SUITES, "cvtg")
-DEFAULT_STEPS = 20
 _TOKENS_AT_MOST = 100  # pictures painted from true tokens alone
 KEY_VARIABLE = "OPENAI_API_KEY"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalArguments:
-    """The options as they were given.
-
-    Args:
-        suite: One of SUITES.
-        count: Questions of the main group.
-        layouts, fonts, letters: Of the main group of `signs`; None leaves a plain placard's.
-        model: A model folder, a run, or a shipped model's name.
-        endpoint: Address of a server that is asked instead; `model` is then its name for it.
-        data: The folder of CVTG-2K.
-        ablate: Names in batch.ABLATIONS.
-        size: Side of the pictures in pixels; None is the model's own.
-        batch: Questions under way together.
-        keep: Folder of pictures that are painted already; `fresh` paints those of this measurement again.
-    """
-
-    suite: str
-    count: int
-    seed: int = 0
-    model: str = "nano"
-    endpoint: str | None = None
-    data: Path | None = None
-    layouts: tuple[str, ...] | None = None
-    fonts: tuple[str, ...] | None = None
-    letters: tuple[int, int] | None = None
-    steps: int = DEFAULT_STEPS
-    guidance: float | None = None
-    ablate: tuple[str, ...] = ()
-    size: int | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    batch: int = 64
-    offload: bool = False
-    loras: Sequence[tuple[Path, float]] = ()
-    keep: Path = Path("eval-data")
-    fresh: bool = False
-    json: Path | None = None
-    html: Path | None = None
-
-
-def from_arguments(arguments: Any) -> EvalArguments:
-    """Return the options of a parsed command line."""
-    return EvalArguments(**{field.name: getattr(arguments, field.name) for field in fields(EvalArguments)})
 
 
 def evaluate(options: EvalArguments, console: Any) -> dict[str, Any]:

@@ -111,10 +111,10 @@ def test_a_missing_reader_is_said_before_anything_is_painted(options: EvalArgume
 
 
 def test_the_command_line_knows_what_the_verb_knows():
-    from sampan.cli import eval_options
+    from sampan.evaluate import arguments, suites
     from sampan.pipeline.batch import ABLATIONS
 
-    assert eval_options.SUITES == verb.SUITES and tuple(ABLATIONS) == eval_options.ABLATIONS
+    assert (*suites.SUITES, "cvtg") == arguments.SUITES and tuple(ABLATIONS) == arguments.ABLATIONS
 
 
 def test_an_interrupted_measurement_goes_on(options: EvalArguments, monkeypatch: pytest.MonkeyPatch):
