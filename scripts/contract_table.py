@@ -23,11 +23,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+from contract import subset  # noqa: E402
 from contract.case import FORWARD_TOLERANCE, GRADIENT_TOLERANCE  # noqa: E402
 from contract.catalogue import CASES  # noqa: E402
 from contract.compare import Answers, forward_errors, gradient_errors  # noqa: E402
 from contract.workers import FRAMEWORKS, Workers, is_installed  # noqa: E402
-from sampan.frameworks import LEFT_OUT  # noqa: E402
 
 KINDS = {"op": "operations", "layer": "layers", "block": "blocks", "loss": "losses"}
 
@@ -35,7 +35,7 @@ KINDS = {"op": "operations", "layer": "layers", "block": "blocks", "loss": "loss
 def measure(found: Answers, others: Sequence[Answers]) -> dict[str, dict[str, Any]]:
     """Return one record a row: the greatest forward and gradient error against each of the others."""
     rows: dict[str, dict[str, Any]] = {}
-    left_out = LEFT_OUT.get(found.framework, frozenset())
+    left_out = subset.left_out(found.framework)
     for case in CASES.values():
         if not case.is_offered(left_out):
             continue

@@ -19,19 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from sampan import __version__, frameworks, host
+from sampan.bench.backends import FRAMEWORKS as COMPARED
+from sampan.bench.backends import PACKAGES
 from sampan.errors import CheckpointError
-from sampan.frameworks import FRAMEWORKS, LEFT_OUT
+from sampan.frameworks import FRAMEWORKS
 from sampan.units import format_bytes, format_count
 
-# package on the index, and how to get it
-_PACKAGES = {
+_INSTALL = {
     "torch": FRAMEWORKS["torch"],
     "torch_npu": "for Ascend: pip install torch_npu, in the version that goes with your PyTorch and CANN",
     "mindspore": FRAMEWORKS["mindspore"],
-    "tensorflow": f"for sampan bench: {FRAMEWORKS['tensorflow']}",
-}
+} | {name: f"for sampan bench: {command}" for name, command in COMPARED.items() if name not in FRAMEWORKS}
+"""By name of the package: how to get it."""
 _DISTRIBUTIONS = {"tensorflow": ("tensorflow", "tensorflow-cpu")}  # where a package has several names on the index
-_WHOLE = [name for name in FRAMEWORKS if name not in LEFT_OUT]  # frameworks that train and generate
 # what a framework sees is asked in a process of its own: two in one can disturb each other, and one can die
 _PROBE = (
     "import importlib, json, sys; probe = importlib.import_module(sys.argv[1] + '.probe').probe;"
@@ -55,7 +55,7 @@ def report(model: Path | None) -> dict[str, Any]:
     """
     memory = dict(zip(("memory_bytes", "free_bytes"), host.memory_bytes(), strict=True))
     with ThreadPoolExecutor() as pool:
-        found = dict(zip(_PACKAGES, pool.map(_framework, _PACKAGES), strict=True))
+        found = dict(zip(_INSTALL, pool.map(_framework, _INSTALL), strict=True))
     drivers = {"nvidia": _nvidia_driver(), "ascend": _ascend_driver()}
     for facts in found.values():
         for device in facts.get("devices", []):
@@ -87,12 +87,12 @@ def _framework(name: str) -> dict[str, Any]:
     """Return `version` (None when it is not installed), `problem` in words or None, and what its probe says."""
     version = _version(name)
     if version is None:
-        return {"version": None, "problem": f"not installed ({_PACKAGES[name]})"}
-    if name not in FRAMEWORKS:
+        return {"version": None, "problem": f"not installed ({_INSTALL[name]})"}
+    if name not in PACKAGES:
         return {"version": version, "problem": None}
     try:
         asked = subprocess.run(
-            [sys.executable, "-c", _PROBE, frameworks.package(name)],
+            [sys.executable, "-c", _PROBE, PACKAGES[name]],
             capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=_PROBED_WITHIN_S, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
@@ -115,13 +115,13 @@ def _version(name: str) -> str | None:
 
 def _usable(found: Mapping[str, Any]) -> list[str]:
     """Return the frameworks that are there and train and generate, the one that is taken by default first."""
-    return [name for name in _WHOLE if name in found and found[name]["problem"] is None]
+    return [name for name in FRAMEWORKS if name in found and found[name]["problem"] is None]
 
 
 def _advice(found: Mapping[str, Any], drivers: dict[str, str | None]) -> list[str]:
     usable, advice = _usable(found), []
     if not usable:
-        return [f"install a framework: {' or '.join(FRAMEWORKS[name] for name in _WHOLE)}"]
+        return [f"install a framework: {' or '.join(FRAMEWORKS.values())}"]
     seen = {device["device"].partition(":")[0] for name in usable for device in found[name]["devices"]}
     if drivers["nvidia"] and "cuda" not in seen:
         if "torch" not in usable:
@@ -312,7 +312,7 @@ def _build(name: str, facts: dict[str, Any]) -> str:
         built.append("Ascend" if facts["ascend"] else "no Ascend")
     if "cpu_kernels" in facts:
         built.append(f"{facts['cpu_kernels']} kernels")
-    words = [*([] if name in _WHOLE else ["for sampan bench"]), *built, f"{facts['threads']} threads"]
+    words = [*([] if name in FRAMEWORKS else ["for sampan bench"]), *built, f"{facts['threads']} threads"]
     return f" ({', '.join(words)})"
 
 

@@ -139,7 +139,7 @@ def test_no_framework_is_a_finding_and_a_folder_is_still_read(tiny_folder: Path,
     report = report_without(("torch", "mindspore", "tensorflow"), tiny_folder, tmp_path)
     for name in ("torch", "mindspore", "tensorflow"):
         problem = f"installed, but importing it failed: ImportError: lib{name}.so.1: cannot open shared object file"
-        assert report["frameworks"][name]["problem"] in (problem, f"not installed ({doctor._PACKAGES[name]})")
+        assert report["frameworks"][name]["problem"] in (problem, f"not installed ({doctor._INSTALL[name]})")
     assert report["frameworks"]["torch"]["version"] is not None
     assert report["advice"] == ["install a framework: pip install 'sampan[torch]' or pip install 'sampan[mindspore]'"]
     assert report["model"]["num_parameters"] > 0

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from sampan.errors import DeviceError, RequestError, did_you_mean
-from sampan.frameworks import FRAMEWORKS
+from sampan.frameworks import FRAMEWORKS as TRAINED
 
 MODES = ("eager", "compiled")
 PARTS = ("ar", "decoder")
+FRAMEWORKS = {**TRAINED, "tensorflow": "pip install 'sampan[tensorflow]'"}
+"""What can be compared, and how to install it."""
+PACKAGES = {name: f"sampan.frameworks.{name}" for name in TRAINED} | {"tensorflow": "sampan.bench.tensorflow"}
+"""Where each one's adapter is."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class Backend:
     """A framework in a mode.
 
     Args:
-        framework: One of sampan.frameworks.FRAMEWORKS.
+        framework: One of FRAMEWORKS.
         mode: One of MODES.
         command: What Python is started with; the framework's name is added. It has to speak as sampan.bench.worker does.
     """

@@ -90,4 +90,4 @@ def test_what_a_framework_prints_does_not_get_between_the_answers(tmp_path: Path
 def test_a_framework_can_be_chosen_once():
     frameworks.use("torch")
     with pytest.raises(DeviceError, match="this process runs on torch and cannot change to mindspore"):
-        frameworks.use("mindspore", comparing=True)
+        frameworks.use("mindspore")

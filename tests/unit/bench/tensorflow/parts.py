@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from contract import subset
 from sampan import frameworks
 from sampan.errors import CheckpointError, DeviceError
 
-frameworks.use("tensorflow", comparing=True)
+frameworks.use("tensorflow", package="sampan.bench.tensorflow")
 
 import tensorflow as tf  # noqa: E402  # the seam sets what it reads when it is loaded
 
@@ -134,7 +135,7 @@ def test_what_is_seen_is_said_in_plain_values():
 
 
 def test_it_offers_what_the_seam_says():
-    left_out = frameworks.LEFT_OUT["tensorflow"]
+    left_out = subset.left_out("tensorflow")
     for folder, names in ((nn, frameworks.NN_NAMES), (ops, frameworks.OPS_NAMES)):
         assert {name for name in names if not hasattr(folder, name)} == left_out & set(names)
     assert left_out - {*frameworks.NN_NAMES, *frameworks.OPS_NAMES} == {"meter"}
