@@ -89,9 +89,7 @@ def kit(
         raise DeviceError("nothing was measured", left_out, "--budget gives it more time, --tokens less to do")
     return {
         "what": "single blocks of the released size, random weights",
-        "date": results.today(),
-        "machine": results.machine(),
-        "load_average": {"before": before, "after": results.load_average()},
+        **results.conditions(before),
         "px": PX if tokens is None else None,
         "tokens": counts,
         "seed": seed,

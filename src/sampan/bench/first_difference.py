@@ -92,9 +92,7 @@ def diverge(
     )
     return {
         "what": "two sides in lockstep: the first operation, layer and step that differ",
-        "date": results.today(),
-        "machine": results.machine(),
-        "load_average": {"before": before, "after": results.load_average()},
+        **results.conditions(before),
         "shape": shape.as_dict(),
         "seed": seed,
         "steps": steps,

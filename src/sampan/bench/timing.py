@@ -52,9 +52,7 @@ def race(
             measured[part] = _Race(processes, part, shape, Path(folder), seed, say).run(rounds)
     return {
         "what": "one training step, the same weights and batch on every side",
-        "date": results.today(),
-        "machine": results.machine(),
-        "load_average": {"before": before, "after": results.load_average()},
+        **results.conditions(before),
         "shape": shape.as_dict(),
         "seed": seed,
         "rounds": rounds,

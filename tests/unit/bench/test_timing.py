@@ -48,7 +48,7 @@ def test_rounds_are_interleaved_and_another_side_begins_each(monkeypatch: pytest
             asked.append((self.side.framework, "first" if "gradients" in arguments else "step"))
         return right(self, do, **arguments)
 
-    monkeypatch.setattr(module.Process, "ask", ask)
+    monkeypatch.setattr(module.BackendProcess, "ask", ask)
     raced(side("right", "torch"), side("right", "mindspore"), side("right", "tensorflow"), rounds=2)
     names = ["torch", "mindspore", "tensorflow"]
     assert asked[:3] == [(name, "first") for name in names]  # compared before any is timed

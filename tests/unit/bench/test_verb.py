@@ -94,5 +94,10 @@ def _with_command(command: tuple[str, ...]):
 def test_defaults_are_those_that_help_names(capsys: pytest.CaptureFixture[str]):
     assert main(["bench", "--help"]) == 0
     page = " ".join(capsys.readouterr().out.split())
-    for default in (verb.ROUNDS, f"{verb.kit.BUDGET_S:.0f}", verb.diverge.NUM_STEPS, verb.diverge.TOLERANCE):
+    for default in (
+        verb.ROUNDS,
+        f"{verb.device_probe.BUDGET_S:.0f}",
+        verb.first_difference.NUM_STEPS,
+        verb.first_difference.TOLERANCE,
+    ):
         assert f"default: {default}" in page
