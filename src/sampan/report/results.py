@@ -55,7 +55,7 @@ def conditions(load_before: float | None) -> dict[str, Any]:
 
 
 def commit(package: Path = _PACKAGE) -> dict[str, str | None]:
-    """Return `commit`, with "+changes" behind it where tracked files differ; outside a checkout it is None, with the reason."""
+    """Return `commit`, with "+changes" behind it where tracked files differ; outside a checkout None and the reason."""
     git = ["git", "-C", str(package)]
     top = answer([*git, "rev-parse", "--show-toplevel"])
     # an installed package may lie in somebody's checkout of something else
