@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from sampan.bench.backends import MODES, PARTS
 from sampan.options import (
     argument,
     device_option,
@@ -20,6 +21,10 @@ from sampan.options import (
     words,
 )
 
+ROUNDS = 9
+BUDGET_S = 600.0
+LOCKSTEP_STEPS, LOCKSTEP_TOLERANCE = 3, 1e-3
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchArguments:
@@ -33,9 +38,9 @@ class BenchArguments:
     )
     job: Path | None = argument("measure this job's model and micro-batches; default: built in", "JOB", default=None)
     frameworks: tuple[str, ...] | None = option("separated by commas; default: all that are installed", "LIST", words)
-    modes: tuple[str, ...] | None = option("of eager,compiled; default: both", "LIST", words)
-    parts: tuple[str, ...] | None = option("of ar,decoder; default: both", "LIST", words)
-    rounds: int | None = option("rounds that count; default: 9", "N", whole(1))
+    modes: tuple[str, ...] | None = option(f"of {','.join(MODES)}; default: both", "LIST", words)
+    parts: tuple[str, ...] | None = option(f"of {','.join(PARTS)}; default: both", "LIST", words)
+    rounds: int | None = option(f"rounds that count; default: {ROUNDS}", "N", whole(1))
     seed: int = seed("of weights and batches")
     overrides: tuple[str, ...] = overrides()
     device: str | None = device_option(None, group="where it is measured; a job says it too")
@@ -46,13 +51,13 @@ class BenchArguments:
         group="single blocks of the released size, for a row from your device",
     )
     tokens: int | None = option("default: those of a picture of 1024 px", "N", whole(1))
-    budget: float | None = option("seconds in all; default: 600", "S", number(1))
+    budget: float | None = option(f"seconds in all; default: {BUDGET_S:g}", "S", number(1))
     diverge: tuple[str, str] | None = option(
         "run two in lockstep, each FRAMEWORK or FRAMEWORK:MODE, and name the first operation that differs",
         ("A", "B"),
         group="where two frameworks part",
     )
-    steps: int | None = option("how many; default: 3", "N", whole(1))
-    tolerance: float | None = option("of a tensor's largest value; default: 0.001", "T", share)
+    steps: int | None = option(f"how many; default: {LOCKSTEP_STEPS}", "N", whole(1))
+    tolerance: float | None = option(f"of a tensor's largest value; default: {LOCKSTEP_TOLERANCE:g}", "T", share)
     json: Path | None = option("default: a new file in results/", "FILE", Path, group="what is written")
     html: Path | None = option("also write a page with bars", "FILE", Path)

@@ -61,10 +61,10 @@ def choose(frameworks: Sequence[str] | None, modes: Sequence[str]) -> tuple[list
         absent = [name for name in FRAMEWORKS if name not in found]
         notes = [f"{name} is not installed and is left out ({FRAMEWORKS[name]})" for name in absent]
     wanted = found if frameworks is None else frameworks
-    return [checked(Backend(name, mode)) for name in wanted for mode in modes], notes
+    return [require_installed(Backend(name, mode)) for name in wanted for mode in modes], notes
 
 
-def parse(word: str) -> Backend:
+def parse_backend(word: str) -> Backend:
     """Return the side that FRAMEWORK or FRAMEWORK:MODE names; without a mode it is eager.
 
     Raises:
@@ -74,22 +74,22 @@ def parse(word: str) -> Backend:
     framework, _, mode = word.partition(":")
     check_names("--diverge", (framework,), tuple(FRAMEWORKS))
     check_names("--diverge", (mode or MODES[0],), MODES)
-    return checked(Backend(framework, mode or MODES[0]))
+    return require_installed(Backend(framework, mode or MODES[0]))
 
 
-def checked(side: Backend) -> Backend:
+def require_installed(backend: Backend) -> Backend:
     """Return a side whose framework is installed.
 
     Raises:
         DeviceError: It is not.
     """
-    if find_spec(side.framework) is None:
+    if find_spec(backend.framework) is None:
         raise DeviceError(
-            f"the framework {side.framework} is not installed",
-            f"Python finds no package `{side.framework}`",
-            FRAMEWORKS[side.framework],
+            f"the framework {backend.framework} is not installed",
+            f"Python finds no package `{backend.framework}`",
+            FRAMEWORKS[backend.framework],
         )
-    return side
+    return backend
 
 
 def check_names(option: str, given: Sequence[str], known: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ CPU_SAYS_NOTHING = (
 
 
 def lines(record: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a record of race, kit or diverge, with its tables in columns."""
+    """Yield the lines of a record of any of the three measurements, with its tables in columns."""
     yield record["what"]
     yield from facts(record)
     for title, table in tables(record):
