@@ -50,15 +50,19 @@ def refusals(framework: str, folder: Path) -> dict[str, tuple[str, Callable[[], 
         "load: an array of another shape": (
             "ValueError", lambda: load(arrays={**right, "bias": np.ones(5, np.float32)})
         ),
-        "load: quantized": (
-            "CheckpointError",
-            lambda: load(files={"weight": folder / "quantized.safetensors"}, arrays={"bias": right["bias"]}),
-        ),
-        "load: no such file": (
-            "CheckpointError", lambda: load(files=dict.fromkeys(right, folder / "absent.safetensors"))
-        ),
         "an optimizer of nothing": ("ValueError", lambda: update.TrainStep(nn.Identity(), **SETTINGS)),
     }  # fmt: skip
+    if "weight files" not in left_out:
+        found |= {
+            "load: quantized": (
+                "CheckpointError",
+                lambda: load(files={"weight": folder / "quantized.safetensors"}, arrays={"bias": right["bias"]}),
+            ),
+            "load: no such file": (
+                "CheckpointError",
+                lambda: load(files=dict.fromkeys(right, folder / "absent.safetensors")),
+            ),
+        }
     if hasattr(io, "read_tensors"):
         found |= {
             "read: no such file": ("CheckpointError", lambda: io.read_tensors(folder / "absent.safetensors", "cpu")),

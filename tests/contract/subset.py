@@ -9,10 +9,10 @@ LEFT_OUT = {
     "tensorflow": frozenset((
         "Conv2d", "GroupNorm", "linear_layers", "add_low_rank",
         "int32", "where", "sum", "exp", "abs", "sqrt", "clip", "argmin", "softmax", "normalize", "upsample_nearest",
-        "pad_right_bottom", "stop_gradient", "meter",
+        "pad_right_bottom", "stop_gradient", "meter", "weight files",
     )),
 }  # fmt: skip
-"""By framework: names of layers, operations and modules that it does not have."""
+"""By framework: names of layers, operations and modules that it does not have; "weight files": it reads none."""
 
 
 def left_out(framework: str) -> frozenset[str]:

@@ -223,7 +223,7 @@ def test_linear_layers_are_found_and_additions_are_not_among_them(answers: Answe
 
 def test_bad_arguments_are_refused(answers: Answers):
     found = fact(answers, "refusals")
-    assert isinstance(found, dict) and len(found) >= 12
+    assert isinstance(found, dict) and len(found) >= 11
     assert {what: (due, came) for what, (due, came, _) in found.items() if due != came or not _} == {}
 
 
