@@ -243,7 +243,7 @@ LORA = Case(
 )
 DECODER = [
     *(
-        _block_case(f"DiT block/{name}", _block_inputs(*has), _block, "dit:Block", sizes.DIT, constants=TABLES)
+        _block_case(f"DiT block/{name}", _block_inputs(*has), _block, "dit:DiTBlock", sizes.DIT, constants=TABLES)
         for name, has in {
             "text": (True, False, False),
             "no text": (False, False, False),

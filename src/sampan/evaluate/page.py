@@ -130,7 +130,7 @@ def page(record: Mapping[str, Any], shown: Sequence[ReportImage]) -> str:
         "<p>Painted on the left, its reference before it where there is one; on the right the true picture.</p>"
     )
     for name in record["strata"]:
-        some = [one for one in shown if one.case.stratum == name]
+        some = [one for one in shown if one.case.slice == name]
         order = sorted(some, key=lambda one: one.judgement.points)
         first = GRID if name == record["main"] else EXTREMES
         for heading, members in (

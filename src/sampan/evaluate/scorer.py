@@ -77,7 +77,7 @@ class Scorer:
         self.stems, self.glyphs = list(glyphs), list(glyphs.values())
         self._known: dict[tuple[RGB, int], NDArray[np.float64]] = {}
 
-    def judge(self, case: EvalCase, image: Image.Image, reading: Reading | None) -> CaseScore:
+    def score(self, case: EvalCase, image: Image.Image, reading: Reading | None) -> CaseScore:
         """Return what is right of a picture of any size.
 
         Args:
