@@ -6,6 +6,7 @@
     ├── CheckpointError     a model folder or a run folder that cannot be used
     ├── DeviceError         a device, a dtype or an amount of memory that is not there
     ├── RequestError        a prompt, a size, a reference or an option that this model cannot serve
+    │   └── FieldRefusedError   a field of a request that another server does not take
     ├── CatalogError        a name or a file of the catalogue (chips, sites, models, runs) that cannot be used
     ├── PlanError           something that cannot be planned, screened or compared
     └── UsageError          a command line in which something is missing
@@ -61,6 +62,10 @@ class DeviceError(SampanError):
 
 class RequestError(SampanError):
     """A prompt, a size, a reference or an option that this model cannot serve."""
+
+
+class FieldRefusedError(RequestError):
+    """A field of a request that another server does not take, because OpenAI's own API has none of that name."""
 
 
 class CatalogError(SampanError):

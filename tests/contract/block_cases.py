@@ -265,9 +265,9 @@ FROZEN = [
     _block_case("VAE up block", _channels(12), _plain, "vae:UpBlock", 12, 8, 2, 4, False, needs=CONV),
     _block_case("VAE up block/last", _channels(12), _plain, "vae:UpBlock", 12, 8, 2, 4, True, needs=CONV),
     _block_case("VAE mid block", _channels(8), _plain, "vae:MidBlock", 8, 4, needs=CONV),
-    _block_case("VAE encoder", _image, lambda m, g: m(g["image"]), "vae:Encoder", sizes.VAE, needs=CONV),
+    _block_case("VAE encoder", _image, lambda m, g: m(g["image"]), "vae:VAEEncoder", sizes.VAE, needs=CONV),
     _block_case(
-        "VAE decoder", lambda r: {"x": normal(r, 2, 4, 6, 4)}, _plain, "vae:Decoder", sizes.VAE, needs=CONV
+        "VAE decoder", lambda r: {"x": normal(r, 2, 4, 6, 4)}, _plain, "vae:VAEDecoder", sizes.VAE, needs=CONV
     ),
     _block_case(
         "VAE/sampled", lambda r: {**_image(r), "noise": normal(r, 2, 4, 6, 4)},

@@ -52,20 +52,20 @@ def choose(frameworks: Sequence[str] | None, modes: Sequence[str]) -> tuple[list
         RequestError: A name is unknown or stands there twice.
         DeviceError: A named framework is not installed, or none is.
     """
-    for option, given, known in (("--frameworks", frameworks or (), tuple(FRAMEWORKS)), ("--modes", modes, MODES)):
-        check_names(option, given, known)
-    found, notes = installed(), []
+    check_names("--frameworks", frameworks or (), tuple(FRAMEWORKS))
+    check_names("--modes", modes, MODES)
+    present, notes = installed(), []
     if frameworks is None:
-        if not found:
+        if not present:
             raise DeviceError("there is nothing to measure", "no framework is installed", FRAMEWORKS["torch"])
-        absent = [name for name in FRAMEWORKS if name not in found]
+        absent = [name for name in FRAMEWORKS if name not in present]
         notes = [f"{name} is not installed and is left out ({FRAMEWORKS[name]})" for name in absent]
-    wanted = found if frameworks is None else frameworks
+    wanted = present if frameworks is None else frameworks
     return [require_installed(Backend(name, mode)) for name in wanted for mode in modes], notes
 
 
 def parse_backend(word: str) -> Backend:
-    """Return the side that FRAMEWORK or FRAMEWORK:MODE names; without a mode it is eager.
+    """Return the backend that FRAMEWORK or FRAMEWORK:MODE names; without a mode it is eager.
 
     Raises:
         RequestError: Framework or mode is unknown.
@@ -78,7 +78,7 @@ def parse_backend(word: str) -> Backend:
 
 
 def require_installed(backend: Backend) -> Backend:
-    """Return a side whose framework is installed.
+    """Return a backend whose framework is installed.
 
     Raises:
         DeviceError: It is not.
@@ -92,14 +92,14 @@ def require_installed(backend: Backend) -> Backend:
     return backend
 
 
-def check_names(option: str, given: Sequence[str], known: Sequence[str]) -> None:
+def check_names(option: str, names: Sequence[str], known: Sequence[str]) -> None:
     """Refuse what is not one of the known names, and what stands there twice.
 
     Raises:
         RequestError: One is.
     """
-    for name in given:
+    for name in names:
         if name not in known:
             raise RequestError(f"{option}: `{name}` is not one of {', '.join(known)}", (), did_you_mean(name, known))
-        if list(given).count(name) > 1:
+        if list(names).count(name) > 1:
             raise RequestError(f"{option}: `{name}` stands there twice")

@@ -123,7 +123,7 @@ def _sign_case(sign: Sign, slice_name: str, seed: int, number: int, size_px: int
         words=sign.lines,
         plate=sign.plate,
         ink=sign.ink if _mentions(prompt, sign.ink) else None,
-        box=box_of(sign),
+        box=lettering_box(sign),
         on_plate=sign.layout == PLAIN,
         groups=_groups(sign),
     )
@@ -146,7 +146,7 @@ def _mentions(prompt: str, color: str) -> bool:
     return re.search(rf"(?<!light )(?<!dark )\b{color}\b", outside) is not None
 
 
-def box_of(sign: Sign) -> Box:
+def lettering_box(sign: Sign) -> Box:
     """Return the box around all places where a sign's lines are written."""
     boxes = [place.box for place in LAYOUTS[sign.layout].places(sign)]
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
@@ -261,7 +261,7 @@ def edits(count: int, seed: int, size_px: int = SIZE_PX) -> Suite:
                 words=after.lines,
                 plate=after.plate,
                 ink=after.ink,
-                box=box_of(after),
+                box=lettering_box(after),
                 on_plate=True,
                 edit=edit.kind,
                 groups=(("edit", edit.kind),),

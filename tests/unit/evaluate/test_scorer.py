@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from sampan.errors import DataError
 from sampan.evaluate import suites
 from sampan.evaluate.measures import measures, mismatched_cases
-from sampan.evaluate.scorer import Scorer, in_order, letters_box, overlap, unchanged
+from sampan.evaluate.scorer import Scorer, is_in_order, letters_box, overlap, unchanged_pixels
 from sampan.metrics.ocr import Reading
 
 
@@ -113,13 +113,15 @@ def test_an_edit_is_done_if_the_change_is_made_and_the_rest_kept(edits):
 def test_what_an_edit_leaves_alone_is_what_both_pictures_share():
     before, after = Image.new("RGB", (64, 64), "red"), Image.new("RGB", (64, 64), "red")
     after.putpixel((32, 32), (0, 255, 0))
-    kept = unchanged(before, after)
+    kept = unchanged_pixels(before, after)
     assert not kept[32, 32] and not kept[30, 34] and kept[5, 5]
 
 
 def test_lines_in_another_order_are_out_of_place(signs):
-    assert in_order(("Fille", "abend"), ("FILLE", "Abend")) and in_order(("a", "b"), ("b",)) and in_order((), ())
-    assert not in_order(("Fille", "abend"), ("abend", "fille"))
+    assert (
+        is_in_order(("Fille", "abend"), ("FILLE", "Abend")) and is_in_order(("a", "b"), ("b",)) and is_in_order((), ())
+    )
+    assert not is_in_order(("Fille", "abend"), ("abend", "fille"))
     case = next(case for case in signs.cases if case.slice == "two lines")
     assert Scorer({}).score(case, case.truth, read_right(case)).placed is True
     assert Scorer({}).score(case, case.truth, Reading(case.words[::-1], 1.0)).placed is False
