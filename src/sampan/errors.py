@@ -7,8 +7,10 @@
     ├── CheckpointError     a model folder or a run folder that cannot be used
     ├── DeviceError         a device, a dtype or an amount of memory that is not there
     ├── RequestError        a prompt, a size, a reference or an option that this model cannot serve
+    │   └── FieldRefusedError   a field of a request that another server does not take
     ├── CatalogError        a name or a file of the catalogue (chips, sites, models, runs) that cannot be used
-    └── PlanError           something that cannot be planned, screened or compared
+    ├── PlanError           something that cannot be planned, screened or compared
+    └── UsageError          a command line in which something is missing
 
 Below them are three that are caught by the code that asked, which makes one of the above of them:
 
@@ -90,6 +92,10 @@ class RequestError(SampanError):
     """A prompt, a size, a reference or an option that this model cannot serve."""
 
 
+class FieldRefusedError(RequestError):
+    """A field of a request that another server does not take, because OpenAI's own API has none of that name."""
+
+
 class CatalogError(SampanError):
     """A name or a file of the catalogue that cannot be used."""
 
@@ -129,6 +135,10 @@ class BadRowError(Exception):
     def __init__(self, kind: str, reason: str):
         self.kind = kind
         super().__init__(reason)
+
+
+class UsageError(SampanError):
+    """A command line in which something is missing; the command ends with 2."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from contract import curve_job, worker
+from contract import curve_job, subset, worker
 
 COMPARED_ONLY = ("ar", "decoder")  # what a framework that is there for the comparison trains
 
@@ -62,11 +62,9 @@ def main() -> None:
     framework, folder = sys.argv[1], Path(sys.argv[2])
     lr_ratio = float(sys.argv[3]) if len(sys.argv) > 3 else 1.0
     worker.choose(framework)
-    from sampan import frameworks
-
     job = curve_job.read(folder, framework if lr_ratio == 1 else f"{framework}-wrong")
     begin = time.process_time()
-    if framework in frameworks.LEFT_OUT:
+    if subset.left_out(framework):
         curves = {name: compared_losses(job, name) for name in COMPARED_ONLY}
     else:
         work = curve_job.open_run(job)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from contract import files, refusals, sizes
+from contract import files, refusals, sizes, subset
 from contract.case import Case, normal
 from contract.catalogue import CASES
 from sampan import frameworks
@@ -43,7 +43,7 @@ def questions(framework: str, folder: Path, arrays: Arrays) -> dict[str, Callabl
         "refusals": lambda: refused(framework, folder),
         "steps": lambda: steps(arrays),
     }
-    if "linear_layers" not in frameworks.LEFT_OUT.get(framework, frozenset()):
+    if "linear_layers" not in subset.left_out(framework):
         asked["linear layers"] = linear_layers
     if framework in LOW:
         asked |= {
@@ -57,7 +57,7 @@ def questions(framework: str, folder: Path, arrays: Arrays) -> dict[str, Callabl
 
 def names(framework: str) -> list[str]:
     """Return the names of the seam that the framework lacks, and should have."""
-    left_out = frameworks.LEFT_OUT.get(framework, frozenset())
+    left_out = subset.left_out(framework)
     lacking = [name for name in frameworks.NN_NAMES if name not in left_out and not hasattr(nn, name)]
     lacking += [name for name in frameworks.OPS_NAMES if name not in left_out and not hasattr(ops, name)]
     # what is said to be left out is not there, or the record of it is out of date
@@ -67,7 +67,7 @@ def names(framework: str) -> list[str]:
 
 def shapes() -> dict[str, dict[str, list[int]]]:
     """Return names and shapes of the weights of every part that can be built."""
-    left_out = frameworks.LEFT_OUT.get(frameworks.chosen(), frozenset())
+    left_out = subset.left_out(frameworks.chosen())
     built = {}
     for case in CASES.values():
         if case.build is not None and case.is_offered(left_out):

@@ -23,6 +23,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from sampan import frameworks, host
+from sampan.bench.backends import PACKAGES
 from sampan.errors import SampanError
 
 LR = 1e-3
@@ -193,7 +194,7 @@ def main(framework: str) -> int:
     os.dup2(2, 1)
     worker = Worker()
     try:
-        frameworks.use(framework, comparing=True)
+        frameworks.use(framework, package=PACKAGES[framework])
     except SampanError as error:
         answers.write(json.dumps({"error": {"what": error.what, "because": error.because, "hint": error.hint}}) + "\n")
         return 1
@@ -204,7 +205,7 @@ def main(framework: str) -> int:
 def _device_name(device: str) -> str | None:
     """Return what a device calls itself, where the framework's probe tells; a CPU's name is the machine's."""
     try:
-        probe = importlib.import_module(f"{frameworks.package(frameworks.chosen())}.probe")
+        probe = importlib.import_module(f"{PACKAGES[frameworks.chosen()]}.probe")
     except ModuleNotFoundError:
         return None
     found = [facts["name"] for facts in probe.probe()["devices"] if facts["device"].startswith(device)]

@@ -47,7 +47,7 @@ def page(record: Mapping[str, Any], shown: Sequence[ReportImage]) -> str:
 def _groups(record: Mapping[str, Any], shown: Sequence[ReportImage]) -> Iterator[tuple[str, Sequence[ReportImage]]]:
     """Yield headings and the images below them."""
     for name in record["strata"]:
-        members = [image for image in shown if image.case.stratum == name]
+        members = [image for image in shown if image.case.slice == name]
         first = GRID if name == record["main"] else EXTREMES
         yield f"{name}: the first pictures, as they came", members[:first]
         if len(members) > first:

@@ -22,5 +22,4 @@ def register() -> None:
     sys.modules[package.__name__] = package
     for module in (device, io, nn, ops):
         sys.modules[f"{package.__name__}.{module.__name__.rpartition('.')[2]}"] = module
-    frameworks.FRAMEWORKS[NAME] = "it is a part of the tests"
-    frameworks.use(NAME)
+    frameworks.use(NAME, package=package.__name__)

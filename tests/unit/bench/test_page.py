@@ -13,7 +13,7 @@ from sampan.bench.backends import Backend
 from sampan.bench.page import page
 from sampan.bench.process import ComputeTarget
 from sampan.bench.shapes import SMALL
-from sampan.bench.timing import race
+from sampan.bench.timing import time_steps
 from well_formed import assert_well_formed
 
 FAKE = str(Path(__file__).parent / "fake_worker.py")
@@ -40,8 +40,8 @@ LOCKSTEP = {
 @pytest.fixture(scope="module")
 def raced() -> dict[str, Any]:
     sides = (Backend("torch", "eager", (FAKE, "right")), Backend("mindspore", "eager", (FAKE, "slow")))
-    return race(
-        sides, ["ar", "decoder"], SMALL, rounds=2, place=ComputeTarget(), say=lambda words: None, notes=["one note"]
+    return time_steps(
+        sides, ["ar", "decoder"], SMALL, rounds=2, target=ComputeTarget(), say=lambda words: None, notes=["one note"]
     )
 
 
@@ -72,7 +72,7 @@ def test_the_page_stands_alone_and_says_what_the_lines_say(raced: dict[str, Any]
 
 def test_a_page_of_single_blocks():
     sides = [Backend("torch", mode, (FAKE, "right")) for mode in ("eager", "compiled")]
-    record = device_probe.kit(sides, ["ar"], tokens=20, place=ComputeTarget(), say=lambda words: None)
+    record = device_probe.probe_device(sides, ["ar"], tokens=20, target=ComputeTarget(), say=lambda words: None)
     text = assert_well_formed(page(record))
     assert "time of a forward pass; shorter is faster" in text and ABOUT_CPUS in text
     rows = [re.split(r"  +", line) for line in report.columns(report.tables(record)[0][1])]

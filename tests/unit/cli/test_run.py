@@ -111,7 +111,7 @@ def test_generate_asks_for_what_the_options_say(stand_in, capsys):
         "offload": True,
         "compiled": False,
         "out": Path("a.png"),
-        "loras": [(Path("x.safetensors"), 1.0), (Path("runs/y"), -0.5)],
+        "loras": ((Path("x.safetensors"), 1.0), (Path("runs/y"), -0.5)),
     }
     assert capsys.readouterr().out == "a-1.png\na-2.png\n"
 
@@ -124,7 +124,7 @@ def test_generate_leaves_to_the_model_what_is_not_asked_for(stand_in):
     assert request == ImageRequest(prompt="a red apple", seed=request.seed)
     del generate.kwargs["console"]
     assert generate.kwargs == {
-        "model": "nano", "device": "auto", "dtype": "auto", "offload": False, "out": None, "loras": [],
+        "model": "nano", "device": "auto", "dtype": "auto", "offload": False, "out": None, "loras": (),
         "compiled": False,
     }  # fmt: skip
 
@@ -343,7 +343,7 @@ def test_checkpoint_merge_says_where_it_wrote(stand_in, capsys):
     stand_in("sampan.checkpoint.merge", merge=merge)
     line = "checkpoint merge m there --lora a.safetensors:0.8 --lora b --subtract --dtype bf16"
     assert main(line.split()) == 0
-    assert merge.args == (Path("m"), Path("there"), [(Path("a.safetensors"), 0.8), (Path("b"), 1.0)])
+    assert merge.args == (Path("m"), Path("there"), ((Path("a.safetensors"), 0.8), (Path("b"), 1.0)))
     del merge.kwargs["progress"]
     assert merge.kwargs == {"subtract": True, "dtype": "bf16"}
     assert capsys.readouterr().out == "there\n"

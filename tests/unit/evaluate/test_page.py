@@ -23,7 +23,7 @@ def record():
 
 def shown(stratum, score, read="", prompt="a boat", size=8):
     image = Image.new("RGB", (size, size))
-    return ReportImage(EvalCase(prompt=prompt, stratum=stratum, seed=0, truth=image), image, score, read)
+    return ReportImage(EvalCase(prompt=prompt, slice=stratum, seed=0, truth=image), image, score, read)
 
 
 def test_a_picture_stands_with_what_is_right_and_wrong_of_it(record):

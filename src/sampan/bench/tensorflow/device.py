@@ -5,7 +5,6 @@ The comparison is on the CPU, where all frameworks are; a GPU that this TensorFl
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -58,11 +57,6 @@ def resolve_dtype(name: str, device: str) -> str:
             "use dtype fp32",
         )
     return "fp32"
-
-
-def dtype(name: str) -> tf.DType:
-    """Return the framework's dtype of "fp32"."""
-    return DTYPES[name]
 
 
 def on_meta() -> AbstractContextManager[Any]:
@@ -122,23 +116,9 @@ def set_threads(count: int | None) -> int:
     )
 
 
-def move(module: Any, device: str) -> None:
-    """Do nothing: there is one device."""
-
-
-def release(device: str) -> None:
-    """Free what only cycles of objects hold."""
-    gc.collect()
-
-
 def synchronize(device: str) -> None:
     """Wait until the device has done what it was given."""
     tf.test.experimental.sync_devices()
-
-
-def memory_bytes(device: str) -> tuple[int | None, int | None]:
-    """Return the machine's memory, or the container's share of it, and what of it this process can still have."""
-    return host.memory_bytes()
 
 
 def peak_memory_bytes(device: str) -> int | None:

@@ -1,12 +1,7 @@
-"""Weights from safetensors files and from host arrays, on TensorFlow. They are fp32 here, whatever they are stored as.
-
-Read one tensor at a time out of a memory-mapped file, so that a large folder needs no second copy of itself. Nothing is
-written: what TensorFlow computes is compared, not kept.
-"""
+"""Weights from host arrays, on TensorFlow, in fp32. No file is read: what TensorFlow computes is compared, and not kept."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,45 +23,29 @@ def load_weights(
     files: Mapping[str, Path],
     *,
     device: str,
-    arrays: Mapping[str, Any] | None = None,
+    arrays: Mapping[str, Any],
     trainable: Callable[[str], bool] = lambda name: True,
-    prefix: str = "",
-    name: str = "the model",
 ) -> None:
     """Give a module that was built without memory its weights, in fp32.
 
-    Nothing is read before names, shapes and stored dtypes of all tensors are found to be right.
-
     Args:
-        files: Tensor name to the safetensors file that holds it. With `arrays`, all the module's, and no other.
-        device: Taken for the other frameworks' sake: there is the CPU.
-        arrays: Tensor name to an array of the host, for those that no file has. They are asked for one at a time.
+        files: Taken for the other frameworks' sake: none is read.
+        device: Likewise: there is the CPU.
+        arrays: Parameter name to an array of the host. They are asked for one at a time.
         trainable: Says of a name whether it is trained.
-        prefix: Beginning of the module's names that the files do not have.
-        name: What errors call the module.
 
     Raises:
-        CheckpointError: A tensor is missing, unexpected, of another shape or quantized, or a file cannot be read.
+        CheckpointError: An array is missing or unexpected.
+        ValueError: One has another shape.
     """
-    grouped: dict[Path, list[str]] = defaultdict(list)
-    for tensor_name, path in files.items():
-        grouped[path].append(tensor_name)
-    arrays = arrays or {}
-    wanted_shapes = shapes(module)
-    stored.check(wanted_shapes, grouped, {*files, *arrays}, name, prefix)
-
-    def put(tensor_name: str, values: Any) -> None:
-        value = np.asarray(values).astype(np.float32)
-        if value.shape != wanted_shapes[tensor_name]:
-            raise ValueError(f"`{tensor_name}` is {value.shape}, not {wanted_shapes[tensor_name]}")
-        module.put_parameter(tensor_name, tf.Variable(tf.constant(value), trainable=trainable(tensor_name)))
-
-    for path, tensor_names in grouped.items():
-        with stored.opened(path, "np") as file:
-            for tensor_name in tensor_names:
-                put(tensor_name, file.get_tensor(tensor_name.removeprefix(prefix)))
-    for tensor_name in arrays:
-        put(tensor_name, arrays[tensor_name])
+    assert not files, "no file is read on TensorFlow"
+    wanted = shapes(module)
+    stored.check(wanted, {}, {*arrays}, "the model")
+    for name in arrays:
+        value = np.asarray(arrays[name]).astype(np.float32)
+        if value.shape != wanted[name]:
+            raise ValueError(f"`{name}` is {value.shape}, not {wanted[name]}")
+        module.put_parameter(name, tf.Variable(tf.constant(value), trainable=trainable(name)))
 
 
 def put_weights(module: Module, values: Mapping[str, Any]) -> None:

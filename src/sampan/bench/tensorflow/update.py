@@ -205,38 +205,22 @@ def materialize(
     dtype: str,
     trainable: Callable[[str], bool],
     trainable_dtype: str,
-    prefix: str = "",
-    name: str = "the model",
 ) -> None:
-    """Give a module that was built without memory its weights.
+    """Give a module that was built without memory its weights, as io.load_weights does.
 
     Args:
-        files: Parameter name to the safetensors file that holds it.
-        arrays: Parameter name to a host array, for all that no file has. They are asked for one at a time.
         dtype, trainable_dtype: "fp32".
-        trainable: Says of a parameter's name whether it is trained.
-        prefix: Beginning of names in `files` that the files themselves do not have.
-        name: What errors call the module.
 
     Raises:
-        CheckpointError: A tensor is missing, unexpected, of another shape or quantized, or a file cannot be read.
+        CheckpointError: An array is missing or unexpected.
         DeviceError: Another dtype than "fp32", or there is not enough memory.
     """
     for kind in (dtype, trainable_dtype):
         dev.resolve_dtype(kind, device)
     try:
-        io.load_weights(
-            module, files or {}, device=device, arrays=arrays, trainable=trainable, prefix=prefix, name=name
-        )
+        io.load_weights(module, files or {}, device=device, arrays=arrays, trainable=trainable)
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        raise DeviceError(f"{name} does not fit in memory", str(error).split(". ", maxsplit=1)[0]) from error
-
-
-def freeze(module: Module) -> None:
-    """Take a module's parameters out of training. Their memory is taken anew, one parameter at a time."""
-    for name, parameter in list(module.named_parameters()):
-        if parameter.trainable:
-            module.put_parameter(name, tf.Variable(parameter, trainable=False))
+        raise DeviceError("the model does not fit in memory", str(error).split(". ", maxsplit=1)[0]) from error
 
 
 def token_tables(module: Module) -> set[str]:

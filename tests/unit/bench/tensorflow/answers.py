@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from sampan import frameworks
+from sampan.bench.backends import PACKAGES
 
 FRAMEWORK, FILE, *QUESTIONS = sys.argv[1:]
-frameworks.use(FRAMEWORK, comparing=True)
+frameworks.use(FRAMEWORK, package=PACKAGES[FRAMEWORK])
 
 from sampan.frameworks import device as dev  # noqa: E402  # only now is it known which
 from sampan.frameworks import io, update  # noqa: E402

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from sampan.cli import plan_options
-from sampan.cli.options import parser
+from sampan.cli.verbs import parser
+from sampan.plan import arguments
 
 
 @pytest.mark.parametrize(
-    ("word", "found"), [("8", (8, 8)), ("8..64", (8, 64)), ("1..65536", (1, 65536)), ("+2", (2, 2))]
+    ("word", "counts"), [("8", (8, 8)), ("8..64", (8, 64)), ("1..65536", (1, 65536)), ("+2", (2, 2))]
 )
-def test_counts(word, found):
-    assert plan_options.counts(word) == found
+def test_counts(word, counts):
+    assert arguments.chip_counts(word) == counts
 
 
 @pytest.mark.parametrize(
@@ -31,12 +31,12 @@ def test_counts(word, found):
 )
 def test_counts_that_are_none(word, said):
     with pytest.raises(ArgumentTypeError) as caught:
-        plan_options.counts(word)
+        arguments.chip_counts(word)
     assert str(caught.value) == said
 
 
 def test_owned():
-    assert plan_options.owned("h20=16@cn_beijing") == ("h20", 16, "cn_beijing")
+    assert arguments.owned_chips("h20=16@cn_beijing") == ("h20", 16, "cn_beijing")
 
 
 @pytest.mark.parametrize(
@@ -44,21 +44,21 @@ def test_owned():
 )
 def test_owned_that_is_none(word):
     with pytest.raises(ArgumentTypeError) as caught:
-        plan_options.owned(word)
+        arguments.owned_chips(word)
     assert str(caught.value) == f"`{word}` is not CHIP=N@SITE with N from 1 to 65536, as in h100_sxm=8@sg"
 
 
 @pytest.mark.parametrize(("word", "said"), [("0", "must be more than 0, got 0"), ("-1", "must be at least 0, got -1")])
 def test_days_and_money_are_more_than_nothing(word, said):
-    assert plan_options.above_zero("0.5") == 0.5
+    assert arguments.above_zero("0.5") == 0.5
     with pytest.raises(ArgumentTypeError) as caught:
-        plan_options.above_zero(word)
+        arguments.above_zero(word)
     assert str(caught.value) == said
 
 
 def test_a_whole_line():
     line = "plan job.toml --chips a,b --count 2..4 --owned a=1@x --owned b=2@y --measured r/1.json r/2.json --measured s.json"
-    found = parser().parse_args(line.split())
-    assert (found.job, found.chips, found.count) == (Path("job.toml"), ("a", "b"), (2, 4))
-    assert found.owned == [("a", 1, "x"), ("b", 2, "y")]
-    assert found.measured == [Path("r/1.json"), Path("r/2.json"), Path("s.json")]
+    _, _, options = parser().parse(line.split())
+    assert (options.job, options.chips, options.count) == (Path("job.toml"), ("a", "b"), (2, 4))
+    assert options.owned == (("a", 1, "x"), ("b", 2, "y"))
+    assert options.measured == (Path("r/1.json"), Path("r/2.json"), Path("s.json"))
