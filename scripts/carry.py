@@ -176,7 +176,7 @@ def read_course(out: Path, stage: str) -> Course:
     from sampan.checkpoint.run_metadata import read_steps
     from sampan.frameworks import device as dev
     from sampan.job import parse
-    from sampan.train.run_state import reopen
+    from sampan.train.run_state import reopen_run
     from sampan.train.stage_trainer import StageTrainer
     from sampan.train.stages import make
 
@@ -187,10 +187,10 @@ def read_course(out: Path, stage: str) -> Course:
     with tempfile.TemporaryDirectory() as scratch:
         cache, job = Path(scratch) / "cache", parse(state["job"])
         shutil.copytree(job.data.cache or out / "cache", cache)
-        work = reopen(job, out, "cpu", "fp32", cache=cache, console=Console(quiet=True))
+        work = reopen_run(job, out, "cpu", "fp32", cache=cache, console=Console(quiet=True))
         steps = StageTrainer(work, stage)
         first = {name: dev.to_numpy(t).astype(np.float64) for name, t in steps.groups()["weights"].items()}
-        held_out = make(stage, work.context(steps.settings, work.data.validation or work.data.training))
+        held_out = make(stage, work.stage_inputs(steps.settings, work.data.validation or work.data.training))
         for folder in run.steps(out, stage):
             steps.restore(folder)
             with steps.updater.averaged():

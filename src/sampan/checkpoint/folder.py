@@ -213,7 +213,7 @@ def open_folder(path: Path) -> ModelFolder:
         raise CheckpointError(error.what, (*error.because, f"the folder is `{path}`"), error.hint) from error
 
 
-def open_adapted(path: Path) -> tuple[ModelFolder, Path | None]:
+def open_with_lora(path: Path) -> tuple[ModelFolder, Path | None]:
     """Open a model folder as `open_folder` does; of a training of low-rank additions, the folder it started from.
 
     Returns:
@@ -222,7 +222,7 @@ def open_adapted(path: Path) -> tuple[ModelFolder, Path | None]:
     Raises:
         CheckpointError: As `open_folder`, or the folder that the training started from is not there.
     """
-    found = detect_layout.adapted(path)
+    found = detect_layout.find_lora_run(path)
     if found is None:
         return open_folder(path), None
     start, additions = found

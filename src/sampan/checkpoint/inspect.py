@@ -57,7 +57,7 @@ def _inspect(directory: Path) -> dict[str, Any]:
     where: dict[str, Any] = {"folder": str(directory), "run": None, "lora": None}
     if directory.is_dir() and detect_layout.is_run(directory):
         where["run"] = _run(directory)
-        if found := detect_layout.adapted(directory):
+        if found := detect_layout.find_lora_run(directory):
             where["lora"] = {"model": str(found[0]), "files": _additions(found[1])}
         if where["lora"] or not where["run"]["finished"]:
             empty = {
@@ -203,7 +203,7 @@ def _sessions(folder: Path) -> list[dict[str, Any]]:
 def _additions(folder: Path) -> list[dict[str, Any]]:
     """Return the files with a run's low-rank additions."""
     facts = []
-    for file in lora.find(folder):
+    for file in lora.find_files(folder):
         header = weights.read_header(file)
         firsts = {name: stored for name, stored in header.items() if name.endswith(FACTORS[0])}
         facts.append(

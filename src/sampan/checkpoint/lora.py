@@ -66,7 +66,7 @@ class LoraAdapter:
     strength: float = 1.0
 
 
-def records(lows: Iterable[LoraAdapter]) -> list[dict[str, Any]]:
+def provenance_records(lows: Iterable[LoraAdapter]) -> list[dict[str, Any]]:
     """Return what provenance says of additions: name, hash, and the user's scale of each file, once a file."""
     found = {
         (low.file, low.strength): {"file": low.file.name, "sha256": low.sha256, "scale": low.strength} for low in lows
@@ -142,10 +142,10 @@ def read(path: Path, config: ModelConfig, strength: float = 1.0) -> list[LoraAda
         CheckpointError: There is no LoRA, it is a pickle, of another kind, broken, or for another model.
     """
     layers = {part: lora.linear_layers(part, config) for part in lora.PARTS}
-    return [low for file in find(path) for low in _read_file(file, layers, strength)]
+    return [low for file in find_files(path) for low in _read_file(file, layers, strength)]
 
 
-def find(path: Path) -> list[Path]:
+def find_files(path: Path) -> list[Path]:
     """Return the LoRA files that a path stands for.
 
     Raises:
@@ -162,7 +162,7 @@ def find(path: Path) -> list[Path]:
             raise weights.pickle_refused(path, [path.name])
         return [path]
     if (path / "run.json").is_file() and (path / "lora").is_dir():
-        return find(path / "lora")
+        return find_files(path / "lora")
     ours = [path / part / name for part, (name, _) in _WRITTEN_AS.items() if (path / part / name).is_file()]
     if ours:
         return ours

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sampan.checkpoint import lora
-from sampan.checkpoint.folder import OWN_FILE, open_adapted
+from sampan.checkpoint.folder import OWN_FILE, open_with_lora
 from sampan.checkpoint.json_files import read_json
 from sampan.checkpoint.write import write_folder
 from sampan.errors import CheckpointError
@@ -39,7 +39,7 @@ def merge(
     Raises:
         CheckpointError: There is nothing to merge, a file cannot be used, or the folder is there already.
     """
-    folder, own = open_adapted(model)
+    folder, own = open_with_lora(model)
     asked = [*([(own, 1.0)] if own else []), *loras]
     if not asked:
         raise CheckpointError(
@@ -48,7 +48,7 @@ def merge(
     lows = [low for path, strength in asked for low in lora.read(path, folder.config, strength)]
     before = read_json(folder.path / OWN_FILE).get("provenance") if (folder.path / OWN_FILE).is_file() else None
     provenance: dict[str, Any] = {
-        "subtracted" if subtract else "merged": lora.records(lows),
+        "subtracted" if subtract else "merged": lora.provenance_records(lows),
         "base": {"name": folder.path.resolve().name, "hash": folder.hash, "provenance": before},
     }
     return write_folder(

@@ -25,7 +25,7 @@ def edge_loss(image: Array, other: Array, num_scales: int = 3) -> Array:
     return total / num_scales
 
 
-def divergence(mean: Array, log_variance: Array) -> Array:
+def kl_divergence(mean: Array, log_variance: Array) -> Array:
     """Return the Kullback-Leibler divergence from the standard normal, summed over a latent, averaged over the batch."""
     per_cell = 0.5 * (mean * mean + ops.exp(log_variance) - 1 - log_variance)
     return ops.mean(ops.sum(per_cell, (1, 2, 3)))

@@ -27,7 +27,7 @@ def flow_times(draws: NDArray[np.float64], mean: float, std: float, mu: float) -
     return shifted(unshifted, mu).astype(np.float32), np.maximum(1000 * unshifted - 1, 0).astype(np.float32)
 
 
-def noisy(clean: Array, noise: Array, sigma: Array) -> Array:
+def add_noise(clean: Array, noise: Array, sigma: Array) -> Array:
     """Return (1 - σ)·clean + σ·noise for σ (batch,)."""
     s = sigma[:, None, None, None]
     return (1 - s) * clean + s * noise

@@ -20,15 +20,15 @@ from sampan.checkpoint import lora as lora_files
 from sampan.checkpoint.provenance import StageSession, in_words, place_of
 from sampan.errors import DataError, JobError
 from sampan.frameworks import device as dev
-from sampan.frameworks import parallel, update
+from sampan.frameworks import parallel, train_step
 from sampan.frameworks.records import StepReport
 from sampan.job import STAGES, Job
 from sampan.train import distributed, plot
 from sampan.train.estimate import Estimate, estimate_all
-from sampan.train.guard import locked, stop_signals
-from sampan.train.progress_display import gauge
+from sampan.train.lock_and_signals import lock_run, stop_signals
+from sampan.train.progress_display import display_progress
 from sampan.train.run_log import NullRunLog, RunLog, check_installed
-from sampan.train.run_state import RunState, open_workspace
+from sampan.train.run_state import RunState, open_run
 from sampan.train.stage_trainer import StageTrainer
 from sampan.train.stages import make
 
@@ -55,15 +55,15 @@ def train(job: Job, *, resume: bool, console: Any) -> Path:
     device = dev.resolve(job.place.device)
     dtype = dev.resolve_dtype(job.place.dtype, device)
     dev.set_threads(job.place.threads)
-    update.check(weights=job.train.weights)
+    train_step.check_supported(weights=job.train.weights)
     parallel.start(device)
     stages = [name for name in STAGES if name in job.train.stages]
-    distributed.check_shares(job, stages)
-    if not distributed.is_first():
+    distributed.check_shards(job, stages)
+    if not distributed.is_main_process():
         console = Console(quiet=True)
-    with locked(job.out) if distributed.is_first() else nullcontext():
-        with distributed.first_goes_first():
-            work = open_workspace(job, device, dtype, resume=resume or not distributed.is_first(), console=console)
+    with lock_run(job.out) if distributed.is_main_process() else nullcontext():
+        with distributed.main_process_first():
+            work = open_run(job, device, dtype, resume=resume or not distributed.is_main_process(), console=console)
         left = [name for name in stages if not _is_done(work, name, stages)]
         estimates = estimate_all(work, left)
         with _journal(job) as journal:
@@ -72,7 +72,7 @@ def train(job: Job, *, resume: bool, console: Any) -> Path:
                     _StageRun(work, name, journal, estimates[name]).train()
                 else:
                     console.print(f"{name}: done before")
-            if not distributed.is_first():
+            if not distributed.is_main_process():
                 return _result(work)
             result = _write_result(work)
             if plot.is_installed():
@@ -83,7 +83,7 @@ def train(job: Job, *, resume: bool, console: Any) -> Path:
 
 
 def _journal(job: Job) -> RunLog | NullRunLog:
-    if not distributed.is_first():
+    if not distributed.is_main_process():
         return NullRunLog()
     return RunLog(job.out, tensorboard=job.train.tensorboard, wandb=job.train.wandb, facts=job.as_dict())
 
@@ -144,7 +144,7 @@ class _StageRun:
         self.steps = StageTrainer(work, name)
         self.stage, self.updater = self.steps.stage, self.steps.updater
         held_out = work.data.validation
-        self.validation = make(name, work.context(self.settings, held_out)) if held_out else None
+        self.validation = make(name, work.stage_inputs(self.settings, held_out)) if held_out else None
         work.free_frozen()
         self.skipped = 0  # in a row
         self.num_skipped = 0
@@ -156,9 +156,9 @@ class _StageRun:
         num_rows = settings.micro_batch_size * settings.grad_accum_steps
         began, paused_s = time.perf_counter(), 0.0
         peak = dev.matmul_flops_per_s(work.device, work.dtype)
-        with stop_signals() as stop, gauge(work.console, name, first, settings.num_steps) as show:
+        with stop_signals() as stop, display_progress(work.console, name, first, settings.num_steps) as show:
             while step < settings.num_steps:
-                taken = self.steps.take(step)
+                taken = self.steps.step(step)
                 report = taken.report
                 step += 1
                 speed = (step - first) * num_rows / (time.perf_counter() - began - paused_s)
@@ -175,7 +175,7 @@ class _StageRun:
                     **taken.more,
                 }
                 pause = time.perf_counter()
-                asked = distributed.any_of(bool(stop))
+                asked = distributed.any_rank(bool(stop))
                 if self.validation and (step % work.job.train.validate_every == 0 or step == settings.num_steps):
                     values["validation_loss"] = self._validate()
                 if work.job.train.sample_every and step % work.job.train.sample_every == 0:
@@ -214,7 +214,7 @@ class _StageRun:
     def _validate(self) -> float:
         """Return the mean loss over the same batches of held-out samples, with the same draws, each time."""
         assert self.validation is not None, "the caller asks"
-        if not distributed.is_first():
+        if not distributed.is_main_process():
             return 0.0
         losses = []
         for step in range(min(_NUM_VALIDATION_BATCHES, self.settings.num_steps)):
@@ -227,7 +227,7 @@ class _StageRun:
             return
         chosen = (self.work.data.validation or self.work.data.training)[:_NUM_SAMPLES]
         with self.updater.averaged():
-            image = self.stage.sample(self.stage.module, chosen) if distributed.is_first() else None
+            image = self.stage.sample(self.stage.module, chosen) if distributed.is_main_process() else None
         self.work.free_frozen()
         if image is not None:
             self.journal.image(self.name, step, "samples", image)
@@ -237,14 +237,14 @@ class _StageRun:
         work, stage = self.work, self.stage
         if stage.measure:
             with self.updater.averaged():
-                found = stage.measure(stage.module) if distributed.is_first() else {}
+                found = stage.measure(stage.module) if distributed.is_main_process() else {}
             self.journal.step(self.name, step, found, skipped=False)
             words = ", ".join(f"{key} {value:.4g}" for key, value in found.items())
             work.console.print(f"{self.name}: {words}", highlight=False)
         if stage.finish:
-            ema = export.own_tensors(self.updater.state()["ema"], stage.prefix)
+            ema = export.select_part(self.updater.state()["ema"], stage.prefix)
             work.config = stage.finish(work.part(self.name, ema))
-            if distributed.is_first():
+            if distributed.is_main_process():
                 export.write_config(work.out, work.config)
         self._save(step, done=True)
         self._sample(step)  # after the save: what can go wrong here takes nothing away
@@ -272,7 +272,7 @@ class _StageRun:
             work.console.print(f"{name}: goes on at step {step}{said}", highlight=False)
         for note in notes:
             work.console.print(note, highlight=False)
-        self.journal.forget(name, step)
+        self.journal.truncate(name, step)
         return step
 
     def _moved(self) -> tuple[str, dict[str, Any]]:
@@ -296,8 +296,8 @@ class _StageRun:
             "job": work.job.to_toml(),
         }
         groups = self.steps.groups()  # put together from what every rank holds
-        with distributed.first_goes_first():
-            if distributed.is_first():
+        with distributed.main_process_first():
+            if distributed.is_main_process():
                 run.save(work.out, self.name, step, groups, state, self.session)
                 run.keep_last(work.out, self.name, work.job.train.keep_last)
         self.journal.event("done" if done else "save", stage=self.name, step=step)

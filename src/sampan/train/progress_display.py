@@ -75,7 +75,7 @@ class SmoothedMean:
 
 
 @contextmanager
-def gauge(
+def display_progress(
     console: Any, stage: str, first: int, total: int, *, clock: Callable[[], float] = time.perf_counter
 ) -> Iterator[StepDisplay]:
     """Yield a function that shows how far a stage is.

@@ -37,7 +37,7 @@ class LogSink(Protocol):
     def image(self, stage: str, step: int, name: str, png: bytes, width: int, height: int) -> None:
         """Take a picture."""
 
-    def forget(self, stage: str, step: int) -> None:
+    def truncate(self, stage: str, step: int) -> None:
         """Expect the steps after `step` once more."""
 
     def close(self, failed: bool) -> None:
@@ -121,11 +121,11 @@ class RunLog:
         for sink in self._sinks:
             sink.scalars(stage, step, {**numbers, **({"skipped": 1.0} if skipped else {})})
 
-    def forget(self, stage: str, step: int) -> None:
+    def truncate(self, stage: str, step: int) -> None:
         """Drop the lines of a stage's steps after `step`, which are about to be taken again."""
         _rewrite(self.out / "log.jsonl", lambda row: row.get("stage") != stage or row.get("step", 0) <= step)
         for sink in self._sinks:
-            sink.forget(stage, step)
+            sink.truncate(stage, step)
 
     def event(self, kind: str, **facts: Any) -> None:
         """Append what happened to events.jsonl, with the time.
@@ -177,7 +177,7 @@ class NullRunLog:
     def step(self, stage: str, step: int, values: Mapping[str, float], *, skipped: bool = False) -> None:
         """Write nothing."""
 
-    def forget(self, stage: str, step: int) -> None:
+    def truncate(self, stage: str, step: int) -> None:
         """Drop nothing."""
 
     def event(self, kind: str, **facts: Any) -> None:

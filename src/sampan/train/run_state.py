@@ -17,7 +17,8 @@ from sampan.checkpoint.run_metadata import read_record
 from sampan.data.encode import EncodedInputs, encode
 from sampan.errors import DataError, JobError
 from sampan.frameworks import device as dev
-from sampan.frameworks import io, update
+from sampan.frameworks import io, train_step
+from sampan.frameworks.weight_files import check_shapes
 from sampan.job import STAGES, Job
 from sampan.models import lora, presets, text
 from sampan.models.build import build
@@ -70,7 +71,7 @@ class RunState:
         """Whether the run trains low-rank additions to the folder it starts from."""
         return self.job.train.method == "lora"
 
-    def context(self, settings: Any, members: Sequence[int], encoded: Any = None) -> StageInputs:
+    def stage_inputs(self, settings: Any, members: Sequence[int], encoded: Any = None) -> StageInputs:
         """Return what a stage draws on.
 
         Args:
@@ -99,9 +100,7 @@ class RunState:
         folder = run.final(self.out, "tokenizer")
         if folder is not None:
             module = TokenizerWithHeads(self.config, self.config.ar.text.vocab_size)
-            update.load_weights(module, io.read_tensors(folder / "ema.safetensors", "cpu"))
-            update.freeze(module)
-            dev.move(module, self.device)
+            self._freeze(module, io.read_tensors(folder / "ema.safetensors", "cpu"))
             return lambda ids: sample_grid.repainted(module, ids, self.config, self.device)
         prior_px, no_words = self.config.geometry.prior_px, self.encoded().glyph(())
 
@@ -116,11 +115,15 @@ class RunState:
 
     def part(self, name: str, tensors: dict[str, Any]) -> Any:
         """Return a part with the given weights, on the device, out of training."""
-        part = build(name, self.config)
-        update.load_weights(part, tensors)
-        update.freeze(part)
-        dev.move(part, self.device)
-        return part
+        return self._freeze(build(name, self.config), tensors)
+
+    def _freeze(self, module: Any, tensors: dict[str, Any]) -> Any:
+        """Give a module all of its weights and put it on the device, out of training."""
+        check_shapes("weights", io.shapes(module), {key: tuple(tensor.shape) for key, tensor in tensors.items()})
+        io.put_weights(module, tensors)
+        train_step.freeze(module)
+        dev.move(module, self.device)
+        return module
 
     def frozen(self, name: str) -> Any:
         """Return a finished part: this run's averaged weights, or those it started from."""
@@ -149,7 +152,7 @@ class RunState:
             def of(name: str) -> Callable[[], Any] | None:
                 return (lambda: self.frozen(name)) if name in parts else None
 
-            with distributed.first_goes_first(), bars(self.console) as show:
+            with distributed.main_process_first(), bars(self.console) as show:
                 self._encoded = encode(
                     self.data.pictures,
                     sorted(texts | {()}),
@@ -170,7 +173,7 @@ class RunState:
         return self._encoded
 
 
-def open_workspace(job: Job, device: str, dtype: str, *, resume: bool, console: Any) -> RunState:
+def open_run(job: Job, device: str, dtype: str, *, resume: bool, console: Any) -> RunState:
     """Open the data and make the run folder, or check that the one that is there belongs to this job.
 
     Args:
@@ -202,7 +205,7 @@ def open_workspace(job: Job, device: str, dtype: str, *, resume: bool, console: 
     return RunState(job, device, dtype, console, start, _begin(job, start, config, data), data)
 
 
-def reopen(job: Job, out: Path, device: str, dtype: str, *, cache: Path, console: Any) -> RunState:
+def reopen_run(job: Job, out: Path, device: str, dtype: str, *, cache: Path, console: Any) -> RunState:
     """Open a run to look at it: nothing is written into its folder.
 
     Args:

@@ -5,14 +5,14 @@ Training and replay both go through here, so that what is checked is what was do
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sampan.checkpoint import run
 from sampan.frameworks import device as dev
-from sampan.frameworks import io, update
+from sampan.frameworks import io, train_step
 from sampan.frameworks.records import StepReport
 from sampan.models import lora
 from sampan.models.init import initial_weights
@@ -49,7 +49,7 @@ class StageTrainer:
     def __init__(self, work: RunState, name: str):
         self.work, self.name = work, name
         self.settings = getattr(work.job.stage, name)
-        self.stage = make(name, work.context(self.settings, work.data.training))
+        self.stage = make(name, work.stage_inputs(self.settings, work.data.training))
         work.free_frozen()
         self.updater = self._prepare()
 
@@ -61,11 +61,11 @@ class StageTrainer:
             self.stage.extra[key][...] = dev.to_numpy(value)
         return list(notes)
 
-    def take(self, step: int) -> StepResult:
+    def step(self, step: int) -> StepResult:
         """Take the step after `step` steps were taken: the same draws and the same learning rate each time."""
         settings, stage = self.settings, self.stage
         lr = learning_rate(step, settings.num_steps, settings.warmup_steps, settings.lr, settings.min_lr_ratio)
-        batches = [stage.draw(step, micro) for micro in distributed.share(settings.grad_accum_steps)]
+        batches = [stage.draw(step, micro) for micro in distributed.shard(settings.grad_accum_steps)]
         report = self.updater.step(stage.loss, [self.on_device(batch) for batch in batches], lr)
         more, moved = stage.after(step, report.arrays) if stage.after else ({}, {})
         for name, (rows, values) in moved.items():
@@ -80,7 +80,7 @@ class StageTrainer:
         """Return a batch's arrays on the device."""
         return tuple(a if a is None or isinstance(a, tuple) else dev.array(a, self.work.device) for a in batch.arrays)
 
-    def _prepare(self) -> update.TrainStep:
+    def _prepare(self) -> train_step.TrainStep:
         """Give the module its first weights, on the device, and an optimizer."""
         work, stage, train = self.work, self.stage, self.work.job.train
         files: dict[str, Path] = {}
@@ -90,19 +90,20 @@ class StageTrainer:
             settings = work.job.lora
             lora.attach(stage.module, self.name, work.config, settings.rank, settings.alpha, settings.targets)
         new = {name: shape for name, shape in io.shapes(stage.module).items() if name not in files}
-        update.materialize(
+        is_trained: Callable[[str], bool] = lora.trainable if work.is_lora else lambda name: True
+        trained_dtype, frozen_dtype = ("fp32", work.dtype) if work.is_lora else (train.weights, train.weights)
+        io.load_weights(
             stage.module,
             files,
-            initial_weights(new, work.job.seed),
             device=work.device,
-            dtype=work.dtype if work.is_lora else train.weights,
-            trainable=lora.trainable if work.is_lora else lambda name: True,
-            trainable_dtype="fp32" if work.is_lora else train.weights,
+            dtype=lambda name: trained_dtype if is_trained(name) else frozen_dtype,
+            arrays=initial_weights(new, work.job.seed),
+            trainable=is_trained,
             prefix=stage.prefix,
             name=f"the {self.name}",
         )
         settings = self.settings
-        return update.TrainStep(
+        return train_step.TrainStep(
             stage.module,
             lr=settings.lr,
             beta1=settings.beta1,

@@ -83,7 +83,7 @@ def test_what_is_written_is_read_part_by_part(config: ModelConfig, tmp_path: Pat
     assert settings["transformer.r"] == 2
     assert settings["transformer.lora_alpha"] == 6
     assert settings["transformer.target_modules"] == [LAYER]
-    assert lora.records([decoder, ar]) == [
+    assert lora.provenance_records([decoder, ar]) == [
         {"file": low.file.name, "sha256": low.sha256, "scale": 1.0} for low in (decoder, ar)
     ]
 
@@ -150,7 +150,7 @@ def test_a_file_may_have_both_parts(config: ModelConfig, tmp_path: Path):
     save_file(pair(f"transformer.{LAYER}") | pair(f"{GENERATOR}.self_attn.q_proj"), tmp_path / "x.safetensors")
     lows = lora.read(tmp_path / "x.safetensors", config)
     assert sorted(low.part for low in lows) == ["ar", "decoder"]
-    assert len(lora.records(lows)) == 1
+    assert len(lora.provenance_records(lows)) == 1
 
 
 @pytest.mark.parametrize("given", [("gate_proj", "up_proj"), ("gate_proj",), ("up_proj",)])

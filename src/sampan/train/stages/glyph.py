@@ -50,12 +50,10 @@ _FRONT_PAD_EVERY = 4  # micro-batches: strings of a prompt that has an even numb
 _LETTERS = "aáàâãäåąbcçćčdeéèêëęfghiíìîïjklłmnñńoóòôõöøpqrsśšßtuúùûüvwxyýzźżžABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
-def make(context: StageInputs) -> TrainableStage:
+def make(inputs: StageInputs) -> TrainableStage:
     """Return the stage."""
-    settings, config, seed = context.settings, context.config, context.seed
-    texts = [
-        t for caption in caption_texts([context.samples[i] for i in context.members]) for t in glyph_texts(caption)
-    ]
+    settings, config, seed = inputs.settings, inputs.config, inputs.seed
+    texts = [t for caption in caption_texts([inputs.samples[i] for i in inputs.members]) for t in glyph_texts(caption)]
     quoted = [t for t in dict.fromkeys(texts) if can_draw(t)]
     words = WordSource(is_test=False)
     with dev.on_meta():
@@ -72,14 +70,14 @@ def make(context: StageInputs) -> TrainableStage:
 
     def draw(step: int, micro: int) -> HostBatch:
         chosen, pictures, boxes = [], [], []
-        for row in context.rows(micro):
+        for row in inputs.rows(micro):
             chosen.append(word(step, row))
             picture, box = rendered(
                 chosen[-1], noise.generator(seed, "glyph/picture", step, row), text_rendering.TRAIN_FONTS
             )
             pictures.append(picture)
             boxes.append(box)
-        has_front_pad = context.block(step, micro) % _FRONT_PAD_EVERY == 0
+        has_front_pad = inputs.block(step, micro) % _FRONT_PAD_EVERY == 0
         first = {text: row for row, text in reversed(list(enumerate(chosen)))}
         weights = np.array([first[text] == row for row, text in enumerate(chosen)], np.float32)
         arrays = (
@@ -112,7 +110,7 @@ def make(context: StageInputs) -> TrainableStage:
         return contrast + settings.place_weight * place, {"contrast": contrast, "told": place}
 
     def measure(module: Any) -> dict[str, float]:
-        return evaluate(module, context.device, avoid=quoted)
+        return evaluate(module, inputs.device, avoid=quoted)
 
     return TrainableStage(module, draw, loss, prefix="part.", measure=measure)
 

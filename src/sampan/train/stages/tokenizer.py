@@ -36,13 +36,13 @@ _CODEBOOK = "part.model.vqmodel.quantize.embedding.weight"
 _UNUSED = ("part.model.vqmodel.post_quant_conv.weight", "part.model.vqmodel.post_quant_conv.bias")
 
 
-def make(context: StageInputs) -> TrainableStage:
+def make(inputs: StageInputs) -> TrainableStage:
     """Return the stage. A quarter of the micro-batches see the preview's grid, so that both sizes share the codes."""
-    settings, config, seed = context.settings, context.config, context.seed
-    pictures, captions, members = context.pictures, _captions_of(context), context.picture_members()
+    settings, config, seed = inputs.settings, inputs.config, inputs.seed
+    pictures, captions, members = inputs.pictures, _captions_of(inputs), inputs.picture_members()
     batch, geometry = settings.micro_batch_size, config.geometry
     sizes = [pictures.size_of(i) for i in members]
-    order = ShapeGroups(members, sizes, context.num_blocks, batch, seed, "tokenizer")
+    order = ShapeGroups(members, sizes, inputs.num_blocks, batch, seed, "tokenizer")
     with dev.on_meta():
         module = TokenizerWithHeads(config, config.ar.text.vocab_size)
     num_codes = config.ar.vq.num_embeddings
@@ -53,13 +53,13 @@ def make(context: StageInputs) -> TrainableStage:
         extra["seen"] = np.zeros((_SEEN_STEPS, batch * most_tokens, config.ar.vq.embed_dim), np.float32)
 
     def draw(step: int, micro: int) -> HostBatch:
-        chosen = order.take(context.block(step, micro))
+        chosen = order.take(inputs.block(step, micro))
         size = pictures.size_of(chosen[0])
         is_preview = noise.generator(seed, "tokenizer/grid", step, micro).random() < _PREVIEW_SHARE
         grid = geometry.preview_grid(*size) if is_preview else geometry.prior_grid(*size)
         patches = np.stack([grid_patches(pictures[i], grid, config.processor.patch_size) for i in chosen])
         words: list[list[int]] = []
-        for row, index in zip(context.rows(micro), chosen, strict=True):
+        for row, index in zip(inputs.rows(micro), chosen, strict=True):
             known = captions.get(index)
             random = noise.generator(seed, "tokenizer", step, row)
             words.append(known[int(random.integers(len(known)))] if known else [])
@@ -134,16 +134,14 @@ def make(context: StageInputs) -> TrainableStage:
 
     def ids_of(module: Any, index: int, grid: positions.Grid) -> NDArray[np.int64]:
         patches = grid_patches(pictures[index], grid, config.processor.patch_size)[None]
-        return token_ids(module.part, patches, grid, config, context.device, context.module_dtype).reshape(grid)
+        return token_ids(module.part, patches, grid, config, inputs.device, inputs.module_dtype).reshape(grid)
 
     def sample(module: Any, chosen: Sequence[int]) -> Any:
         """Return originals beside what the repainting head makes of their codes."""
-        shown = [context.image_of[i] for i in chosen]
+        shown = [inputs.image_of[i] for i in chosen]
         found = [ids_of(module, i, geometry.prior_grid(*pictures.size_of(i))) for i in shown]
-        painted = [sample_grid.repainted(module, ids, config, context.device) for ids in found]
-        return sample_grid.pairs(
-            [pictures[i] for i in shown], painted, [context.samples[i].captions[0] for i in chosen]
-        )
+        painted = [sample_grid.repainted(module, ids, config, inputs.device) for ids in found]
+        return sample_grid.pairs([pictures[i] for i in shown], painted, [inputs.samples[i].captions[0] for i in chosen])
 
     return TrainableStage(
         module,
@@ -190,12 +188,12 @@ def _usage(uses: NDArray[np.int64]) -> dict[str, float]:
     }
 
 
-def _captions_of(context: StageInputs) -> dict[int, list[list[int]]]:
+def _captions_of(inputs: StageInputs) -> dict[int, list[list[int]]]:
     """Return, by picture, the token ids of its captions; references alone have none."""
     found: dict[int, list[list[int]]] = {}
-    for index in context.members:
-        sample = context.samples[index]
+    for index in inputs.members:
+        sample = inputs.samples[index]
         if not sample.references:  # an instruction does not say what is in the picture
-            ids = [context.prompt_tokenizer.text_ids(caption) for caption in sample.captions]
-            found.setdefault(context.image_of[index], []).extend(ids)
+            ids = [inputs.prompt_tokenizer.text_ids(caption) for caption in sample.captions]
+            found.setdefault(inputs.image_of[index], []).extend(ids)
     return found

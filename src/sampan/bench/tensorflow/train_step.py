@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from sampan.bench.tensorflow import device as dev
-from sampan.bench.tensorflow import io
 from sampan.bench.tensorflow.nn import Embedding, Module
-from sampan.errors import DeviceError
 from sampan.frameworks.records import StepReport
 
 Tensors = dict[str, Any]
@@ -194,42 +191,6 @@ class TrainStep:
 
     def _is_finite(self, loss: Callable[..., Any], batch: Sequence[Any]) -> bool:
         return math.isfinite(float(tf.linalg.global_norm(self._gradients_of(loss, tuple(batch))[2])))
-
-
-def materialize(
-    module: Module,
-    files: Mapping[str, Path] | None,
-    arrays: Mapping[str, Any],
-    *,
-    device: str,
-    dtype: str,
-    trainable: Callable[[str], bool],
-    trainable_dtype: str,
-    prefix: str = "",
-    name: str = "the model",
-) -> None:
-    """Give a module that was built without memory its weights.
-
-    Args:
-        files: Parameter name to the safetensors file that holds it.
-        arrays: Parameter name to a host array, for all that no file has. They are asked for one at a time.
-        dtype, trainable_dtype: "fp32".
-        trainable: Says of a parameter's name whether it is trained.
-        prefix: Beginning of names in `files` that the files themselves do not have.
-        name: What errors call the module.
-
-    Raises:
-        CheckpointError: A tensor is missing, unexpected, of another shape or quantized, or a file cannot be read.
-        DeviceError: Another dtype than "fp32", or there is not enough memory.
-    """
-    for kind in (dtype, trainable_dtype):
-        dev.resolve_dtype(kind, device)
-    try:
-        io.load_weights(
-            module, files or {}, device=device, arrays=arrays, trainable=trainable, prefix=prefix, name=name
-        )
-    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        raise DeviceError(f"{name} does not fit in memory", str(error).split(". ", maxsplit=1)[0]) from error
 
 
 def freeze(module: Module) -> None:
