@@ -21,6 +21,7 @@ from PIL import Image
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
 from sampan.losses.contrast import contrast_loss
+from sampan.losses.shapes import check_shapes
 from sampan.models import positions
 from sampan.models.config import GlyphConfig
 from sampan.models.text import GLYPH_PAD_ID, glyph_batch, glyph_texts
@@ -105,6 +106,8 @@ def make(inputs: StageInputs) -> TrainableStage:
         seen = module.read(pictures, waves)
         spelt, seen = ops.cast(spelt, ops.float32), ops.cast(seen, ops.float32)
         contrast = contrast_loss(spelt, seen, rows, weights, settings.temperature)
+        answers = ("word", "byte", "channel")
+        check_shapes(("said", said, answers), ("told", told, answers), ("share", share, ("word", "byte")))
         wrong = ops.cast(said, ops.float32) - told
         place = ops.sum(ops.mean(wrong * wrong, -1) * share)
         return contrast + settings.place_weight * place, {"contrast": contrast, "told": place}

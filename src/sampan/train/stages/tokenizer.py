@@ -21,6 +21,7 @@ from sampan.frameworks import device as dev
 from sampan.frameworks import ops
 from sampan.losses.contrast import contrast_loss
 from sampan.losses.quantizer import quantize_straight
+from sampan.losses.shapes import check_shapes
 from sampan.models import positions
 from sampan.samplers import noise
 from sampan.train import sample_grid
@@ -30,6 +31,7 @@ from sampan.train.stages import HostBatch, Rows, StageInputs, TrainableStage
 _SEEN_STEPS = 64  # last steps without codes, whose features the codebook is spread over
 _ROUNDS = 3  # of moving each code to the mean of what it stands for
 _TEMPERATURE = 0.07
+_PATCHES = ("image", "token", "value")
 _PREVIEW_SHARE = 0.25
 _CODEBOOK = "part.model.vqmodel.quantize.embedding.weight"
 # in the release and used by nothing: without a gradient it would decay on one framework and stay on another
@@ -93,6 +95,7 @@ def make(inputs: StageInputs) -> TrainableStage:
         quantised, vq_loss = quantize_straight(z, codes, chosen, settings.commitment_weight, settings.codebook_weight)
         quantised, vq_loss = z + (quantised - z) * is_quantised, vq_loss * ops.sum(is_quantised)
         painted = ops.cast(module.paint(quantised, gather_ids, gather_weights), ops.float32)
+        check_shapes(("painted", painted, _PATCHES), ("patches", patches, _PATCHES))
         error = ops.mean(ops.abs(painted - patches))
         contrast = contrast_loss(
             module.to_caption(ops.mean(quantised, 1)), module.captions(ids, mask), rows, has_caption, _TEMPERATURE
