@@ -193,9 +193,9 @@ def read_course(out: Path, stage: str) -> Course:
         held_out = make(stage, work.stage_inputs(steps.settings, work.data.validation or work.data.training))
         for folder in run.steps(out, stage):
             steps.restore(folder)
-            with steps.updater.averaged():
+            with steps.optimizer.averaged():
                 values = [
-                    steps.updater.evaluate(steps.stage.loss, steps.on_device(held_out.draw(step, 0)))
+                    steps.optimizer.evaluate(steps.stage.loss, steps.on_device(held_out.draw(step, 0)))
                     for step in range(NUM_BATCHES)
                 ]
             ema_losses[int(run.state_of(folder)["step"])] = sum(values) / len(values)

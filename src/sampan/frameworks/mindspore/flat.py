@@ -7,7 +7,7 @@ weights, moments and average, updates it, and gathers the rest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -165,8 +165,3 @@ def _whole_on_host(part: Tensor) -> np.ndarray[Any, Any]:
 
 def _zeros(size: int) -> Tensor:
     return Tensor(np.zeros(size, np.float32))
-
-
-def host_bytes(parts: Sequence[Tensor]) -> int:
-    """Return the bytes of tensors."""
-    return sum(part.size * part.itemsize for part in parts)

@@ -87,19 +87,3 @@ def _split(result: Any) -> Any:
     if isinstance(result, tuple):
         return result[0], list(result[1].values())
     return result, []
-
-
-def gradients(
-    module: Any, loss: Callable[..., Any], batch: Sequence[Any]
-) -> tuple[float, dict[str, np.ndarray[Any, Any]]]:
-    """Return a batch's loss and its gradient by every trained parameter's name, on the host."""
-    names = [name for name, parameter in module.parameters_and_names() if parameter.requires_grad]
-
-    def value(*given: Any) -> Tensor:
-        result = loss(module, *given)
-        return result[0] if isinstance(result, tuple) else result
-
-    found = dict(module.parameters_and_names())
-    both: Any = ms.value_and_grad
-    number, slopes = both(value, None, tuple(found[name] for name in names))(*batch)
-    return float(number.asnumpy()), {name: dev.to_numpy(g) for name, g in zip(names, slopes, strict=True)}

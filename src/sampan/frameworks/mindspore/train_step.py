@@ -19,13 +19,11 @@ from mindspore import Parameter, Tensor, mint, ops
 from sampan.errors import DeviceError
 from sampan.frameworks.mindspore import device as dev
 from sampan.frameworks.mindspore import parallel
-from sampan.frameworks.mindspore.flat import FlatVector, VectorKind, host_bytes, vectors
+from sampan.frameworks.mindspore.flat import FlatVector, VectorKind, vectors
 from sampan.frameworks.mindspore.nn import find_cell, put_parameter, token_tables
-from sampan.frameworks.mindspore.passes import GradientPass, MicroBatchResult, gradients
+from sampan.frameworks.mindspore.passes import GradientPass, MicroBatchResult
 from sampan.frameworks.optimizer import EPS, BaseTrainStep, Shape, conversion_note
 from sampan.frameworks.records import StepReport
-
-__all__ = ["TrainStep", "check_supported", "freeze", "gradients"]
 
 _FIRST_SCALE, _GROWS_EVERY, _MOST_HALVINGS = 2.0**12, 1000, 24  # of the loss in fp16
 Arrays = dict[str, Any]
@@ -106,14 +104,6 @@ class TrainStep(BaseTrainStep):
         table = parameter.value().astype(ms.float32).asnumpy().copy()
         table[rows] = values
         ops.assign(parameter, Tensor(table).astype(parameter.dtype))
-
-    def held_bytes(self) -> dict[str, int]:
-        """Return the bytes that this rank holds: working `weights`, and its slices of `master`, `moments`, `average`."""
-        kept = {
-            group: host_bytes([t for vector in self.vectors for key, t in vector.kept.items() if key.startswith(begin)])
-            for group, begin in (("master", "master"), ("moments", "exp_avg"), ("average", "average"))
-        }
-        return {"weights": host_bytes(list(self.parameters.values())), **kept}
 
     # --- the state of a checkpoint -------------------------------------------------------------------------------------
 

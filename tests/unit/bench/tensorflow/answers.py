@@ -166,7 +166,8 @@ def cached(module: Any) -> tuple[Any, Any]:
 def forwards() -> dict[str, Any]:
     """Return what generator and decoder answer in each way they are called."""
     generator, decoder = made(lambda: ARGenerator(TEXT)), made(lambda: DiT(DIT))
-    ids, mask = tokens(2, 10), positions.left_padded_mask([10, 7], 10)
+    ids, mask = tokens(2, 10), np.tril(np.ones((2, 1, 10, 10), bool))
+    mask[1, ..., :3] = np.eye(10, 3, dtype=bool)  # the second prompt is padded in front; a pad sees itself
     packed, alone, batch = packed_batch(), latents((3, 4), 2), decoder_batch()
     with dev.no_grad():
         answers = {
