@@ -239,7 +239,7 @@ def prepare(job: Job, *, console: Any) -> Path:
     start = open_folder(job.model.start) if job.model.start else None
     is_run = (job.out / "run.json").is_file()
     if is_run:
-        _compare(job, {key: value for key, value in _identity(job, "").items() if key != "data"})
+        _compare(job, _identity(job))
     config = export.read_config(job.out) if is_run else _config(job, start)
     cache = job.data.cache or job.out / "cache"
     work = RunState(job, device, "fp32", console, start, config, open_dataset(job.data, config, cache, console))
@@ -269,7 +269,7 @@ def _check_folder(job: Job, resume: bool) -> None:
             raise JobError(
                 f"`{out}` already holds a run", (), "pass --resume to go on with it, or set `out` to another folder"
             )
-        _compare(job, {key: value for key, value in _identity(job, "").items() if key != "data"})
+        _compare(job, _identity(job))
         return
     found = [path.name for path in out.iterdir() if not path.name.startswith(".")] if out.exists() else []
     strange = [name for name in found if not (name in _SET_UP and (resume or name == "cache"))]
@@ -306,8 +306,8 @@ def _begin(job: Job, start: ModelFolder | None, config: ModelConfig, data: Train
     return config
 
 
-def _identity(job: Job, digest: str) -> dict[str, Any]:
-    """Return what must stay the same from the first step of a run to its last."""
+def _identity(job: Job, digest: str | None = None) -> dict[str, Any]:
+    """Return what must stay the same from a run's first step to its last; the data set only where its digest is known."""
     values = job.as_dict()
     start = job.model.start
     if start and builtin.find(start) == start:  # not the name of a shipped model
@@ -317,7 +317,7 @@ def _identity(job: Job, digest: str) -> dict[str, Any]:
         "model": {**values["model"], "start": start and start.as_posix()},
         "method": job.train.method,
         **({"lora": values["lora"]} if job.train.method == "lora" else {}),
-        "data": digest,
+        **({} if digest is None else {"data": digest}),
     }
 
 

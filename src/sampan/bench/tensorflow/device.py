@@ -17,7 +17,7 @@ import tensorflow as tf
 from sampan import host
 from sampan.bench.tensorflow.nn import without_memory
 from sampan.errors import DeviceError
-from sampan.frameworks import rate
+from sampan.frameworks import devices
 
 DTYPES = {"fp32": tf.float32}
 _THREADS = "TF_NUM_INTRAOP_THREADS"  # OMP_NUM_THREADS says nothing to TensorFlow
@@ -159,7 +159,7 @@ def matmul_flops_per_s(device: str, dtype: str) -> float:
         del product
         return elapsed
 
-    return rate.matmul_flops_per_s(device, seconds)
+    return devices.matmul_flops_per_s(device, seconds)
 
 
 def _usable_cores() -> int:

@@ -42,35 +42,33 @@ class GradientPass:
     ):
         self.names, self.more_names = list(parameters), list[str]()
         weights = tuple(parameters.values())
-        # a compiled function is read as text: it may neither keep anything nor look at types, and gives one flat tuple
-        fixed = [None if isinstance(given, Tensor) else given for given in batch]
-        is_tensor = [isinstance(given, Tensor) for given in batch]
+        fixed = [None if isinstance(array, Tensor) else array for array in batch]
+        is_tensor = [isinstance(array, Tensor) for array in batch]
         places = [sum(is_tensor[:index]) for index in range(len(batch))]
 
+        # a compiled function is read as text: it may neither keep anything nor look at types, and gives one flat tuple
         def value(scale: Tensor, *tensors: Tensor) -> Any:
-            whole = [tensors[places[i]] if is_tensor[i] else fixed[i] for i in range(len(fixed))]
-            found, more = _split(loss(module, *whole))
-            return found * scale, (found, *more)
+            result = loss(module, *[tensors[places[i]] if is_tensor[i] else fixed[i] for i in range(len(fixed))])
+            if not compiled:
+                self._keep_names(result)
+            number, more = _split(result)
+            return number * scale, (number, *more)
 
-        def noted(scale: Tensor, *tensors: Tensor) -> Any:
-            result = loss(module, *(tensors[places[i]] if is_tensor[i] else fixed[i] for i in range(len(fixed))))
-            self.more_names = list(result[1]) if isinstance(result, tuple) else []
-            found, more = _split(result)
-            return found * scale, (found, *more)
-
-        slopes: Any = ms.value_and_grad
+        differentiate: Any = ms.value_and_grad
+        run = differentiate(value, None, weights, has_aux=True)
         if not compiled:
-            self.run = slopes(noted, None, weights, has_aux=True)
+            self.run = run
             return
         with dev.no_grad():
-            result = loss(module, *batch)
+            self._keep_names(loss(module, *batch))
+
+        def call(*tensors: Tensor) -> Any:
+            return run(*tensors)
+
+        self.run = ms.jit(call)
+
+    def _keep_names(self, result: Any) -> None:
         self.more_names = list(result[1]) if isinstance(result, tuple) else []
-        function = slopes(value, None, weights, has_aux=True)
-
-        def both(*tensors: Tensor) -> Any:
-            return function(*tensors)
-
-        self.run = ms.jit(both)
 
     def __call__(self, batch: Sequence[Any], loss_scale: float) -> MicroBatchResult:
         """Run a batch; gradients carry the scale, the loss does not."""

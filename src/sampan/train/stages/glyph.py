@@ -90,18 +90,9 @@ def make(inputs: StageInputs) -> TrainableStage:
         return HostBatch((*arrays, np.arange(len(chosen)), weights), tuple(chosen))
 
     def loss(
-        module: Any,
-        ids: Any,
-        mask: Any,
-        buckets: Any,
-        letter_waves: Any,
-        told: Any,
-        share: Any,
-        pictures: Any,
-        waves: Any,
-        rows: Any,
-        weights: Any,
-    ) -> tuple[Any, dict[str, Any]]:
+        module: Any, ids: Any, mask: Any, buckets: Any, letter_waves: Any, told: Any, share: Any, pictures: Any, waves: Any,
+        rows: Any, weights: Any,
+    ) -> tuple[Any, dict[str, Any]]:  # fmt: skip
         spelt, said = module.spell(ids, mask, buckets, letter_waves)
         seen = module.read(pictures, waves)
         spelt, seen = ops.cast(spelt, ops.float32), ops.cast(seen, ops.float32)

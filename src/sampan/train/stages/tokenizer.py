@@ -78,27 +78,20 @@ def make(inputs: StageInputs) -> TrainableStage:
         )
 
     def loss(
-        module: Any,
-        patches: Any,
-        gather_ids: Any,
-        gather_weights: Any,
-        ids: Any,
-        mask: Any,
-        has_caption: Any,
-        rows: Any,
-        is_quantised: Any,
-    ) -> tuple[Any, dict[str, Any]]:
+        module: Any, patches: Any, gather_ids: Any, gather_weights: Any, ids: Any, mask: Any, has_caption: Any, rows: Any,
+        is_quantized: Any,
+    ) -> tuple[Any, dict[str, Any]]:  # fmt: skip
         model = module.part.model
         features = model.visual(patches, gather_ids, gather_weights)
         z, codes = model.vqmodel.project(features), model.vqmodel.codebook()
         chosen = model.vqmodel(features)
-        quantised, vq_loss = quantize_straight(z, codes, chosen, settings.commitment_weight, settings.codebook_weight)
-        quantised, vq_loss = z + (quantised - z) * is_quantised, vq_loss * ops.sum(is_quantised)
-        painted = ops.cast(module.paint(quantised, gather_ids, gather_weights), ops.float32)
+        quantized, vq_loss = quantize_straight(z, codes, chosen, settings.commitment_weight, settings.codebook_weight)
+        quantized, vq_loss = z + (quantized - z) * is_quantized, vq_loss * ops.sum(is_quantized)
+        painted = ops.cast(module.paint(quantized, gather_ids, gather_weights), ops.float32)
         check_shapes(("painted", painted, _PATCHES), ("patches", patches, _PATCHES))
         error = ops.mean(ops.abs(painted - patches))
         contrast = contrast_loss(
-            module.to_caption(ops.mean(quantised, 1)), module.captions(ids, mask), rows, has_caption, _TEMPERATURE
+            module.to_caption(ops.mean(quantized, 1)), module.captions(ids, mask), rows, has_caption, _TEMPERATURE
         )
         total = error + vq_loss + settings.contrast_weight * contrast
         constant = ops.stop_gradient(z)
@@ -141,10 +134,11 @@ def make(inputs: StageInputs) -> TrainableStage:
 
     def sample(module: Any, chosen: Sequence[int]) -> Any:
         """Return originals beside what the repainting head makes of their codes."""
-        shown = [inputs.image_of[i] for i in chosen]
-        found = [ids_of(module, i, geometry.prior_grid(*pictures.size_of(i))) for i in shown]
-        painted = [sample_grid.repainted(module, ids, config, inputs.device) for ids in found]
-        return sample_grid.pairs([pictures[i] for i in shown], painted, [inputs.samples[i].captions[0] for i in chosen])
+        images = [inputs.image_of[i] for i in chosen]
+        ids = [ids_of(module, i, geometry.prior_grid(*pictures.size_of(i))) for i in images]
+        painted = [sample_grid.repainted(module, i, config, inputs.device) for i in ids]
+        captions = [inputs.samples[i].captions[0] for i in chosen]
+        return sample_grid.pairs([pictures[i] for i in images], painted, captions)
 
     return TrainableStage(
         module,
