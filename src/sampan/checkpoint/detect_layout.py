@@ -22,7 +22,7 @@ def is_run(path: Path) -> bool:
 
 
 def find_lora_run(path: Path) -> tuple[Path, Path] | None:
-    """Return what a run that trained low-rank additions goes with: the model it started from, and its `lora` folder.
+    """Return what a run that trained LoRA adapters goes with: the model it started from, and its `lora` folder.
 
     None for every other path, and for a run that also has a model of its own.
     """

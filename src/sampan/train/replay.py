@@ -1,6 +1,6 @@
 """Windows of a run's steps taken again: from a kept checkpoint to the next, on this framework and device.
 
-The steps are `StageTrainer.take`, as in training. Nothing is written into the run's folder.
+The steps are `StageTrainer.step`, as in training. Nothing is written into the run's folder.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class Replayer:
 
     def __init__(self, out: Path, scratch: Path, device: str | None, dtype: str | None, console: Any):
         self.out, self.scratch, self.device, self.dtype, self.console = out, scratch, device, dtype, console
-        self._works: dict[tuple[str, str, str], RunState] = {}
+        self._runs: dict[tuple[str, str, str], RunState] = {}
 
     def replay(self, window: ReplayWindow, progress: Progress) -> ReplayResult:
         """Take a window's steps and return how far they end from what was recorded.
@@ -174,17 +174,17 @@ class Replayer:
             raise CheckpointError(
                 f"{window.name} cannot be replayed", f"`{window.end / 'state.json'}` has no history of these steps"
             )
-        work = self._work(window, sessions[-1])
-        steps = StageTrainer(work, window.stage)
-        begin = _Begin(window, steps)
+        state = self._open(window, sessions[-1])
+        trainer = StageTrainer(state, window.stage)
+        begin = _Begin(window, trainer)
         if window.begin:
-            for note in steps.restore(window.begin):
+            for note in trainer.restore(window.begin):
                 self.console.print(note, highlight=False)
         logged = read_steps(self.out / "log.jsonl", window.stage)
         problems, loss = [], (0.0, window.last)
         for step in range(window.first, window.last):
             progress(f"replaying {window.name}", step - window.first, window.last - window.first)
-            report = steps.step(step).report
+            report = trainer.step(step).report
             line = logged.get(step + 1)
             if line is None:
                 problems.append(f"log.jsonl has no step {step + 1}")
@@ -197,9 +197,9 @@ class Replayer:
                     f"step {step + 1} {'was' if line.get('skipped') else 'was not'} skipped when it was taken"
                 )
         progress(f"replaying {window.name}", window.last - window.first, window.last - window.first)
-        differences, counts = self._differences(window, begin, steps.groups())
+        differences, counts = self._differences(window, begin, trainer.groups())
         session = StageSession(
-            window.first, frameworks.chosen(), work.device, dtype=work.dtype, threads=dev.set_threads(None)
+            window.first, frameworks.chosen(), state.device, dtype=state.dtype, threads=dev.set_threads(None)
         )
         recorded_on = tuple(place_of(entry) for entry in sessions)
         same_place = all(place == session.place() for place in recorded_on) and all(
@@ -207,18 +207,18 @@ class Replayer:
         )
         return ReplayResult(window, recorded_on, session.place(), same_place, loss, differences, (*problems, *counts))
 
-    def _work(self, window: ReplayWindow, session: Mapping[str, Any]) -> RunState:
+    def _open(self, window: ReplayWindow, session: Mapping[str, Any]) -> RunState:
         """Return the run as the window's job sees it, on the device."""
         place, job = place_of(session), window.job
         device = dev.resolve(self.device or place["device"])
         dtype = dev.resolve_dtype(self.dtype or place["dtype"] or job.place.dtype, device)
         key = window.state["job"], device, dtype
-        if key not in self._works:
+        if key not in self._runs:
             dev.set_threads(job.place.threads)
-            cache = self.scratch / f"cache-{len(self._works)}"
+            cache = self.scratch / f"cache-{len(self._runs)}"
             _link(job.data.cache or self.out / "cache", cache)
-            self._works[key] = reopen_run(job, self.out, device, dtype, cache=cache, console=self.console)
-        return self._works[key]
+            self._runs[key] = reopen_run(job, self.out, device, dtype, cache=cache, console=self.console)
+        return self._runs[key]
 
     def _differences(
         self, window: ReplayWindow, begin: _Begin, groups: Mapping[str, Mapping[str, Any]]
@@ -251,14 +251,14 @@ class Replayer:
 class _Begin:
     """The state that a window begins from."""
 
-    def __init__(self, window: ReplayWindow, steps: StageTrainer):
+    def __init__(self, window: ReplayWindow, trainer: StageTrainer):
         self.window = window
         self.optimizer: Mapping[str, Any] = {}
         self._first: dict[str, Any] = {}
         if window.begin:
             self.optimizer = io.read_tensors(window.begin / "optimizer.safetensors", "cpu")
         else:  # before the first step average and weights are the same
-            self._first = {name: dev.to_numpy(t).copy() for name, t in steps.groups()["weights"].items()}
+            self._first = {name: dev.to_numpy(t).copy() for name, t in trainer.groups()["weights"].items()}
 
     def read(self, group: str) -> compare.Reader:
         """Return a reader of the group's tensors."""

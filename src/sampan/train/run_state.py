@@ -68,7 +68,7 @@ class RunState:
 
     @property
     def is_lora(self) -> bool:
-        """Whether the run trains low-rank additions to the folder it starts from."""
+        """Whether the run trains a LoRA adapter for the folder it starts from."""
         return self.job.train.method == "lora"
 
     def stage_inputs(self, settings: Any, members: Sequence[int], encoded: Any = None) -> StageInputs:

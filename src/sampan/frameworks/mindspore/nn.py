@@ -64,7 +64,7 @@ def zeros_param(*shape: int) -> Parameter:
 
 
 class Linear(Module):
-    """y = Wx + b, and with a low-rank addition (`add_low_rank`) y = Wx + b + B(A x)·scale."""
+    """y = Wx + b, and with a LoRA adapter (`add_low_rank`) y = Wx + b + B(A x)·scale."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True):
         super().__init__()
@@ -81,7 +81,7 @@ class Linear(Module):
 
 
 class _Factor(Linear):
-    """A or B of a low-rank addition."""
+    """A or B of a LoRA adapter."""
 
 
 class Embedding(Module):
@@ -143,7 +143,7 @@ def add_low_rank(
     device: str | None = None,
     dtype: str = "fp32",
 ) -> None:
-    """Give linear layers a low-rank addition: from then on y = Wx + b + B(A x)·scale.
+    """Give linear layers a LoRA adapter: from then on y = Wx + b + B(A x)·scale.
 
     The layer keeps its own names; beside them stand `lora_A.weight` (rank, in) and `lora_B.weight` (out, rank), which are
     PEFT's names for them. Both are zero until they are given values, and take part in training; whether W does is not
