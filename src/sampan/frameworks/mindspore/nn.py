@@ -26,8 +26,11 @@ __all__ = [
     "Module",
     "ModuleList",
     "add_low_rank",
+    "find_cell",
     "linear_layers",
     "ones_param",
+    "put_parameter",
+    "token_tables",
     "zeros_param",
 ]
 
