@@ -175,7 +175,7 @@ def read_course(out: Path, stage: str) -> Course:
     from sampan.checkpoint.run_metadata import read_steps
     from sampan.frameworks import device as dev
     from sampan.job import parse
-    from sampan.train.run_state import reopen
+    from sampan.train.run_state import reopen_run
     from sampan.train.stage_trainer import StageTrainer
     from sampan.train.stages import make
 
@@ -186,15 +186,15 @@ def read_course(out: Path, stage: str) -> Course:
     with tempfile.TemporaryDirectory() as scratch:
         cache, job = Path(scratch) / "cache", parse(state["job"])
         shutil.copytree(job.data.cache or out / "cache", cache)
-        work = reopen(job, out, "cpu", "fp32", cache=cache, console=Console(quiet=True))
+        work = reopen_run(job, out, "cpu", "fp32", cache=cache, console=Console(quiet=True))
         steps = StageTrainer(work, stage)
         first = {name: dev.to_numpy(t).astype(np.float64) for name, t in steps.groups()["weights"].items()}
-        held_out = make(stage, work.context(steps.settings, work.data.validation or work.data.training))
+        held_out = make(stage, work.stage_inputs(steps.settings, work.data.validation or work.data.training))
         for folder in run.steps(out, stage):
             steps.restore(folder)
-            with steps.updater.averaged():
+            with steps.optimizer.averaged():
                 values = [
-                    steps.updater.evaluate(steps.stage.loss, steps.on_device(held_out.draw(step, 0)))
+                    steps.optimizer.evaluate(steps.stage.loss, steps.on_device(held_out.draw(step, 0)))
                     for step in range(NUM_BATCHES)
                 ]
             ema_losses[int(run.state_of(folder)["step"])] = sum(values) / len(values)

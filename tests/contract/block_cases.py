@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+import masks
 from contract import sizes
 from contract.case import Case, Inputs, normal
 from sampan.frameworks import nn, ops
@@ -64,7 +65,7 @@ def _packed(module: Any, given: Inputs) -> Any:
 
 
 def _masked_inputs(random: Random) -> Inputs:
-    return {**_ids(random, 2, 6), "mask": positions.left_padded_mask((6, 4), 6)}
+    return {**_ids(random, 2, 6), "mask": masks.left_padded_mask((6, 4), 6)}
 
 
 def _masked(module: Any, given: Inputs) -> Any:

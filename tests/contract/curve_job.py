@@ -133,9 +133,9 @@ class Drawn:
 
 def open_run(job: jobs.Job) -> Any:
     """Return the run's workspace, on the CPU in fp32."""
-    from sampan.train.run_state import open_workspace
+    from sampan.train.run_state import open_run
 
-    work = open_workspace(job, "cpu", "fp32", resume=False, console=Console(quiet=True))
+    work = open_run(job, "cpu", "fp32", resume=False, console=Console(quiet=True))
     work._encoded = Drawn(work.config)  # pyright: ignore[reportAttributeAccessIssue]
     return work
 

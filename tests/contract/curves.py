@@ -35,7 +35,7 @@ def losses(work: Any, name: str, lr_ratio: float) -> list[float]:
 def compared_losses(job: Any, name: str) -> list[float]:
     """Return the losses of a stage on a framework that has a training step and nothing around it."""
     from sampan.frameworks import device as dev
-    from sampan.frameworks import io, update
+    from sampan.frameworks import io, train_step
     from sampan.models.init import initial_weights
     from sampan.train.schedule import learning_rate
 
@@ -43,7 +43,7 @@ def compared_losses(job: Any, name: str) -> list[float]:
     arrays = initial_weights(io.shapes(stage.module), job.seed)
     io.load_weights(stage.module, {}, device="cpu", arrays=arrays)
     names = ("lr", "beta1", "beta2", "weight_decay", "clip_norm", "ema_decay")
-    updater = update.TrainStep(stage.module, **{key: getattr(settings, key) for key in names})
+    updater = train_step.TrainStep(stage.module, **{key: getattr(settings, key) for key in names})
 
     def batch(step: int, micro: int) -> tuple[Any, ...]:
         given = stage.draw(step, micro).arrays

@@ -103,7 +103,7 @@ def test_gradients(case: Case, answers: Answers, workers: Workers, torch_answers
 # --- nothing is forgotten, and a mistake would show --------------------------------------------------------------------
 
 
-def test_every_name_of_the_seam_has_a_case():
+def test_every_name_of_the_framework_interface_has_a_case():
     rows = {case.row for case in CASES.values()}
     elsewhere = {
         "Module",
@@ -166,7 +166,7 @@ def test_differences_of_the_reference_are_finer_than_the_tolerance(workers: Work
 # --- what the pieces promise together ----------------------------------------------------------------------------------
 
 
-def test_what_is_offered_is_what_the_seam_says(answers: Answers):
+def test_what_is_offered_is_what_the_framework_interface_says(answers: Answers):
     assert fact(answers, "names") == []
 
 

@@ -33,9 +33,9 @@ OUT, GRADIENT = "out", "gradient"
 def choose(framework: str) -> None:
     """Make a framework, or the reference, that of this process, with one thread."""
     if framework == "reference":
-        from contract import numpy_seam
+        from contract import numpy_framework
 
-        numpy_seam.register()
+        numpy_framework.register()
         return
     subset.use(framework)
     frameworks.device.set_threads(1)

@@ -36,7 +36,7 @@ def of_stage(work: Any, name: str) -> dict[str, Any]:
         return float(np.sqrt(sum(((after[key] - before[key]) ** 2).sum() for key in after if key in before)))
 
     first = values("weights")
-    reports = [trainer.take(step).report for step in range(NUM_STEPS)]
+    reports = [trainer.step(step).report for step in range(NUM_STEPS)]
     return {
         "loss": [report.loss for report in reports],
         "grad_norm": [report.grad_norm for report in reports],

@@ -53,7 +53,7 @@ def decoder_loss(
     sin: Array,
 ) -> Array:
     """Return the decoder's loss."""
-    velocity = module(flow.noisy(clean, draws, sigma), embeds, prior, keep, times, sizes, cos, sin)
+    velocity = module(flow.add_noise(clean, draws, sigma), embeds, prior, keep, times, sizes, cos, sin)
     return flow.flow_loss(velocity, clean, draws)
 
 

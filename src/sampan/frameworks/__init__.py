@@ -1,4 +1,4 @@
-"""The seam between the mathematics and a framework: which `nn` and `ops` exist, chosen once per process.
+"""The framework interface, between the mathematics and a framework: which `nn` and `ops` exist, chosen once per process.
 
 Model code says `from sampan.frameworks import nn, ops`. The first such import fixes the framework of the process: the one
 given to `use()`, else the environment variable SAMPAN_FRAMEWORK, else the first of DEFAULTS that is installed. Each
@@ -7,7 +7,7 @@ framework is one folder with the same module names:
     nn      layer classes whose parameters carry the released names
     ops     pure functions on the framework's arrays
     device  which devices there are, host arrays in and out, memory
-    update  loss, gradients, optimizer step, EMA
+    train_step  loss, gradients, optimizer step, EMA
     parallel  the processes that share a step
     meter   what a step costs, counted before it is run
     io      weights from and to safetensors files
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from sampan.errors import DeviceError, did_you_mean
 
 if TYPE_CHECKING:  # type checkers see one framework; at run time the names are resolved below
-    from sampan.frameworks.torch import device, io, meter, nn, ops, parallel, update
+    from sampan.frameworks.torch import device, io, meter, nn, ops, parallel, train_step
 
 __all__ = [
     "NN_NAMES",
@@ -38,7 +38,7 @@ __all__ = [
     "nn",
     "ops",
     "parallel",
-    "update",
+    "train_step",
     "use",
 ]
 
@@ -67,7 +67,7 @@ OPS_NAMES = (
     "linear", "take", "argmin", "softmax", "silu", "gelu", "rms_norm", "layer_norm", "normalize",
     "attention", "cross_entropy", "upsample_nearest", "pad_right_bottom", "cache_write", "stop_gradient", "checkpoint",
 )  # fmt: skip
-_MODULES = ("nn", "ops", "device", "update", "parallel", "meter", "io")
+_MODULES = ("nn", "ops", "device", "train_step", "parallel", "meter", "io")
 _chosen: str | None = None
 _package = ""
 

@@ -16,7 +16,6 @@ from sampan.models.config import TextConfig
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 Grid = tuple[int, int]
 
 
@@ -107,17 +106,6 @@ def generated_positions(start: int, grids: Sequence[Grid]) -> Ints:
         pieces.append(grid_positions(start, grid))
         start += max(grid)
     return np.concatenate([*pieces, text_positions(start, 1)], axis=1)
-
-
-def left_padded_mask(lengths: Sequence[int], num_tokens: int) -> Bools:
-    """Return a causal mask (batch, 1, num_tokens, num_tokens) for left-padded rows of the given true lengths.
-
-    A padding position attends to itself, because a softmax over nothing is not a number.
-    """
-    index = np.arange(num_tokens)
-    causal = index[None, :] <= index[:, None]
-    valid = index[None, :] >= num_tokens - np.asarray(lengths)[:, None]
-    return ((causal[None] & valid[:, None, :]) | np.eye(num_tokens, dtype=bool)[None])[:, None]
 
 
 def bilinear_gather(grid: Grid, side: int) -> tuple[Ints, Floats]:

@@ -27,7 +27,7 @@ from sampan.data.encode import EncodedInputs, encode
 from sampan.data.image_cache import ImageCache
 from sampan.data.image_source import FileSource
 from sampan.frameworks import device as dev
-from sampan.frameworks import update
+from sampan.frameworks import io, train_step
 from sampan.models import presets
 from sampan.models.build import build
 from sampan.models.config import ModelConfig
@@ -58,8 +58,8 @@ def part(name: str) -> Any:
     """Return a part with its first weights of seed 0."""
     module = build(name, CONFIG)
     shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    update.load_weights(module, {key: dev.array(v, "cpu") for key, v in initial_weights(shapes, 0).items()})
-    update.freeze(module)
+    io.put_weights(module, {key: dev.array(v, "cpu") for key, v in initial_weights(shapes, 0).items()})
+    train_step.freeze(module)
     return module
 
 

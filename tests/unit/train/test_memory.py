@@ -12,7 +12,7 @@ from sampan.errors import JobError
 from sampan.frameworks import meter
 from sampan.frameworks.records import ParameterCount, PassCost
 from sampan.models import lora, presets
-from sampan.models.build import outline
+from sampan.models.build import build_on_meta
 from sampan.train.memory import MemorySetting, StageMemory, alternatives, needed, refuse_or_say
 
 GIB = 2**30
@@ -72,7 +72,7 @@ def test_ranks_share_what_the_update_needs_and_not_working_weights():
 )
 def test_the_released_sizes_without_a_pass(part: str, method: str, settings: dict[str, Any], gib: float):
     config = presets.get("glm-image")
-    module, trainable = outline(part, config), lambda name: True
+    module, trainable = build_on_meta(part, config), lambda name: True
     rows = {}
     if method == "lora":
         lora.attach(module, part, config, 16)

@@ -1,4 +1,4 @@
-"""The seam on TensorFlow, for the comparison: a training step of the generator and of the decoder on a CPU, in fp32.
+"""The framework interface on TensorFlow, for the comparison: a training step of generator and decoder on a CPU, in fp32.
 
 It offers what those two parts, their losses and an AdamW step need, eager and as a graph (`tf.function`), and nothing
 else: the contract's tests name what is not here. Keras is not used, so that parameters have the released names.

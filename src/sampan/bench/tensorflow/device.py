@@ -16,7 +16,7 @@ import tensorflow as tf
 from sampan import host
 from sampan.bench.tensorflow.nn import without_memory
 from sampan.errors import DeviceError
-from sampan.frameworks import rate
+from sampan.frameworks import devices
 
 DTYPES = {"fp32": tf.float32}
 _THREADS = "TF_NUM_INTRAOP_THREADS"  # OMP_NUM_THREADS says nothing to TensorFlow
@@ -141,4 +141,4 @@ def matmul_flops_per_s(device: str, dtype: str) -> float:
         del product
         return elapsed
 
-    return rate.matmul_flops_per_s(device, seconds)
+    return devices.matmul_flops_per_s(device, seconds)

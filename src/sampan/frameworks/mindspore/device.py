@@ -24,7 +24,7 @@ from mindspore.nn.utils import no_init_parameters
 
 from sampan import host
 from sampan.errors import DeviceError
-from sampan.frameworks import rate
+from sampan.frameworks import devices
 
 DTYPES = {"fp32": ms.float32, "bf16": ms.bfloat16, "fp16": ms.float16}
 _NUMPY_OF = {"fp32": np.float32, "fp16": np.float16}
@@ -217,4 +217,4 @@ def matmul_flops_per_s(device: str, dtype: str) -> float:
         del product
         return time.perf_counter() - start
 
-    return rate.matmul_flops_per_s(device, seconds)
+    return devices.matmul_flops_per_s(device, seconds)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from sampan.errors import CheckpointError
-from sampan.frameworks.torch import io, update
-from sampan.frameworks.torch.update import TrainStep
+from sampan.frameworks.torch import io
+from sampan.frameworks.torch.train_step import TrainStep
 from unit.frameworks.torch.small_net import SETTINGS, copied, error, examples, wide
 
 
@@ -263,12 +263,12 @@ def test_weights_go_from_files_and_arrays_straight_to_their_dtypes(tmp_path):
     with torch.device("meta"):
         module: Any = torch.nn.ModuleDict({"part": Words(), "head": torch.nn.Linear(3, 1, bias=False)})
     head = np.ones((1, 3), np.float32)
-    update.materialize(
+    io.load_weights(
         module,
         {"part.table.weight": file, "part.matrix.weight": file},
-        {"part.matrix.bias": np.arange(3, dtype=np.float32), "head.weight": head},
-        device="cpu", dtype="bf16", trainable=lambda name: name != "part.table.weight", trainable_dtype="fp32",
-        prefix="part.",
+        arrays={"part.matrix.bias": np.arange(3, dtype=np.float32), "head.weight": head},
+        device="cpu", dtype=lambda name: "bf16" if name == "part.table.weight" else "fp32",
+        trainable=lambda name: name != "part.table.weight", prefix="part.",
     )  # fmt: skip
     assert torch.equal(module["part"].table.weight, table.bfloat16())
     assert not module["part"].table.weight.requires_grad
@@ -291,10 +291,10 @@ def updates_one_step(module: torch.nn.Module) -> bool:
 def test_a_weight_that_nobody_has_is_named():
     with torch.device("meta"):
         module = Words()
-    settings = {"device": "cpu", "dtype": "fp32", "trainable": lambda name: True, "trainable_dtype": "fp32"}
     arrays = {name: np.zeros(tuple(p.shape), np.float32) for name, p in module.named_parameters()}
     del arrays["matrix.bias"]
     with pytest.raises(CheckpointError, match=r"1 missing: `matrix\.bias`"):
-        update.materialize(module, None, arrays, **settings)
+        io.load_weights(module, {}, arrays=arrays, device="cpu", dtype="fp32")
+    wrong = arrays | {"matrix.bias": np.zeros(4, np.float32)}
     with pytest.raises(ValueError, match=r"`matrix.bias` is \(4,\), not \(3,\)"):
-        update.materialize(module, None, arrays | {"matrix.bias": np.zeros(4, np.float32)}, **settings)
+        io.load_weights(module, {}, arrays=wrong, device="cpu", dtype="fp32")

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from sampan.bench.tensorflow import device as dev
-from sampan.bench.tensorflow import io
 from sampan.bench.tensorflow.nn import Embedding, Module
-from sampan.errors import DeviceError
 from sampan.frameworks.records import StepReport
 
 Tensors = dict[str, Any]
@@ -194,33 +191,6 @@ class TrainStep:
 
     def _is_finite(self, loss: Callable[..., Any], batch: Sequence[Any]) -> bool:
         return math.isfinite(float(tf.linalg.global_norm(self._gradients_of(loss, tuple(batch))[2])))
-
-
-def materialize(
-    module: Module,
-    files: Mapping[str, Path] | None,
-    arrays: Mapping[str, Any],
-    *,
-    device: str,
-    dtype: str,
-    trainable: Callable[[str], bool],
-    trainable_dtype: str,
-) -> None:
-    """Give a module that was built without memory its weights, as io.load_weights does.
-
-    Args:
-        dtype, trainable_dtype: "fp32".
-
-    Raises:
-        CheckpointError: An array is missing or unexpected.
-        DeviceError: Another dtype than "fp32", or there is not enough memory.
-    """
-    for kind in (dtype, trainable_dtype):
-        dev.resolve_dtype(kind, device)
-    try:
-        io.load_weights(module, files or {}, device=device, arrays=arrays, trainable=trainable)
-    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        raise DeviceError("the model does not fit in memory", str(error).split(". ", maxsplit=1)[0]) from error
 
 
 def token_tables(module: Module) -> set[str]:

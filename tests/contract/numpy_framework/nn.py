@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from contract.numpy_seam import ops
+from contract.numpy_framework import ops
 
 
 class Parameter:

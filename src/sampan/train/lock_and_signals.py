@@ -14,7 +14,7 @@ from sampan.errors import CheckpointError, LockHeldError
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[None]:
+def lock_run(out: Path) -> Iterator[None]:
     """Keep a second training out of the run folder; the lock of a process that is gone holds nobody up."""
     made = not out.exists()
     out.mkdir(parents=True, exist_ok=True)

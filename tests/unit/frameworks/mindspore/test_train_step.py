@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from sampan.errors import CheckpointError, DeviceError
-from sampan.frameworks.mindspore import device, io, nn, ops, parallel, update
-from sampan.frameworks.torch import update as torch_update
+from sampan.frameworks.mindspore import device, io, nn, ops, parallel, train_step
+from sampan.frameworks.torch import train_step as torch_train_step
 
 SETTINGS = {"lr": 0.02, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.1, "clip_norm": 1.0, "ema_decay": 0.9}
 TOLERANCE = 2e-5  # relative, after a dozen steps in fp32: sums are made in another order
@@ -67,20 +67,18 @@ def batches(count: int, seed: int = 1, *, scale: float = 1.0) -> list[tuple[Any,
     ]
 
 
-def make(**settings: Any) -> tuple[Net, update.TrainStep]:
+def make(**settings: Any) -> tuple[Net, train_step.TrainStep]:
     device.resolve("cpu")
     with device.on_meta():
         module = Net()
-    update.materialize(
-        module, {}, weights(), device="cpu", dtype="fp32", trainable=lambda name: True, trainable_dtype="fp32"
-    )
-    return module, update.TrainStep(module, **{**SETTINGS, "autocast": "fp32", **settings})
+    io.load_weights(module, {}, arrays=weights(), device="cpu", dtype="fp32")
+    return module, train_step.TrainStep(module, **{**SETTINGS, "autocast": "fp32", **settings})
 
 
-def torch_twin(**settings: Any) -> tuple[TorchNet, torch_update.TrainStep]:
+def torch_twin(**settings: Any) -> tuple[TorchNet, torch_train_step.TrainStep]:
     module = TorchNet()
     module.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights().items()})
-    return module, torch_update.TrainStep(module, **{**SETTINGS, "autocast": "fp32", **settings})
+    return module, torch_train_step.TrainStep(module, **{**SETTINGS, "autocast": "fp32", **settings})
 
 
 def on_mindspore(batch: Any) -> tuple[Any, ...]:
@@ -264,12 +262,13 @@ def test_a_rank_holds_its_share_of_everything_but_the_working_weights(monkeypatc
     values = sum(value.size for value in weights().values())
     padded = sum(vector.size for vector in updater.vectors)
     assert padded - values < count * len(updater.vectors)
-    assert updater.held_bytes() == {
-        "weights": 2 * values,
-        "master": 4 * padded // count,
-        "moments": 8 * padded // count,
-        "average": 4 * padded // count,
-    }
+    assert num_bytes(updater.parameters.values()) == 2 * values
+    for kept in ("master", "exp_avg", "exp_avg_sq", "average"):
+        assert num_bytes(vector.kept[kept] for vector in updater.vectors) == 4 * padded // count
+
+
+def num_bytes(tensors: Any) -> int:
+    return sum(tensor.size * tensor.itemsize for tensor in tensors)
 
 
 def test_what_cannot_be_trained_is_refused():
@@ -278,9 +277,9 @@ def test_what_cannot_be_trained_is_refused():
     with pytest.raises(ValueError, match="`wieght` is not trained"):
         make(frozen_rows={"wieght": 1})
     module, updater = make()
-    update.freeze(module)
+    train_step.freeze(module)
     with pytest.raises(ValueError, match="nothing in the module is trained"):
-        update.TrainStep(module, **SETTINGS, autocast="fp32")
+        train_step.TrainStep(module, **SETTINGS, autocast="fp32")
     with pytest.raises(CheckpointError, match="the saved weights are not those of what is trained"):
         updater.load_state({"weights": {}, "ema": {}, "optimizer": {"num_updates": np.array(0)}})
 

@@ -17,108 +17,50 @@ import numpy as np
 from mindspore import Parameter, Tensor, mint, ops
 
 from sampan.errors import DeviceError
-from sampan.frameworks import stored
 from sampan.frameworks.mindspore import device as dev
 from sampan.frameworks.mindspore import parallel
-from sampan.frameworks.mindspore.flat import FlatVector, VectorKind, host_bytes, vectors
-from sampan.frameworks.mindspore.nn import put_parameter
-from sampan.frameworks.mindspore.passes import GradientPass, MicroBatchResult, gradients
-from sampan.frameworks.mindspore.weights import cell_of, freeze, load_weights, materialize, token_tables
-from sampan.frameworks.quantized import is_coded
+from sampan.frameworks.mindspore.flat import FlatVector, VectorKind, vectors
+from sampan.frameworks.mindspore.nn import find_cell, put_parameter, token_tables
+from sampan.frameworks.mindspore.passes import GradientPass, MicroBatchResult
+from sampan.frameworks.optimizer import EPS, BaseTrainStep, Shape, conversion_note
 from sampan.frameworks.records import StepReport
 
-__all__ = ["TrainStep", "check", "freeze", "gradients", "load_weights", "materialize"]
-
-EPS = 1e-8
 _FIRST_SCALE, _GROWS_EVERY, _MOST_HALVINGS = 2.0**12, 1000, 24  # of the loss in fp16
 Arrays = dict[str, Any]
 
 
-class TrainStep:
-    """AdamW with clipping and an exponential moving average of the weights.
+class TrainStep(BaseTrainStep):
+    """The step on MindSpore. Ranks share it: each holds its slice of master weights, moments and average.
 
-    Ranks share a step: each gives its own micro-batches to `step`, as many as the others, and holds its slice of master
-    weights, moments and average. All methods but `evaluate` are called by every rank, or by none.
-
-    Args:
-        module: Its parameters that require gradients are trained. They are fp32, and become `autocast` here.
-        lr, beta1, beta2, weight_decay: AdamW's. Decay is of matrices, not of embedding tables.
-        clip_norm: Gradients longer than this are shortened to it.
-        ema_decay: s ← d·s + (1-d)·w in fp32, d ramped up as (1 + n)/(10 + n); 0: the weights stand for the average.
-        autocast: "fp32", "bf16" or "fp16": the dtype of the working weights, and with it of the matrix products. Below
-            fp32 there are master weights beside them. In fp16 the loss is scaled, by a power of two that is halved when a
-            gradient overflows (the step is then taken again) and doubled after a thousand steps without.
-        moments: "fp32", or "8bit" for those of large tensors that are not embedding tables.
-        master: Has to be True: weights in bf16 without master weights are PyTorch's alone.
-        trained_only: The state's weights are those that are trained, and no other.
-        frozen_rows: Parameter name to its first row that is never changed; this row and all after it have neither moments
-            nor an average.
-        delayed: Parameter name to the number of updates before its training begins. Until then it has no gradient.
-        seed: Taken for the other frameworks' sake; nothing is drawn here.
-        compiled: Compile loss and gradients (ms.jit), once for each set of shapes.
-
-    Raises:
-        DeviceError: `master` is False.
-        ValueError: No parameter is trained, or one is not fp32.
+    All methods but `evaluate` are called by every rank, or by none. Trained weights are fp32, and become `autocast` here;
+    below fp32 there are master weights beside them, and `master` has to be True. In fp16 the loss is scaled, by a power of
+    two that is halved when a gradient overflows (the step is then taken again) and doubled after a thousand steps without.
+    Nothing is drawn from `seed`. Compiling is done by ms.jit.
     """
 
-    def __init__(
-        self,
-        module: Any,
-        *,
-        lr: float,
-        beta1: float,
-        beta2: float,
-        weight_decay: float,
-        clip_norm: float,
-        ema_decay: float,
-        autocast: str,
-        moments: str = "fp32",
-        master: bool = True,
-        trained_only: bool = False,
-        frozen_rows: Mapping[str, int] | None = None,
-        delayed: Mapping[str, int] | None = None,
-        seed: int = 0,
-        compiled: bool = False,
-    ):
-        check(weights="fp32" if master else "bf16")
-        self.module, self.lr, self.betas = module, lr, (beta1, beta2)
-        self.clip_norm, self.ema_decay, self.trained_only = clip_norm, ema_decay, trained_only
-        self.frozen_rows, self.delayed, self.compiled = dict(frozen_rows or {}), dict(delayed or {}), compiled
+    def _prepare(self, autocast: str) -> None:
+        check_supported(weights="fp32" if self.master else "bf16")
         self.dtype = dev.dtype(autocast)
-        trained = {name: p for name, p in module.parameters_and_names() if p.requires_grad}
-        low = [name for name, p in trained.items() if p.dtype != ms.float32]
-        strange = [name for name in (*self.frozen_rows, *self.delayed) if name not in trained]
-        if not trained or strange:
-            raise ValueError(f"`{strange[0]}` is not trained" if strange else "nothing in the module is trained")
-        if low:
-            raise ValueError(f"`{low[0]}` is {trained[low[0]].dtype}, and is to be trained as fp32")
-        self.num_updates, self.loss_scale, self.steps_at_scale = 0, _FIRST_SCALE if autocast == "fp16" else 1.0, 0
-        tables = token_tables(module)
+        trained = {name: p for name, p in self.module.parameters_and_names() if p.requires_grad}
+        self._check_trained({name: str(p.dtype) for name, p in trained.items()})
+        self.loss_scale, self.steps_at_scale = _FIRST_SCALE if autocast == "fp16" else 1.0, 0
         self.shapes = {name: self._trained_shape(name, p) for name, p in trained.items()}
-        self._decays = {n: weight_decay if len(s) >= 2 and n not in tables else 0.0 for n, s in self.shapes.items()}
-        self._coded = {n: moments == "8bit" and is_coded(math.prod(s), n in tables) for n, s in self.shapes.items()}
+        self.tables = token_tables(self.module)
         self._graphs: dict[Any, GradientPass] = {}
-        self.vectors = self._sorted({})
+        self.vectors = self._make_vectors({})
         values = {name: self._rows(name, p) for name, p in trained.items()}
         for vector in self.vectors:
             own = vector.own(vector.joined(values))
             if self.dtype != ms.float32:
                 vector.kept["master"] = own
-            if ema_decay:
+            if self.ema_decay:
                 vector.kept["average"] = own.copy()
         if self.dtype != ms.float32:
             for name, parameter in trained.items():
-                put_parameter(module, name, parameter.value().astype(self.dtype), self.dtype)
-        self.parameters: dict[str, Parameter] = {n: p for n, p in module.parameters_and_names() if n in trained}
+                put_parameter(self.module, name, parameter.value().astype(self.dtype), self.dtype)
+        self.parameters: dict[str, Parameter] = {n: p for n, p in self.module.parameters_and_names() if n in trained}
 
     def step(self, loss: Callable[..., Any], batches: Sequence[Sequence[Any]], lr: float | None = None) -> StepReport:
-        """Take one step over micro-batches: those of this rank, as many as every other rank has.
-
-        Args:
-            loss: `loss(module, *batch)` returns a scalar, or a scalar and a dict: scalars in it are averaged over the
-                micro-batches, arrays are handed on of the last one.
-        """
         for _ in range(_MOST_HALVINGS):
             seen = self._passes(loss, batches)
             if self.loss_scale == 1 or not math.isfinite(seen.loss) or math.isfinite(seen.norm):
@@ -133,14 +75,12 @@ class TrainStep:
         return StepReport(seen.loss, seen.norm, seen.values, skipped=False, arrays=seen.arrays)
 
     def evaluate(self, loss: Callable[..., Any], batch: Sequence[Any]) -> float:
-        """Return the loss of a batch under the weights as they are now; inside `averaged`, under the average."""
         with dev.no_grad():
             result = loss(self.module, *batch)
         return float((result[0] if isinstance(result, tuple) else result).asnumpy())
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Put the average into the module while the block runs; no step may be taken in it."""
         before = dict(self.parameters) if self.ema_decay else {}
         try:
             for vector in self.vectors if before else ():
@@ -150,10 +90,10 @@ class TrainStep:
             yield
         finally:
             for name, parameter in before.items():
-                cell_of(self.module, name)._params[name.rpartition(".")[2]] = parameter
+                find_cell(self.module, name)._params[name.rpartition(".")[2]] = parameter
 
     def assign_rows(self, name: str, rows: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> None:
-        """Overwrite rows of a trained table, in its master weights too; moments and average stay."""
+        # in the master weights too
         for vector in self.vectors:
             if name in vector.shapes and "master" in vector.kept:
                 parts = vector.parted(parallel.whole(vector.kept["master"]))
@@ -165,27 +105,10 @@ class TrainStep:
         table[rows] = values
         ops.assign(parameter, Tensor(table).astype(parameter.dtype))
 
-    def held_bytes(self) -> dict[str, int]:
-        """Return the bytes that this rank holds: working `weights`, and its slices of `master`, `moments`, `average`."""
-        kept = {
-            group: host_bytes([t for vector in self.vectors for key, t in vector.kept.items() if key.startswith(begin)])
-            for group, begin in (("master", "master"), ("moments", "exp_avg"), ("average", "average"))
-        }
-        return {"weights": host_bytes(list(self.parameters.values())), **kept}
-
     # --- the state of a checkpoint -------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Arrays]:
-        """Return what a checkpoint keeps: `weights`, `ema`, and `optimizer`: moments and counts of updates.
-
-        `NAME.step` stands there where a tensor had fewer updates than the whole. Without an average, `ema` is the same
-        dict as `weights`. Nothing in it says how many ranks there were. Arrays are whole, on the host.
-        """
-        weights: Arrays = {
-            name: parameter.value()
-            for name, parameter in self.module.parameters_and_names()
-            if name in self.parameters or not self.trained_only
-        }
+        weights: Arrays = {name: parameter.value() for name, parameter in self._state_parameters().items()}
         ema: Arrays = {}
         optimizer: Arrays = {"num_updates": np.array(self.num_updates)}
         if self.loss_scale != 1:
@@ -204,37 +127,28 @@ class TrainStep:
                     optimizer |= {f"{name}.step": np.array(vector.count) for name in vector.shapes}
         return {"weights": weights, "ema": {**weights, **ema} if ema else weights, "optimizer": optimizer}
 
-    def load_state(self, state: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-        """Take over what `state` returned, tensor by tensor; return in words what had to be converted.
+    def _state_shapes(self) -> dict[str, Shape]:
+        return {name: tuple(parameter.shape) for name, parameter in self._state_parameters().items()}
 
-        Where there is no `ema`, or an empty one, the weights are its beginning.
+    def _trained_shapes(self) -> dict[str, Shape]:
+        return self.shapes
 
-        Raises:
-            CheckpointError: It is the state of other parameters.
-        """
-        weights, optimizer = state["weights"], state["optimizer"]
-        averages = state.get("ema") or weights
-        mine = {
-            name: parameter
-            for name, parameter in self.module.parameters_and_names()
-            if name in self.parameters or not self.trained_only
-        }
-        stored.check_same("weights", {n: p.shape for n, p in mine.items()}, {n: t.shape for n, t in weights.items()})
-        self.num_updates = int(dev.to_numpy(optimizer["num_updates"]))
-        counts = {
-            name: int(dev.to_numpy(optimizer.get(f"{name}.step", optimizer["num_updates"])))
-            for name in self.shapes
-            if f"{name}.exp_avg" in optimizer or f"{name}.exp_avg.codes" in optimizer
-        }
-        held = {n: optimizer.get(f"{n}.exp_avg.codes", optimizer.get(f"{n}.exp_avg")).shape for n in counts}
-        stored.check_same("moments", {name: self.shapes[name] for name in counts}, held)
+    def _trained_dtype(self, name: str) -> str:
+        return "float32"
+
+    def _load(
+        self,
+        weights: Mapping[str, Any],
+        averages: Mapping[str, Any],
+        optimizer: Mapping[str, Any],
+        counts: Mapping[str, int],
+    ) -> str | None:
         if self.loss_scale != 1 and "loss_scale" in optimizer:
             self.loss_scale = float(dev.to_numpy(optimizer["loss_scale"]))
             self.steps_at_scale = int(dev.to_numpy(optimizer["steps_at_loss_scale"]))
-        rounded = [n for n in self.parameters if str(weights[n].dtype).lower() not in ("float32", "torch.float32")]
-        for name, parameter in mine.items():
+        for name, parameter in self._state_parameters().items():
             ops.assign(parameter, Tensor(dev.to_numpy(weights[name])).astype(parameter.dtype))
-        self.vectors = self._sorted(counts)
+        self.vectors = self._make_vectors(counts)
         converted = {"8 bits": 0, "fp32": 0}
         for vector in self.vectors:
             names = list(vector.shapes)
@@ -246,12 +160,12 @@ class TrainStep:
                 moments = {k: dev.to_numpy(v) for k, v in optimizer.items() if k.rpartition(".exp_avg")[0] in names}
                 for kind, number in vector.load_moments(moments).items():
                     converted[kind] += number
-        said = " and ".join(f"{number} moments go on in {kind}" for kind, number in converted.items() if number)
-        notes = (said,) if said else ()
-        if rounded:
-            before = str(weights[rounded[0]].dtype).lower()
-            notes = (f"{len(rounded)} weights were saved in {before} and go on in float32", *notes)
-        return notes
+        return conversion_note(converted)
+
+    def _state_parameters(self) -> dict[str, Parameter]:
+        """Return the parameters of the state's weights: all of the module's, or those that are trained."""
+        named = self.module.parameters_and_names()
+        return {name: p for name, p in named if name in self.parameters or not self.trained_only}
 
     # --- parts of a step -----------------------------------------------------------------------------------------------
 
@@ -291,15 +205,15 @@ class TrainStep:
         constants = tuple((i, given) for i, given in enumerate(batch) if not isinstance(given, Tensor))
         key = (loss, len(batch), constants, tuple(names))
         if key not in self._graphs:
-            if not self.compiled:  # nothing is gained by keeping one
+            if not self.is_compiled:  # nothing is gained by keeping one
                 self._graphs.clear()
             parameters = {name: self.parameters[name] for name in names}
-            self._graphs[key] = GradientPass(self.module, parameters, loss, batch, compiled=self.compiled)
+            self._graphs[key] = GradientPass(self.module, parameters, loss, batch, compiled=self.is_compiled)
         return self._graphs[key](batch, self.loss_scale)
 
     def _update(self, lr: float, gradients: Mapping[int, Tensor], clip: float) -> None:
         beta1, beta2 = self.betas
-        decay = min(self.ema_decay, (1 + self.num_updates) / (10 + self.num_updates))
+        decay = self._average_decay()
         for vector in self.vectors:
             if id(vector) in gradients:
                 vector.count += 1
@@ -347,14 +261,13 @@ class TrainStep:
 
     # --- tensors and their rows ----------------------------------------------------------------------------------------
 
-    def _sorted(self, counts: Mapping[str, int]) -> list[FlatVector]:
-        return vectors(
-            self.shapes,
-            {
-                n: VectorKind(self._decays[n], counts.get(n, 0), self.delayed.get(n, 0), self._coded[n])
-                for n in self.shapes
-            },
-        )
+    def _make_vectors(self, counts: Mapping[str, int]) -> list[FlatVector]:
+        """Return the vectors of the trained tensors; `counts` are the updates that tensors have had."""
+        decays, quantized = self._decays(self.tables), self._quantized(self.tables)
+        kinds = {
+            n: VectorKind(decays[n], counts.get(n, 0), self.delayed.get(n, 0), n in quantized) for n in self.shapes
+        }
+        return vectors(self.shapes, kinds)
 
     def _trained_shape(self, name: str, parameter: Parameter) -> tuple[int, ...]:
         shape: tuple[int, ...] = tuple(map(int, parameter.shape))
@@ -374,6 +287,13 @@ class TrainStep:
         return mint.cat([rows, before[self.frozen_rows[name] :].astype(rows.dtype)], 0)
 
 
+def freeze(module: Any) -> None:
+    """Take a module's parameters out of training."""
+    for _, parameter in module.parameters_and_names():
+        parameter.requires_grad = False
+    module.set_train(False)
+
+
 @dataclass(frozen=True)
 class _Seen:
     """What all micro-batches of all ranks gave; gradients are this rank's slices, by id of their vector."""
@@ -386,7 +306,7 @@ class _Seen:
     gradients: dict[int, Tensor]
 
 
-def check(*, weights: str) -> None:
+def check_supported(*, weights: str) -> None:
     """Say now what a training would refuse later.
 
     Args:

@@ -1,4 +1,4 @@
-"""The seam in NumPy, float64, forward only: what every framework is held to.
+"""The framework interface in NumPy, float64, forward only: what every framework is held to.
 
 It is written from the definitions, slowly and plainly, and shares no code with the frameworks' folders, so that the very
 same `sampan.models` code runs on it. `register` makes it a framework of this process.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-from contract.numpy_seam import device, io, nn, ops
+from contract.numpy_framework import device, io, nn, ops
 from sampan import frameworks
 
 NAME = "reference"

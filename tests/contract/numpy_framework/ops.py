@@ -1,4 +1,4 @@
-"""Array functions in NumPy, in float64, from their definitions. Names and meaning are the seam's."""
+"""Array functions in NumPy, in float64, from their definitions. Names and meaning are the framework interface's."""
 
 from __future__ import annotations
 
@@ -90,14 +90,14 @@ def layer_norm(x: Array, eps: float, weight: Array | None = None, bias: Array | 
 
 
 def group_norm(x: Array, groups: int, weight: Array, bias: Array, eps: float) -> Array:
-    """Normalise each picture's groups of channels; not of the seam's functions, and there for its layer."""
+    """Normalise each picture's groups of channels; not one of the interface's functions, and there for its layer."""
     parts = x.reshape((x.shape[0], groups, -1))
     normed = (parts - parts.mean(-1, keepdims=True)) / np.sqrt(parts.var(-1, keepdims=True) + eps)
     return normed.reshape(x.shape) * weight[:, None, None] + bias[:, None, None]
 
 
 def conv2d(x: Array, weight: Array, bias: Array, stride: int, padding: int) -> Array:
-    """Add up the kernel's places one after another; not of the seam's functions, and there for its layer."""
+    """Add up the kernel's places one after another; not one of the interface's functions, and there for its layer."""
     x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
     side = weight.shape[-1]
     rows, columns = ((length - side) // stride + 1 for length in x.shape[2:])
