@@ -80,9 +80,11 @@ async def _answer(
         return sorted(made, key=lambda m: m.index)
 
     making_them = asyncio.create_task(all_made())
-    await asyncio.wait([making_them, gone], return_when=asyncio.FIRST_COMPLETED)
+    try:
+        await asyncio.wait([making_them, gone], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        making_them.cancel()  # which does nothing to one that is done
     if not making_them.done():
-        making_them.cancel()
         server.metrics.pictures.labels("cancelled").inc(job.order.count)
         return Response(status_code=499)  # nobody reads it
     try:
@@ -134,7 +136,6 @@ class _Stream(Response):
         del self.headers["content-length"]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         sending = asyncio.create_task(self._send(send))
         try:
             await asyncio.wait([sending, self.gone], return_when=asyncio.FIRST_COMPLETED)
@@ -151,6 +152,7 @@ class _Stream(Response):
         async def put(data: bytes, more: bool = True) -> None:
             await send({"type": "http.response.body", "body": data, "more_body": more})
 
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await self.job.begin()
         events = self.job.events()
         coming: asyncio.Task[Any] = asyncio.ensure_future(anext(events, None))

@@ -58,7 +58,7 @@ class TaskInputs:
     num_rows: int = 1
 
 
-@dataclass
+@dataclass(eq=False)  # each is itself: two may ask for the same
 class ImageTask:
     """One picture that is to be made.
 
@@ -227,13 +227,32 @@ class Engine:
             if not picture.gone and now > picture.deadline:
                 self._fail(picture, DeadlineExceeded())
         if any(picture.gone for picture in every):
+            for picture in every:
+                if picture.gone and picture.reading is not None:
+                    picture.reading.cancel()
             self.waiting = deque(p for p in self.waiting if not p.gone)
             self._writing = [p for p in self._writing if not p.gone]
             self._painting = deque((p, way) for p, way in self._painting if not p.gone)
             self._keep_rows()
 
     def _keep_rows(self) -> None:
-        self.writer.keep([row for picture in self._writing for row in picture.rows])
+        """Take the rows of pictures that are no longer written out of the batch: `_admit` counts those that are there."""
+        try:
+            self.writer.keep([row for picture in self._writing for row in picture.rows])
+        except Exception as error:  # noqa: BLE001  # the rows' cache is cut half way, and no row can go on
+            self._fail_written(error)
+
+    def _fail_written(self, error: Exception) -> None:
+        for picture in self._writing:
+            self._fail(picture, error)
+        self._writing = []
+        self.writer.keep([])
+
+    def fail_all(self, error: BaseException) -> None:
+        """Give up every picture, as when the engine itself cannot go on."""
+        for picture in [*self.waiting, *self._writing, *(picture for picture, _ in self._painting)]:
+            if not picture.gone:
+                self._fail(picture, error)
 
     def _fail(self, picture: ImageTask, error: BaseException) -> None:
         picture.gone = True
@@ -279,10 +298,7 @@ class Engine:
         try:
             self.writer.step()
         except Exception as error:  # noqa: BLE001  # rows share a step, and nobody knows whose fault it was
-            for picture in self._writing:
-                self._fail(picture, error)
-            self._writing = []
-            self._keep_rows()
+            self._fail_written(error)
             return
         for picture in list(self._writing):
             row = picture.rows[0]
@@ -292,6 +308,7 @@ class Engine:
             elif self._shows_preview(picture) and not picture.previewed and len(row.written) >= _cells(row.grids[0]):
                 picture.previewed = True
                 self._painting.appendleft((picture, self._preview(picture)))
+        self._keep_rows()  # those that are done make room now: there may be no further step
 
     def _shows_preview(self, picture: ImageTask) -> bool:
         return picture.asked.num_partials > 0 and len(picture.rows) == 1 and len(picture.rows[0].grids) == 2

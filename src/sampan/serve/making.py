@@ -276,7 +276,10 @@ class ServeJob:
             log.error("a picture failed", exc_info=error)
             refusal = ApiError(500, "internal_error", "The server failed at this picture.")
         state = "timed out" if isinstance(error, DeadlineExceeded) else "failed"
-        await asyncio.to_thread(self._store.end, [self.records[index].id], state)
+        try:
+            await asyncio.to_thread(self._store.end, [self.records[index].id], state)
+        except Exception:
+            log.exception("how a picture ended could not be noted")
         self._over(index, FailedImage(index, refusal))
 
     def _over(self, index: int, event: FinishedImage | FailedImage) -> None:

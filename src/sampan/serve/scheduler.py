@@ -113,6 +113,8 @@ class Scheduler:
             for picture in pictures:
                 picture.subject = subject
                 self._new.append(picture)
+            if self.broken is not None:
+                self._give_up(self.broken)  # nobody takes them out of the queue any more
             self._change.notify()
 
     def leave(self, place: QueueSlot) -> None:
@@ -147,5 +149,12 @@ class Scheduler:
                         if not self._new and not self._stopping:
                             self._change.wait(_IDLE_S)
         except BaseException as error:
-            self.broken = error  # /ready says so
+            with self._change:
+                self.broken = error  # /ready says so
+                self._give_up(error)
             raise
+
+    def _give_up(self, error: BaseException) -> None:
+        self.engine.waiting.extend(self._new)
+        self._new.clear()
+        self.engine.fail_all(error)

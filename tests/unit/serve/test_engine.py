@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -171,6 +172,28 @@ def test_of_several_rows_the_one_that_reads_best_is_painted(pipeline: Pipeline):
     _, plain = submit(engine, TaskInputs(REQUEST), seed=4)
     run(engine)
     assert not np.array_equal(two[0], two[1]) and not np.array_equal(plain.pixels, told.pixels)
+
+
+def test_two_that_ask_for_the_same_are_not_taken_for_one_another(pipeline: Pipeline):
+    free = threading.Event()
+
+    def proofread(looks: Sequence[Any], prompt: str) -> list[float]:
+        assert free.wait(60)
+        return [0.5] * len(looks)
+
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8))
+    mask = np.zeros((64, 64), bool)
+    mask[10:40, 5:33] = True
+    engine = Engine(pipeline, proofread=proofread)
+    _, read = submit(engine, TaskInputs(REQUEST, (image,), mask.copy(), num_rows=2))
+    _, plain = submit(engine, TaskInputs(REQUEST, (image,), mask.copy()))
+    until = time.monotonic() + 60
+    while plain.pixels is None and time.monotonic() < until:
+        assert engine.turn()
+    assert read.pixels is None  # it is being read while the other one is handed over
+    free.set()
+    run(engine)
+    assert read.facts["proofread_rows"] == 2
 
 
 def test_pictures_are_ready_one_after_another(pipeline: Pipeline):
