@@ -7,7 +7,9 @@
     ├── DeviceError         a device, a dtype or an amount of memory that is not there
     ├── RequestError        a prompt, a size, a reference or an option that this model cannot serve
     ├── CatalogError        a name or a file of the catalogue (chips, sites, models, runs) that cannot be used
-    └── PlanError           something that cannot be planned, screened or compared
+    ├── PlanError           something that cannot be planned, screened or compared
+    ├── ApiError            a request that the server answers with an error status
+    └── DeadlineExceeded    an image that the server did not finish in its time
 
 The command line prints one of these without a traceback and exits with 1; wrong usage exits with 2. A library caller's
 bad argument is a ValueError; our own bugs are assertions.
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class SampanError(Exception):
@@ -68,6 +71,49 @@ class CatalogError(SampanError):
 
 class PlanError(SampanError):
     """Something that cannot be planned, screened or compared."""
+
+
+class ApiError(SampanError):
+    """A request that the server answers with an error status, in the shape of OpenAI's API.
+
+    Args:
+        status: HTTP status code.
+        code: A word that programs can compare.
+        message: What a person reads.
+        param: Name of the field that is wrong.
+        retry_after_s: Seconds after which the client may ask again.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, param: str | None = None, retry_after_s: int | None = None
+    ):
+        self.status, self.code, self.message, self.param = status, code, message, param
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+    @classmethod
+    def of(cls, error: SampanError, param: str | None = None, code: str = "invalid_value") -> ApiError:
+        """Return an error that a client caused as the answer to its request: what, because and hint in one paragraph."""
+        message = ": ".join([error.what, "; ".join(error.because)] if error.because else [error.what])
+        hint = error.hint and error.hint.replace("--size ", "")  # an option of the command line, which the API lacks
+        return cls(400, code, f"{message} ({hint})" if hint else message, param)
+
+    def body(self) -> dict[str, Any]:
+        """Return the error in OpenAI's shape."""
+        kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+        kind = kinds.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that go with the error."""
+        headers = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        headers |= {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
+        return headers | ({"Connection": "close"} if self.status == 413 else {})  # what still comes is not read
+
+
+class DeadlineExceeded(SampanError):
+    """An image that the server did not finish in its time."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

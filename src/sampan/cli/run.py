@@ -195,13 +195,12 @@ def serve(arguments: argparse.Namespace) -> None:
     if arguments.framework:
         frameworks.use(arguments.framework)  # before anything is imported that computes
     try:
+        from sampan.pipeline.pipeline import open_pipeline
         from sampan.serve import verb
     except ModuleNotFoundError as error:
         missing = f"the package `{error.name}` is missing"
         raise RequestError("the server cannot start", missing, "pip install 'sampan[serve]'") from error
-    pipeline = verb.open_pipeline(
-        arguments.model, device=arguments.device, dtype=arguments.dtype, loras=arguments.loras
-    )
+    pipeline = open_pipeline(arguments.model, device=arguments.device, dtype=arguments.dtype, loras=arguments.loras)
     verb.serve(pipeline, serve_options.settings(arguments), _console())
 
 

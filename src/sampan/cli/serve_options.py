@@ -115,9 +115,7 @@ def add(verb: Any) -> None:
 
 def settings(arguments: argparse.Namespace) -> Settings:
     """Return the server's settings."""
-    from sampan.serve.scheduler import AdmissionLimits
-    from sampan.serve.settings import Enhancement, Settings
-    from sampan.serve.store import Retention
+    from sampan.serve.settings import AdmissionLimits, Enhancement, Retention, Settings
 
     enhancement = None
     if arguments.enhance:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from urllib.parse import urljoin, urlsplit
 
-from sampan.serve.refusal import ApiError
+from sampan.errors import ApiError
 
 MAX_REDIRECTIONS = 3
 MAX_ADDRESS_CHARS = 2048
@@ -40,7 +40,7 @@ def fetch(
         resolve, connect: Of the system; for tests.
 
     Raises:
-        Refusal: The address is not one that is fetched, or gives nothing that can be used.
+        ApiError: The address is not one that is fetched, or gives nothing that can be used.
     """
     until = time.monotonic() + timeout_s
     resolve, connect = resolve or _resolve, connect or _connect

@@ -22,6 +22,7 @@ from typing import Any
 
 from sampan import files
 from sampan.errors import DataError
+from sampan.serve.settings import Retention
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS pictures (
@@ -36,6 +37,7 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 _ID = re.compile(r"img_[0-9a-f]{24}")
 _DAY_S = 86400
 FORMATS = ("png", "webp", "jpeg")
+_KEEP_ALL = Retention()
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,6 @@ class ImageRecord:
     output_format: str
 
 
-@dataclass(frozen=True)
-class Retention:
-    """How long pictures are kept; None is no limit."""
-
-    days: float | None = None
-    pictures: int | None = None
-    num_bytes: int | None = None
-
-
 def new_id() -> str:
     """Return an id that nobody can guess."""
     return f"img_{secrets.token_hex(12)}"
@@ -80,7 +73,7 @@ class ImageStore:
         DataError: It cannot be used, or another server uses it.
     """
 
-    def __init__(self, folder: Path, retention: Retention = Retention()):
+    def __init__(self, folder: Path, retention: Retention = _KEEP_ALL):
         self.folder, self.retention = folder, retention
         self._pictures = folder / "pictures"
         self._lock = threading.Lock()

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from sampan.data.pictures import UnusableImageError, load_rgb, load_rgba
-from sampan.serve.refusal import ApiError
+from sampan.errors import ApiError
+from sampan.serve.settings import UploadLimits
 
 MAX_TEXT_BYTES = 1_000_000  # of a PNG's texts, inflated
 MAX_PROFILE_BYTES = 4_000_000
@@ -27,24 +27,11 @@ _STANDALONE = {0x01, *range(0xD0, 0xD8)}  # JPEG markers without a length
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
-@dataclass(frozen=True)
-class UploadLimits:
-    """How much is decoded.
-
-    Args:
-        max_pixels: Width times height.
-        max_side: The longer side.
-    """
-
-    max_pixels: int = 16_777_216
-    max_side: int = 16_384
-
-
 def open_rgb(data: bytes, taken: UploadLimits, param: str = "image") -> Image.Image:
     """Return an uploaded picture as upright sRGB.
 
     Raises:
-        Refusal: It is not one that is taken.
+        ApiError: It is not one that is taken.
     """
     check(data, taken, param)
     try:
@@ -60,7 +47,7 @@ def open_mask(data: bytes, taken: UploadLimits, size: tuple[int, int]) -> NDArra
         size: Width and height that it must have.
 
     Raises:
-        Refusal: It is not a picture with transparency of that size.
+        ApiError: It is not a picture with transparency of that size.
     """
     check(data, taken, "mask")
     try:
@@ -79,7 +66,7 @@ def open_mask(data: bytes, taken: UploadLimits, size: tuple[int, int]) -> NDArra
 
 
 def check(data: bytes, taken: UploadLimits, param: str) -> None:
-    """Raise Refusal unless these bytes are one whole PNG, JPEG or WebP of a size that is taken. Decodes nothing."""
+    """Raise ApiError unless these bytes are one whole PNG, JPEG or WebP of a size that is taken. Decodes nothing."""
     try:
         if data.startswith(_PNG):
             width, height, end = _png(data, param)

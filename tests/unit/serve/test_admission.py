@@ -18,8 +18,10 @@ from sampan.errors import RequestError
 from sampan.frameworks import device as dev
 from sampan.pipeline.pipeline import Pipeline
 from sampan.pipeline.request import ImageRequest
-from sampan.serve.engine import Engine, ImageTask, SharedInputs, TaskInputs
-from sampan.serve.scheduler import AdmissionLimits, Scheduler
+from sampan.serve.engine import Engine, ImageEvent, ImageTask, SharedInputs
+from sampan.serve.request import ServeRequest
+from sampan.serve.scheduler import Scheduler
+from sampan.serve.settings import AdmissionLimits
 
 MAX_ROWS = 4
 BAD_PROMPT = "a prompt that cannot be read"
@@ -102,16 +104,13 @@ class Watched:
     def __init__(self, engine: Engine, request: ImageRequest, rows: int = 1, partials: int = 0):
         self.ends: list[str] = []
         self.cancelled = False
-        inputs = TaskInputs(request, num_partials=partials, num_rows=rows)
-        self.task = ImageTask(
-            inputs,
-            0,
-            time.monotonic() + 3600,
-            lambda number, pixels: None,
-            lambda pixels, facts: self.ends.append("finished"),
-            lambda error: self.ends.append(type(error).__name__),
-        )
-        self.task.subject = SharedInputs(engine.pipeline, inputs)
+        serve_request = ServeRequest(request, num_partials=partials, num_rows=rows)
+        self.task = ImageTask(serve_request, 0, 0, self.tell)
+        self.task.subject = SharedInputs(engine.pipeline, serve_request)
+
+    def tell(self, event: ImageEvent) -> None:
+        if event.partial is None:
+            self.ends.append("finished" if event.error is None else type(event.error).__name__)
 
 
 class Crowd(RuleBasedStateMachine):
@@ -233,7 +232,7 @@ def test_the_same_with_rows_that_are_proofread(pipeline: Pipeline):
 @pytest.mark.parametrize("late", [False, True])
 def test_an_engine_that_breaks_fails_what_it_has_and_what_still_comes(pipeline: Pipeline, late: bool):
     engine = Engine(FakePipeline(pipeline.config))  # type: ignore[arg-type]
-    scheduler = Scheduler(engine, AdmissionLimits(), None)  # type: ignore[arg-type]
+    scheduler = Scheduler(engine, AdmissionLimits())
     watched = Watched(engine, ImageRequest("a boat", width_px=64, height_px=64))
 
     def broken(what: str, seconds: float, rows: int) -> None:

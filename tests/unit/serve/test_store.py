@@ -10,7 +10,8 @@ import pytest
 
 from sampan.errors import DataError, RequestError
 from sampan.serve import keys
-from sampan.serve.store import ImageRecord, ImageStore, Retention, new_id
+from sampan.serve.settings import Retention
+from sampan.serve.store import ImageRecord, ImageStore, new_id
 
 
 def record(owner: str = "alice", **changes: object) -> ImageRecord:

@@ -119,7 +119,7 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def sizes(default_px: int, unit_px: int, max_area_px: int) -> list[str]:
+def list_sizes(default_px: int, unit_px: int, max_area_px: int) -> list[str]:
     """Return sizes to offer: as many pixels as the model's own, in usual shapes, and then the double of each side."""
     found: dict[str, None] = {}
     for scale in (1, 2):
