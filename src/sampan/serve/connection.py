@@ -33,11 +33,11 @@ def guarded(header_s: float, send_s: float, dropped: Callable[[str], None]) -> t
         """One connection."""
 
         _transport: asyncio.Transport
+        _awaited: str | None = None  # "head" or "body", of which the client has sent a part or nothing
+        _since: float = 0.0
+        _num_bytes: int = 0  # since then
         _watch: asyncio.TimerHandle | None = None
         _stuck: asyncio.TimerHandle | None = None
-        _head_since: float | None = None  # since when the rest of a head is waited for
-        _body_since: float | None = None
-        _body_bytes = 0
 
         def __init__(self, **values: Any):
             self._http = H11Protocol(**values)
@@ -45,10 +45,9 @@ def guarded(header_s: float, send_s: float, dropped: Callable[[str], None]) -> t
             self._parser = h11.Connection(h11.SERVER)
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            assert isinstance(transport, asyncio.Transport)
+            assert isinstance(transport, asyncio.Transport), "HTTP comes over a stream"
             self._transport = transport
-            self._head_since = self._loop.time()
-            self._look_in(header_s)
+            self._await("head")
             self._http.connection_made(transport)
 
         def connection_lost(self, exc: Exception | None) -> None:
@@ -61,12 +60,15 @@ def guarded(header_s: float, send_s: float, dropped: Callable[[str], None]) -> t
             self._http.eof_received()
 
         def data_received(self, data: bytes) -> None:
-            self._follow(data)
+            self._parse(data)
+            state = self._parser.their_state
+            in_head = state is h11.IDLE and self._parser.trailing_data[0]
+            self._await("head" if in_head else "body" if state is h11.SEND_BODY else None)
+            self._num_bytes += len(data)
             self._http.data_received(data)
 
-        def _follow(self, data: bytes) -> None:
-            """Note whether the rest of a head or of a body is waited for now."""
-            now = self._loop.time()
+        def _parse(self, data: bytes) -> None:
+            """Follow requests to the one of which a part is still to come."""
             try:
                 self._parser.receive_data(data)
                 while (event := self._parser.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
@@ -76,20 +78,13 @@ def guarded(header_s: float, send_s: float, dropped: Callable[[str], None]) -> t
                         if following:
                             self._parser.receive_data(following)
             except h11.RemoteProtocolError:
-                pass  # uvicorn says so
-            state = self._parser.their_state
-            if state is not h11.IDLE or not self._parser.trailing_data[0]:
-                self._head_since = None
-            elif self._head_since is None:
-                self._head_since = now  # the next request of a connection that was kept
-                self._look_in(header_s)
-            if state is not h11.SEND_BODY:
-                self._body_since = None
-                return
-            if self._body_since is None:
-                self._body_since, self._body_bytes = now, 0
-                self._look_in(header_s)
-            self._body_bytes += len(data)
+                pass  # uvicorn answers it
+
+        def _await(self, part: str | None) -> None:
+            if part != self._awaited:
+                self._awaited, self._since, self._num_bytes = part, self._loop.time(), 0
+                if part is not None:
+                    self._look_in(header_s)
 
         def _look_in(self, seconds: float) -> None:
             if self._watch is None:
@@ -100,26 +95,21 @@ def guarded(header_s: float, send_s: float, dropped: Callable[[str], None]) -> t
             assert self._watch is not None, "it called this"
             due, self._watch = self._watch.when(), None
             now = self._loop.time()
+            if self._awaited is None:
+                return
             if now - due > _HELD_UP_S:
                 # this process was held up, and what the client sent may still wait to be read
-                if self._body_since is not None:
-                    self._body_since += now - due
+                self._since += now - due if self._awaited == "body" else 0.0
                 self._look_in(_HELD_UP_S)
-            elif self._head_since is None and self._body_since is None:
-                pass
             elif not self._transport.is_reading():  # the server is the slow one: from here on anew
-                self._head_since = None if self._head_since is None else now
-                self._body_since, self._body_bytes = None if self._body_since is None else now, 0
+                self._since, self._num_bytes = now, 0
                 self._look_in(header_s)
-            elif self._head_since is not None:
-                left = header_s - (now - self._head_since)
-                self._look_in(left) if left > 0.001 else self._drop("head")
-            elif self._body_since is not None:
-                seconds = now - self._body_since
-                if seconds >= header_s - 0.001 and self._body_bytes < MIN_BODY_BYTES_PER_S * seconds:
-                    self._drop("body")
-                else:
-                    self._look_in(max(header_s - seconds, header_s / 4))
+            elif (left := self._since + header_s - now) > 0.001:
+                self._look_in(left)
+            elif self._awaited == "head" or self._num_bytes < MIN_BODY_BYTES_PER_S * (now - self._since):
+                self._drop(self._awaited)
+            else:
+                self._look_in(header_s / 4)
 
         def pause_writing(self) -> None:
             self._http.pause_writing()
