@@ -45,8 +45,8 @@ def enhance(prompt: str, by: Enhancement) -> str:
     }
     try:
         answer = _ask(by, json.dumps(body).encode())
-        said = answer["choices"][0]["message"]["content"]
-        text = said.strip() if isinstance(said, str) else ""
+        content = answer["choices"][0]["message"]["content"]
+        text = content.strip() if isinstance(content, str) else ""
     except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
         raise _failed("did not answer as OpenAI's chat API does") from error
     if not text or len(text) > MAX_PROMPT_CHARS or "\0" in text:

@@ -56,5 +56,5 @@ class ServerState:
 
     def url(self, request: Request, picture_id: str) -> str:
         """Return an address of a picture that needs no key for a while."""
-        query = f"?{keys.signed(self.secret, picture_id, URL_VALID_S)}" if self.needs_key else ""
+        query = f"?{keys.sign(self.secret, picture_id, URL_VALID_S)}" if self.needs_key else ""
         return f"{str(request.base_url).rstrip('/')}/v1/images/{picture_id}{query}"

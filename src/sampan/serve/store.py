@@ -136,7 +136,8 @@ class ImageStore:
         """Note how pictures ended that were not finished."""
         with self._writing() as database:
             database.executemany(
-                "UPDATE pictures SET state = ? WHERE id = ? AND state = 'waiting'", [(state, one) for one in ids]
+                "UPDATE pictures SET state = ? WHERE id = ? AND state = 'waiting'",
+                [(state, picture_id) for picture_id in ids],
             )
 
     def recover(self) -> dict[str, int]:
@@ -145,14 +146,14 @@ class ImageStore:
         A picture that was under way is lost, unless its file was written already.
         """
         found = lost = 0
-        for one, output_format in self._all("SELECT id, output_format FROM pictures WHERE state = 'waiting'"):
-            path = self._path(one, output_format)
+        for picture_id, output_format in self._all("SELECT id, output_format FROM pictures WHERE state = 'waiting'"):
+            path = self._path(picture_id, output_format)
             there = path.is_file()
             found, lost = found + there, lost + (not there)
             with self._writing() as database:
                 database.execute(
                     "UPDATE pictures SET state = ?, num_bytes = ? WHERE id = ?",
-                    ("finished" if there else "interrupted", path.stat().st_size if there else 0, one),
+                    ("finished" if there else "interrupted", path.stat().st_size if there else 0, picture_id),
                 )
         for path in self._pictures.glob("*/*"):
             if path.name.startswith("."):
@@ -207,21 +208,21 @@ class ImageStore:
             "SELECT id, output_format, created, num_bytes FROM pictures WHERE state = 'finished' ORDER BY number DESC"
         )
         total = 0
-        for number, (one, output_format, created, num_bytes) in enumerate(rows):
+        for number, (picture_id, output_format, created, num_bytes) in enumerate(rows):
             total += num_bytes
             too_old = keep.days is not None and created < time.time() - keep.days * _DAY_S
             too_many = keep.pictures is not None and number >= keep.pictures
             if too_old or too_many or (keep.num_bytes is not None and total > keep.num_bytes):
-                over.append((one, output_format))
+                over.append((picture_id, output_format))
         with self._writing() as database:
-            database.executemany("DELETE FROM pictures WHERE id = ?", [(one,) for one, _ in over])
+            database.executemany("DELETE FROM pictures WHERE id = ?", [(picture_id,) for picture_id, _ in over])
             if keep.days is not None:
                 database.execute(
                     "DELETE FROM pictures WHERE state NOT IN ('finished', 'waiting') AND created < ?",
                     (int(time.time() - keep.days * _DAY_S),),
                 )
-        for one, output_format in over:
-            self._path(one, output_format).unlink(missing_ok=True)
+        for picture_id, output_format in over:
+            self._path(picture_id, output_format).unlink(missing_ok=True)
         return len(over)
 
     def _path(self, picture_id: str, output_format: str) -> Path:

@@ -27,20 +27,20 @@ _STANDALONE = {0x01, *range(0xD0, 0xD8)}  # JPEG markers without a length
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
-def open_rgb(data: bytes, taken: UploadLimits, param: str = "image") -> Image.Image:
+def open_rgb(data: bytes, limits: UploadLimits, param: str = "image") -> Image.Image:
     """Return an uploaded picture as upright sRGB.
 
     Raises:
         ApiError: It is not one that is taken.
     """
-    check(data, taken, param)
+    check(data, limits, param)
     try:
-        return load_rgb(data, taken.max_pixels)
+        return load_rgb(data, limits.max_pixels)
     except UnusableImageError as error:
         raise _refusal(param, f"cannot be decoded: {'; '.join(error.because)}") from error
 
 
-def open_mask(data: bytes, taken: UploadLimits, size: tuple[int, int]) -> NDArray[np.bool_]:
+def open_mask(data: bytes, limits: UploadLimits, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Return where an uploaded mask lets the picture change: True where it is transparent.
 
     Args:
@@ -49,9 +49,9 @@ def open_mask(data: bytes, taken: UploadLimits, size: tuple[int, int]) -> NDArra
     Raises:
         ApiError: It is not a picture with transparency of that size.
     """
-    check(data, taken, "mask")
+    check(data, limits, "mask")
     try:
-        alpha = np.asarray(load_rgba(data, taken.max_pixels))[..., 3]
+        alpha = np.asarray(load_rgba(data, limits.max_pixels))[..., 3]
     except UnusableImageError as error:
         raise _refusal("mask", f"cannot be decoded: {'; '.join(error.because)}") from error
     if alpha.shape != size[::-1]:
@@ -65,7 +65,7 @@ def open_mask(data: bytes, taken: UploadLimits, size: tuple[int, int]) -> NDArra
     return mask
 
 
-def check(data: bytes, taken: UploadLimits, param: str) -> None:
+def check(data: bytes, limits: UploadLimits, param: str) -> None:
     """Raise ApiError unless these bytes are one whole PNG, JPEG or WebP of a size that is taken. Decodes nothing."""
     try:
         if data.startswith(_PNG):
@@ -82,9 +82,9 @@ def check(data: bytes, taken: UploadLimits, param: str) -> None:
         raise _refusal(param, "has something behind the picture's end")
     if width < 1 or height < 1:
         raise _refusal(param, "has no pixels")
-    if width * height > taken.max_pixels or max(width, height) > taken.max_side:
+    if width * height > limits.max_pixels or max(width, height) > limits.max_side:
         raise _refusal(
-            param, f"has {width}x{height} pixels, and at most {taken.max_pixels} in all are taken", "image_too_large"
+            param, f"has {width}x{height} pixels, and at most {limits.max_pixels} in all are taken", "image_too_large"
         )
 
 
