@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 from concurrent.futures import Future
 from typing import Any
@@ -25,8 +24,6 @@ from sampan.serve.proofread import scorer
 from sampan.serve.server import ServerState
 from sampan.serve.settings import Settings
 from sampan.serve.store import ImageStore
-
-log = logging.getLogger("sampan.serve")
 
 
 def serve(pipeline: Pipeline, settings: Settings, console: Any) -> None:
