@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from sampan.pipeline.pipeline import Pipeline
+from sampan.pipeline.pipeline import Pipeline, open_pipeline
 from sampan.pipeline.request import ImageRequest
 from sampan.pipeline.tokens import BatchedDecoder, TokenSequence
 from sampan.report import results
 from sampan.samplers import noise
-from sampan.serve.engine import SharedInputs, TaskInputs
-from sampan.serve.verb import open_pipeline
+from sampan.serve.engine import SharedInputs
+from sampan.serve.request import ServeRequest
 
 ROOT = Path(__file__).resolve().parent.parent
 BAR = 1.5
@@ -36,8 +36,8 @@ def written(pipeline: Pipeline, requests: int, together: int, px: int) -> tuple[
     config = pipeline.config
     rows = []
     for seed in range(requests):
-        asked = TaskInputs(ImageRequest(PROMPTS[seed % len(PROMPTS)], width_px=px, height_px=px))
-        subject = SharedInputs(pipeline, asked)
+        request = ServeRequest(ImageRequest(PROMPTS[seed % len(PROMPTS)], width_px=px, height_px=px))
+        subject = SharedInputs(pipeline, request)
         codes = min(config.ar.vq.num_embeddings, config.dit.prior_vq_quantizer_codebook_size)
         more = {"num_codes": codes, "sampling": config.sampling, "config": config.ar.text}
         rows.append(TokenSequence(*subject.prompt, subject.grids, seed=seed, picture=0, **more))

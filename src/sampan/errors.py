@@ -10,7 +10,9 @@
     │   └── FieldRefusedError   a field of a request that another server does not take
     ├── CatalogError        a name or a file of the catalogue (chips, sites, models, runs) that cannot be used
     ├── PlanError           something that cannot be planned, screened or compared
-    └── UsageError          a command line in which something is missing
+    ├── UsageError          a command line in which something is missing
+    ├── ApiError            a request that the server answers with an error status
+    └── DeadlineExceeded    an image that the server did not finish in its time
 
 Below them are three that are caught by the code that asked, which makes one of the above of them:
 
@@ -139,6 +141,49 @@ class BadRowError(Exception):
 
 class UsageError(SampanError):
     """A command line in which something is missing; the command ends with 2."""
+
+
+class ApiError(SampanError):
+    """A request that the server answers with an error status, in the shape of OpenAI's API.
+
+    Args:
+        status: HTTP status code.
+        code: A word that programs can compare.
+        message: What a person reads.
+        param: Name of the field that is wrong.
+        retry_after_s: Seconds after which the client may ask again.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, param: str | None = None, retry_after_s: int | None = None
+    ):
+        self.status, self.code, self.message, self.param = status, code, message, param
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+    @classmethod
+    def of(cls, error: SampanError, param: str | None = None, code: str = "invalid_value") -> ApiError:
+        """Return an error that a client caused as the answer to its request: what, because and hint in one paragraph."""
+        message = ": ".join([error.what, "; ".join(error.because)] if error.because else [error.what])
+        hint = error.hint and error.hint.replace("--size ", "")  # an option of the command line, which the API lacks
+        return cls(400, code, f"{message} ({hint})" if hint else message, param)
+
+    def body(self) -> dict[str, Any]:
+        """Return the error in OpenAI's shape."""
+        kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+        kind = kinds.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that go with the error."""
+        headers = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        headers |= {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
+        return headers | ({"Connection": "close"} if self.status == 413 else {})  # what still comes is not read
+
+
+class DeadlineExceeded(SampanError):
+    """An image that the server did not finish in its time."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

@@ -195,11 +195,12 @@ def serve(options: ServeArguments) -> None:
     if options.framework:
         frameworks.use(options.framework)  # before anything is imported that computes
     try:
+        from sampan.pipeline.pipeline import open_pipeline
         from sampan.serve import verb
     except ModuleNotFoundError as error:
         missing = f"the package `{error.name}` is missing"
         raise RequestError("the server cannot start", missing, "pip install 'sampan[serve]'") from error
-    pipeline = verb.open_pipeline(options.model, device=options.device, dtype=options.dtype, loras=options.loras)
+    pipeline = open_pipeline(options.model, device=options.device, dtype=options.dtype, loras=options.loras)
     verb.serve(pipeline, options.settings(), _console())
 
 

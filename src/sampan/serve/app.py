@@ -1,4 +1,4 @@
-"""The routes. What they do lies beside: requests are read in asking, pictures made in making, and kept in store."""
+"""The routes. What they do lies beside: schemas reads bodies, jobs makes images, response answers, store keeps them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query
@@ -18,24 +19,23 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from sampan import __version__
-from sampan.errors import SampanError
-from sampan.serve import keys, making, protocol
-from sampan.serve.answer import make
-from sampan.serve.asking import decoded_mask, read_edit, read_generation
-from sampan.serve.guard import Middleware
-from sampan.serve.making import ImageOrder, fitted, size_of
+from sampan.data.pictures import load_rgb
+from sampan.errors import ApiError, SampanError
+from sampan.serve import keys, schemas
 from sampan.serve.metrics import CONTENT_TYPE
-from sampan.serve.refusal import ApiError, refused
+from sampan.serve.middleware import Middleware
+from sampan.serve.pages import list_sizes
+from sampan.serve.request import build_request, max_area_px
+from sampan.serve.response import respond
 from sampan.serve.scheduler import Scheduler
 from sampan.serve.server import ServerState
 from sampan.serve.settings import Settings
-from sampan.serve.site import sizes
-from sampan.serve.store import ImageRecord, ImageStore
+from sampan.serve.store import FORMATS, ImageStore
 
 log = logging.getLogger("sampan.serve")
 _SWEEP_S = 30.0
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": protocol.ErrorOut, "description": words}
+    status: {"model": schemas.ErrorOut, "description": words}
     for status, words in {
         400: "Something asked for is wrong",
         401: "A key is needed, or not known",
@@ -57,7 +57,7 @@ def build(server: ServerState) -> FastAPI:
     async def living(_: FastAPI) -> AsyncIterator[None]:
         server.started = int(time.time())
         server.secret = server.store.secret()
-        server.scheduler = Scheduler(server.engine, server.settings.limits, asyncio.get_running_loop())
+        server.scheduler = Scheduler(server.engine, server.settings.limits)
         server.engine.observe = server.metrics.step
         server.scheduler.start()
         sweeping = asyncio.create_task(_sweep(server.store))
@@ -81,9 +81,8 @@ def build(server: ServerState) -> FastAPI:
     )
     _api(app, server)
     _health(app, server)
-    server.site.add_to(app)
-    app.add_exception_handler(ApiError, _refused)
-    app.add_exception_handler(SampanError, _not_possible)
+    server.pages.add_to(app)
+    app.add_exception_handler(SampanError, _refused)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -103,81 +102,76 @@ async def _sweep(store: ImageStore) -> None:
 
 
 def _api(app: FastAPI, server: ServerState) -> None:
-    settings = server.settings
+    settings, config = server.settings, server.engine.pipeline.config
+    built = partial(
+        build_request,
+        settings=settings,
+        config=config,
+        can_proofread=server.engine.proofread is not None,
+        can_enhance=server.enhance is not None,
+    )
 
     @app.post(
         "/v1/images/generations",
-        response_model=protocol.ImagesOut,
+        response_model=schemas.ImagesOut,
         responses=_errors(400, 401, 403, 404, 413, 429, 500, 503),
-        openapi_extra=_json_body(protocol.GenerationBody),
+        openapi_extra=_json_body(schemas.GenerationBody),
     )
     async def generations(request: Request) -> Response:
         """Paint pictures from a prompt. With `stream`, the answer is server-sent events."""
         owner = server.owner(request)
-        asking = await read_generation(request)
-        _check_model(asking, settings)
-        width, height = size_of(asking, (), server.engine.pipeline.config, settings)
-        order = ImageOrder("generation", owner, asking.prompt, asking, width, height)
-        return await make(server, request, order)
+        fields = await schemas.read_generation(request)
+        _check_model(fields.model, settings)
+        return await respond(server, request, built("generation", owner, fields))
 
     @app.post(
         "/v1/images/edits",
-        response_model=protocol.ImagesOut,
+        response_model=schemas.ImagesOut,
         responses=_errors(400, 401, 403, 404, 413, 429, 500, 503),
         openapi_extra=_form_body(),
     )
     async def edits(request: Request) -> Response:
         """Paint from reference pictures, uploaded or earlier ones. With `stream`, the answer is server-sent events."""
         owner = server.owner(request)
-        asking, uploaded, mask_file = await read_edit(request, settings, server.fetch)
-        _check_model(asking, settings)
-        earlier = [await _earlier(server, owner, one) for one in asking.reference_ids or ()]
-        images = (*earlier, *uploaded)
-        if not images:
+        fields, uploads, mask_file = await schemas.read_edit(request, settings, server.fetch)
+        _check_model(fields.model, settings)
+        earlier = [await _load_earlier(server, owner, picture_id) for picture_id in fields.reference_ids or ()]
+        references = (*earlier, *uploads)
+        if not references:
             raise ApiError(400, "missing_image", "An edit needs an image, or reference_ids.", "image")
-        mask = None if mask_file is None else await decoded_mask(mask_file, settings, images[0].size)
-        width, height = size_of(asking, images, server.engine.pipeline.config, settings)
-        images = tuple(
-            # below a mask every pixel counts
-            image if mask is not None and number == 0 and image.size == (width, height)
-            else fitted(image, server.engine.pipeline.config)
-            for number, image in enumerate(images)
-        )  # fmt: skip
-        ids = tuple(asking.reference_ids or ())
-        order = ImageOrder("edit", owner, asking.prompt, asking, width, height, images, mask, ids)
-        return await make(server, request, order)
+        mask = None if mask_file is None else await schemas.read_mask(mask_file, settings, references[0].size)
+        return await respond(server, request, built("edit", owner, fields, references, mask))
 
     @app.get("/v1/models", responses=_errors(400, 401, 403))
-    async def models(request: Request) -> protocol.ModelsOut:
+    async def models(request: Request) -> schemas.ModelsOut:
         """List what is served: one model."""
         server.owner(request)
-        return protocol.ModelsOut(data=[protocol.ModelOut(id=settings.model, created=server.started)])
+        return schemas.ModelsOut(data=[schemas.ModelOut(id=settings.model, created=server.started)])
 
     @app.get("/v1/models/{name:path}", responses=_errors(400, 401, 403, 404))
-    async def model(request: Request, name: str) -> protocol.ModelOut:
+    async def model(request: Request, name: str) -> schemas.ModelOut:
         """Describe a model."""
         server.owner(request)
-        if name != settings.model:
-            raise ApiError(404, "model_not_found", f"The model served here is `{settings.model}`.", "model")
-        return protocol.ModelOut(id=settings.model, created=server.started)
+        _check_model(name, settings)
+        return schemas.ModelOut(id=settings.model, created=server.started)
 
     @app.get("/v1/history", responses=_errors(400, 401, 403))
     async def history(
         request: Request,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
         before: Annotated[str | None, Query(max_length=64)] = None,
-    ) -> protocol.History:
+    ) -> schemas.History:
         """List your finished pictures, newest first."""
         owner = server.owner(request)
         records, more = await asyncio.to_thread(server.store.history, owner, limit, before)
-        listed = [protocol.HistoryEntry(**making.past(record, server.url(request, record.id))) for record in records]
-        return protocol.History(data=listed, has_more=more)
+        entries = [schemas.HistoryEntry(**vars(record), url=server.url(request, record.id)) for record in records]
+        return schemas.History(data=entries, has_more=more)
 
     @app.get(
         "/v1/images/{picture_id}",
         response_class=Response,
         responses={
-            200: {"content": {f"image/{kind}": {} for kind in ("png", "webp", "jpeg")}, "description": "The picture"},
+            200: {"content": {f"image/{kind}": {} for kind in FORMATS}, "description": "The picture"},
             **_errors(400, 401, 403, 404),
         },
     )
@@ -200,29 +194,27 @@ def _api(app: FastAPI, server: ServerState) -> None:
         return Response(content, media_type=f"image/{record.output_format}", headers=headers)
 
     @app.delete("/v1/images/{picture_id}", responses=_errors(400, 401, 403, 404))
-    async def remove(request: Request, picture_id: str) -> protocol.Removed:
+    async def remove(request: Request, picture_id: str) -> schemas.Removed:
         """Forget a picture."""
         record = await asyncio.to_thread(server.store.record, server.owner(request), picture_id)
         if record is None:
             raise _no_picture()
         await asyncio.to_thread(server.store.remove, record)
-        return protocol.Removed(id=picture_id)
+        return schemas.Removed(id=picture_id)
 
     @app.get("/v1/capabilities", responses=_errors(400, 403))
-    async def capabilities() -> protocol.Capabilities:
+    async def capabilities() -> schemas.Capabilities:
         """Say what this server can do; needs no key."""
-        config = server.engine.pipeline.config
-        most = settings.max_area_px or 4 * config.geometry.default_px**2
-        return protocol.Capabilities(
+        return schemas.Capabilities(
             model=settings.model,
             default_size=f"{config.geometry.default_px}x{config.geometry.default_px}",
-            sizes=sizes(config.geometry.default_px, config.geometry.prior_px, most),
+            sizes=list_sizes(config.geometry.default_px, config.geometry.prior_px, max_area_px(settings, config)),
             max_n=settings.max_n,
             max_references=settings.max_references,
-            max_prompt_chars=protocol.MAX_PROMPT_CHARS,
+            max_prompt_chars=schemas.MAX_PROMPT_CHARS,
             supports_mask=True,
             needs_key=server.needs_key,
-            reports=protocol.Reports(**server.site.reports),
+            reports=schemas.Reports(**server.pages.reports),
         )
 
 
@@ -249,19 +241,17 @@ def _health(app: FastAPI, server: ServerState) -> None:
         return Response(server.metrics.text(), media_type=CONTENT_TYPE)
 
 
-async def _earlier(server: ServerState, owner: str, picture_id: str) -> Any:
+async def _load_earlier(server: ServerState, owner: str, picture_id: str) -> Any:
     """Return an earlier picture of the same owner as a reference."""
-    from sampan.data.pictures import load_rgb
-
-    record: ImageRecord | None = await asyncio.to_thread(server.store.record, owner, picture_id)
+    record = await asyncio.to_thread(server.store.record, owner, picture_id)
     content = await asyncio.to_thread(server.store.content, record) if record else None
     if content is None:
         raise ApiError(404, "picture_not_found", f"There is no picture `{picture_id}`.", "reference_ids")
     return await asyncio.to_thread(load_rgb, content)
 
 
-def _check_model(asking: protocol.ImageFields, settings: Settings) -> None:
-    if asking.model not in (None, settings.model):
+def _check_model(name: str | None, settings: Settings) -> None:
+    if name not in (None, settings.model):
         raise ApiError(404, "model_not_found", f"The model served here is `{settings.model}`.", "model")
 
 
@@ -273,15 +263,10 @@ def _no_picture() -> ApiError:
 
 
 async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    headers = dict(error.headers) | ({"Connection": "close"} if error.status == 413 else {})
-    return JSONResponse(error.body(), error.status, headers)
-
-
-async def _not_possible(request: Request, error: Exception) -> Response:
-    """Answer what the model cannot do."""
+    """Answer what this server does not do, or the model cannot do."""
     assert isinstance(error, SampanError)
-    return await _refused(request, refused(error))
+    answer = error if isinstance(error, ApiError) else ApiError.of(error)
+    return JSONResponse(answer.body(), answer.status, answer.headers)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
@@ -326,12 +311,12 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: _ERRORS[status] for status in statuses}
 
 
-def _json_body(model: type[protocol.ImageFields]) -> dict[str, Any]:
+def _json_body(model: type[schemas.ImageFields]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": _schema(model)}}}}
 
 
 def _form_body() -> dict[str, Any]:
-    schema = _schema(protocol.EditFields)
+    schema = _schema(schemas.EditFields)
     file = {"type": "string", "format": "binary"}
     words = "Pictures to edit, PNG, JPEG or WebP; the field may be repeated"
     schema["properties"] |= {
@@ -342,7 +327,7 @@ def _form_body() -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
-def _schema(model: type[protocol.ImageFields]) -> dict[str, Any]:
+def _schema(model: type[schemas.ImageFields]) -> dict[str, Any]:
     schema = model.model_json_schema()
     assert "$defs" not in schema, "a schema without references can stand where it is used"
     return schema

@@ -66,9 +66,7 @@ class ServeArguments:
 
     def settings(self) -> Settings:
         """Return the server's settings."""
-        from sampan.serve.scheduler import AdmissionLimits
-        from sampan.serve.settings import Enhancement, Settings
-        from sampan.serve.store import Retention
+        from sampan.serve.settings import AdmissionLimits, Enhancement, Retention, Settings
 
         enhancement = None
         if self.enhance:

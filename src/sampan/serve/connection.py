@@ -1,7 +1,10 @@
 """A connection that does not wait for ever: whoever sends or takes too slowly is let go.
 
-uvicorn waits without an end for the first request of a connection and for the rest of a body. Here a request's head is
-whole within a moment, a body comes at a least rate, and what is sent is taken within a time.
+uvicorn has no limit of time for a connection's first request, for the rest of a head or of a body, or for a client that
+takes nothing of an answer; `timeout_keep_alive` is about the pause between two requests alone. So each connection's
+uvicorn protocol gets what asyncio tells it through the protocol below, which follows the request with a parser of h11 of
+its own. Of uvicorn it uses that `Config(http=…)` takes a class of asyncio's protocols and makes one a connection; of the
+class that it wraps, nothing but asyncio's own methods.
 """
 
 from __future__ import annotations
@@ -17,96 +20,111 @@ MIN_BODY_BYTES_PER_S = 16_384
 _HELD_UP_S = 0.1
 
 
-def protocol(header_s: float, send_s: float, dropped: Callable[[str], None]) -> type[H11Protocol]:
+def guarded(header_s: float, send_s: float, dropped: Callable[[str], None]) -> type[asyncio.Protocol]:
     """Return the class of a server's connections.
 
     Args:
-        header_s: Time for the head of the first request, and after which a body's rate is looked at.
+        header_s: Time for the head of a request, and after which a body's rate is looked at.
         send_s: Time in which a client has to take something of what is sent.
         dropped: Called with the reason when a connection is let go.
     """
 
-    class Connection(H11Protocol):
+    class Connection(asyncio.Protocol):
         """One connection."""
 
+        _transport: asyncio.Transport
+        _awaited: str | None = None  # "head" or "body", of which the client has sent a part or nothing
+        _since: float = 0.0
+        _num_bytes: int = 0  # since then
         _watch: asyncio.TimerHandle | None = None
         _stuck: asyncio.TimerHandle | None = None
-        _head_since: float | None = None  # since when a head is waited for
-        _body_since: float | None = None
-        _body_bytes = 0
 
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._head_since = self.loop.time()
-            self._look_in(header_s)
+        def __init__(self, **values: Any):
+            self._http = H11Protocol(**values)
+            self._loop = asyncio.get_running_loop()
+            self._parser = h11.Connection(h11.SERVER)
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.Transport), "HTTP comes over a stream"
+            self._transport = transport
+            self._await("head")
+            self._http.connection_made(transport)
 
         def connection_lost(self, exc: Exception | None) -> None:
             for timer in (self._watch, self._stuck):
                 if timer is not None:
                     timer.cancel()
-            super().connection_lost(exc)
+            self._http.connection_lost(exc)
+
+        def eof_received(self) -> None:
+            self._http.eof_received()
 
         def data_received(self, data: bytes) -> None:
-            if self.conn.their_state is h11.IDLE and self._head_since is None:
-                self._head_since = self.loop.time()  # the next request of a connection that was kept
-                self._look_in(header_s)
-            super().data_received(data)
-            if self.conn.their_state is not h11.IDLE:
-                self._head_since = None
-            if self.conn.their_state is h11.SEND_BODY:
-                if self._body_since is None:
-                    self._body_since, self._body_bytes = self.loop.time(), 0
+            self._parse(data)
+            state = self._parser.their_state
+            in_head = state is h11.IDLE and self._parser.trailing_data[0]
+            self._await("head" if in_head else "body" if state is h11.SEND_BODY else None)
+            self._num_bytes += len(data)
+            self._http.data_received(data)
+
+        def _parse(self, data: bytes) -> None:
+            """Follow requests to the one of which a part is still to come."""
+            try:
+                self._parser.receive_data(data)
+                while (event := self._parser.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
+                    if isinstance(event, h11.EndOfMessage):
+                        following, _ = self._parser.trailing_data
+                        self._parser = h11.Connection(h11.SERVER)
+                        if following:
+                            self._parser.receive_data(following)
+            except h11.RemoteProtocolError:
+                pass  # uvicorn answers it
+
+        def _await(self, part: str | None) -> None:
+            if part != self._awaited:
+                self._awaited, self._since, self._num_bytes = part, self._loop.time(), 0
+                if part is not None:
                     self._look_in(header_s)
-                self._body_bytes += len(data)
-            else:
-                self._body_since = None
 
         def _look_in(self, seconds: float) -> None:
             if self._watch is None:
-                self._watch = self.loop.call_later(seconds, self._look)
+                self._watch = self._loop.call_later(seconds, self._look)
 
         def _look(self) -> None:
             """Let go of a sender that is too slow; else look again later, as long as something is being sent."""
             assert self._watch is not None, "it called this"
             due, self._watch = self._watch.when(), None
-            now = self.loop.time()
+            now = self._loop.time()
+            if self._awaited is None:
+                return
             if now - due > _HELD_UP_S:
                 # this process was held up, and what the client sent may still wait to be read
-                if self._body_since is not None:
-                    self._body_since += now - due
+                self._since += now - due if self._awaited == "body" else 0.0
                 self._look_in(_HELD_UP_S)
-                return
-            if self._head_since is not None:
-                left = header_s - (now - self._head_since)
-                if left <= 0.001:
-                    self._drop("head")
-                else:
-                    self._look_in(left)
-            elif self._body_since is not None:
-                seconds = now - self._body_since
-                too_slow = self._body_bytes < MIN_BODY_BYTES_PER_S * seconds
-                if self.flow.read_paused:  # the server is the slow one: from here on anew
-                    self._body_since, self._body_bytes = now, 0
-                    self._look_in(header_s)
-                elif seconds >= header_s - 0.001 and too_slow:
-                    self._drop("body")
-                else:
-                    self._look_in(max(header_s - seconds, header_s / 4))
+            elif not self._transport.is_reading():  # the server is the slow one: from here on anew
+                self._since, self._num_bytes = now, 0
+                self._look_in(header_s)
+            elif (left := self._since + header_s - now) > 0.001:
+                self._look_in(left)
+            elif self._awaited == "head" or self._num_bytes < MIN_BODY_BYTES_PER_S * (now - self._since):
+                self._drop(self._awaited)
+            else:
+                self._look_in(header_s / 4)
 
         def pause_writing(self) -> None:
-            super().pause_writing()
+            self._http.pause_writing()
             if self._stuck is None:
-                self._stuck = self.loop.call_later(send_s, self._drop, "reader")
+                self._stuck = self._loop.call_later(send_s, self._drop, "reader")
 
         def resume_writing(self) -> None:
-            super().resume_writing()
+            self._http.resume_writing()
             if self._stuck is not None:
                 self._stuck.cancel()
                 self._stuck = None
 
         def _drop(self, why: str) -> None:
-            if not self.transport.is_closing():
+            if not self._transport.is_closing():
                 dropped(why)
-                self.transport.abort()
+                self._transport.abort()
 
     return Connection

@@ -9,6 +9,7 @@ than one step takes. Writing and painting share the time equally while both have
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -22,15 +23,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sampan.data.pictures import to_array, to_uint8
+from sampan.errors import DeadlineExceeded
 from sampan.models import positions
 from sampan.models.dit import KV
 from sampan.models.positions import Grid
 from sampan.models.text import glyph_texts
 from sampan.pipeline.denoise import DenoiseState, InpaintingRegion
 from sampan.pipeline.pipeline import Pipeline, ReferenceImage
-from sampan.pipeline.request import DEFAULT_STEPS, ImageRequest, check_length
+from sampan.pipeline.request import DEFAULT_STEPS, check_length
 from sampan.pipeline.tokens import BatchedDecoder, TokenSequence
 from sampan.samplers import noise
+from sampan.serve.request import ServeRequest
 
 Pixels = NDArray[np.uint8]
 Proofread = Callable[[Sequence[Pixels], str], list[float]]
@@ -40,75 +43,74 @@ _READING_S = 0.005
 
 
 @dataclass(frozen=True)
-class TaskInputs:
-    """What a request asks of each of its pictures.
+class ImageEvent:
+    """What became of a task.
 
     Args:
-        request: Prompt, size and settings; its seed and its count are not looked at.
-        images: References, opened.
-        mask: (H, W) of the first reference, True where is painted; the rest stays.
-        num_partials: Pictures shown on the way.
-        num_rows: Rows of tokens that are written, of which the best is painted.
+        partial: Number of an image shown on the way; None for the task's end.
+        pixels: (height, width, 3); None where the task failed.
+        error: Why it failed.
+        content: The image's file, once the pixels are encoded.
     """
 
-    request: ImageRequest
-    images: tuple[Image.Image, ...] = ()
-    mask: NDArray[np.bool_] | None = None
-    num_partials: int = 0
-    num_rows: int = 1
+    task: ImageTask
+    partial: int | None = None
+    pixels: Pixels | None = None
+    error: BaseException | None = None
+    content: bytes = b""
 
 
-@dataclass
+@dataclass(eq=False)  # each is itself: two may ask for the same
 class ImageTask:
-    """One picture that is to be made.
+    """One image under way, which holds a place in the queue until it is over.
 
     Args:
-        asked: May be shared with other pictures.
-        seed: Gives this picture alone.
+        request: Shared with the other images of the request.
+        seed: Gives this image alone.
+        index: Number among the images of the request.
+        tell: Called from the engine's thread with what becomes of the task.
         deadline: On the monotonic clock; later it is given up.
-        partial, finished, failed: Called from the engine's thread: with number and pixels of what is shown on the way,
-            with the pixels and what is known about them, or with what went wrong.
     """
 
-    asked: TaskInputs
+    request: ServeRequest
     seed: int
-    deadline: float
-    partial: Callable[[int, Pixels], None]
-    finished: Callable[[Pixels, dict[str, Any]], None]
-    failed: Callable[[BaseException], None]
+    index: int
+    tell: Callable[[ImageEvent], None]
+    deadline: float = math.inf
     subject: SharedInputs | None = None
     rows: list[TokenSequence] = field(default_factory=list)
     gone: bool = False  # set from any thread: nobody waits for it any more
     previewed: bool = False
     num_shown: int = 0
     reading: Future[list[float]] | None = None  # what proofreading is at
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)  # tokens, and what proofreading chose
 
     @property
     def is_read(self) -> bool:
         """Whether painting waits for proofreading."""
         return self.reading is not None and not self.reading.done()
 
-
-class DeadlineExceeded(Exception):
-    """A picture's time is over."""
+    @property
+    def proofread_facts(self) -> dict[str, Any]:
+        """What proofreading chose; empty where nothing was read."""
+        return {key: value for key, value in self.facts.items() if key.startswith("proofread")}
 
 
 class SharedInputs:
     """What the pictures of one request have in common, computed when first needed."""
 
-    def __init__(self, pipeline: Pipeline, asked: TaskInputs):
-        self.pipeline, self.asked = pipeline, asked
+    def __init__(self, pipeline: Pipeline, request: ServeRequest):
+        self.pipeline, self.request = pipeline, request
 
     @cached_property
     def size(self) -> Grid:
         """Height and width in pixels."""
-        return self.pipeline.size_of(self.asked.request, self.asked.images)
+        return self.pipeline.size_of(self.request.image, self.request.references)
 
     @cached_property
     def references(self) -> list[ReferenceImage]:
         """The references' tokens."""
-        return [self.pipeline.read_reference(image) for image in self.asked.images]
+        return [self.pipeline.read_reference(image) for image in self.request.references]
 
     @cached_property
     def reference_kv(self) -> tuple[KV, ...] | None:
@@ -120,21 +122,21 @@ class SharedInputs:
         """What the generator writes."""
         geometry = self.pipeline.config.geometry
         target = geometry.prior_grid(*self.size)
-        return (target,) if self.asked.images else (geometry.preview_grid(*self.size), target)
+        return (target,) if self.request.references else (geometry.preview_grid(*self.size), target)
 
     @cached_property
     def prompt(self) -> tuple[Any, tuple[tuple[int, Grid], ...]]:
         """The prompt's ids, references in place, and where these are."""
-        preview = None if self.asked.images else self.grids[0]
+        preview = None if self.request.references else self.grids[0]
         grids = [positions.grid_of(reference.ids) for reference in self.references]
-        prompt = self.pipeline.prompt_tokenizer.encode(self.asked.request.prompt, self.grids[-1], preview, grids)
+        prompt = self.pipeline.prompt_tokenizer.encode(self.request.image.prompt, self.grids[-1], preview, grids)
         check_length(len(prompt.ids), sum(r * c for r, c in self.grids) + 1, self.pipeline.config)
         return prompt.with_reference_ids([r.ids for r in self.references]), prompt.references
 
     @cached_property
     def glyph(self) -> NDArray[np.float32]:
         """The words to be drawn."""
-        return self.pipeline.glyph_embeds(glyph_texts(self.asked.request.prompt))
+        return self.pipeline.glyph_embeds(glyph_texts(self.request.image.prompt))
 
     @cached_property
     def no_glyph(self) -> NDArray[np.float32]:
@@ -145,14 +147,16 @@ class SharedInputs:
     def under(self) -> Image.Image:
         """The picture below the mask, at the size that is painted."""
         height, width = self.size
-        image = self.asked.images[0]
+        image = self.request.references[0]
         return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.LANCZOS)
 
     def mask_at(self, rows: int, columns: int) -> NDArray[np.bool_]:
         """Return the mask on a coarser grid, True in every cell that it touches."""
-        assert self.asked.mask is not None, "asked for a mask that is not there"
+        assert self.request.mask is not None, "asked for a mask that is not there"
         height, width = self.size
-        mask = Image.fromarray(self.asked.mask.astype(np.uint8) * 255).resize((width, height), Image.Resampling.NEAREST)
+        mask = Image.fromarray(self.request.mask.astype(np.uint8) * 255).resize(
+            (width, height), Image.Resampling.NEAREST
+        )
         if (rows, columns) == (height, width):
             return np.asarray(mask) > 0
         blocks = np.asarray(mask).reshape(rows, height // rows, columns, width // columns)
@@ -225,25 +229,44 @@ class Engine:
         every = [*self.waiting, *self._writing, *(picture for picture, _ in self._painting)]
         for picture in every:
             if not picture.gone and now > picture.deadline:
-                self._fail(picture, DeadlineExceeded())
+                self._fail(picture, DeadlineExceeded("the time for this picture is over"))
         if any(picture.gone for picture in every):
+            for picture in every:
+                if picture.gone and picture.reading is not None:
+                    picture.reading.cancel()
             self.waiting = deque(p for p in self.waiting if not p.gone)
             self._writing = [p for p in self._writing if not p.gone]
             self._painting = deque((p, way) for p, way in self._painting if not p.gone)
             self._keep_rows()
 
     def _keep_rows(self) -> None:
-        self.writer.keep([row for picture in self._writing for row in picture.rows])
+        """Take the rows of pictures that are no longer written out of the batch: `_admit` counts those that are there."""
+        try:
+            self.writer.keep([row for picture in self._writing for row in picture.rows])
+        except Exception as error:  # noqa: BLE001  # the rows' cache is cut half way, and no row can go on
+            self._fail_written(error)
+
+    def _fail_written(self, error: Exception) -> None:
+        for picture in self._writing:
+            self._fail(picture, error)
+        self._writing = []
+        self.writer.keep([])
+
+    def fail_all(self, error: BaseException) -> None:
+        """Give up every picture, as when the engine itself cannot go on."""
+        for picture in [*self.waiting, *self._writing, *(picture for picture, _ in self._painting)]:
+            if not picture.gone:
+                self._fail(picture, error)
 
     def _fail(self, picture: ImageTask, error: BaseException) -> None:
         picture.gone = True
-        picture.failed(error)
+        picture.tell(ImageEvent(picture, error=error))
 
     def _admit(self) -> bool:
         """Read the next picture's prompt, if there is room for its rows."""
         if not self.waiting:
             return False
-        needed = self.waiting[0].asked.num_rows
+        needed = self.waiting[0].request.num_rows
         if self.writer.rows and len(self.writer.rows) + needed > self.max_rows:
             return False
         picture = self.waiting.popleft()
@@ -258,7 +281,7 @@ class Engine:
                     references,
                     picture.subject.grids,
                     num_codes=min(config.ar.vq.num_embeddings, config.dit.prior_vq_quantizer_codebook_size),
-                    sampling=picture.asked.request.sampling(config.sampling),
+                    sampling=picture.request.image.sampling(config.sampling),
                     seed=picture.seed,
                     picture=number,
                     config=config.ar.text,
@@ -279,10 +302,7 @@ class Engine:
         try:
             self.writer.step()
         except Exception as error:  # noqa: BLE001  # rows share a step, and nobody knows whose fault it was
-            for picture in self._writing:
-                self._fail(picture, error)
-            self._writing = []
-            self._keep_rows()
+            self._fail_written(error)
             return
         for picture in list(self._writing):
             row = picture.rows[0]
@@ -292,9 +312,10 @@ class Engine:
             elif self._shows_preview(picture) and not picture.previewed and len(row.written) >= _cells(row.grids[0]):
                 picture.previewed = True
                 self._painting.appendleft((picture, self._preview(picture)))
+        self._keep_rows()  # those that are done make room now: there may be no further step
 
     def _shows_preview(self, picture: ImageTask) -> bool:
-        return picture.asked.num_partials > 0 and len(picture.rows) == 1 and len(picture.rows[0].grids) == 2
+        return picture.request.num_partials > 0 and len(picture.rows) == 1 and len(picture.rows[0].grids) == 2
 
     # --- painting --------------------------------------------------------------------------------------------------------
 
@@ -326,7 +347,7 @@ class Engine:
 
     def _way(self, picture: ImageTask) -> Iterator[None]:
         """Paint a picture whose tokens are written, and hand it over."""
-        subject, request = picture.subject, picture.asked.request
+        subject, request = picture.subject, picture.request.image
         assert subject is not None
         row = picture.rows[0]
         if len(picture.rows) > 1:
@@ -334,7 +355,7 @@ class Engine:
         steps = request.num_inference_steps or DEFAULT_STEPS
         guidance = request.guidance(self.pipeline.config.painting)
         painting = self._begin(subject, row.grid_ids(-1), subject.size, picture.seed, steps, guidance)
-        left = picture.asked.num_partials - picture.num_shown
+        left = picture.request.num_partials - picture.num_shown
         shown = {round((number + 1) * steps / (left + 1)) for number in range(left)} - {steps}
         while not painting.done:
             painting.advance()
@@ -348,7 +369,7 @@ class Engine:
             "text_tokens": len(row.prompt_ids) - image_tokens,
             "output_tokens": sum(row.total for row in picture.rows),
         }
-        picture.finished(self._whole(subject, self._decoded(painting.latent)), picture.facts)
+        picture.tell(ImageEvent(picture, pixels=self._whole(subject, self._decoded(painting.latent))))
 
     def _choose(self, picture: ImageTask) -> Iterator[None]:
         """Return the row whose quick painting reads best."""
@@ -365,7 +386,7 @@ class Engine:
             looks.append(self._whole(subject, self._decoded(painting.latent)))
             yield
         # another program reads: the model goes on with other pictures
-        picture.reading = self._readers.submit(self.proofread, looks, picture.asked.request.prompt)
+        picture.reading = self._readers.submit(self.proofread, looks, picture.request.image.prompt)
         yield
         scores = picture.reading.result()
         best = int(np.argmax(scores))
@@ -374,7 +395,7 @@ class Engine:
             "proofread_chosen": best,
             "proofread_score": round(scores[best], 4),
         }
-        if picture.num_shown < picture.asked.num_partials:
+        if picture.num_shown < picture.request.num_partials:
             self._show(picture, looks[best])
         return picture.rows[best]  # type: ignore[return-value]
 
@@ -386,7 +407,7 @@ class Engine:
         height, width = size[0] // config.vae.factor, size[1] // config.vae.factor
         shape = (config.vae.latent_channels, height, width)
         kept = None
-        if subject.asked.mask is not None and not quick:
+        if subject.request.mask is not None and not quick:
             under = to_array(subject.under)[None]
             mask = subject.mask_at(height, width)[None, None].astype(np.float32)
             kept = InpaintingRegion(self.pipeline.encode(under), mask)
@@ -413,13 +434,13 @@ class Engine:
 
     def _whole(self, subject: SharedInputs, pixels: Pixels) -> Pixels:
         """Return what was painted with what was to stay, to the pixel."""
-        if subject.asked.mask is None:
+        if subject.request.mask is None:
             return pixels
         return np.where(subject.mask_at(*subject.size)[..., None], pixels, np.asarray(subject.under))
 
     def _show(self, picture: ImageTask, pixels: Pixels) -> None:
-        if not picture.gone and picture.num_shown < picture.asked.num_partials:
-            picture.partial(picture.num_shown, pixels)
+        if not picture.gone and picture.num_shown < picture.request.num_partials:
+            picture.tell(ImageEvent(picture, picture.num_shown, pixels))
             picture.num_shown += 1
 
 

@@ -11,9 +11,9 @@ import json
 from collections import Counter
 from urllib.parse import urlsplit
 
+from sampan.errors import ApiError, RequestError
 from sampan.models.text import glyph_texts
-from sampan.serve.protocol import MAX_PROMPT_CHARS
-from sampan.serve.refusal import ApiError
+from sampan.serve.schemas import MAX_PROMPT_CHARS
 from sampan.serve.settings import Enhancement
 
 MAX_ANSWER_BYTES = 262_144
@@ -25,11 +25,17 @@ its own language, as often as it occurs, and put nothing else into quotes or apo
 Write in the language of the prompt, at most 150 words. Answer with the description alone."""
 
 
+def check_address(url: str) -> None:
+    """Raise RequestError unless an endpoint's address is one that can be asked."""
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        raise RequestError(f"`{url}` is no address of a language model", (), "--enhance http://HOST:PORT/v1 MODEL")
+
+
 def enhance(prompt: str, by: Enhancement) -> str:
     """Return a prompt written out.
 
     Raises:
-        Refusal: The endpoint fails, or its answer changes what stands in quotes.
+        ApiError: The endpoint fails, or its answer changes what stands in quotes.
     """
     body = {
         "model": by.model,
@@ -39,8 +45,8 @@ def enhance(prompt: str, by: Enhancement) -> str:
     }
     try:
         answer = _ask(by, json.dumps(body).encode())
-        said = answer["choices"][0]["message"]["content"]
-        text = said.strip() if isinstance(said, str) else ""
+        content = answer["choices"][0]["message"]["content"]
+        text = content.strip() if isinstance(content, str) else ""
     except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
         raise _failed("did not answer as OpenAI's chat API does") from error
     if not text or len(text) > MAX_PROMPT_CHARS or "\0" in text:

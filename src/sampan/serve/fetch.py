@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from urllib.parse import urljoin, urlsplit
 
-from sampan.serve.refusal import ApiError
+from sampan.errors import ApiError
 
 MAX_REDIRECTIONS = 3
 MAX_ADDRESS_CHARS = 2048
@@ -40,7 +40,7 @@ def fetch(
         resolve, connect: Of the system; for tests.
 
     Raises:
-        Refusal: The address is not one that is fetched, or gives nothing that can be used.
+        ApiError: The address is not one that is fetched, or gives nothing that can be used.
     """
     until = time.monotonic() + timeout_s
     resolve, connect = resolve or _resolve, connect or _connect
@@ -91,11 +91,11 @@ def _ask(url: str, resolve: Resolve, connect: Connect, until: float) -> http.cli
     port = where.port or _PORTS[where.scheme]
     if port not in _PORTS.values():
         raise _refusal(f"names port {port}, and only 80 and 443 are asked")
-    found = resolve(where.hostname, port)
-    if not found or not all(is_public(one) for one in found):
+    addresses = resolve(where.hostname, port)
+    if not addresses or not all(is_public(address) for address in addresses):
         raise _refusal("is not that of a public machine")
     asked = http.client.HTTPConnection(where.hostname, port)
-    asked.sock = connect(found[0], port, _left(until))  # the address that was checked; the name is only said
+    asked.sock = connect(addresses[0], port, _left(until))  # the address that was checked; the name is only said
     try:
         if where.scheme == "https":
             asked.sock = ssl.create_default_context().wrap_socket(asked.sock, server_hostname=where.hostname)
@@ -127,7 +127,7 @@ def _left(until: float) -> float:
 
 
 def _resolve(name: str, port: int) -> list[str]:
-    return [str(found[4][0]) for found in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)]
+    return [str(answer[4][0]) for answer in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)]
 
 
 def _connect(address: str, port: int, timeout_s: float) -> socket.socket:

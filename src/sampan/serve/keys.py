@@ -26,7 +26,7 @@ def change(data: Path, *, add: str | None, remove: str | None, put: Callable[[st
     store = ImageStore(data)
     try:
         if add is not None:
-            put(_added(store, add))
+            put(_add(store, add))
         elif remove is not None:
             if not store.remove_key(remove):
                 raise RequestError(f"there is no key `{remove}`", (), "--list-keys says which there are")
@@ -38,7 +38,7 @@ def change(data: Path, *, add: str | None, remove: str | None, put: Callable[[st
         store.close()
 
 
-def hashed(key: str) -> str:
+def hash_key(key: str) -> str:
     """Return what is kept of a key. It holds 256 random bits, so that nothing slower than SHA-256 is needed."""
     return hashlib.sha256(key.encode()).hexdigest()
 
@@ -48,22 +48,22 @@ def owner(store: ImageStore, authorization: str | None) -> str | None:
     scheme, _, key = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
         return None
-    wanted = hashed(key.strip())
-    found = None
+    wanted = hash_key(key.strip())
+    known = None
     for name, digest, created in store.known_keys():
         if hmac.compare_digest(digest, wanted):
-            found = f"key:{name}:{created}"  # one that is made anew under an old name sees nothing of the old one's
-    return found
+            known = f"key:{name}:{created}"  # one that is made anew under an old name sees nothing of the old one's
+    return known
 
 
-def signed(secret: bytes, picture_id: str, valid_s: int) -> str:
+def sign(secret: bytes, picture_id: str, valid_s: int) -> str:
     """Return the query of an address under which one picture can be read without a key, for a while."""
     until = int(time.time()) + valid_s
     return f"until={until}&signature={_signature(secret, picture_id, until)}"
 
 
 def is_signed(secret: bytes, picture_id: str, until: str | None, signature: str | None) -> bool:
-    """Say whether an address was made by `signed` and still holds."""
+    """Say whether an address was made by `sign` and still holds."""
     if not until or not signature or not until.isascii() or not until.isdecimal() or len(until) > 12:
         return False
     right = _signature(secret, picture_id, int(until))
@@ -74,7 +74,7 @@ def _signature(secret: bytes, picture_id: str, until: int) -> str:
     return hmac.new(secret, f"{picture_id}/{until}".encode(), hashlib.sha256).hexdigest()
 
 
-def _added(store: ImageStore, name: str) -> str:
+def _add(store: ImageStore, name: str) -> str:
     """Make a key and return it: this is the only time it can be read.
 
     Raises:
@@ -83,6 +83,6 @@ def _added(store: ImageStore, name: str) -> str:
     if not _NAME.fullmatch(name):
         raise RequestError(f"`{name}` is no name for a key", "letters, digits and . _ - are taken, 64 at most")
     key = f"sk-sampan-{secrets.token_urlsafe(32)}"
-    if not store.add_key(name, hashed(key)):
+    if not store.add_key(name, hash_key(key)):
         raise RequestError(f"there is a key `{name}` already", (), f"--remove-key {name} first")
     return key

@@ -18,6 +18,6 @@ def scorer(reader: TextReader) -> Callable[[Sequence[Any], str], list[float]]:
         wanted = glyph_texts(prompt)
         readings = reader.read([Image.fromarray(pixels) for pixels in pictures])
         scores = [score_words(wanted, reading.words) for reading in readings]
-        return [(one.right + one.similarity / max(1, one.total)) / (one.total + 1) for one in scores]
+        return [(s.right + s.similarity / max(1, s.total)) / (s.total + 1) for s in scores]
 
     return score

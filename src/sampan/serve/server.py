@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
+from sampan.errors import ApiError
 from sampan.serve import keys
 from sampan.serve.engine import Engine
 from sampan.serve.metrics import Metrics
-from sampan.serve.refusal import ApiError
+from sampan.serve.pages import Pages
 from sampan.serve.scheduler import Scheduler
 from sampan.serve.settings import Settings
-from sampan.serve.site import Pages
 from sampan.serve.store import ImageStore
 
 URL_VALID_S = 3600
@@ -26,7 +26,7 @@ class ServerState:
     settings: Settings
     store: ImageStore
     engine: Engine
-    site: Pages
+    pages: Pages
     metrics: Metrics = field(default_factory=Metrics)
     fetch: Callable[[str], Awaitable[bytes]] | None = None
     enhance: Callable[[str], Awaitable[str]] | None = None
@@ -45,16 +45,16 @@ class ServerState:
         """Return whose request this is.
 
         Raises:
-            Refusal: A key is needed, and none that is known came along.
+            ApiError: A key is needed, and none that is known came along.
         """
         if not self.needs_key:
             return keys.ANYBODY
-        found = keys.owner(self.store, request.headers.get("authorization"))
-        if found is None:
+        owner = keys.owner(self.store, request.headers.get("authorization"))
+        if owner is None:
             raise ApiError(401, "invalid_api_key", "This server needs an API key that it knows.")
-        return found
+        return owner
 
     def url(self, request: Request, picture_id: str) -> str:
         """Return an address of a picture that needs no key for a while."""
-        query = f"?{keys.signed(self.secret, picture_id, URL_VALID_S)}" if self.needs_key else ""
+        query = f"?{keys.sign(self.secret, picture_id, URL_VALID_S)}" if self.needs_key else ""
         return f"{str(request.base_url).rstrip('/')}/v1/images/{picture_id}{query}"

@@ -1,15 +1,50 @@
-"""What the server is told once, when it starts."""
+"""The server's settings: what it is told once, when it starts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sampan.serve.scheduler import AdmissionLimits
-from sampan.serve.store import Retention
-from sampan.serve.uploads import UploadLimits
-
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True)
+class AdmissionLimits:
+    """How much is taken on.
+
+    Args:
+        queue: Images that wait or are at work, in all.
+        per_key: The same, of one key.
+        per_minute: Images that one key may ask for within a minute; None is no limit.
+        timeout_s: An image's time from its request on.
+    """
+
+    queue: int = 64
+    per_key: int | None = 16
+    per_minute: int | None = None
+    timeout_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How long images are kept; None is no limit."""
+
+    days: float | None = None
+    pictures: int | None = None
+    num_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """How much of an upload is decoded.
+
+    Args:
+        max_pixels: Width times height.
+        max_side: The longer side.
+    """
+
+    max_pixels: int = 16_777_216
+    max_side: int = 16_384
 
 
 @dataclass(frozen=True)
@@ -17,7 +52,7 @@ class Enhancement:
     """A language model that writes prompts out.
 
     Args:
-        url: Of an OpenAI-compatible API, as far as `/v1`.
+        url: Address of an OpenAI-compatible API, as far as `/v1`.
         key: Sent as its API key, if there is one.
     """
 
@@ -32,19 +67,20 @@ class Settings:
     """The server's settings.
 
     Args:
-        data: Folder of jobs, pictures and keys.
+        data: Folder of images, database and keys.
         hosts: Names under which it may be asked, beside the loopback ones; "*" is any.
         open_to_all: Nobody needs a key, even where others than this machine can come.
-        default_steps: Where a request names none.
-        max_area_px: Of a picture that is painted; None: four times the model's own.
-        max_references: Of one edit, uploads and earlier pictures together.
-        max_body_bytes: Of a request with files.
-        max_json_bytes: Of a request without.
+        default_steps: Decoder steps where a request names none.
+        max_area_px: Largest area of an image that is painted; None: four times the model's own.
+        max_references: References of one edit, uploads and earlier images together.
+        max_body_bytes: Largest body of a request with files.
+        max_json_bytes: Largest body of a request without.
+        max_rows: Rows of tokens that are written together.
         fetch_urls: References may be named by address.
-        label: Every picture says visibly that it is generated.
-        proofread: Rows of tokens for one picture where a request names none.
+        label: Every image says visibly that it is generated.
+        proofread: Rows of tokens for one image where a request names none.
         plan_report, bench_report: HTML files shown under /reports/.
-        drain_s: How long pictures under way are waited for when the server is told to end.
+        drain_s: How long images under way are waited for when the server is told to end.
         header_s: Time for the head of a request, and after which the rate of a body is looked at.
         send_s: A client that takes nothing for so long is let go.
     """
@@ -57,7 +93,7 @@ class Settings:
     open_to_all: bool = False
     limits: AdmissionLimits = field(default_factory=AdmissionLimits)
     retention: Retention = field(default_factory=Retention)
-    taken: UploadLimits = field(default_factory=UploadLimits)
+    uploads: UploadLimits = field(default_factory=UploadLimits)
     default_steps: int = 50
     max_n: int = 8
     max_area_px: int | None = None

@@ -22,6 +22,7 @@ from typing import Any
 
 from sampan import files
 from sampan.errors import DataError
+from sampan.serve.settings import Retention
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS pictures (
@@ -36,6 +37,7 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 _ID = re.compile(r"img_[0-9a-f]{24}")
 _DAY_S = 86400
 FORMATS = ("png", "webp", "jpeg")
+_KEEP_ALL = Retention()
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,6 @@ class ImageRecord:
     output_format: str
 
 
-@dataclass(frozen=True)
-class Retention:
-    """How long pictures are kept; None is no limit."""
-
-    days: float | None = None
-    pictures: int | None = None
-    num_bytes: int | None = None
-
-
 def new_id() -> str:
     """Return an id that nobody can guess."""
     return f"img_{secrets.token_hex(12)}"
@@ -80,7 +73,7 @@ class ImageStore:
         DataError: It cannot be used, or another server uses it.
     """
 
-    def __init__(self, folder: Path, retention: Retention = Retention()):
+    def __init__(self, folder: Path, retention: Retention = _KEEP_ALL):
         self.folder, self.retention = folder, retention
         self._pictures = folder / "pictures"
         self._lock = threading.Lock()
@@ -143,7 +136,8 @@ class ImageStore:
         """Note how pictures ended that were not finished."""
         with self._writing() as database:
             database.executemany(
-                "UPDATE pictures SET state = ? WHERE id = ? AND state = 'waiting'", [(state, one) for one in ids]
+                "UPDATE pictures SET state = ? WHERE id = ? AND state = 'waiting'",
+                [(state, picture_id) for picture_id in ids],
             )
 
     def recover(self) -> dict[str, int]:
@@ -152,14 +146,14 @@ class ImageStore:
         A picture that was under way is lost, unless its file was written already.
         """
         found = lost = 0
-        for one, output_format in self._all("SELECT id, output_format FROM pictures WHERE state = 'waiting'"):
-            path = self._path(one, output_format)
+        for picture_id, output_format in self._all("SELECT id, output_format FROM pictures WHERE state = 'waiting'"):
+            path = self._path(picture_id, output_format)
             there = path.is_file()
             found, lost = found + there, lost + (not there)
             with self._writing() as database:
                 database.execute(
                     "UPDATE pictures SET state = ?, num_bytes = ? WHERE id = ?",
-                    ("finished" if there else "interrupted", path.stat().st_size if there else 0, one),
+                    ("finished" if there else "interrupted", path.stat().st_size if there else 0, picture_id),
                 )
         for path in self._pictures.glob("*/*"):
             if path.name.startswith("."):
@@ -214,21 +208,21 @@ class ImageStore:
             "SELECT id, output_format, created, num_bytes FROM pictures WHERE state = 'finished' ORDER BY number DESC"
         )
         total = 0
-        for number, (one, output_format, created, num_bytes) in enumerate(rows):
+        for number, (picture_id, output_format, created, num_bytes) in enumerate(rows):
             total += num_bytes
             too_old = keep.days is not None and created < time.time() - keep.days * _DAY_S
             too_many = keep.pictures is not None and number >= keep.pictures
             if too_old or too_many or (keep.num_bytes is not None and total > keep.num_bytes):
-                over.append((one, output_format))
+                over.append((picture_id, output_format))
         with self._writing() as database:
-            database.executemany("DELETE FROM pictures WHERE id = ?", [(one,) for one, _ in over])
+            database.executemany("DELETE FROM pictures WHERE id = ?", [(picture_id,) for picture_id, _ in over])
             if keep.days is not None:
                 database.execute(
                     "DELETE FROM pictures WHERE state NOT IN ('finished', 'waiting') AND created < ?",
                     (int(time.time() - keep.days * _DAY_S),),
                 )
-        for one, output_format in over:
-            self._path(one, output_format).unlink(missing_ok=True)
+        for picture_id, output_format in over:
+            self._path(picture_id, output_format).unlink(missing_ok=True)
         return len(over)
 
     def _path(self, picture_id: str, output_format: str) -> Path:

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from sampan.data.pictures import load_rgb, load_rgba
-from sampan.errors import UnusableImageError
-from sampan.serve.refusal import ApiError
+from sampan.errors import ApiError, UnusableImageError
+from sampan.serve.settings import UploadLimits
 
 MAX_TEXT_BYTES = 1_000_000  # of a PNG's texts, inflated
 MAX_PROFILE_BYTES = 4_000_000
@@ -28,44 +27,31 @@ _STANDALONE = {0x01, *range(0xD0, 0xD8)}  # JPEG markers without a length
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
-@dataclass(frozen=True)
-class UploadLimits:
-    """How much is decoded.
-
-    Args:
-        max_pixels: Width times height.
-        max_side: The longer side.
-    """
-
-    max_pixels: int = 16_777_216
-    max_side: int = 16_384
-
-
-def open_rgb(data: bytes, taken: UploadLimits, param: str = "image") -> Image.Image:
+def open_rgb(data: bytes, limits: UploadLimits, param: str = "image") -> Image.Image:
     """Return an uploaded picture as upright sRGB.
 
     Raises:
-        Refusal: It is not one that is taken.
+        ApiError: It is not one that is taken.
     """
-    check(data, taken, param)
+    check(data, limits, param)
     try:
-        return load_rgb(data, taken.max_pixels)
+        return load_rgb(data, limits.max_pixels)
     except UnusableImageError as error:
         raise _refusal(param, f"cannot be decoded: {'; '.join(error.because)}") from error
 
 
-def open_mask(data: bytes, taken: UploadLimits, size: tuple[int, int]) -> NDArray[np.bool_]:
+def open_mask(data: bytes, limits: UploadLimits, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Return where an uploaded mask lets the picture change: True where it is transparent.
 
     Args:
         size: Width and height that it must have.
 
     Raises:
-        Refusal: It is not a picture with transparency of that size.
+        ApiError: It is not a picture with transparency of that size.
     """
-    check(data, taken, "mask")
+    check(data, limits, "mask")
     try:
-        alpha = np.asarray(load_rgba(data, taken.max_pixels))[..., 3]
+        alpha = np.asarray(load_rgba(data, limits.max_pixels))[..., 3]
     except UnusableImageError as error:
         raise _refusal("mask", f"cannot be decoded: {'; '.join(error.because)}") from error
     if alpha.shape != size[::-1]:
@@ -79,8 +65,8 @@ def open_mask(data: bytes, taken: UploadLimits, size: tuple[int, int]) -> NDArra
     return mask
 
 
-def check(data: bytes, taken: UploadLimits, param: str) -> None:
-    """Raise Refusal unless these bytes are one whole PNG, JPEG or WebP of a size that is taken. Decodes nothing."""
+def check(data: bytes, limits: UploadLimits, param: str) -> None:
+    """Raise ApiError unless these bytes are one whole PNG, JPEG or WebP of a size that is taken. Decodes nothing."""
     try:
         if data.startswith(_PNG):
             width, height, end = _png(data, param)
@@ -96,9 +82,9 @@ def check(data: bytes, taken: UploadLimits, param: str) -> None:
         raise _refusal(param, "has something behind the picture's end")
     if width < 1 or height < 1:
         raise _refusal(param, "has no pixels")
-    if width * height > taken.max_pixels or max(width, height) > taken.max_side:
+    if width * height > limits.max_pixels or max(width, height) > limits.max_side:
         raise _refusal(
-            param, f"has {width}x{height} pixels, and at most {taken.max_pixels} in all are taken", "image_too_large"
+            param, f"has {width}x{height} pixels, and at most {limits.max_pixels} in all are taken", "image_too_large"
         )
 
 

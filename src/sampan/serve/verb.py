@@ -3,49 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
-from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
+from concurrent.futures import Future
 from typing import Any
-from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI
 
 from sampan import files
-from sampan.checkpoint import lora
-from sampan.checkpoint.folder import open_with_lora
 from sampan.errors import DataError, DeviceError, LockHeldError, RequestError
-from sampan.frameworks import device as dev
 from sampan.metrics.ocr import find_reader
 from sampan.pipeline.pipeline import Pipeline
 from sampan.serve.app import build
-from sampan.serve.connection import protocol
+from sampan.serve.connection import guarded
 from sampan.serve.engine import Engine, Proofread
-from sampan.serve.enhance import enhance
+from sampan.serve.enhance import check_address, enhance
 from sampan.serve.fetch import fetch
+from sampan.serve.pages import Pages
 from sampan.serve.proofread import scorer
 from sampan.serve.server import ServerState
 from sampan.serve.settings import Settings
-from sampan.serve.site import Pages
 from sampan.serve.store import ImageStore
-
-log = logging.getLogger("sampan.serve")
-
-
-def open_pipeline(model: str, *, device: str, dtype: str, loras: Sequence[tuple[Path, float]] = ()) -> Pipeline:
-    """Return a model folder, or a run, ready to paint.
-
-    Raises:
-        SampanError: It cannot be used, or the device is not there.
-    """
-    folder, own = open_with_lora(Path(model))
-    folder.check()
-    asked = [*([(own, 1.0)] if own else []), *loras]
-    lows = [low for path, strength in asked for low in lora.read(path, folder.config, strength)]
-    where = dev.resolve(device)
-    return Pipeline(folder, where, dev.resolve_dtype(dtype, where), loras=lows)
 
 
 def serve(pipeline: Pipeline, settings: Settings, console: Any) -> None:
@@ -61,16 +39,21 @@ def serve(pipeline: Pipeline, settings: Settings, console: Any) -> None:
             "without keys everybody may paint, and sees everybody's pictures",
             "sampan serve --add-key NAME makes one; --open does without",
         )
-    site = Pages(settings.plan_report, settings.bench_report)
+    pages = Pages(settings.plan_report, settings.bench_report)
     try:
         with files.locked(settings.data / "serve.lock"):
-            found = store.recover()
+            num_interrupted = store.recover()["interrupted"]
             engine = Engine(pipeline, max_rows=settings.max_rows, proofread=_proofreading(settings))
-            server = ServerState(settings, store, engine, site, fetch=_fetching(settings), enhance=_enhancing(settings))
+            server = ServerState(settings, store, engine, pages)
+            if settings.fetch_urls:
+                server.fetch = lambda url: asyncio.to_thread(fetch, url, max_bytes=settings.max_body_bytes)
+            if (by := settings.enhancement) is not None:
+                check_address(by.url)
+                server.enhance = lambda prompt: asyncio.to_thread(enhance, prompt, by)
             app = build(server)
             bound = _bound(settings)
-            if found["interrupted"]:
-                console.print(f"{found['interrupted']} pictures were under way when the server last ended")
+            if num_interrupted:
+                console.print(f"{num_interrupted} pictures were under way when the server last ended")
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
             console.print(f"model {settings.model} · {pipeline.device}, {pipeline.dtype}")
             console.print(f"http://{host}:{bound.getsockname()[1]}/", highlight=False)
@@ -83,37 +66,12 @@ def serve(pipeline: Pipeline, settings: Settings, console: Any) -> None:
         ) from error
 
 
-def _fetching(settings: Settings) -> Callable[[str], Awaitable[bytes]] | None:
-    """Return what fetches references by address, where that is allowed."""
-    if not settings.fetch_urls:
-        return None
-
-    async def fetching(url: str) -> bytes:
-        return await asyncio.to_thread(fetch, url, max_bytes=settings.max_body_bytes)
-
-    return fetching
-
-
-def _enhancing(settings: Settings) -> Callable[[str], Awaitable[str]] | None:
-    """Return what writes prompts out, where there is a language model for it."""
-    by = settings.enhancement
-    if by is None:
-        return None
-    if urlsplit(by.url).scheme not in ("http", "https") or not urlsplit(by.url).hostname:
-        raise RequestError(f"`{by.url}` is no address of a language model", (), "--enhance http://HOST:PORT/v1 MODEL")
-
-    async def enhancing(prompt: str) -> str:
-        return await asyncio.to_thread(enhance, prompt, by)
-
-    return enhancing
-
-
 def configured(app: FastAPI, server: ServerState) -> uvicorn.Config:
     """Return how uvicorn is to run an application."""
     settings = server.settings
     return uvicorn.Config(
         app,
-        http=protocol(settings.header_s, settings.send_s, lambda why: server.metrics.dropped.labels(why).inc()),
+        http=guarded(settings.header_s, settings.send_s, lambda why: server.metrics.dropped.labels(why).inc()),
         ws="none",
         loop="asyncio",
         log_level="warning",
@@ -141,22 +99,18 @@ class DrainingServer(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, server: ServerState):
         super().__init__(config)
-        self._server, self._asked = server, False
-        self._drain: asyncio.Task[None] | None = None
+        self._server = server
+        self._draining: Future[None] | None = None
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        if self._asked or not hasattr(self._server, "scheduler"):
+        if self._draining is not None or not hasattr(self._server, "scheduler"):
             super().handle_exit(sig, frame)  # a second signal ends it at once
             return
-        self._asked = True
-        self._server.scheduler.draining = True
+        self._draining = asyncio.run_coroutine_threadsafe(self._drain(), asyncio.get_running_loop())
 
-    async def on_tick(self, counter: int) -> bool:
-        if self._asked and self._drain is None:
-            self._drain = asyncio.create_task(self._server.scheduler.drain(self._server.settings.drain_s))
-        if self._drain is not None and self._drain.done():
-            self.should_exit = True
-        return await super().on_tick(counter)
+    async def _drain(self) -> None:
+        await self._server.scheduler.drain(self._server.settings.drain_s)
+        self.should_exit = True
 
 
 def _bound(settings: Settings) -> socket.socket:

@@ -18,9 +18,9 @@ from sampan.checkpoint.folder import open_folder
 from sampan.pipeline.pipeline import Pipeline
 from sampan.serve.app import build
 from sampan.serve.engine import Engine
+from sampan.serve.pages import Pages
 from sampan.serve.server import ServerState
 from sampan.serve.settings import Settings
-from sampan.serve.site import Pages
 from sampan.serve.store import ImageStore
 from sampan.serve.verb import configured
 
@@ -60,8 +60,8 @@ def start(pipeline: Pipeline, tmp_path: Path) -> Iterator[Callable[..., Running]
         store = ImageStore(settings.data, settings.retention)
         store.recover()
         engine = Engine(pipeline, max_rows=settings.max_rows, proofread=proofread)
-        site = Pages(settings.plan_report, settings.bench_report)
-        server = ServerState(settings, store, engine, site, fetch=fetch, enhance=enhance)
+        pages = Pages(settings.plan_report, settings.bench_report)
+        server = ServerState(settings, store, engine, pages, fetch=fetch, enhance=enhance)
         running = uvicorn.Server(configured(build(server), server))
         bound = socket.socket()
         bound.bind(("127.0.0.1", 0))

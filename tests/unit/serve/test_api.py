@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sampan.errors import ApiError
 from sampan.pipeline.pipeline import Pipeline
 from sampan.pipeline.png import DIGITAL_SOURCE_TYPE
 from sampan.pipeline.request import ImageRequest
 from sampan.serve import keys
-from sampan.serve.refusal import ApiError
-from sampan.serve.scheduler import AdmissionLimits
+from sampan.serve.settings import AdmissionLimits
 from uploaded import png
 
 Start = Callable[..., Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sampan.errors import RequestError
+from sampan.errors import DeadlineExceeded, RequestError
 from sampan.pipeline.pipeline import Pipeline
 from sampan.pipeline.request import ImageRequest
-from sampan.serve.engine import DeadlineExceeded, Engine, ImageTask, SharedInputs, TaskInputs
+from sampan.serve.engine import Engine, ImageEvent, ImageTask, SharedInputs
+from sampan.serve.request import ServeRequest
 
 PROMPTS = (
     "a boat",
@@ -29,7 +31,7 @@ REQUEST = ImageRequest("a boat", width_px=64, height_px=64, num_inference_steps=
 
 
 class Told:
-    """What a picture's callbacks were told."""
+    """What was told of a task."""
 
     def __init__(self) -> None:
         self.partials: list[tuple[int, Any]] = []
@@ -37,22 +39,19 @@ class Told:
         self.facts: dict[str, Any] = {}
         self.error: BaseException | None = None
 
+    def tell(self, event: ImageEvent) -> None:
+        if event.partial is not None:
+            self.partials.append((event.partial, event.pixels))
+        else:
+            self.pixels, self.facts, self.error = event.pixels, event.task.facts, event.error
 
-def submit(engine: Engine, asked: TaskInputs, seed: int = 0, seconds: float = 60.0) -> tuple[ImageTask, Told]:
+
+def submit(engine: Engine, request: ServeRequest, seed: int = 0, seconds: float = 60.0) -> tuple[ImageTask, Told]:
     told = Told()
-
-    def finished(pixels: Any, facts: dict[str, Any]) -> None:
-        told.pixels, told.facts = pixels, facts
-
-    def failed(error: BaseException) -> None:
-        told.error = error
-
-    picture = ImageTask(
-        asked, seed, time.monotonic() + seconds, lambda k, p: told.partials.append((k, p)), finished, failed
-    )
-    picture.subject = SharedInputs(engine.pipeline, asked)
-    engine.waiting.append(picture)
-    return picture, told
+    task = ImageTask(request, seed, 0, told.tell, time.monotonic() + seconds)
+    task.subject = SharedInputs(engine.pipeline, request)
+    engine.waiting.append(task)
+    return task, told
 
 
 def run(engine: Engine) -> int:
@@ -65,12 +64,12 @@ def run(engine: Engine) -> int:
 def test_a_batch_of_eight_paints_the_very_pictures_of_the_command_line(pipeline: Pipeline):
     engine = Engine(pipeline)
     asked = [
-        TaskInputs(ImageRequest(p, width_px=64, height_px=64, num_inference_steps=3, seed=k))
+        ServeRequest(ImageRequest(p, width_px=64, height_px=64, num_inference_steps=3, seed=k))
         for k, p in enumerate(PROMPTS)
     ]
     told = [submit(engine, one, seed)[1] for seed, one in enumerate(asked)]
     run(engine)
-    alone = [pipeline(one.request)[0] for one in asked]
+    alone = [pipeline(one.image)[0] for one in asked]
     assert all(np.array_equal(one.pixels, pixels) for one, pixels in zip(told, alone, strict=True))
     assert len({pixels.tobytes() for pixels in alone}) == 8
 
@@ -78,8 +77,8 @@ def test_a_batch_of_eight_paints_the_very_pictures_of_the_command_line(pipeline:
 def test_the_same_with_references(pipeline: Pipeline):
     image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8))
     engine = Engine(pipeline)
-    _, told = submit(engine, TaskInputs(REQUEST, (image, image)), seed=7)
-    _, other = submit(engine, TaskInputs(REQUEST), seed=7)
+    _, told = submit(engine, ServeRequest(REQUEST, (image, image)), seed=7)
+    _, other = submit(engine, ServeRequest(REQUEST), seed=7)
     run(engine)
     request = ImageRequest("a boat", width_px=64, height_px=64, num_inference_steps=3, seed=7)
     assert np.array_equal(told.pixels, pipeline(request, [image, image])[0])
@@ -91,7 +90,7 @@ def test_the_same_with_references(pipeline: Pipeline):
 def test_who_has_gone_costs_no_further_step(pipeline: Pipeline, steps_before: int):
     engine = Engine(pipeline)
     picture, told = submit(
-        engine, TaskInputs(ImageRequest("a boat", width_px=64, height_px=64, num_inference_steps=50))
+        engine, ServeRequest(ImageRequest("a boat", width_px=64, height_px=64, num_inference_steps=50))
     )
     for _ in range(steps_before):
         assert engine.turn()
@@ -103,8 +102,8 @@ def test_who_has_gone_costs_no_further_step(pipeline: Pipeline, steps_before: in
 
 def test_others_go_on_when_one_has_gone(pipeline: Pipeline):
     engine = Engine(pipeline)
-    first, _ = submit(engine, TaskInputs(REQUEST), seed=1)
-    _, second = submit(engine, TaskInputs(REQUEST), seed=2)
+    first, _ = submit(engine, ServeRequest(REQUEST), seed=1)
+    _, second = submit(engine, ServeRequest(REQUEST), seed=2)
     for _ in range(5):
         engine.turn()
     first.gone = True
@@ -115,7 +114,7 @@ def test_others_go_on_when_one_has_gone(pipeline: Pipeline):
 
 def test_who_is_late_is_told(pipeline: Pipeline):
     engine = Engine(pipeline)
-    picture, told = submit(engine, TaskInputs(REQUEST), seconds=0.0)
+    picture, told = submit(engine, ServeRequest(REQUEST), seconds=0.0)
     time.sleep(0.01)
     assert engine.turn() is False
     assert isinstance(told.error, DeadlineExceeded) and picture.gone
@@ -123,8 +122,8 @@ def test_who_is_late_is_told(pipeline: Pipeline):
 
 def test_a_picture_that_fails_harms_no_other(pipeline: Pipeline):
     engine = Engine(pipeline)
-    _, bad = submit(engine, TaskInputs(ImageRequest("a <sop> boat", width_px=64, height_px=64)))
-    _, good = submit(engine, TaskInputs(REQUEST))
+    _, bad = submit(engine, ServeRequest(ImageRequest("a <sop> boat", width_px=64, height_px=64)))
+    _, good = submit(engine, ServeRequest(REQUEST))
     run(engine)
     assert isinstance(bad.error, RequestError) and "control token" in str(bad.error)
     assert good.pixels is not None
@@ -133,7 +132,7 @@ def test_a_picture_that_fails_harms_no_other(pipeline: Pipeline):
 def test_the_generators_preview_comes_first_and_then_steps_of_the_decoder(pipeline: Pipeline):
     engine = Engine(pipeline)
     request = ImageRequest("a boat", width_px=96, height_px=64, num_inference_steps=6)
-    _, told = submit(engine, TaskInputs(request, num_partials=3))
+    _, told = submit(engine, ServeRequest(request, num_partials=3))
     run(engine)
     assert [number for number, _ in told.partials] == [0, 1, 2]
     assert all(pixels.shape == (64, 96, 3) for _, pixels in told.partials)
@@ -147,7 +146,7 @@ def test_only_what_the_mask_opens_changes(pipeline: Pipeline):
     mask = np.zeros((64, 64), bool)
     mask[10:40, 5:33] = True
     engine = Engine(pipeline)
-    _, told = submit(engine, TaskInputs(REQUEST, (image,), mask))
+    _, told = submit(engine, ServeRequest(REQUEST, (image,), mask))
     run(engine)
     before = np.asarray(image)
     assert np.array_equal(told.pixels[~mask], before[~mask])
@@ -163,21 +162,43 @@ def test_of_several_rows_the_one_that_reads_best_is_painted(pipeline: Pipeline):
         return [0.1, 0.9, 0.5]
 
     engine = Engine(pipeline, proofread=proofread)
-    _, told = submit(engine, TaskInputs(REQUEST, num_rows=3), seed=4)
+    _, told = submit(engine, ServeRequest(REQUEST, num_rows=3), seed=4)
     run(engine)
     assert seen == ["a boat"] and told.facts["proofread_chosen"] == 1 and told.facts["proofread_score"] == 0.9
     # row 1 of the seed is what the command line writes for its second picture; noise is that of the first
     two = pipeline.write_prior(ImageRequest("a boat", seed=4, count=2), (64, 64), [], pipeline.prompt_tokenizer)
-    _, plain = submit(engine, TaskInputs(REQUEST), seed=4)
+    _, plain = submit(engine, ServeRequest(REQUEST), seed=4)
     run(engine)
     assert not np.array_equal(two[0], two[1]) and not np.array_equal(plain.pixels, told.pixels)
+
+
+def test_two_that_ask_for_the_same_are_not_taken_for_one_another(pipeline: Pipeline):
+    free = threading.Event()
+
+    def proofread(looks: Sequence[Any], prompt: str) -> list[float]:
+        assert free.wait(60)
+        return [0.5] * len(looks)
+
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8))
+    mask = np.zeros((64, 64), bool)
+    mask[10:40, 5:33] = True
+    engine = Engine(pipeline, proofread=proofread)
+    _, read = submit(engine, ServeRequest(REQUEST, (image,), mask.copy(), num_rows=2))
+    _, plain = submit(engine, ServeRequest(REQUEST, (image,), mask.copy()))
+    until = time.monotonic() + 60
+    while plain.pixels is None and time.monotonic() < until:
+        assert engine.turn()
+    assert read.pixels is None  # it is being read while the other one is handed over
+    free.set()
+    run(engine)
+    assert read.facts["proofread_rows"] == 2
 
 
 def test_pictures_are_ready_one_after_another(pipeline: Pipeline):
     engine, order = Engine(pipeline), []
     for seed in range(3):
-        picture, _ = submit(engine, TaskInputs(REQUEST), seed=seed)
-        picture.finished = lambda pixels, facts, seed=seed: order.append((seed, steps))
+        picture, _ = submit(engine, ServeRequest(REQUEST), seed=seed)
+        picture.tell = lambda event: order.append((event.task.seed, steps))
     steps = 0
     while engine.turn():
         steps += 1

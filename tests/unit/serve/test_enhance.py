@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from sampan.errors import ApiError
 from sampan.serve.enhance import INSTRUCTION, enhance
-from sampan.serve.refusal import ApiError
 from sampan.serve.settings import Enhancement
 
 

@@ -18,8 +18,8 @@ from PIL import Image
 
 from browser import CONTRASTS, DESKTOP, NAMELESS, PHONE, WAIT_MS, chromium, until
 from sampan.serve import keys
-from sampan.serve.scheduler import AdmissionLimits
-from sampan.serve.site import strict
+from sampan.serve.pages import strict
+from sampan.serve.settings import AdmissionLimits
 
 PAGE = resources.files("sampan.serve").joinpath("page.html").read_text(encoding="utf-8")
 Start = Callable[..., Any]

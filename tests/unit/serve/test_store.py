@@ -10,7 +10,8 @@ import pytest
 
 from sampan.errors import DataError, RequestError
 from sampan.serve import keys
-from sampan.serve.store import ImageRecord, ImageStore, Retention, new_id
+from sampan.serve.settings import Retention
+from sampan.serve.store import ImageRecord, ImageStore, new_id
 
 
 def record(owner: str = "alice", **changes: object) -> ImageRecord:
@@ -139,7 +140,7 @@ def test_signed_addresses_are_of_one_picture_and_end(store: ImageStore, monkeypa
     secret = store.secret()
     assert secret == store.secret() and len(secret) == 32
     one, other = new_id(), new_id()
-    query = dict(part.split("=") for part in keys.signed(secret, one, 60).split("&"))
+    query = dict(part.split("=") for part in keys.sign(secret, one, 60).split("&"))
     until, signature = query["until"], query["signature"]
     assert keys.is_signed(secret, one, until, signature)
     assert not keys.is_signed(secret, other, until, signature)

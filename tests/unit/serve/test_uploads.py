@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from sampan.serve.refusal import ApiError
-from sampan.serve.uploads import UploadLimits, check, open_mask, open_rgb
+from sampan.errors import ApiError
+from sampan.serve.settings import UploadLimits
+from sampan.serve.uploads import check, open_mask, open_rgb
 from uploaded import png
 
 TAKEN = UploadLimits()

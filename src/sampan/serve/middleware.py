@@ -10,8 +10,8 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
+from sampan.errors import ApiError
 from sampan.serve.metrics import Metrics
-from sampan.serve.refusal import ApiError
 from sampan.serve.settings import LOOPBACK, Settings
 
 Scope = MutableMapping[str, Any]
@@ -64,7 +64,7 @@ class Middleware:
         except ApiError as refusal:
             if started:
                 raise
-            await refuse(refusal, answer)
+            await _send_error(refusal, answer)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self.metrics.requests.labels(route, _method(scope), str(status)).inc()
@@ -117,14 +117,11 @@ async def _discard(scope: Scope, receive: Receive) -> None:
                     return
 
 
-async def refuse(refusal: ApiError, send: Send) -> None:
-    """Send an error as a whole answer."""
-    body = json.dumps(refusal.body()).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(body)), **refusal.headers}
-    if refusal.status == 413:
-        headers["connection"] = "close"  # what is still coming is not read
-    sent = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": sent})
+async def _send_error(error: ApiError, send: Send) -> None:
+    body = json.dumps(error.body()).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
+    encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": encoded})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, Response
 
 from sampan.errors import RequestError
 from sampan.report.render import render
@@ -46,8 +46,7 @@ class Pages:
     """
 
     def __init__(self, plan_report: Path | None = None, bench_report: Path | None = None):
-        own = resources.files("sampan.serve").joinpath("page.html")
-        self._page = strict(own.read_text(encoding="utf-8")) if own.is_file() else None
+        self._page = strict(resources.files("sampan.serve").joinpath("page.html").read_text(encoding="utf-8"))
         files = {"plan": plan_report, "bench": bench_report}
         self._reports = {name: _report(path) for name, path in files.items() if path is not None}
 
@@ -61,21 +60,21 @@ class Pages:
 
         @app.get("/", include_in_schema=False)
         async def root() -> Response:
-            return RedirectResponse("/docs") if self._page is None else self._page.response()
+            return self._page.response()
 
-        for name, shown in self._reports.items():
-            app.add_api_route(f"/reports/{name}", shown_by(shown), include_in_schema=False)
+        for name, report in self._reports.items():
+            app.add_api_route(f"/reports/{name}", _page_route(report), include_in_schema=False)
 
         @app.get("/docs", include_in_schema=False)
         async def docs() -> Response:
             return strict(description(app.openapi())).response()
 
 
-def shown_by(shown: PageOut) -> Any:
+def _page_route(page: PageOut) -> Any:
     """Return a route that shows one page."""
 
     async def route() -> Response:
-        return shown.response()
+        return page.response()
 
     return route
 
@@ -107,11 +106,11 @@ def _report(path: Path) -> PageOut:
 
 def _hashes(content: str) -> tuple[str, str]:
     """Return what a policy says of the inline scripts and styles of a page."""
-    found: dict[str, list[str]] = {"script": [], "style": []}
+    hashes: dict[str, list[str]] = {"script": [], "style": []}
     for kind, attributes, body in _INLINE.findall(content.replace("\r\n", "\n")):
         if "src" not in attributes.lower() and not ("type=" in attributes and "json" in attributes):
-            found[kind.lower()].append(_hash(body))
-    script, style = (" ".join(found[kind]) or "'none'" for kind in ("script", "style"))
+            hashes[kind.lower()].append(_hash(body))
+    script, style = (" ".join(hashes[kind]) or "'none'" for kind in ("script", "style"))
     return script, style
 
 
@@ -119,16 +118,16 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def sizes(default_px: int, unit_px: int, max_area_px: int) -> list[str]:
+def list_sizes(default_px: int, unit_px: int, max_area_px: int) -> list[str]:
     """Return sizes to offer: as many pixels as the model's own, in usual shapes, and then the double of each side."""
-    found: dict[str, None] = {}
+    offered: dict[str, None] = {}
     for scale in (1, 2):
         for across, down in _RATIOS:
             root = scale * default_px / (across * down) ** 0.5
             width, height = (max(unit_px, round(part * root / unit_px) * unit_px) for part in (across, down))
             if width * height <= max_area_px:
-                found[f"{width}x{height}"] = None
-    return list(found)
+                offered[f"{width}x{height}"] = None
+    return list(offered)
 
 
 def description(schema: dict[str, Any]) -> str:
@@ -139,7 +138,7 @@ def description(schema: dict[str, Any]) -> str:
 def _kind(schema: dict[str, Any]) -> str:
     """Return a field's type and bounds in a few words."""
     if "anyOf" in schema:
-        return " or ".join(_kind(one) for one in schema["anyOf"] if one.get("type") != "null")
+        return " or ".join(_kind(option) for option in schema["anyOf"] if option.get("type") != "null")
     if "enum" in schema:
         return " | ".join(str(value) for value in schema["enum"])
     if schema.get("type") == "array":

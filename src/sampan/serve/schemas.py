@@ -1,18 +1,27 @@
-"""The shapes of requests and answers: OpenAI's images API, and what this server adds to it at the top level."""
+"""The shapes of requests and answers: OpenAI's images API, and what this server adds to it; and the reading of bodies."""
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal
+import asyncio
+import base64
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from PIL import Image
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
+from sampan.errors import ApiError
 from sampan.job import MAX_SEED
+from sampan.serve.settings import Settings
+from sampan.serve.uploads import open_mask, open_rgb
 
 MAX_PROMPT_CHARS = 8000
 MAX_STEPS = 200
 MAX_REFERENCE_IDS = 16
-SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
 # how OpenAI's word for more or less care is understood here, in steps of the decoder
 QUALITY_STEPS = {"low": 10, "medium": 25}
 
@@ -222,3 +231,127 @@ class ErrorOut(BaseModel):
     """An error, in OpenAI's shape."""
 
     error: ErrorBody
+
+
+# --- bodies ---------------------------------------------------------------------------------------------------------------
+
+Fetch = Callable[[str], Awaitable[bytes]]
+T = TypeVar("T", bound=ImageFields)
+_FILES = ("image", "image[]", "mask")
+_LISTS = ("reference_ids", "reference_ids[]")
+_decoding = asyncio.Semaphore(1)  # one upload at a time is in memory as pixels while it is checked
+
+
+async def read_generation(request: Request) -> GenerationBody:
+    """Return the fields of a JSON body.
+
+    Raises:
+        ApiError: It is no JSON, or a field is wrong.
+    """
+    try:
+        values = json.loads(await request.body(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, "invalid_json", "The body is not JSON.") from error
+    if not isinstance(values, dict):
+        raise ApiError(400, "invalid_json", "The body is not a JSON object.")
+    return _validate(GenerationBody, values)
+
+
+def _refuse_constant(word: str) -> float:
+    raise ValueError(f"{word} is not JSON")
+
+
+async def read_edit(
+    request: Request, settings: Settings, fetch: Fetch | None
+) -> tuple[EditFields, tuple[Image.Image, ...], bytes | None]:
+    """Return the fields of a form, its images, and the bytes of its mask.
+
+    Args:
+        fetch: Returns what is at an address; None where addresses are not asked.
+
+    Raises:
+        ApiError: A field or a file is wrong.
+    """
+    try:
+        form = await request.form(max_files=settings.max_references + 1, max_fields=64, max_part_size=65_536)
+    except HTTPException as error:
+        raise ApiError(400, "invalid_form", f"The form cannot be read: {error.detail}.") from error
+    try:
+        return await _read_form(form, settings, fetch)
+    finally:
+        await form.close()
+
+
+async def _read_form(
+    form: FormData, settings: Settings, fetch: Fetch | None
+) -> tuple[EditFields, tuple[Image.Image, ...], bytes | None]:
+    values: dict[str, Any] = {}
+    for name, value in form.multi_items():
+        if name in _FILES or name in _LISTS:
+            continue
+        if isinstance(value, UploadFile):
+            raise ApiError(400, "invalid_form", f"`{name[:64]}` is not a file.", name[:64])
+        values[name] = value
+    fields = _validate(EditFields, {**values, "reference_ids": _read_reference_ids(form)})
+    sources = [*form.getlist("image"), *form.getlist("image[]")]
+    if len(sources) + len(fields.reference_ids or ()) > settings.max_references:
+        most = settings.max_references
+        raise ApiError(400, "too_many_references", f"An edit takes {most} references at most.", "image")
+    images = []
+    for source in sources:
+        data = await source.read() if isinstance(source, UploadFile) else await _load(source, fetch)
+        async with _decoding:
+            images.append(await asyncio.to_thread(open_rgb, data, settings.uploads))
+    masks = form.getlist("mask")
+    if len(masks) > 1 or any(not isinstance(mask, UploadFile) for mask in masks):
+        raise ApiError(400, "invalid_form", "`mask` is one file.", "mask")
+    mask = await masks[0].read() if masks and isinstance(masks[0], UploadFile) else None
+    return fields, tuple(images), mask
+
+
+def _read_reference_ids(form: FormData) -> Any:
+    """Return the reference ids: the field repeated, or once as a JSON array."""
+    values = [value for name in _LISTS for value in form.getlist(name)]
+    if any(isinstance(value, UploadFile) for value in values):
+        raise ApiError(400, "invalid_form", "`reference_ids` is not a file.", "reference_ids")
+    texts = [str(value) for value in values if value != ""]
+    if len(texts) == 1 and texts[0].lstrip().startswith("["):
+        try:
+            return json.loads(texts[0])
+        except (ValueError, RecursionError) as error:
+            raise ApiError(400, "invalid_value", "`reference_ids` is no JSON array.", "reference_ids") from error
+    return texts
+
+
+async def _load(address: str, fetch: Fetch | None) -> bytes:
+    """Return the bytes that a `data:` or an `http` address stands for."""
+    if address.startswith("data:"):
+        head, comma, body = address.partition(",")
+        try:
+            if not comma or not head.endswith(";base64"):
+                raise ValueError("another encoding")
+            return base64.b64decode(body, validate=True)
+        except ValueError as error:
+            raise ApiError(400, "invalid_image", "A data address holds base64.", "image") from error
+    if fetch is None:
+        message = "This server does not fetch addresses: upload the picture as a file."
+        raise ApiError(400, "urls_not_allowed", message, "image")
+    return await fetch(address)
+
+
+async def read_mask(data: bytes, settings: Settings, size: tuple[int, int]) -> Any:
+    """Return a mask as `uploads.open_mask` does, without holding up others."""
+    async with _decoding:
+        return await asyncio.to_thread(open_mask, data, settings.uploads, size)
+
+
+def _validate(model: type[T], values: Mapping[str, Any]) -> T:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        param = ".".join(str(part) for part in first["loc"])[:100] or None
+        message = f"`{param}`: {first['msg']}." if param else f"{first['msg']}."
+        raise ApiError(400, "invalid_value", message, param) from error
+    except UnicodeEncodeError as error:
+        raise ApiError(400, "invalid_value", "A text has half of a surrogate pair.") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sampan.report.render import render_lines
-from sampan.serve.site import Pages, description, strict
+from sampan.serve.pages import Pages, description, strict
 from well_formed import assert_well_formed
 
 SCRIPT = "<script>alert(1)</script>"

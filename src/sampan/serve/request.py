@@ -1,0 +1,171 @@
+"""One request for images: what a client's fields ask of this model and this server, with every default in its place."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sampan.errors import ApiError, SampanError
+from sampan.job import MAX_SEED
+from sampan.models import pixels
+from sampan.models.config import ModelConfig
+from sampan.models.text import glyph_texts
+from sampan.pipeline.request import ImageRequest, check_size
+from sampan.serve.keys import ANYBODY
+from sampan.serve.schemas import QUALITY_STEPS, EditFields, GenerationBody, ImageFields
+from sampan.serve.settings import Settings
+
+
+@dataclass(frozen=True)
+class ServeRequest:
+    """A request that was checked; its images are made one task each.
+
+    Args:
+        image: Prompt, size, settings and count; image k of the request has this seed + k.
+        references: Images to edit or to take from, opened.
+        mask: (height, width) of the first reference, True where the image may change; the rest stays.
+        num_partials: Images shown on the way.
+        num_rows: Rows of tokens that are written, of which the one that reads best is painted.
+        owner: The key that the images belong to.
+        reference_ids: Those references that are earlier images of the owner.
+        output_quality: Quality of WebP and JPEG, 0 to 100.
+        quality: As the client said it; `image` has the steps that it stands for.
+        label: The images say visibly that they are generated.
+        enhance: A language model writes the prompt out first.
+        enhance_fallback: The plain prompt is used where that model fails.
+    """
+
+    image: ImageRequest
+    references: tuple[Image.Image, ...] = ()
+    mask: NDArray[np.bool_] | None = None
+    num_partials: int = 0
+    num_rows: int = 1
+    kind: Literal["generation", "edit"] = "generation"
+    owner: str = ANYBODY
+    reference_ids: tuple[str, ...] = ()
+    stream: bool = False
+    response_format: str = "b64_json"
+    output_format: str = "png"
+    output_quality: int = 100
+    quality: str = "auto"
+    label: bool = False
+    enhance: bool = False
+    enhance_fallback: bool = False
+
+    @property
+    def size(self) -> str:
+        """Width and height as OpenAI writes them."""
+        return f"{self.image.width_px}x{self.image.height_px}"
+
+
+def build_request(
+    kind: Literal["generation", "edit"],
+    owner: str,
+    fields: GenerationBody | EditFields,
+    references: tuple[Image.Image, ...] = (),
+    mask: NDArray[np.bool_] | None = None,
+    *,
+    settings: Settings,
+    config: ModelConfig,
+    can_proofread: bool,
+    can_enhance: bool,
+) -> ServeRequest:
+    """Return the request that a client's fields make.
+
+    Args:
+        references: Images as they were uploaded or made earlier.
+
+    Raises:
+        ApiError: The model cannot paint what is asked, or this server does not.
+    """
+    width, height = _size(fields, references, config, settings)
+    references = tuple(
+        # below a mask every pixel counts
+        reference if mask is not None and number == 0 and reference.size == (width, height)
+        else _fit(reference, config)
+        for number, reference in enumerate(references)
+    )  # fmt: skip
+    count, rows = fields.n or 1, fields.proofread or settings.proofread
+    if count > settings.max_n:
+        raise ApiError(400, "invalid_value", f"`n` is {settings.max_n} at most.", "n")
+    if rows > 1 and not can_proofread:
+        message = "This server has no OCR to proofread with; see --proofread."
+        raise ApiError(400, "no_proofreading", message, "proofread")
+    if rows > settings.max_rows:
+        raise ApiError(400, "invalid_value", f"`proofread` is {settings.max_rows} at most.", "proofread")
+    if fields.enhance and not can_enhance:
+        message = "This server has no language model for prompts; see --enhance."
+        raise ApiError(400, "no_enhancement", message, "enhance")
+    quality = fields.quality or "auto"
+    steps = fields.num_inference_steps or QUALITY_STEPS.get(quality, settings.default_steps)
+    image = ImageRequest(
+        prompt=fields.prompt,
+        width_px=width,
+        height_px=height,
+        count=count,
+        seed=secrets.randbelow(MAX_SEED + 1) if fields.seed is None else fields.seed,
+        num_inference_steps=steps,
+        guidance_scale=config.painting.guidance_scale if fields.guidance_scale is None else fields.guidance_scale,
+        temperature=fields.temperature,
+        top_p=fields.top_p,
+    )
+    return ServeRequest(
+        image,
+        references,
+        mask,
+        num_partials=(fields.partial_images or 0) if fields.stream else 0,
+        num_rows=rows if glyph_texts(fields.prompt) else 1,  # no words, nothing to read
+        kind=kind,
+        owner=owner,
+        reference_ids=tuple(fields.reference_ids or ()),
+        stream=bool(fields.stream),
+        response_format=fields.response_format or "b64_json",
+        output_format=fields.output_format or "png",
+        output_quality=100 if fields.output_compression is None else fields.output_compression,
+        quality=quality,
+        label=bool(settings.label or fields.label),
+        enhance=can_enhance and fields.enhance is not False,
+        enhance_fallback=bool(fields.enhance_fallback),
+    )
+
+
+def _size(
+    fields: ImageFields, references: tuple[Image.Image, ...], config: ModelConfig, settings: Settings
+) -> tuple[int, int]:
+    """Return width and height of what is asked for."""
+    geometry = config.geometry
+    if fields.size not in (None, "auto"):
+        width, height = (int(side) for side in fields.size.split("x"))
+    elif references:
+        first = references[0]
+        try:
+            height, width = pixels.reference_size(first.height, first.width, config.processor, geometry.prior_px)
+        except SampanError as error:
+            raise ApiError.of(error, "image") from error
+    else:
+        width = height = geometry.default_px
+    try:
+        check_size(height, width, config)
+    except SampanError as error:
+        raise ApiError.of(error, "size", "invalid_size") from error
+    most = max_area_px(settings, config)
+    if width * height > most:
+        message = f"{width}x{height} are more than {most} pixels, the most painted here."
+        raise ApiError(400, "invalid_size", message, "size")
+    return width, height
+
+
+def max_area_px(settings: Settings, config: ModelConfig) -> int:
+    """Return the largest area that is painted."""
+    return settings.max_area_px or 4 * config.geometry.default_px**2
+
+
+def _fit(image: Image.Image, config: ModelConfig) -> Image.Image:
+    """Return a reference at the size at which the model looks at it, so that what waits in the queue is no larger."""
+    height, width = pixels.reference_size(image.height, image.width, config.processor, config.geometry.prior_px)
+    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)

@@ -1,0 +1,63 @@
+"""What a client leaves out is in the request nevertheless."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from sampan.errors import ApiError
+from sampan.pipeline.pipeline import Pipeline
+from sampan.serve.request import ServeRequest, build_request
+from sampan.serve.schemas import EditFields, GenerationBody
+from sampan.serve.settings import Settings
+
+SETTINGS = Settings("127.0.0.1", 0, Path("data"), "tiny", default_steps=7, proofread=3, label=True)
+
+
+def built(pipeline: Pipeline, references: tuple[Any, ...] = (), **fields: Any) -> ServeRequest:
+    values = GenerationBody(prompt="a boat", **fields) if not references else EditFields(prompt="a boat", **fields)
+    return build_request(
+        "edit" if references else "generation",
+        "key:alice:1",
+        values,
+        references,
+        settings=SETTINGS,
+        config=pipeline.config,
+        can_proofread=True,
+        can_enhance=True,
+    )
+
+
+def test_a_bare_prompt_has_every_default(pipeline: Pipeline):
+    request, image = built(pipeline), built(pipeline, seed=3).image
+    side = pipeline.config.geometry.default_px
+    assert (image.width_px, image.height_px, image.count, image.seed) == (side, side, 1, 3)
+    assert image.num_inference_steps == 7 and image.guidance_scale == pipeline.config.painting.guidance_scale
+    assert request.image.seed != built(pipeline).image.seed  # drawn anew
+    assert request.label and request.enhance and not request.stream and request.output_format == "png"
+    assert request.num_rows == 1  # no quoted word that could be read
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        request.label = False  # type: ignore[misc]
+
+
+def test_what_a_client_says_counts_more(pipeline: Pipeline):
+    request = built(pipeline, quality="low", size="96x64", n=2, enhance=False, partial_images=2, guidance_scale=1.0)
+    assert request.image.num_inference_steps == 10 and request.size == "96x64" and request.image.count == 2
+    assert not request.enhance and request.num_partials == 0 and request.image.guidance_scale == 1.0
+    assert built(pipeline, quality="low", num_inference_steps=4).image.num_inference_steps == 4
+    assert built(pipeline, stream=True, partial_images=2).num_partials == 2
+    words = GenerationBody(prompt='a sign "OPEN"')
+    limits: Any = {"settings": SETTINGS, "config": pipeline.config, "can_enhance": False}
+    assert build_request("generation", "", words, can_proofread=True, **limits).num_rows == 3
+    with pytest.raises(ApiError) as caught:
+        build_request("generation", "", words, can_proofread=False, **limits)
+    assert caught.value.code == "no_proofreading" and caught.value.status == 400
+
+
+def test_an_edit_has_the_size_of_its_first_reference(pipeline: Pipeline):
+    request = built(pipeline, (Image.new("RGB", (130, 66)), Image.new("RGB", (64, 64))))
+    assert request.size == f"{request.references[0].width}x{request.references[0].height}" == "128x64"
