@@ -14,10 +14,11 @@
     ├── ApiError            a request that the server answers with an error status
     └── DeadlineExceeded    an image that the server did not finish in its time
 
-Below them are three that are caught by the code that asked, which makes one of the above of them:
+Below them are four that are caught by the code that asked, which makes one of the above of them:
 
     OSError ── LockHeldError        a lock that another process has
     ValueError ── DamagedFileError  a safetensors file that is not what its header says
+    ValueError ── BadDocumentError  a text of JSON, TOML or YAML that cannot be used
     Exception ── BadRowError        the reason why a row of a picture set is left out
 
 The command line prints a SampanError without a traceback and exits with 1; wrong usage exits with 2. A library caller's
@@ -125,6 +126,19 @@ class LockHeldError(OSError):
 
 class DamagedFileError(ValueError):
     """A safetensors file that is not what its header says."""
+
+
+class BadDocumentError(ValueError):
+    """A text of JSON, TOML or YAML that cannot be used.
+
+    Args:
+        problem: What is wrong with it, and where.
+        line: Number of the line from 1, where a parser tells it.
+    """
+
+    def __init__(self, problem: str, line: int | None = None):
+        self.line = line
+        super().__init__(problem)
 
 
 class BadRowError(Exception):

@@ -14,7 +14,6 @@ The folder of a finished training stands for the `model/` in it. Loads no framew
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from sampan.checkpoint import builtin, detect_layout, weights
 from sampan.checkpoint.json_files import read_json, read_text
 from sampan.checkpoint.weights import TensorHeader
+from sampan.documents import shown
 from sampan.errors import CheckpointError
 from sampan.models.build import PARTS, build
 from sampan.models.config import (
@@ -62,8 +62,8 @@ _READERS: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
     "glyph": ("text_encoder/config.json", GlyphConfig.from_json),
     "scheduler": ("scheduler/scheduler_config.json", SchedulerConfig.from_json),
     "processor": ("processor/preprocessor_config.json", ImageProcessorConfig.from_json),
-    "geometry": (OWN_FILE, lambda values: Geometry.from_json(values.get("geometry", {}))),
-    "painting": (OWN_FILE, lambda values: PaintingConfig.from_json(values.get("painting", {}))),
+    "geometry": (OWN_FILE, lambda values: Geometry.from_json(_own(values, "geometry"))),
+    "painting": (OWN_FILE, lambda values: PaintingConfig.from_json(_own(values, "painting"))),
 }
 SECTIONS = tuple(_READERS)
 # what the released files do not state
@@ -298,31 +298,16 @@ def read_section(path: Path, section: str) -> Any:
         return _READERS[section][1]({})
     values = read_json(file)
     try:
-        config = _READERS[section][1](values)
-        _check_kinds(config)
-        return config
+        return _READERS[section][1](values)
     except CheckpointError as error:
         raise CheckpointError(error.what, (*error.because, f"the file is `{file}`"), error.hint) from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(
-            f"`{file}` cannot be used", f"a value is missing or of the wrong kind ({type(error).__name__}: {error})"
-        ) from error
 
 
-def _check_kinds(config: Any) -> None:
-    """Raise TypeError where a value is of another kind than the released one, as "12" for 12."""
-    for field in dataclasses.fields(config):
-        value, released = getattr(config, field.name), field.default
-        if dataclasses.is_dataclass(value):
-            _check_kinds(value)
-        pairs = [(value, released)]
-        if isinstance(released, tuple):
-            pairs = [(item, released[0]) for item in value] if isinstance(value, tuple) else [(value, released)]
-        for given, wanted in pairs:
-            kinds = (int, float) if isinstance(wanted, float) else type(wanted)
-            simple = isinstance(wanted, bool | int | float | tuple)
-            if simple and (not isinstance(given, kinds) or isinstance(given, bool) != isinstance(wanted, bool)):
-                raise TypeError(f"{field.name} is {given!r}, where {type(wanted).__name__} is meant")
+def _own(values: dict[str, Any], section: str) -> dict[str, Any]:
+    stated = values.get(section, {})
+    if not isinstance(stated, dict):
+        raise CheckpointError(f"the {section} of this checkpoint cannot be read", f"it is {shown(stated)}, not a table")
+    return stated
 
 
 def missing_configs(path: Path) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sampan.errors import CheckpointError
+from sampan import documents
+from sampan.errors import BadDocumentError, CheckpointError
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 LFS_HINT = "fetch the real file: `git lfs pull` in that folder, or download the folder again"
@@ -23,16 +23,16 @@ def read_text(path: Path) -> str:
     """Return a UTF-8 text file.
 
     Raises:
-        CheckpointError: It is missing, is a Git LFS pointer, or is not UTF-8.
+        CheckpointError: It is missing, is a Git LFS pointer, is too large, or is not UTF-8.
     """
     try:
         if is_lfs_pointer(path):
             raise CheckpointError(f"`{path}` cannot be read", "it is a Git LFS pointer, not the file itself", LFS_HINT)
-        return path.read_text(encoding="utf-8")
+        return documents.read_text(path)
     except FileNotFoundError as error:
         raise CheckpointError(f"`{path}` is missing") from error
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"`{path}` cannot be read", f"it is not UTF-8 text: {error}") from error
+    except BadDocumentError as error:
+        raise CheckpointError(f"`{path}` cannot be read", str(error)) from error
     except OSError as error:
         raise CheckpointError(f"`{path}` cannot be read", str(error)) from error
 
@@ -44,11 +44,9 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: As `read_text`, or it is not a JSON object.
     """
     try:
-        value = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise CheckpointError(
-            f"`{path}` cannot be read", f"line {error.lineno}, column {error.colno} is not JSON: {error.msg}"
-        ) from error
+        value = documents.parse_json(read_text(path))
+    except BadDocumentError as error:
+        raise CheckpointError(f"`{path}` cannot be read", str(error)) from error
     if not isinstance(value, dict):
         raise CheckpointError(f"`{path}` cannot be read", f"it holds a {type(value).__name__}, not an object of keys")
     return value
@@ -62,8 +60,8 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """
     for line in path.read_bytes().decode("utf-8", errors="replace").split("\n"):  # a caption may hold other line breaks
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
+            row = documents.parse_json(line)
+        except BadDocumentError:
             continue
         if isinstance(row, dict):
             yield row

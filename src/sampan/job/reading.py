@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sampan.errors import JobError, did_you_mean
+from sampan import documents
+from sampan.errors import BadDocumentError, JobError, did_you_mean
 from sampan.job import toml
 from sampan.job.sections import LORA_STAGES, STAGES, Job
 from sampan.job.setting import Setting, kinds_in, settings, subsections
+
+_MAX_BYTES = 2**18  # a file that `sampan init` explains has some 20 KB
+_MAX_SHOWN = 80
+_MAX_WHOLE = 2**53  # what a float still holds exactly
+_MAX_PATH_BYTES, _MAX_NAME_BYTES = 4096, 255  # as Linux has them
+_MAX_KEYS = 8  # of a --set: no setting lies deeper
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Job:
@@ -27,10 +33,10 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Job:
     if path.is_dir():
         raise JobError(f"`{path}` is a folder, not a job file")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = documents.read_text(path, _MAX_BYTES)
     except FileNotFoundError as error:
         raise JobError(f"there is no job file `{path}`", (), f"`sampan init {path}` writes one") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, BadDocumentError) as error:
         raise JobError(f"the job file `{path}` cannot be read", str(error)) from error
     return parse(text, overrides, name=str(path))
 
@@ -38,13 +44,12 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Job:
 def parse(text: str, overrides: Sequence[str] = (), *, name: str = "job") -> Job:
     """Check the text of a job file as `read` does; errors call it `name`."""
     try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        problem, _, place = str(error).rpartition(" (at ")
-        numbers = re.match(r"line (\d+)", place)
-        line = numbers[1] if numbers else text.count("\n") + 1  # the parser says "end of document" without a number
-        hint = "text stands in quotes, true and false do not" if problem == "Invalid value" else None
-        raise JobError(f"{name}:{line}: this is not TOML: {problem}", (), hint) from error
+        table = documents.parse_toml(text)
+    except BadDocumentError as error:
+        hint = "text stands in quotes, true and false do not" if str(error) == "Invalid value" else None
+        if error.line is None:  # it is TOML, and beyond the bounds
+            raise JobError(f"{name}: {error}", (), hint) from error
+        raise JobError(f"{name}:{error.line}: this is not TOML: {error}", (), hint) from error
     parts = [_override(override) for override in overrides]
     source = _Source(name, text, tuple(at for at, _ in parts))
     for at, value in parts:
@@ -52,7 +57,7 @@ def parse(text: str, overrides: Sequence[str] = (), *, name: str = "job") -> Job
         for depth, key in enumerate(at[:-1], start=1):
             inner = inner.setdefault(key, {})
             if not isinstance(inner, dict):
-                source.refuse(at[:depth], f"must be a section, got {toml.value(inner)}")
+                source.refuse(at[:depth], f"must be a section, got {toml.shown(inner)}")
         inner[at[-1]] = value
     job = _build(Job, table, (), source, text=text, overrides=tuple(overrides))
     _agree(job, source)
@@ -84,9 +89,13 @@ def _override(text: str) -> tuple[toml.Key, Any]:
     if not equals or not re.fullmatch(rf"{toml.BARE_KEY}(\.{toml.BARE_KEY})*", key.strip()):
         raise JobError(f"--set: `{text}` is not KEY=VALUE", (), "--set stage.ar.lr=1e-4")
     at = tuple(key.strip().split("."))
+    if len(at) > _MAX_KEYS:
+        raise JobError(f"--set: `{text[:_MAX_SHOWN]}…` has more keys than any setting", (), "--set stage.ar.lr=1e-4")
     try:
-        table = tomllib.loads(f"value = {value}")
-    except tomllib.TOMLDecodeError:
+        table = documents.parse_toml(f"value = {value}")
+    except BadDocumentError as error:
+        if error.line is None:
+            raise JobError(f"--set: {key.strip()}: {error}") from error
         return at, value.strip()
     # no setting is a date, and more than one key is text that happens to look like a file
     known = len(table) == 1 and isinstance(table["value"], bool | int | float | str | list | dict)
@@ -110,7 +119,7 @@ def _build(section: type, table: Mapping[str, Any], at: toml.Key, source: _Sourc
     for key, kind in inner.items():
         below = table.get(key, {})
         if not isinstance(below, dict):
-            source.refuse((*at, key), f"must be a section, got {toml.value(below)}")
+            source.refuse((*at, key), f"must be a section, got {toml.shown(below)}")
         values[key] = _build(kind, below, (*at, key), source)
     return section(**values, **record)
 
@@ -118,17 +127,31 @@ def _build(section: type, table: Mapping[str, Any], at: toml.Key, source: _Sourc
 def _value(value: Any, setting: Setting, at: toml.Key, source: _Source) -> Any:
     converted = next((found for kind in kinds_in(setting.kind) if (found := _as_kind(value, kind)) is not None), None)
     if converted is None:
-        source.refuse(at, f"must be {setting.kinds()}, got {toml.value(value)}")
-    if problem := setting.problem(value):
+        source.refuse(at, f"must be {setting.kinds()}, got {toml.shown(value)}")
+    if problem := _beyond(converted) or setting.problem(value):
         near = did_you_mean(converted, setting.choices) if setting.choices and isinstance(converted, str) else None
         source.refuse(at, problem, near if near and near.startswith("did") else None)
     if isinstance(converted, Mapping):
         for key, part in converted.items():
             if not isinstance(part, Mapping):
-                source.refuse((*at, key), f"must be a table, got {toml.value(part)}")
+                source.refuse((*at, key), f"must be a table, got {toml.shown(part)}")
             if any(hasattr(leaf, "isoformat") for leaf in toml.leaves(part)):
                 source.refuse((*at, key), "must hold no dates and times")
     return converted
+
+
+def _beyond(value: Any) -> str | None:
+    """Return why a value is more than any machine holds, in words, or None."""
+    if isinstance(value, Path):
+        parts = value.parts
+        is_long = len(str(value).encode()) > _MAX_PATH_BYTES or any(
+            len(part.encode()) > _MAX_NAME_BYTES for part in parts
+        )
+        return "is too long for a path" if is_long else None
+    for number in value if isinstance(value, tuple) else (value,):
+        if type(number) is int and abs(number) > _MAX_WHOLE:
+            return f"must be at most {_MAX_WHOLE}, got {toml.shown(number)}"
+    return None
 
 
 def _as_kind(value: Any, kind: Any) -> Any:

@@ -66,13 +66,13 @@ class Setting:
                 (self.at_most is None or value <= self.at_most, f"at most {self.at_most}"),
                 (self.below is None or value < self.below, f"below {self.below}"),
             )
-            return next((f"must be {limit}, got {toml.value(value)}" for holds, limit in bounds if not holds), None)
+            return next((f"must be {limit}, got {toml.shown(value)}" for holds, limit in bounds if not holds), None)
         if self.kind == tuple[int, ...]:
             return next((f"must all be at least {self.at_least}" for n in value if n < (self.at_least or n)), None)
         if self.choices:
             for word in [value] if isinstance(value, str) else value:
                 if word not in self.choices and not (self.pattern and re.fullmatch(self.pattern, word)):
-                    return f"{toml.value(word)} is not one of {', '.join(self.choices)}"
+                    return f"{toml.shown(word)} is not one of {', '.join(self.choices)}"
         return None
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 BARE_KEY = r"[A-Za-z0-9_-]+"
+_MAX_SHOWN = 80
+_MAX_PARSED = 2**22  # characters that looking for a line may parse: a person's file needs far less
 Key = tuple[str, ...]
 
 
@@ -25,6 +27,12 @@ def value(given: Any) -> str:
     return given.isoformat() if hasattr(given, "isoformat") else repr(given)
 
 
+def shown(given: Any) -> str:
+    """Return a value as TOML for an error message, cut where it is long."""
+    text = value(given)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
+
+
 def lines(table: Mapping[str, Any], at: Key = ()) -> list[str]:
     """Return the lines of a table: its own values first, then the tables in it. None is not written."""
     inner = {key: given for key, given in table.items() if isinstance(given, Mapping)}
@@ -38,13 +46,17 @@ def lines(table: Mapping[str, Any], at: Key = ()) -> list[str]:
 
 
 def line_of(text: str, at: Key) -> int | None:
-    """Return the line, from 1, where a key begins in a text that is TOML, or None where it has no such key.
+    """Return the line, from 1, where a key begins in a text that is TOML, or None where it has no such key, or where
+    looking for it would take long.
 
     The parser finds it, so that strings, arrays and inline tables are read as they should be: the first lines that are
     TOML by themselves and hold the key end with it, and it begins after the last lines that were TOML before.
     """
-    rows, begins = text.split("\n"), 1
+    rows, begins, num_parsed = text.split("\n"), 1, 0
     for count in range(1, len(rows) + 1):
+        num_parsed += sum(map(len, rows[:count]))
+        if num_parsed > _MAX_PARSED:
+            return None
         try:
             inner: Any = tomllib.loads("\n".join(rows[:count]) + "\n")
         except tomllib.TOMLDecodeError:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from sampan.documents import shown
 from sampan.errors import JobError, did_you_mean
 from sampan.models.config import (
     ARConfig,
@@ -115,6 +116,8 @@ def get(name: str, override: Mapping[str, Mapping[str, Any]] | None = None) -> M
             raise JobError(
                 f"`model.override.{section}` is not a part of a model", (), did_you_mean(section, (*_TOP, *_PARTS))
             )
+        if not isinstance(values, Mapping):
+            raise JobError(f"`model.override.{section}` must be a table, got {shown(values)}")
         grouped[section] = dict(values)
     try:
         inner = {k: _replace(getattr(config.ar, k), k, grouped.pop(k)) for k in _PARTS if k in grouped}
@@ -127,7 +130,14 @@ def get(name: str, override: Mapping[str, Mapping[str, Any]] | None = None) -> M
 
 def _replace(config: Any, section: str, values: Mapping[str, Any]) -> Any:
     known = {f.name for f in dataclasses.fields(config)}
-    for key in values:
+    for key, value in values.items():
         if key not in known:
             raise JobError(f"`model.override.{section}.{key}` is not a field", (), did_you_mean(key, known))
+        if dataclasses.is_dataclass(getattr(config, key)):
+            raise JobError(
+                f"`model.override.{section}.{key}` cannot be set", "it is a part of a model by itself",
+                f"put its fields below [model.override.{key}]",
+            )  # fmt: skip
+        if value is None:
+            raise JobError(f"`model.override.{section}.{key}` has no value")
     return dataclasses.replace(config, **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

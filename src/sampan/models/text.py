@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.pre_tokenizers import Split
 
+from sampan.documents import shown
 from sampan.errors import CheckpointError, RequestError
 from sampan.models.config import ModelConfig
 from sampan.models.positions import Grid
@@ -71,8 +72,11 @@ class PromptTokenizer:
     def __init__(self, tokenizer_json: str, tokenizer_config: Mapping[str, Any]):
         try:
             self._tokenizer = Tokenizer.from_str(tokenizer_json)
-        except Exception as error:  # the library raises a bare Exception for every malformed file
-            raise CheckpointError("processor/tokenizer.json cannot be read", str(error)) from error
+        except BaseException as error:
+            # the library raises a bare Exception for every malformed file, and its own kind beside it where it panics
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise CheckpointError("processor/tokenizer.json cannot be read", str(error)[:200]) from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._names: dict[str, str] = {}
@@ -83,12 +87,12 @@ class PromptTokenizer:
         ]
         for name in NAMED_TOKENS:
             found = next((place[name] for place in (tokenizer_config, *nested) if place and place.get(name)), None)
-            content = found["content"] if isinstance(found, Mapping) else found
-            if content is None or self._tokenizer.token_to_id(content) is None:
+            content = found.get("content") if isinstance(found, Mapping) else found
+            if not isinstance(content, str) or self._tokenizer.token_to_id(content) is None:
                 raise CheckpointError(
                     "the prompt tokenizer of this checkpoint cannot be used",
                     f"processor/tokenizer_config.json names no usable `{name}`"
-                    + (f" ({content!r} is not in tokenizer.json)" if content else ""),
+                    + (f" ({shown(content)} is not in tokenizer.json)" if content else ""),
                 )
             self._names[name] = content
         self._specials = [token.content for token in self._tokenizer.get_added_tokens_decoder().values()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -220,21 +221,22 @@ def test_a_config_that_is_not_implemented_names_its_file(folder: Path):
 @pytest.mark.parametrize(
     ("file", "changes", "says"),
     [
-        ("transformer", {"num_layers": "two"}, "TypeError: num_layers is 'two', where int is meant"),
-        ("transformer", {"num_layers": True}, "TypeError: num_layers is True, where int is meant"),
-        ("vae", {"latents_std": [1.0, 2.0, "x", 1.0]}, "TypeError: latents_std is 'x', where float is meant"),
-        ("vae", {"layers_per_block": [1]}, "TypeError: layers_per_block is (1,), where int is meant"),
-        (
-            "text_encoder",
-            {"layer_norm_epsilon": "1e-6"},
-            "TypeError: layer_norm_epsilon is '1e-6', where float is meant",
-        ),
+        ("transformer", {"num_layers": "two"}, "num_layers must be a whole number, got 'two'"),
+        ("transformer", {"num_layers": True}, "num_layers must be a whole number, got True"),
+        ("transformer", {"num_layers": 10**9}, "num_layers must be at most 1024, got 1000000000"),
+        ("vae", {"latents_std": [1.0, 2.0, "x", 1.0]}, "latents_std must be a number, got 'x'"),
+        ("vae", {"layers_per_block": [1]}, "layers_per_block must be a whole number, got (1,)"),
+        ("vae", {"block_out_channels": 8}, "block_out_channels must be a list, got 8"),
+        ("text_encoder", {"layer_norm_epsilon": "1e-6"}, "layer_norm_epsilon must be a number, got '1e-6'"),
+        ("text_encoder", {"layer_norm_epsilon": math.nan}, "layer_norm_epsilon must be a number, got nan"),
+        ("text_encoder", {"d_model": "x" * 200}, f"d_model must be a whole number, got '{'x' * 79}…"),
     ],
 )
 def test_a_value_of_the_wrong_kind_names_its_file(file: str, changes: dict, says: str, folder: Path):
     edit(folder / file / "config.json", **changes)
     assert failure(folder) == (
-        f"error: `FOLDER/{file}/config.json` cannot be used\n  because a value is missing or of the wrong kind ({says})"
+        f"error: the {file} of this checkpoint cannot be built\n  because {says}\n"
+        f"  because the file is `FOLDER/{file}/config.json`"
     )
 
 
@@ -243,8 +245,17 @@ def test_a_nested_value_of_the_wrong_kind_names_its_file(folder: Path):
     vision = {**json.loads(file.read_text("utf-8"))["vision_config"], "depth": "two"}
     edit(file, vision_config=vision)
     assert failure(folder) == (
-        "error: `FOLDER/vision_language_encoder/config.json` cannot be used\n"
-        "  because a value is missing or of the wrong kind (TypeError: depth is 'two', where int is meant)"
+        "error: the vision encoder of this checkpoint cannot be built\n"
+        "  because depth must be a whole number, got 'two'\n"
+        "  because the file is `FOLDER/vision_language_encoder/config.json`"
+    )
+
+
+def test_a_part_of_the_wrong_kind_names_its_file(folder: Path):
+    (folder / "sampan.json").write_text('{"geometry": [1]}', encoding="utf-8")
+    assert failure(folder) == (
+        "error: the geometry of this checkpoint cannot be read\n"
+        "  because it is [1], not a table\n  because the file is `FOLDER/sampan.json`"
     )
 
 

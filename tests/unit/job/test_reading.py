@@ -162,7 +162,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path):
 def test_a_file_that_cannot_be_read(tmp_path):
     missing, binary = tmp_path / "no.toml", tmp_path / "binary.toml"
     binary.write_bytes(b"\xff\xfe\x00")
-    not_text = "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"
+    not_text = "it is not UTF-8 text: 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"
     for path, text in (
         (missing, f"error: there is no job file `{missing}`\n\nhint: `sampan init {missing}` writes one"),
         (tmp_path, f"error: `{tmp_path}` is a folder, not a job file"),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
+from sampan.documents import shown
 from sampan.errors import CheckpointError
-from sampan.models.config.section import JSON, ConfigSection
+from sampan.models.config.section import JSON, MAX_LAYERS, ConfigSection
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,18 @@ class TextConfig(ConfigSection):
     pad_token_id: int = 167841
     eos_token_id: int = 16385
 
+    LIMITS: ClassVar = {
+        "num_hidden_layers": (1, MAX_LAYERS),
+        "rms_norm_eps": (0, 1),
+        "rope_theta": (1e-6, 1e15),
+        "partial_rotary_factor": (0, 1),
+        "mrope_section": (0, 2**16),
+    }
+
     def __post_init__(self) -> None:
-        self.require_positive()
+        super().__post_init__()
+        if not isinstance(self.attention_bias, bool):
+            raise ValueError(f"attention_bias must be true or false, got {shown(self.attention_bias)}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of {self.num_attention_heads} heads")
         if self.num_attention_heads % self.num_key_value_heads:
@@ -43,8 +54,10 @@ class TextConfig(ConfigSection):
             )
         if sum(self.mrope_section) * 2 != self.rotary_dim:
             raise ValueError(
-                f"mrope_section {self.mrope_section} must sum to half of the {self.rotary_dim} rotary channels"
+                f"mrope_section {shown(self.mrope_section)} must sum to half of the {self.rotary_dim} rotary channels"
             )
+        layer = self.hidden_size * (3 * self.intermediate_size + 4 * self.hidden_size)
+        self.check_size(self.num_hidden_layers * layer + (self.vocab_size + self.vision_vocab_size) * self.hidden_size)
 
     @property
     def head_dim(self) -> int:
@@ -66,16 +79,20 @@ class TextConfig(ConfigSection):
                 "its text_config has no `rope_parameters`, and the library's class has no default for it",
                 "copy rope_parameters from the released vision_language_encoder/config.json",
             )
+        cls.require_kinds({"rope_parameters": rope}, rope_parameters="table")
         cls.require(rope, rope_type="default")
+        cls.require_kinds(config, head_dim="int", num_attention_heads="int", hidden_size="int", rope_theta="float")
+        cls.require_kinds(rope, rope_theta="float", mrope_section="list")
         head_dim = config.get("head_dim")
-        if head_dim is not None and head_dim * config["num_attention_heads"] != config["hidden_size"]:
-            cls.require(config, head_dim=config["hidden_size"] // config["num_attention_heads"])
+        heads, width = config.get("num_attention_heads"), config.get("hidden_size")
+        if head_dim is not None and heads and width and head_dim * heads != width:
+            cls.require(config, head_dim=width // heads)
         eos = config.get("eos_token_id", 16385)
         given = {
-            "rope_theta": float(rope.get("rope_theta", config.get("rope_theta", 10000.0))),
+            "rope_theta": float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0),
             "partial_rotary_factor": rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)),
-            "mrope_section": tuple(rope.get("mrope_section", (8, 12, 12))),
-            "eos_token_id": eos[0] if isinstance(eos, list) else eos,
+            "mrope_section": tuple(rope.get("mrope_section") or (8, 12, 12)),
+            "eos_token_id": eos[0] if isinstance(eos, list) and eos else eos,
         }
         return cls.pick(config, **given)
 
@@ -105,12 +122,17 @@ class VisionConfig(ConfigSection):
     patch_size: int = 16
     layer_norm_eps: float = 1e-6
 
+    LIMITS: ClassVar = {"depth": (1, MAX_LAYERS), "layer_norm_eps": (0, 1)}
+
     def __post_init__(self) -> None:
-        self.require_positive()
+        super().__post_init__()
         if self.hidden_size % self.num_heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of {self.num_heads} heads")
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+        layer = self.hidden_size * (2 * self.intermediate_size + 4 * self.hidden_size)
+        tables = self.grid_side**2 + self.in_channels * self.patch_size**2
+        self.check_size(self.depth * layer + tables * self.hidden_size)
 
     @property
     def grid_side(self) -> int:
@@ -143,7 +165,8 @@ class VQConfig(ConfigSection):
     latent_channels: int = 1536
 
     def __post_init__(self) -> None:
-        self.require_positive()
+        super().__post_init__()
+        self.check_size((self.num_embeddings + 2 * self.latent_channels) * self.embed_dim)
 
     def to_json(self) -> JSON:
         return {"model_type": "glm_image_vqmodel", **dataclasses.asdict(self)}
@@ -163,6 +186,7 @@ class ARConfig(ConfigSection):
     image_end_token_id: int = 16385
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.vq.latent_channels != self.vision.hidden_size:
             raise ValueError(
                 f"the quantizer reads {self.vq.latent_channels} channels, the vision encoder writes {self.vision.hidden_size}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from sampan.models.config.section import JSON, ConfigSection
+from sampan.models.config.section import JSON, MAX_LAYERS, ConfigSection
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,19 @@ class DiTConfig(ConfigSection):
     condition_dim: int = 256
     prior_vq_quantizer_codebook_size: int = 16384
 
+    LIMITS: ClassVar = {"num_layers": (1, MAX_LAYERS), "patch_size": (1, 64)}
+
     def __post_init__(self) -> None:
-        self.require_positive()
+        super().__post_init__()
         if self.attention_head_dim % 4:
             raise ValueError(
                 f"attention_head_dim {self.attention_head_dim} must be a multiple of 4 for rows and columns"
             )
+        layer = self.dim * (12 * self.dim + 12 * self.time_embed_dim)
+        pixels = (self.in_channels + self.out_channels) * self.patch_size**2
+        tables = self.prior_vq_quantizer_codebook_size + self.text_embed_dim + pixels + 2 * self.dim
+        conditions = self.time_embed_dim * (self.time_embed_dim + 8 * self.condition_dim)
+        self.check_size(self.num_layers * layer + tables * self.dim + conditions)
 
     @property
     def dim(self) -> int:
@@ -60,8 +67,7 @@ class SchedulerConfig(ConfigSection):
     base_image_seq_len: int = 256
     max_image_seq_len: int = 4096
 
-    def __post_init__(self) -> None:
-        self.require_positive()
+    LIMITS: ClassVar = {"num_train_timesteps": (1, 10**6), "base_shift": (-1e3, 1e3), "max_shift": (-1e3, 1e3)}
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> Self:

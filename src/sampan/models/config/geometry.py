@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sampan.models.config.section import ConfigSection
 
@@ -27,8 +28,10 @@ class Geometry(ConfigSection):
     preview_side: int = 16
     default_px: int = 1024
 
+    LIMITS: ClassVar = {"prior_px": (1, 4096), "preview_side": (1, 1024), "default_px": (1, 65536)}
+
     def __post_init__(self) -> None:
-        self.require_positive()
+        super().__post_init__()
         if self.default_px % self.prior_px:
             raise ValueError(f"default_px {self.default_px} is not a multiple of prior_px {self.prior_px}")
 

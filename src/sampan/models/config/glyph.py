@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from sampan.models.config.section import JSON, ConfigSection
+from sampan.models.config.section import JSON, MAX_LAYERS, ConfigSection
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,13 @@ class GlyphConfig(ConfigSection):
     relative_attention_max_distance: int = 128
     layer_norm_epsilon: float = 1e-6
 
+    LIMITS: ClassVar = {"num_layers": (1, MAX_LAYERS), "layer_norm_epsilon": (0, 1)}
+
     def __post_init__(self) -> None:
-        self.require_positive()
+        super().__post_init__()
+        layer = self.d_model * (3 * self.d_ff + 4 * self.num_heads * self.d_kv)
+        tables = self.vocab_size * self.d_model + self.relative_attention_num_buckets * self.num_heads
+        self.check_size(self.num_layers * layer + tables)
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> Self:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from sampan.models.config.section import JSON, ConfigSection
+from sampan.models.config.section import JSON, MAX_WHOLE, ConfigSection
 
 
 @dataclass(frozen=True)
@@ -21,12 +20,13 @@ class ImageProcessorConfig(ConfigSection):
     max_pixels: int = 2048 * 2048
     patch_size: int = 16
 
-    def __post_init__(self) -> None:
-        self.require_positive()
+    LIMITS: ClassVar = {"patch_size": (1, 4096)}
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> Self:
+        cls.require_kinds(config, image_processor="table", size="table")
         config = config.get("image_processor", config)  # newer libraries nest it in processor_config.json
+        cls.require_kinds(config, size="table")
         cls.require(config, temporal_patch_size=1, merge_size=1, resample=3, do_resize=True)
         clip = {"image_mean": "the library's default", "image_std": "the library's default"}
         cls.require({**clip, **config}, image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5])
@@ -69,6 +69,8 @@ class SamplingConfig(ConfigSection):
     top_p: float = 0.75
     top_k: int = 50
 
+    LIMITS: ClassVar = {"temperature": (0, 1e6), "top_p": (0, 1), "top_k": (0, MAX_WHOLE)}
+
     def to_json(self) -> JSON:
         return {"do_sample": True, **dataclasses.asdict(self)}
 
@@ -87,7 +89,4 @@ class PaintingConfig(ConfigSection):
 
     guidance_scale: float = 1.5
 
-    def __post_init__(self) -> None:
-        # of another kind: whoever reads the file says so
-        if isinstance(self.guidance_scale, int | float) and not 0 <= self.guidance_scale < math.inf:
-            raise ValueError(f"guidance_scale {self.guidance_scale} is not a number of 0 or more")
+    LIMITS: ClassVar = {"guidance_scale": (0, 1e6)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from sampan.errors import CheckpointError
 from sampan.models.config.section import JSON, ConfigSection
@@ -18,6 +18,7 @@ _RELEASED_STD = (
     3.0625, 2.203125, 2.265625, 4.84375, 2.5, 3.9375, 2.203125, 3.03125,
     2.1875, 2.046875, 2.71875, 2.390625, 2.390625, 2.453125, 2.25, 2.15625,
 )  # fmt: skip
+_MAX_BLOCKS = 8  # each halves the picture
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,22 @@ class VAEConfig(ConfigSection):
     latents_mean: tuple[float, ...] = _RELEASED_MEAN
     latents_std: tuple[float, ...] = _RELEASED_STD
 
+    LIMITS: ClassVar = {"block_out_channels": (1, 2**16), "layers_per_block": (1, 64), "latent_channels": (1, 4096)}
+
     def __post_init__(self) -> None:
-        self.require_positive()
+        super().__post_init__()
+        if len(self.block_out_channels) > _MAX_BLOCKS:
+            raise ValueError(
+                f"block_out_channels has {len(self.block_out_channels)} blocks, and {_MAX_BLOCKS} are the most"
+            )
         if len(self.latents_mean) != self.latent_channels or len(self.latents_std) != self.latent_channels:
             raise ValueError(f"latents_mean and latents_std must have {self.latent_channels} numbers each")
         for channels in self.block_out_channels:
             if channels % self.norm_num_groups:
                 raise ValueError(f"{channels} channels do not divide into {self.norm_num_groups} groups")
+        widest = max(self.block_out_channels)
+        outside = self.in_channels + self.out_channels + self.latent_channels
+        self.check_size(18 * widest * (widest * len(self.block_out_channels) * (self.layers_per_block + 3) + outside))
 
     @property
     def factor(self) -> int:
@@ -51,7 +61,8 @@ class VAEConfig(ConfigSection):
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> Self:
-        blocks = len(config.get("block_out_channels", (0,) * 4))
+        cls.require_kinds(config, block_out_channels="list")
+        blocks = len(config.get("block_out_channels") or (0,) * 4)
         cls.require(
             {"mid_block_add_attention": True, "use_quant_conv": True, "use_post_quant_conv": True, **config},
             act_fn="silu",
