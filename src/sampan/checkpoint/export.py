@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 from sampan import __version__, files
 from sampan.checkpoint import detect_layout, run
 from sampan.checkpoint.folder import ModelFolder, open_folder
+from sampan.checkpoint.json_files import read_json
 from sampan.checkpoint.run_metadata import read_record
 from sampan.checkpoint.write import write_folder
 from sampan.errors import CheckpointError
@@ -28,10 +29,20 @@ def write_config(out: Path, config: ModelConfig) -> None:
 
 
 def read_config(out: Path) -> ModelConfig:
-    """Return what `write_config` wrote."""
-    found = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    """Return what `write_config` wrote.
+
+    Raises:
+        CheckpointError: The file is missing, unreadable, or is no config.
+    """
+    path = out / "config.json"
+    found = read_json(path)
     found.setdefault("painting", {})  # a run of before it was stated
-    return ModelConfig(**{name: kind.from_json(found[name]) for name, kind in _SECTIONS.items()})
+    if strange := [name for name in _SECTIONS if not isinstance(found.get(name), dict)]:
+        raise CheckpointError(f"`{path}` cannot be used", f"it has no table `{strange[0]}`")
+    try:
+        return ModelConfig(**{name: kind.from_json(found[name]) for name, kind in _SECTIONS.items()})
+    except CheckpointError as error:
+        raise CheckpointError(error.what, (*error.because, f"the file is `{path}`"), error.hint) from error
 
 
 def part_tensors(out: Path, name: str, start: ModelFolder | None, device: str = "cpu") -> dict[str, Any]:

@@ -21,13 +21,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sampan import files
+from sampan import documents, files
+from sampan.checkpoint.json_files import read_json
 from sampan.checkpoint.provenance import StageSession, versions
 from sampan.checkpoint.weights import file_digest
 from sampan.errors import CheckpointError
 from sampan.frameworks import io
 
 FORMAT = 2  # of state.json: 1 had no sizes, no versions and no history
+_SESSION = {"from_step", "to_step", "framework"}
 GROUPS = ("weights", "ema", "optimizer", "extra")
 
 
@@ -108,15 +110,18 @@ def newest(run: Path, stage: str) -> tuple[Path | None, list[str]]:
 def defect(folder: Path) -> str | None:
     """Return in words why a checkpoint is not whole, or None. Looks at names and sizes, not into the files."""
     try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        state = documents.parse_json(documents.read_text(folder / "state.json"))
     except FileNotFoundError:
         return "it has no state.json"
     except (OSError, ValueError) as error:
         return f"its state.json cannot be read: {error}"
-    if not isinstance(state, dict) or not isinstance(state.get("files"), dict) or "step" not in state:
+    if not isinstance(state, dict) or not _is_stated(state):
         return "its state.json is not that of a checkpoint"
-    sizes = state.get("bytes", {})
+    sizes = state.get("bytes")
+    sizes = sizes if isinstance(sizes, dict) else {}
     for name in state["files"]:
+        if name != Path(name).name:
+            return f"its state.json names `{documents.shown(name)}`, which is not in it"
         path = folder / name
         if not path.is_file():
             return f"`{name}` is missing"
@@ -143,7 +148,7 @@ def state_of(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: It is in a format of a later sampan.
     """
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    state = read_json(folder / "state.json")
     found = state.get("format", 1)
     if found not in range(1, FORMAT + 1):
         raise CheckpointError(
@@ -187,7 +192,18 @@ def read_groups(folder: Path, device: str) -> dict[str, dict[str, Any]]:
 def final(run: Path, stage: str) -> Path | None:
     """Return the checkpoint at which a stage was finished, or None."""
     folders = steps(run, stage)
-    return folders[-1] if folders and state_of(folders[-1])["done"] else None
+    return folders[-1] if folders and state_of(folders[-1]).get("done") is True else None
+
+
+def _is_stated(state: Mapping[str, Any]) -> bool:
+    """Say whether a state.json has what every one has, and its history, where there is one, says who took which steps."""
+    sessions = state.get("history", [])
+    return (
+        isinstance(state.get("files"), dict)
+        and type(state.get("step")) is int
+        and isinstance(sessions, list)
+        and all(isinstance(entry, dict) and entry.keys() >= _SESSION for entry in sessions)
+    )
 
 
 def _folders(run: Path, stage: str) -> list[Path]:

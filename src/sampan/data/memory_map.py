@@ -128,7 +128,7 @@ def _header(path: Path) -> tuple[dict[str, tuple[np.dtype[Any], tuple[int, ...],
             if min((first, *shape), default=0) < 0 or last - first != math.prod(shape) * dtype.itemsize:
                 raise DamagedFileError(f"the bytes of `{name}` are not as many as its shape {shape} needs")
             entries[name] = (dtype, shape, first, last)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, DamagedFileError):
             raise
         raise DamagedFileError(f"its safetensors header cannot be read: {error}") from error

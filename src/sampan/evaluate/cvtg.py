@@ -9,12 +9,12 @@ Source: Du et al. 2025, "TextCrafter: Accurately Rendering Multiple Texts in Com
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sampan import documents
 from sampan.errors import DataError
 from sampan.evaluate.case import EvalCase, Suite
 from sampan.samplers import noise
@@ -53,9 +53,9 @@ def quoted(prompt: str) -> tuple[str, ...]:
 
 def _rows(path: Path, subset: str, area: int, seed: int) -> Iterator[EvalCase]:
     try:
-        document: Any = json.loads(path.read_text(encoding="utf-8"))
+        document: Any = documents.parse_json(documents.read_text(path))
         rows = [(int(row["index"]), str(row["prompt"])) for row in document["data_list"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise DataError(
             f"`{path}` is not a file of CVTG-2K", f"{type(error).__name__}: {error}", f"wanted {_LAYOUT}"
         ) from error

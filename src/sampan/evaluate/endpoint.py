@@ -133,7 +133,7 @@ class EndpointGenerator:
                 raise (FieldRefusedError if foreign else RequestError)(
                     f"`{self.url}{path}` answered {error.code}", said[:500], "check --endpoint, the model and the key"
                 ) from error
-            except (OSError, ValueError) as error:  # URLError is an OSError
+            except (OSError, ValueError, RecursionError) as error:  # URLError is an OSError
                 raise RequestError(
                     f"`{self.url}` cannot be asked", str(getattr(error, "reason", error)), "is the server running?"
                 ) from error

@@ -8,7 +8,6 @@ that is all there is); so one measurement moves a prediction part of the way, an
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import defaultdict
@@ -17,9 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sampan import documents
 from sampan.catalog import frameworks, load
 from sampan.catalog.records import Chip
-from sampan.errors import PlanError, SampanError
+from sampan.errors import BadDocumentError, PlanError, SampanError
 from sampan.models import presets
 from sampan.plan import efficiency
 from sampan.plan.efficiency import Efficiency
@@ -195,10 +195,10 @@ def _files(paths: Iterable[Path]) -> list[Path]:
 
 def _document(path: Path) -> Mapping[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = documents.parse_json(documents.read_text(path))
     except OSError as error:
         raise PlanError(f"--measured: `{path}` cannot be read", error.strerror or str(error)) from error
-    except ValueError as error:
+    except BadDocumentError as error:
         raise PlanError(f"--measured: `{path}` is not JSON", str(error)) from error
     return document if isinstance(document, dict) else {}
 
@@ -223,7 +223,9 @@ def _benches(
                 found.append(_bench(path, document, side, fitted))
             except _Useless as reason:
                 reasons[str(reason)] = None
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except SampanError as error:  # of a model that there is none of
+        raise _Useless("; ".join([error.what, *error.because])) from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise _Useless("it is not a result of `sampan bench`") from error
     if not found:
         raise _Useless("; ".join(reasons) or "it is not a result of `sampan bench`")

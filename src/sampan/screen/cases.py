@@ -6,11 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sampan.errors import PlanError
+from sampan import documents
+from sampan.errors import BadDocumentError, PlanError
 from sampan.screen.matching import RuleMatcher, ScreenQuery, ScreenResult
 from sampan.screen.query import question
 from sampan.screen.report import facts
 from sampan.screen.rules import NO_RULE, SEVERITY, Rules
+
+_MAX_BYTES = 2**22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,21 +32,22 @@ def read_cases(path: Path, known: Rules) -> list[ScreenCase]:
         PlanError: The file is not of this form; names the case.
         CatalogError: A case's chip is not in the catalogue.
     """
-    import yaml
-
+    parse = documents.parse_json if path.suffix == ".json" else documents.parse_yaml
     try:
-        table = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        table = parse(documents.read_text(path, _MAX_BYTES))
+    except (OSError, BadDocumentError) as error:
         raise PlanError(f"`{path}` cannot be read as a file of cases", str(error)) from error
     if not isinstance(table, list) or not all(isinstance(one, dict) for one in table):
         raise PlanError(f"`{path}` is not a file of cases", "it is not a list", _FORM)
     found = []
     for number, one in enumerate(table, start=1):
-        name = str(one.get("n", number))
-        right = (one.get("verdict"), *(one.get("also_ok") or ()))
-        strange = next((word for word in right if word not in (NO_RULE, *SEVERITY)), None)
-        if strange is not None or not isinstance(one.get("query"), dict):
-            fact = f"case {name} has no `query`" if strange is None else f"case {name} has the verdict {strange!r}"
+        name = documents.shown(one["n"]).strip("'") if "n" in one else str(number)
+        also = one.get("also_ok") or []
+        right = (one.get("verdict"), *(also if isinstance(also, list) else [also]))
+        strange = [word for word in right if word not in (NO_RULE, *SEVERITY)]
+        if strange or not isinstance(one.get("query"), dict):
+            has = f"the verdict {documents.shown(strange[0])}" if strange else "no `query`"
+            fact = f"case {name} has {has}"
             raise PlanError(f"`{path}` is not a file of cases", fact, _FORM)
         try:
             found.append(ScreenCase(name=name, query=question(one["query"], known), right=right))

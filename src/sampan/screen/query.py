@@ -68,6 +68,8 @@ def _read(name: str, value: Any, rules: Rules) -> Any:
 
 def date(name: str, value: Any) -> datetime.date:
     """Return a day that is written 2026-02-15."""
+    if isinstance(value, datetime.datetime):
+        return value.date()  # a time of day that YAML has read
     if isinstance(value, datetime.date):
         return value
     try:

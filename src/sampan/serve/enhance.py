@@ -47,7 +47,7 @@ def enhance(prompt: str, by: Enhancement) -> str:
         answer = _ask(by, json.dumps(body).encode())
         content = answer["choices"][0]["message"]["content"]
         text = content.strip() if isinstance(content, str) else ""
-    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
+    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, RecursionError) as error:
         raise _failed("did not answer as OpenAI's chat API does") from error
     if not text or len(text) > MAX_PROMPT_CHARS or "\0" in text:
         raise _failed("gave no prompt")

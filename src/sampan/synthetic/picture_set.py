@@ -21,7 +21,7 @@ from typing import Any
 from PIL import Image
 
 import sampan
-from sampan import files
+from sampan import documents, files
 from sampan.errors import DataError
 
 RECORD = "sampan-data.json"
@@ -120,7 +120,7 @@ def find_summary(directory: Path, recipe: Mapping[str, Any]) -> dict[str, Any] |
     if not any(entry.name not in _FILE_BROWSERS_LEAVE for entry in directory.iterdir()):
         return None
     try:
-        record = json.loads((directory / RECORD).read_text(encoding="utf-8"))
+        record = documents.parse_json(documents.read_text(directory / RECORD))
         known = {key: record[key] for key in ("recipe", "sha256", "summary")}
     except FileNotFoundError:
         raise DataError(what, f"it has files in it, and no {RECORD} that says they were made here", hint) from None

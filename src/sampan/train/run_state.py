@@ -13,6 +13,7 @@ from typing import Any
 from sampan import __version__, files, frameworks
 from sampan.checkpoint import builtin, export, run
 from sampan.checkpoint.folder import TOKENIZER_FILES, ModelFolder, open_folder
+from sampan.checkpoint.json_files import read_json, read_text
 from sampan.checkpoint.run_metadata import read_record
 from sampan.data.encode import EncodedInputs, encode
 from sampan.errors import DataError, JobError
@@ -61,10 +62,7 @@ class RunState:
     def prompt_tokenizer(self) -> text.PromptTokenizer:
         """The run's own: learned from its captions, or that of the folder it starts from."""
         folder = self.out / "processor"
-        return text.PromptTokenizer(
-            (folder / "tokenizer.json").read_text(encoding="utf-8"),
-            json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")),
-        )
+        return text.PromptTokenizer(read_text(folder / "tokenizer.json"), read_json(folder / "tokenizer_config.json"))
 
     @property
     def is_lora(self) -> bool:
@@ -322,7 +320,7 @@ def _identity(job: Job, digest: str | None = None) -> dict[str, Any]:
 
 
 def _compare(job: Job, identity: dict[str, Any]) -> None:
-    before = json.loads((job.out / "run.json").read_text(encoding="utf-8"))
+    before = read_json(job.out / "run.json")
     for key, value in identity.items():
         if before.get(key) != value:
             is_data = key == "data"

@@ -16,6 +16,7 @@ from typing import Any
 import wandb  # pyright: ignore[reportMissingImports]
 
 from sampan import files
+from sampan.checkpoint.json_files import read_json
 from sampan.errors import JobError
 
 RECORD = "wandb.json"
@@ -95,8 +96,8 @@ def _run_id(out: Path, project: str) -> str:
     """Return the id that this run folder has in a project; a new one is written down before it is used."""
     record = out / RECORD
     if record.is_file():
-        found = json.loads(record.read_text(encoding="utf-8"))
-        if found.get("project") == project:
+        found = read_json(record)
+        if found.get("project") == project and isinstance(found.get("id"), str):
             return found["id"]
     run_id = secrets.token_hex(4)
     files.write_text(record, json.dumps({"project": project, "id": run_id}, indent=2))
