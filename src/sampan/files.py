@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sampan.errors import LockHeldError
+
+_TRIED_BYTES = 4096
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -38,6 +41,43 @@ def replacing(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def append_bytes(path: Path, content: bytes) -> None:
+    """Append to a file, all of it or nothing.
+
+    Raises:
+        OSError: It cannot be written; what was there before stands as it was.
+    """
+    with open(path, "ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            while content:
+                content = content[file.write(content) :]
+        except OSError:
+            with suppress(OSError):  # to cut takes no room, and a reader drops a torn line anyhow
+                file.truncate(end)
+            raise
+
+
+def try_place(folder: Path) -> int:
+    """Write a little into a folder, take it away again, and return how many bytes are free there.
+
+    A full disk, a read-only one and a folder of another user all show only when something is written.
+
+    Raises:
+        OSError: Nothing can be written.
+    """
+    beside = folder / f".try.{os.getpid()}.tmp"
+    try:
+        with open(beside, "wb") as file:
+            file.write(bytes(_TRIED_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        return shutil.disk_usage(folder).free
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -22,10 +22,18 @@ _SECTIONS: dict[str, Any] = get_type_hints(ModelConfig)  # the name and the clas
 
 
 def write_config(out: Path, config: ModelConfig) -> None:
-    """Write the shape of a run's model to OUT/config.json, in the words of the released config files."""
-    files.write_text(
-        out / "config.json", json.dumps({name: getattr(config, name).to_json() for name in _SECTIONS}, indent=2)
-    )
+    """Write the shape of a run's model to OUT/config.json, in the words of the released config files.
+
+    Raises:
+        CheckpointError: It cannot be written.
+    """
+    text = json.dumps({name: getattr(config, name).to_json() for name in _SECTIONS}, indent=2)
+    try:
+        files.write_text(out / "config.json", text)
+    except OSError as error:
+        raise CheckpointError(
+            f"`{out / 'config.json'}` cannot be written", str(error), "make room, and go on with --resume"
+        ) from error
 
 
 def read_config(out: Path) -> ModelConfig:

@@ -130,9 +130,21 @@ def defect(folder: Path) -> str | None:
     return None
 
 
+def skipped_in_a_row(state: Mapping[str, Any]) -> int:
+    """Return how many steps up to a checkpoint changed nothing, one after another, because they were not finite."""
+    number = state.get("skipped_in_a_row", 0)
+    return number if type(number) is int and number > 0 else 0
+
+
 def keep_last(run: Path, stage: str, count: int) -> None:
-    """Remove all but the newest whole checkpoints of a stage, and what interrupted writing and removing left."""
-    kept = steps(run, stage)[-count:]
+    """Remove all but the newest whole checkpoints of a stage, and what interrupted writing and removing left.
+
+    One that was saved while steps were skipped does not count among `count`, and is kept beside them only while it is the
+    newest: the last ones from before the skipping began stay.
+    """
+    whole = steps(run, stage)
+    kept = [folder for folder in whole if not skipped_in_a_row(state_of(folder))][-count:]
+    kept = sorted({*kept, *whole[-1:]})
     if kept:
         for folder in _folders(run, stage):
             if folder < kept[-1] and folder not in kept:

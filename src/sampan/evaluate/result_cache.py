@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from sampan import __version__
+from sampan import __version__, files
 from sampan.evaluate.case import EvalCase
 from sampan.metrics.ocr import Reading, TextReader
 from sampan.pipeline.png import save_png
@@ -40,11 +40,22 @@ class ResultCache:
     Args:
         generator: Names who paints, the weights included.
         settings: Everything that a picture depends on beside the question.
+        tell: Is called once where a picture cannot be kept, which ends nothing: it is measured all the same.
+
+    Raises:
+        OSError: The folder cannot be made.
     """
 
-    def __init__(self, folder: Path, generator: str, settings: Mapping[str, Any]):
-        self.folder, self.settings = folder / generator, dict(settings)
+    def __init__(
+        self,
+        folder: Path,
+        generator: str,
+        settings: Mapping[str, Any],
+        tell: Callable[[str], object] = lambda words: None,
+    ):
+        self.folder, self.settings, self._tell = folder / generator, dict(settings), tell
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._is_told = False
 
     def path(self, case: EvalCase) -> Path:
         """Return the file of a question's picture, whether it is there or not."""
@@ -65,24 +76,29 @@ class ResultCache:
     def put(self, case: EvalCase, image: Image.Image, seconds: float) -> None:
         """Keep a question's picture."""
         facts = {"version": __version__, "seed": case.seed, "prompt": case.prompt, "seconds": round(seconds, 4)}
-        save_png(self.path(case), np.asarray(image.convert("RGB")), facts)
+        try:
+            save_png(self.path(case), np.asarray(image.convert("RGB")), facts)
+        except OSError as error:
+            if not self._is_told:
+                self._tell(f"pictures cannot be kept in `{self.folder}` ({error}): a second call paints them again")
+            self._is_told = True
 
 
 class ReadingCache:
     """What one reader read, by the pixels it read it in."""
 
-    def __init__(self, folder: Path, reader: TextReader):
+    def __init__(self, folder: Path, reader: TextReader, tell: Callable[[str], object] = lambda words: None):
         folder.mkdir(parents=True, exist_ok=True)
-        self.reader = reader
+        self.reader, self._tell, self._is_told = reader, tell, False
         self._path = folder / f"readings-{digest([reader.version, reader.languages, reader.method])}.jsonl"
         self._known: dict[str, Reading] = {}
         if self._path.is_file():
-            for line in self._path.read_text(encoding="utf-8").splitlines():
+            for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     name, words, confidence = json.loads(line)
-                except ValueError:
-                    continue  # cut short by a kill: read again
-                self._known[name] = Reading(tuple(words), confidence)
+                    self._known[name] = Reading(tuple(map(str, words)), float(confidence))
+                except (ValueError, TypeError, RecursionError):
+                    continue  # cut short by a kill, or another's: read again
 
     def read(self, images: list[Image.Image], workers: int, progress: Any) -> list[Reading]:
         """Return what stands in pictures; what is not known is read and kept."""
@@ -93,11 +109,15 @@ class ReadingCache:
         for first in range(0, len(todo), step):
             some = todo[first : first + step]
             found = self.reader.read([image for _, image in some], workers)
-            with open(self._path, "a", encoding="utf-8") as file:
-                for (name, _), reading in zip(some, found, strict=True):
-                    self._known[name] = reading
-                    file.write(
-                        json.dumps([name, reading.words, round(reading.confidence, 4)], ensure_ascii=False) + "\n"
-                    )
+            lines = []
+            for (name, _), reading in zip(some, found, strict=True):
+                self._known[name] = reading
+                lines.append(json.dumps([name, reading.words, round(reading.confidence, 4)], ensure_ascii=False) + "\n")
+            try:
+                files.append_bytes(self._path, "".join(lines).encode())
+            except OSError as error:
+                if not self._is_told:
+                    self._tell(f"`{self._path}` cannot be written ({error}): a second call reads the pictures again")
+                self._is_told = True
             progress("reading words", len(names) - len(todo) + min(first + step, len(todo)), len(names))
         return [self._known[name] for name in names]

@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from sampan import files
 from sampan.errors import RequestError, did_you_mean
 from sampan.evaluate import cvtg, recover, suites
 from sampan.evaluate.arguments import SUITES, EvalArguments
@@ -20,7 +21,6 @@ from sampan.evaluate.page import ReportImage, page
 from sampan.evaluate.report import facts, tables
 from sampan.evaluate.result_cache import ReadingCache, ResultCache
 from sampan.evaluate.scorer import Scorer
-from sampan.files import write_text
 from sampan.frameworks import device as dev
 from sampan.host import usable_cores
 from sampan.metrics import nearest
@@ -46,14 +46,28 @@ def evaluate(options: EvalArguments, console: Any) -> dict[str, Any]:
     for path in filter(None, (options.json, options.html)):
         if not path.parent.is_dir():
             raise RequestError(f"cannot write `{path}`", f"there is no folder `{path.parent}`", "make it first")
+        try:
+            files.try_place(path.parent)
+        except OSError as error:
+            hint = "give a name in a folder that can be written, on a disk with room"
+            raise RequestError(f"cannot write `{path}`", str(error), hint) from error
     reader = find_reader()  # every suite has words; said before anything is loaded
     if options.suite == "cvtg":  # what is wrong with its files is said before too
         cvtg.questions(options.data or Path(), options.count, options.seed)
     generator = _generator(options)
     suite = questions(options, generator.size_px)
     main = [case for case in suite.cases if case.slice == suite.main]
-    cache = ResultCache(options.keep, generator.name, generator.settings())
-    readings = ReadingCache(options.keep, reader)
+
+    def tell(words: str) -> None:
+        console.print(words, markup=False, highlight=False, soft_wrap=True)
+
+    try:
+        cache = ResultCache(options.keep, generator.name, generator.settings(), tell)
+        readings = ReadingCache(options.keep, reader, tell)
+        files.try_place(options.keep)
+    except OSError as error:
+        hint = "give --keep a folder that can be written, on a disk with room"
+        raise RequestError(f"pictures cannot be kept in `{options.keep}`", str(error), hint) from error
     with bars(console) as progress:
         # before any batch, so that the memory is that of one picture at a time
         alone = generator.alone(main, progress) if isinstance(generator, ModelGenerator) else None
@@ -91,11 +105,24 @@ def evaluate(options: EvalArguments, console: Any) -> dict[str, Any]:
     }
     if options.ablate:
         record["ablated"] = {name: ABLATIONS[name] for name in options.ablate}
-    if options.json:
-        results.put(options.json, record)
-    if options.html:
-        write_text(options.html, page(record, shown))
     _print(record, console)
+    unwritten = []
+    for path, write in (
+        (options.json, lambda path: results.put(path, record)),
+        (options.html, lambda path: files.write_text(path, page(record, shown))),
+    ):
+        try:
+            if path:
+                write(path)
+        except OSError as error:
+            unwritten.append((path, error))
+    if unwritten:
+        raise RequestError(
+            f"{' and '.join(f'`{path}`' for path, _ in unwritten)} cannot be written",
+            [str(error) for _, error in unwritten],
+            f"what was measured stands above; call again for the files: pictures that are in `{options.keep}` "
+            "are not painted twice",
+        )
     return record
 
 

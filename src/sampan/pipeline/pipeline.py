@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from sampan import __version__
+from sampan import __version__, files
 from sampan.checkpoint import lora
 from sampan.checkpoint.folder import ModelFolder, load_part, open_with_lora
 from sampan.checkpoint.lora import LoraAdapter
@@ -36,6 +36,7 @@ from sampan.pipeline.inject import read_injected
 from sampan.pipeline.png import save_png
 from sampan.pipeline.request import DEFAULT_STEPS, ImageRequest, check_length, check_size
 from sampan.samplers import noise
+from sampan.units import format_bytes
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -332,6 +333,7 @@ def generate(
         )
     if not target.parent.is_dir():
         raise RequestError(f"cannot write `{target}`", f"there is no folder `{target.parent}`", "make it first")
+    free_bytes = _try_place(target)
     for path in request.references:
         if not path.is_file():
             raise RequestError(f"there is no reference picture `{path}`")
@@ -340,6 +342,14 @@ def generate(
         pipeline = open_pipeline(
             model, device=device, dtype=dtype, offload=offload, progress=progress, loras=loras, compiled=compiled
         )
+        side = pipeline.config.geometry.default_px
+        at_most = request.count * 3 * (request.width_px or side) * (request.height_px or side)
+        if free_bytes < at_most:
+            raise RequestError(
+                f"cannot write `{target}`",
+                f"the pictures take up to {format_bytes(at_most)}, and {format_bytes(free_bytes)} are free there",
+                "make room, or give --out a place on another disk",
+            )
         pictures = pipeline(request)
     seconds = time.perf_counter() - begun
     records = []
@@ -361,8 +371,32 @@ def generate(
             facts["loras"] = lora.provenance_records(pipeline.loras)
         if request.prompt_metadata:
             facts["prompt"] = request.prompt
-        save_png(path, image, facts)
+        try:
+            save_png(path, image, facts)
+        except OSError as error:
+            written = ", ".join(f"`{record['file']}`" for record in records)
+            raise RequestError(
+                f"`{path}` cannot be written",
+                [
+                    str(error),
+                    f"{len(pictures) - index} of {len(pictures)} painted pictures are lost"
+                    + (f"; {written} can be kept" if written else ""),
+                ],
+                f"make room or give --out another place, and call again with --seed {request.seed}: "
+                "the same pictures come out",
+            ) from error
         records.append(
             {"file": str(path), **facts, "device": pipeline.device, "seconds": round(seconds / len(pictures), 3)}
         )
     return records
+
+
+def _try_place(target: Path) -> int:
+    """Return how much is free where a picture is to be written; what cannot be written is said before anything is painted."""
+    try:
+        if target.is_dir():
+            raise IsADirectoryError("it is a folder")
+        return files.try_place(target.parent)
+    except OSError as error:
+        hint = "give --out a name in a folder that can be written, on a disk with room"
+        raise RequestError(f"cannot write `{target}`", str(error), hint) from error

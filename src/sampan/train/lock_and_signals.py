@@ -15,20 +15,30 @@ from sampan.errors import CheckpointError, LockHeldError
 
 @contextmanager
 def lock_run(out: Path) -> Iterator[None]:
-    """Keep a second training out of the run folder; the lock of a process that is gone holds nobody up."""
-    made = not out.exists()
-    out.mkdir(parents=True, exist_ok=True)
+    """Keep a second training out of the run folder; the lock of a process that is gone holds nobody up.
+
+    Raises:
+        CheckpointError: Another training holds it, or nothing can be written there.
+    """
+    made = False
     try:
         with ExitStack() as stack:
             try:
+                made = not out.exists()
+                out.mkdir(parents=True, exist_ok=True)
+                files.try_place(out)
                 stack.enter_context(files.locked(out / ".lock"))
             except LockHeldError as error:
                 raise CheckpointError(
                     f"another training is running in `{out}`", f"{error.who} holds it", "wait for it or stop it first"
                 ) from error
+            except OSError as error:
+                raise CheckpointError(
+                    f"the run folder `{out}` cannot be written", str(error), "set `out` to another folder, or make room"
+                ) from error
             yield
     finally:
-        if made and not any(out.iterdir()):  # refused before it began: nothing stays behind
+        if made and out.is_dir() and not any(out.iterdir()):  # refused before it began: nothing stays behind
             out.rmdir()
 
 

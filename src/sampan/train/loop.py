@@ -18,12 +18,12 @@ from sampan import frameworks
 from sampan.checkpoint import export, run
 from sampan.checkpoint import lora as lora_files
 from sampan.checkpoint.provenance import StageSession, in_words, place_of
-from sampan.errors import DataError, JobError
+from sampan.errors import CheckpointError, DataError, JobError
 from sampan.frameworks import device as dev
 from sampan.frameworks import parallel, train_step
 from sampan.frameworks.records import StepReport
 from sampan.job import STAGES, Job
-from sampan.train import distributed, plot
+from sampan.train import disk, distributed, plot
 from sampan.train.estimate import Estimate, estimate_all
 from sampan.train.lock_and_signals import lock_run, stop_signals
 from sampan.train.progress_display import ProgressDisplay
@@ -67,11 +67,15 @@ def train(job: Job, *, resume: bool, console: Any) -> Path:
             state = open_run(job, device, dtype, resume=resume or not is_main, console=console)
         left = [name for name in stages if not _is_done(state, name, stages)]
         estimates = estimate_all(state, left)
+        with distributed.main_process_first():
+            if is_main:
+                disk.check_room(state, {name: estimates[name].need for name in left})
         with RunLog(
             job.out if is_main else None,
             tensorboard=job.train.tensorboard,
             wandb=job.train.wandb,
             facts=job.as_dict(),
+            tell=lambda words: console.print(words, highlight=False, soft_wrap=True, markup=False),
         ) as log:
             for name in stages:
                 if name in left:
@@ -80,11 +84,20 @@ def train(job: Job, *, resume: bool, console: Any) -> Path:
                     console.print(f"{name}: done before")
             if is_main:
                 _write_result(state)
-                if plot.is_installed():
-                    plot.draw(job.out / "log.jsonl", job.out / "loss.png")
-                else:
-                    console.print(f"no loss.png: matplotlib is not installed ({plot.INSTALL})", highlight=False)
+                _draw(job.out, console)
         return _result_folder(state)
+
+
+def _draw(out: Path, console: Any) -> None:
+    """Draw the run's curves; that they cannot be drawn takes nothing from the model."""
+    why = f"matplotlib is not installed ({plot.INSTALL})"
+    if plot.is_installed():
+        try:
+            plot.draw(out / "log.jsonl", out / "loss.png")
+            return
+        except (DataError, OSError) as error:
+            why = "; ".join([error.what, *error.because]) if isinstance(error, DataError) else str(error)
+    console.print(f"no loss.png: {why}", highlight=False)
 
 
 def _is_done(state: RunState, name: str, stages: Sequence[str]) -> bool:
@@ -110,6 +123,24 @@ def _result_folder(state: RunState) -> Path:
 
 
 def _write_result(state: RunState) -> None:
+    try:
+        _write_model_or_lora(state)
+    except (CheckpointError, OSError) as error:
+        what, because = f"`{_result_folder(state)}` cannot be written", (str(error),)
+        if isinstance(error, CheckpointError):
+            what, because = error.what, error.because
+        elsewhere = f", or write it to another disk: sampan checkpoint export {state.out} FOLDER"
+        raise CheckpointError(
+            what,
+            (
+                *because,
+                f"nothing that was trained is lost: every stage is saved at its end in `{state.out / 'stages'}`",
+            ),
+            f"make room, and call again with --resume{'' if state.is_lora else elsewhere}",
+        ) from error
+
+
+def _write_model_or_lora(state: RunState) -> None:
     target = _result_folder(state)
     if not state.is_lora:
         if target.exists():
@@ -145,6 +176,7 @@ class _StageRun:
         self.validation = make(name, state.stage_inputs(self.settings, held_out)) if held_out else None
         state.free_frozen()
         self.skipped_in_a_row = self.num_skipped = 0
+        self.is_save_due = False
 
     def train(self) -> None:
         """Take every step that is left, saving on the way."""
@@ -193,8 +225,11 @@ class _StageRun:
                     skipped=self.num_skipped,
                 )
                 self._count_skipped(step, report)
-                if not is_last and (must_stop or step % train.save_every == 0):
+                # while steps are skipped nothing is learned, and a save would push out one from before they began
+                self.is_save_due |= step % train.save_every == 0
+                if not is_last and (must_stop or (self.is_save_due and not self.skipped_in_a_row)):
                     self._save(step, done=False)
+                    self.is_save_due = False
                 paused_s += time.perf_counter() - pause_s
                 if must_stop:
                     state.console.print(f"{name}: stopped at step {step}; go on with --resume")
@@ -277,8 +312,9 @@ class _StageRun:
             num_ranks=parallel.num_ranks(),
         )
         step = int(saved["step"]) if saved else 0
-        if folder:
+        if folder and saved:
             notes += self.trainer.restore(folder)
+            self.skipped_in_a_row = run.skipped_in_a_row(saved)
             words, facts = self._change_of_place()
             self.log.event("resume", stage=name, step=step, **facts)
             state.console.print(f"{name}: goes on at step {step}{words}", highlight=False)
@@ -301,6 +337,7 @@ class _StageRun:
         state, settings = self.state, self.settings
         record = {
             "done": done,
+            "skipped_in_a_row": self.skipped_in_a_row,
             "prefix": self.stage.prefix,
             "seed": state.job.seed,
             "rows_drawn": step * settings.micro_batch_size * settings.grad_accum_steps,

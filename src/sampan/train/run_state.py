@@ -16,7 +16,7 @@ from sampan.checkpoint.folder import TOKENIZER_FILES, ModelFolder, open_folder
 from sampan.checkpoint.json_files import read_json, read_text
 from sampan.checkpoint.run_metadata import read_record
 from sampan.data.encode import EncodedInputs, encode
-from sampan.errors import DataError, JobError
+from sampan.errors import CheckpointError, DataError, JobError
 from sampan.frameworks import device as dev
 from sampan.frameworks import io, train_step
 from sampan.frameworks.weight_files import check_shapes
@@ -200,7 +200,13 @@ def open_run(job: Job, device: str, dtype: str, *, resume: bool, console: Any) -
             f"{len(data.samples)} samples can be used, and {len(data.validation)} of them are held out",
             "lower data.validation_share",
         )
-    return RunState(job, device, dtype, console, start, _begin(job, start, config, data), data)
+    try:
+        config = _begin(job, start, config, data)
+    except OSError as error:
+        raise CheckpointError(
+            f"the run folder `{job.out}` cannot be written", str(error), "set `out` to another folder, or make room"
+        ) from error
+    return RunState(job, device, dtype, console, start, config, data)
 
 
 def reopen_run(job: Job, out: Path, device: str, dtype: str, *, cache: Path, console: Any) -> RunState:

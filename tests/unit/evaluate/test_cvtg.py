@@ -37,7 +37,11 @@ def test_files_take_turns(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [("[]", "TypeError"), ("{", "JSONDecodeError"), ('{"data_list": [{"prompt": "x"}]}', "KeyError")],
+    [
+        ("[]", "TypeError"),
+        ("{", "BadDocumentError: line 1, column 2 is not JSON"),
+        ('{"data_list": [{"prompt": "x"}]}', "KeyError"),
+    ],
 )
 def test_another_format_is_refused(tmp_path: Path, content: str, says: str):
     (tmp_path / "CVTG").mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import math
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sampan import files
 from sampan.errors import CheckpointError, DataError, JobError
 from sampan.train import run_log
 from sampan.train.run_log import RunLog
@@ -97,13 +99,98 @@ def test_a_caption_with_strange_line_breaks_stays_one_line(tmp_path: Path):
     assert len(lines) == 6
 
 
-def test_what_cannot_be_written_is_named(tmp_path: Path):
-    with opened(tmp_path) as book:
-        (tmp_path / "log.jsonl").mkdir()
-        with pytest.raises(CheckpointError) as caught:
-            book.step("vae", 1, {"loss": 1})
+def test_a_place_that_cannot_be_written_is_named_before_the_work(tmp_path: Path):
+    (tmp_path / "log.jsonl").mkdir()
+    with pytest.raises(CheckpointError) as caught, opened(tmp_path):
+        pass
     assert caught.value.what == f"`{tmp_path / 'log.jsonl'}` cannot be written"
     assert caught.value.hint == "go on with --resume when it can be"
+
+
+class FullDisk:
+    """Stands in for `files.append_bytes`: a disk that is full at times, and that takes half of a line before it is."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.is_full = False
+        monkeypatch.setattr(files, "append_bytes", self._append(files.append_bytes))
+
+    def _append(self, really: Any) -> Any:
+        def append(path: Path, content: bytes) -> None:
+            if self.is_full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            really(path, content)
+
+        return append
+
+
+def test_a_full_disk_is_told_once_and_its_lines_are_written_when_they_can_be(tmp_path: Path, monkeypatch):
+    disk, told = FullDisk(monkeypatch), []
+    with opened(tmp_path, tell=told.append) as book:
+        book.step("vae", 1, {"loss": 1})
+        disk.is_full = True
+        for step in (2, 3, 4):
+            book.step("vae", step, {"loss": 1})
+        path = tmp_path / "log.jsonl"
+        no_room = f"[Errno 28] No space left on device: '{path}'"
+        assert told == [
+            f"`{path}` cannot be written ({no_room}); the training goes on, and its lines wait until they can be"
+        ]
+        assert [row["step"] for row in rows(path)] == [1]
+        disk.is_full = False
+        book.step("vae", 5, {"loss": 1})
+        assert told[1:] == [f"`{path}` is written again; 4 lines had waited"]
+        assert [row["step"] for row in rows(path)] == [1, 2, 3, 4, 5]
+        disk.is_full = True
+        book.event("save", step=5)
+        assert len(told) == 3 and "events.jsonl" in told[2]  # another file, and so another word
+        disk.is_full = False
+    assert [row["event"] for row in rows(tmp_path / "events.jsonl")] == ["begin", "save", "end"]
+
+
+def test_lines_that_never_could_be_written_are_counted_at_the_end(tmp_path: Path, monkeypatch):
+    disk, told = FullDisk(monkeypatch), []
+    with opened(tmp_path, tell=told.append) as book:
+        disk.is_full = True
+        for step in (1, 2, 3):
+            book.step("vae", step, {"loss": 1})
+        book.truncate("vae", 2)  # what waits is dropped with the rest
+    assert told[-2:] == [
+        f"2 lines of `{tmp_path / 'log.jsonl'}` could not be written and are lost",
+        f"1 lines of `{tmp_path / 'events.jsonl'}` could not be written and are lost",
+    ]
+
+
+def test_a_full_disk_does_not_hide_what_went_wrong(tmp_path: Path, monkeypatch):
+    disk = FullDisk(monkeypatch)
+    with pytest.raises(DataError, match="nothing fits"), opened(tmp_path):
+        disk.is_full = True
+        raise DataError("nothing fits", "x")
+
+
+def test_a_picture_that_cannot_be_written_ends_nothing(tmp_path: Path):
+    told: list[str] = []
+    (tmp_path / "samples").write_text("in the way", encoding="utf-8")
+    with opened(tmp_path, tell=told.append) as book:
+        for step in (1, 2):
+            book.image("vae", step, "samples", Image.new("RGB", (4, 3)))
+    assert len(told) == 1 and told[0].startswith(f"`{tmp_path / 'samples' / 'vae-00000001-samples.png'}` cannot be")
+
+
+def test_a_service_that_cannot_write_ends_nothing(tmp_path: Path):
+    told: list[str] = []
+
+    class Full:
+        def scalars(self, *given: Any) -> None:
+            raise CheckpointError("the event file cannot be written", "no room")
+
+        close = scalars
+
+    with opened(tmp_path, tell=told.append) as book:
+        book._sinks.append(Full())  # type: ignore[arg-type]
+        for step in (1, 2):
+            book.step("vae", step, {"loss": 1})
+    assert told == ["the event file cannot be written; no room; the training goes on"]
+    assert len(rows(tmp_path / "log.jsonl")) == 2
 
 
 def test_a_picture_is_there_whole_with_its_captions(tmp_path: Path):
