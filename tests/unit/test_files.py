@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,3 +85,51 @@ def test_a_lock_is_left_for_the_next_whatever_ends_the_block(tmp_path: Path):
     with files.locked(path), pytest.raises(LockHeldError), files.locked(path):
         pass
     assert not path.exists()
+
+
+def test_what_is_appended_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "log"
+    files.append_bytes(path, b"one\n")
+    files.append_bytes(path, b"two\n")
+    really = open
+
+    class Full:
+        """A file on a disk that takes three bytes more."""
+
+        def __init__(self, file: Any):
+            self.file, self.room = file, 3
+
+        def write(self, content: bytes) -> int:
+            if not self.room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            written = self.file.write(content[: self.room])
+            self.room -= written
+            return written
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *given: object) -> None:
+            self.file.close()
+
+    monkeypatch.setattr(files, "open", lambda *given, **named: Full(really(*given, **named)), raising=False)
+    with pytest.raises(OSError, match="No space left"):
+        files.append_bytes(path, b"three\n")
+    assert path.read_bytes() == b"one\ntwo\n"
+
+
+def test_a_place_is_tried_by_writing_and_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert files.try_place(tmp_path) > 0
+    with pytest.raises(FileNotFoundError):
+        files.try_place(tmp_path / "missing")
+
+    def fails(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", fails)
+    with pytest.raises(OSError, match="No space left"):
+        files.try_place(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -162,6 +162,35 @@ def test_the_last_ones_are_kept_and_leftovers_go(tmp_path: Path):
     assert names(sorted(parent.iterdir())) == ["step-00000003", "step-00000004"]
 
 
+def test_a_checkpoint_of_skipped_steps_pushes_out_none_from_before(tmp_path: Path):
+    for step, skipped in ((1, 0), (2, 0), (3, 0), (4, 1), (5, 2)):
+        change(save(tmp_path, step), skipped_in_a_row=skipped)
+    run.keep_last(tmp_path, "vae", 2)
+    assert names(run.steps(tmp_path, "vae")) == ["step-00000002", "step-00000003", "step-00000005"]
+    save(tmp_path, 6)
+    run.keep_last(tmp_path, "vae", 2)
+    assert names(run.steps(tmp_path, "vae")) == ["step-00000003", "step-00000006"]
+    assert [run.skipped_in_a_row({"skipped_in_a_row": value}) for value in (3, -1, True, "3", None)] == [3, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"step": "3"},
+        {"files": []},
+        {"history": [1]},
+        {"history": [{"from_step": 0}]},
+        {"files": {"../../etc/passwd": "x"}},
+        {"bytes": 3, "files": {"none": ""}},
+    ],
+)
+def test_a_state_that_says_strange_things_is_passed_over(values: dict[str, Any], tmp_path: Path):
+    good, bad = save(tmp_path, 3), save(tmp_path, 6)
+    change(bad, **values)
+    folder, notes = run.newest(tmp_path, "vae")
+    assert folder == good and len(notes) == 1 and "step-00000006" in notes[0]
+
+
 def test_a_step_that_is_saved_again_takes_the_place_of_the_first(tmp_path: Path):
     folder = save(tmp_path, 3)
     DAMAGE["file gone"][0](folder)

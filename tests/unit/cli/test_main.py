@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -64,3 +66,32 @@ def test_a_reader_that_went_away_is_no_error_to_talk_about(line, tmp_path):
         done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, env=buffered, timeout=60, check=False)
     assert done.stderr == b""
     assert done.returncode == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("verb", [["--version"], ["screen", "--check-rules"]])
+def test_a_full_stdout_is_one_error(verb):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "wb") as disk:
+        done = subprocess.run(
+            [sys.executable, "-m", "sampan", *verb],
+            stdout=disk, stderr=subprocess.PIPE, text=True, check=False, env=environment,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: stdout cannot be written\n  because No space left on device\n\nhint: make room, or name another place\n"
+    )
+
+
+def test_a_disk_without_room_is_one_error(raising, capsys):
+    raising(OSError(errno.EROFS, "Read-only file system", "folder/a"))
+    assert main(EXPORT) == 1
+    assert capsys.readouterr().err == (
+        "error: `folder/a` cannot be written\n  because Read-only file system\n\nhint: make room, or name another place\n"
+    )
+    raising(OSError(errno.ENOSPC, "No space left on device"))
+    assert main(EXPORT) == 1
+    assert capsys.readouterr().err.startswith("error: a file, or stdout, cannot be written\n")
+    raising(OSError(errno.EIO, "broken"))
+    with pytest.raises(OSError, match="broken"):
+        main(EXPORT)

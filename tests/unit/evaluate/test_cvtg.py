@@ -39,7 +39,7 @@ def test_files_take_turns(tmp_path: Path):
     ("content", "says"),
     [
         ("[]", "TypeError"),
-        ("{", "BadDocumentError: line 1, column 2 is not JSON"),
+        ("{", "line 1, column 2 is not JSON"),
         ('{"data_list": [{"prompt": "x"}]}', "KeyError"),
     ],
 )

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from sampan.errors import CheckpointError, DeviceError, RequestError, SampanError
-from sampan.evaluate import generators, verb
+from sampan.evaluate import generators, result_cache, verb
 from sampan.evaluate.verb import EvalArguments, evaluate
 from sampan.metrics import ocr
 from sampan.metrics.ocr import Reading, TextReader
@@ -164,8 +165,6 @@ def test_how_to_install_tesseract_is_said(options: EvalArguments, monkeypatch: p
 
 
 def test_tables_fit_a_terminal(options: EvalArguments):
-    from io import StringIO
-
     said = StringIO()
     evaluate(dataclasses.replace(options, count=6), Console(file=said, width=80))
     assert "By edit, per cent: painted/ceiling/floor" in said.getvalue() and "…" not in said.getvalue()
@@ -178,3 +177,42 @@ def test_a_page_shows_every_stratum(options: EvalArguments):
         assert f"{name}: the first pictures" in page
     assert set(record["by"]) == {"layout", "font", "letters", "script"}
     assert page.count("<img ") == sum(one["painted"]["count"] for one in record["strata"].values())
+
+
+def no_room(*given: Any, **named: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_painted(options, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(generators.ModelGenerator, "paint", no_room)
+    monkeypatch.setattr(verb.files, "try_place", no_room)
+    for asked, what in (
+        (options, f"cannot write `{options.json}`"),
+        (dataclasses.replace(options, json=None, html=None), f"pictures cannot be kept in `{options.keep}`"),
+    ):
+        with pytest.raises(RequestError) as caught:
+            evaluate(asked, quiet())
+        assert caught.value.what == what and caught.value.because == ("[Errno 28] No space left on device",)
+
+
+def test_a_record_without_room_leaves_the_tables_and_the_pictures(options, monkeypatch: pytest.MonkeyPatch):
+    said = StringIO()
+    monkeypatch.setattr(verb.results, "put", no_room)
+    with pytest.raises(RequestError) as caught:
+        evaluate(options, Console(file=said, width=80))
+    assert str(caught.value) == (
+        f"error: `{options.json}` cannot be written\n  because [Errno 28] No space left on device\n\n"
+        f"hint: what was measured stands above; call again for the files: pictures that are in `{options.keep}` "
+        "are not painted twice"
+    )
+    assert "By edit" in said.getvalue() and options.html.is_file()
+    assert len(list(options.keep.glob("*/*.png"))) == 3
+
+
+def test_pictures_that_cannot_be_kept_are_measured_all_the_same(options, monkeypatch: pytest.MonkeyPatch):
+    said = StringIO()
+    monkeypatch.setattr(result_cache, "save_png", no_room)
+    monkeypatch.setattr(result_cache.files, "append_bytes", no_room)
+    assert evaluate(options, Console(file=said, width=300))["count"] == 3
+    assert said.getvalue().count("a second call paints them again") == 1
+    assert said.getvalue().count("a second call reads the pictures again") == 1

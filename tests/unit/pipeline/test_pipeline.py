@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -17,8 +18,9 @@ from sampan.checkpoint import lora as lora_files
 from sampan.checkpoint import weights
 from sampan.checkpoint.folder import open_folder
 from sampan.checkpoint.merge import merge
-from sampan.errors import CheckpointError
+from sampan.errors import CheckpointError, RequestError
 from sampan.models import lora
+from sampan.pipeline import pipeline
 from sampan.pipeline.pipeline import Pipeline, generate
 from sampan.pipeline.request import ImageRequest
 
@@ -44,8 +46,9 @@ def file(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def paint(model: Path, out: Path, **options: Any) -> tuple[np.ndarray, dict[str, Any]]:
     """Return the pixels and the metadata of a picture."""
+    request = dataclasses.replace(REQUEST, count=options.pop("count", 1))
     settings = {"device": "cpu", "dtype": "fp32", "offload": False, "console": Console(file=io.StringIO()), **options}
-    (record,) = generate(REQUEST, model=str(model), out=out, **settings)
+    (record,) = generate(request, model=str(model), out=out, **settings)
     with Image.open(out) as image:
         facts = json.loads(image.text["sampan"])  # type: ignore[attr-defined]
         assert facts.items() <= record.items()
@@ -98,3 +101,42 @@ def test_a_lora_that_does_not_fit_is_said_before_anything_is_painted(tiny_folder
         paint(tiny_folder, tmp_path / "a.png", loras=[(tmp_path / "none.safetensors", 1.0)])
     assert caught.value.what == f"there is no LoRA `{tmp_path / 'none.safetensors'}`"
     assert not (tmp_path / "a.png").exists()
+
+
+def no_room(*given: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_loaded(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(pipeline.files, "try_place", no_room)
+    with pytest.raises(RequestError) as caught:
+        paint(tmp_path / "no-model", tmp_path / "a.png")
+    assert str(caught.value) == (
+        f"error: cannot write `{tmp_path / 'a.png'}`\n  because [Errno 28] No space left on device\n\n"
+        "hint: give --out a name in a folder that can be written, on a disk with room"
+    )
+    monkeypatch.undo()
+    (tmp_path / "b.png").mkdir()
+    with pytest.raises(RequestError, match="it is a folder"):
+        paint(tmp_path / "no-model", tmp_path / "b.png")
+
+
+def test_a_disk_with_little_room_is_said_before_anything_is_painted(tiny_folder: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(pipeline.files, "try_place", lambda folder: 3 * 64 * 64 - 1)
+    with pytest.raises(RequestError, match=r"the pictures take up to 12.0 KiB, and 12.0 KiB are free there"):
+        paint(tiny_folder, tmp_path / "a.png")
+
+
+def test_what_is_lost_and_what_is_kept_is_said(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    really = pipeline.save_png
+    monkeypatch.setattr(
+        pipeline, "save_png", lambda path, *more: no_room() if "-2" in path.name else really(path, *more)
+    )
+    with pytest.raises(RequestError) as caught:
+        paint(tiny_folder, tmp_path / "a.png", count=3)
+    assert str(caught.value) == (
+        f"error: `{tmp_path / 'a-2.png'}` cannot be written\n  because [Errno 28] No space left on device\n"
+        f"  because 2 of 3 painted pictures are lost; `{tmp_path / 'a-1.png'}` can be kept\n\n"
+        "hint: make room or give --out another place, and call again with --seed 3: the same pictures come out"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["a-1.png"]

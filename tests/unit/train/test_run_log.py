@@ -162,9 +162,14 @@ def test_lines_that_never_could_be_written_are_counted_at_the_end(tmp_path: Path
 
 def test_a_full_disk_does_not_hide_what_went_wrong(tmp_path: Path, monkeypatch):
     disk = FullDisk(monkeypatch)
-    with pytest.raises(DataError, match="nothing fits"), opened(tmp_path):
-        disk.is_full = True
-        raise DataError("nothing fits", "x")
+
+    def work() -> None:
+        with opened(tmp_path):
+            disk.is_full = True
+            raise DataError("nothing fits", "x")
+
+    with pytest.raises(DataError, match="nothing fits"):
+        work()
 
 
 def test_a_picture_that_cannot_be_written_ends_nothing(tmp_path: Path):
