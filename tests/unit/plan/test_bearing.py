@@ -4,7 +4,7 @@ import datetime
 from pathlib import Path
 
 import pytest
-from tests.unit.test_page import assert_well_formed
+from tests.unit.report.test_frame import assert_well_formed
 
 from sampan import job as jobs
 from sampan.errors import PlanError

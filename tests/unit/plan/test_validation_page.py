@@ -1,6 +1,6 @@
 """The page about errors: summaries, a point for each judged run, what was left out; also where nothing was judged."""
 
-from tests.unit.test_page import assert_well_formed
+from tests.unit.report.test_frame import assert_well_formed
 
 from sampan.plan.validate import RunPrediction, ValidationReport
 from sampan.plan.validation_page import page

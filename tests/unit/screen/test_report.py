@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tests.unit.test_page import assert_well_formed
+from tests.unit.report.test_frame import assert_well_formed
 
 from sampan.cli import main
 from sampan.screen.report import MARKS
