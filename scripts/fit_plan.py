@@ -162,7 +162,7 @@ def _columns(runs: Sequence[Run]) -> tuple[dict[tuple[str, str, str], int], np.n
 def model(x: np.ndarray, runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray]:
     """Return logarithms of seconds without effects, and the shares of each part."""
     rates = Rates(**{name: float(value) for name, value in zip(RATE_NAMES, np.exp(x), strict=True)})
-    times = [step_time(run.case.quantities, run.case.speeds, rates) for run in runs]
+    times = [step_time(run.case.device_work, run.case.speeds, rates) for run in runs]
     shared = [efficiency.shares(time) for time in times]
     return np.log([time.total_s for time in times]), np.array([[share[part] for part in PARTS] for share in shared])
 

@@ -8,6 +8,9 @@
     ├── RequestError        a prompt, a size, a reference or an option that this model cannot serve
     ├── CatalogError        a name or a file of the catalogue (chips, sites, models, runs) that cannot be used
     └── PlanError           something that cannot be planned, screened or compared
+    Exception
+    ├── NotPredictable      a published run that cannot be predicted; it is counted and left out
+    └── UnusableMeasurement a file or a side of `sampan bench` that says nothing of a chip; it is named and left out
 
 The command line prints one of these without a traceback and exits with 1; wrong usage exits with 2. A library caller's
 bad argument is a ValueError; our own bugs are assertions.
@@ -68,6 +71,14 @@ class CatalogError(SampanError):
 
 class PlanError(SampanError):
     """Something that cannot be planned, screened or compared."""
+
+
+class NotPredictable(Exception):
+    """A published run that cannot be predicted, and why; caught where runs are counted."""
+
+
+class UnusableMeasurement(Exception):
+    """A file or a side of `sampan bench` that says nothing of a chip, and why; caught where it is read."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

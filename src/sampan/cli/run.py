@@ -288,13 +288,15 @@ def plan(arguments: argparse.Namespace) -> None:
 
     options = verb.from_arguments(arguments)
     if options.validate is None and options.compare is None:
+        from sampan.compliance import column_for
         from sampan.job import read
 
         if arguments.job is None:
             raise arguments.verb.fail("the following arguments are required: JOB")
-        verb.planned(read(arguments.job, arguments.overrides), options, _console(data=True), name=str(arguments.job))
+        job, name = read(arguments.job, arguments.overrides), str(arguments.job)
+        verb.plan_and_show(job, options, _console(data=True), name=name, column=column_for(job))
     else:
-        verb.answered(options, _put)
+        verb.report_and_show(options, _put)
 
 
 def screen(arguments: argparse.Namespace) -> None:
@@ -302,7 +304,7 @@ def screen(arguments: argparse.Namespace) -> None:
     from sampan.cli import screen_options
     from sampan.screen import verb
 
-    verb.screened(arguments, screen_options.facts(arguments), _put)
+    verb.screen(arguments, screen_options.facts(arguments), _put)
 
 
 def _put(data: object) -> None:

@@ -17,12 +17,11 @@ from sampan.catalog.records import Chip
 from sampan.errors import PlanError, did_you_mean
 from sampan.models import presets
 from sampan.plan import efficiency, measured_throughput
-from sampan.plan.assumptions import Assumptions, Interval
-from sampan.plan.energy import power
+from sampan.plan.cost import Assumptions, power
 from sampan.plan.jobs import JobWork, StageWork
-from sampan.plan.measured_throughput import EarlierChip, MeasuredRatio
-from sampan.plan.planner import Candidate, Planner, label
-from sampan.plan.records import Workload
+from sampan.plan.measured_throughput import EarlierChip, MeasuredRatio, quantile
+from sampan.plan.planner import Candidate, Planner
+from sampan.plan.records import Interval, Workload
 from sampan.plan.workloads.named import workload_of
 from sampan.plan.workloads.own.stages import stage_workload
 
@@ -88,15 +87,16 @@ class Comparison:
         """Return all of it as JSON can hold it."""
         return {
             "what": "sampan plan --compare",
-            "first": label(self.first),
-            "second": label(self.second),
+            "first": self.first.label,
+            "second": self.second.label,
             "frameworks": list(self.frameworks),
             "measured_pairs": [_ratio(one) for one in self.pairs],
             "measured_on_the_same_work": [_ratio(one) for one in self.matched],
             "predicted": [
                 {
-                    "kind": one.kind, "model": one.model, "num_chips": one.num_chips, "slower": _span(one.slower),
-                    "dearer": _span(one.dearer), "hungrier": _span(one.hungrier), "basis": list(one.basis),
+                    "kind": one.kind, "model": one.model, "num_chips": one.num_chips, "slower": one.slower.as_dict(),
+                    "dearer": one.dearer and one.dearer.as_dict(),
+                    "hungrier": one.hungrier and one.hungrier.as_dict(), "basis": list(one.basis),
                 }
                 for one in self.predicted
             ],
@@ -108,14 +108,14 @@ class Comparison:
                 }
                 for name, one in self.earlier
             ],
-            "rent_ratio": _span(self.rent),
+            "rent_ratio": self.rent and self.rent.as_dict(),
             "power_ratio": self.power,
             "notes": list(self.assumed),
         }  # fmt: skip
 
     def lines(self) -> list[str]:
         """Return all of it as text."""
-        a, b = label(self.first), label(self.second)
+        a, b = self.first.label, self.second.label
         said = [
             f"{a} beside {b}: how many times as long, as dear, as hungry the first is; below 1 it is better",
             f"{a}: {self.first.title}, {self.first.launched or 'launch not known'}",
@@ -177,7 +177,7 @@ def compare(
             predicted.append(found)
     kinds_seen = list(MODELS) if kinds is None else sorted(kinds & MODELS.keys())
     before = [
-        (label(chip), found)
+        (chip.label, found)
         for chip in chips
         for kind in kinds_seen
         if (found := measured_throughput.earlier(chip, kind)) is not None
@@ -215,14 +215,14 @@ def _predict(
     planner = Planner(work, Assumptions())
     reason = ""
     for count in _COUNTS:
-        ways = [planner.way(chip, count, framework) for chip, framework in zip(chips, under, strict=True)]
-        failed = [way for way in ways if not isinstance(way, Candidate)]
+        candidates = [planner.candidate(chip, count, framework) for chip, framework in zip(chips, under, strict=True)]
+        failed = [candidate for candidate in candidates if not isinstance(candidate, Candidate)]
         if not failed:
             break
         reason = f"{failed[0].chip}: {failed[0].reason}"
     else:
         return reason
-    steps = [way.stages[0].option.prediction for way in ways if isinstance(way, Candidate)]
+    steps = [candidate.stages[0].prediction for candidate in candidates if isinstance(candidate, Candidate)]
     halves = [math.log(step.high_s / step.low_s) / 2 for step in steps]
     half = math.hypot(*halves)
     spread = planner.fitted.ratio
@@ -236,7 +236,7 @@ def _predict(
         kind=work.stages[0].workload.family, model=work.name, num_chips=count, slower=slower,
         dearer=rent and _both(slower, rent),
         hungrier=None if hungry is None else slower.times(hungry),
-        basis=(_basis(steps[0]), _basis(steps[1])),
+        basis=(steps[0].rests_on, steps[1].rests_on),
     )  # fmt: skip
 
 
@@ -256,10 +256,6 @@ def _both(first: Interval, second: Interval) -> Interval:
     down = math.hypot(*(math.log(one.typical / one.low) for one in (first, second)))
     up = math.hypot(*(math.log(one.high / one.typical) for one in (first, second)))
     return Interval(low=typical * math.exp(-down), typical=typical, high=typical * math.exp(up))
-
-
-def _basis(step: Any) -> str:
-    return f"{step.num_measurements} {step.basis}" if step.num_measurements else step.basis
 
 
 def _rents(first: Chip, second: Chip) -> Interval | None:
@@ -285,10 +281,10 @@ def _assumed(chips: tuple[Chip, Chip]) -> Iterator[str]:
     for chip in chips:
         rent = chip.rent
         if rent is None:
-            yield f"{label(chip)}: no rental price is known, so nobody can say how dear it is."
+            yield f"{chip.label}: no rental price is known, so nobody can say how dear it is."
         else:
             yield (
-                f"{label(chip)}: {rent.typical_usd_per_h:g} USD an hour ({rent.low_usd_per_h:g} to {rent.high_usd_per_h:g}; "
+                f"{chip.label}: {rent.typical_usd_per_h:g} USD an hour ({rent.low_usd_per_h:g} to {rent.high_usd_per_h:g}; "
                 f"{rent.region or 'region not known'}, {rent.as_of or 'date not known'}); power: {power(chip).basis}."
             )
     likes = sorted(
@@ -314,19 +310,8 @@ def _measured(found: Sequence[MeasuredRatio], first: str, second: str) -> list[s
     return said or [f"  nothing is known that was measured on both {first} and {second}"]
 
 
-def quantile(ordered: Sequence[float], share: float) -> float:
-    """Return a quantile of ordered values, between two of them where it falls there."""
-    at = share * (len(ordered) - 1)
-    below = math.floor(at)
-    return ordered[below] + (at - below) * (ordered[min(below + 1, len(ordered) - 1)] - ordered[below])
-
-
 def _plain(span: Interval | None) -> str:
     return "unknown times" if span is None else f"{span.typical:.2f} times ({span.low:.2f}-{span.high:.2f})"
-
-
-def _span(span: Interval | None) -> dict[str, float] | None:
-    return None if span is None else {"low": span.low, "typical": span.typical, "high": span.high}
 
 
 def _ratio(one: MeasuredRatio) -> dict[str, Any]:

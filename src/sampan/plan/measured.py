@@ -19,7 +19,7 @@ from typing import Any
 
 from sampan.catalog import frameworks, load
 from sampan.catalog.records import Chip
-from sampan.errors import PlanError, SampanError
+from sampan.errors import PlanError, SampanError, UnusableMeasurement
 from sampan.models import presets
 from sampan.plan import efficiency
 from sampan.plan.efficiency import Efficiency
@@ -29,10 +29,6 @@ from sampan.plan.workloads.own.stages import stage_workload
 
 _GROUP = "pictures"  # of sampan.plan.efficiency.GROUPS: what jobs train
 _SOURCE = "sampan bench --kit --json FILE"
-
-
-class _Useless(Exception):
-    """A file or a side that says nothing about a chip of the catalogue, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,14 +86,14 @@ class MeasuredSteps:
             found[key][f"{bench.part} in {bench.precision}"].append(math.log(bench.ratio))
         return {key: {part: _mean(all_of) for part, all_of in parts.items()} for key, parts in found.items()}
 
-    def tightened(self, prediction: StepPrediction, chip: Chip, framework: str) -> StepPrediction:
+    def calibrate(self, prediction: StepPrediction, chip: Chip, framework: str) -> StepPrediction:
         """Return a prediction moved toward what was measured on its chip with its software, and surer of it."""
         ratios = self._by_part().get((chip.name, frameworks.family(framework).name))
         if not ratios:
             return prediction
         known = self.fitted or efficiency.load()
         half = math.log(prediction.high_s / prediction.step_s)
-        shift, narrower = combined(half, least_half(known), list(ratios.values()))
+        shift, narrower = combine(half, least_half(known), list(ratios.values()))
         step_s = prediction.step_s * math.exp(shift)
         low, high = efficiency.interval(step_s, narrower)
         said = "1 measurement" if len(ratios) == 1 else f"{len(ratios)} measurements"
@@ -109,7 +105,7 @@ class MeasuredSteps:
         )  # fmt: skip
 
 
-def combined(half: float, least: float, logs: Sequence[float]) -> tuple[float, float]:
+def combine(half: float, least: float, logs: Sequence[float]) -> tuple[float, float]:
     """Return by how much a logarithm moves, and half of its interval afterwards.
 
     What a prediction is off by is the sum of two normal errors: one that all steps on a chip with a software share, and one
@@ -161,7 +157,7 @@ def read(paths: Iterable[Path], *, fitted: Efficiency | None = None, compiled: b
             continue
         try:
             found += _benches(path, document, fitted, compiled, left_out)
-        except _Useless as reason:
+        except UnusableMeasurement as reason:
             left_out.append(f"`{path}` is left out: {reason}.")
     if others:
         says = "are not results" if len(others) > 1 else "is not a result"
@@ -221,12 +217,12 @@ def _benches(
                 continue
             try:
                 found.append(_bench(path, document, side, fitted))
-            except _Useless as reason:
+            except UnusableMeasurement as reason:
                 reasons[str(reason)] = None
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise _Useless("it is not a result of `sampan bench`") from error
+        raise UnusableMeasurement("it is not a result of `sampan bench`") from error
     if not found:
-        raise _Useless("; ".join(reasons) or "it is not a result of `sampan bench`")
+        raise UnusableMeasurement("; ".join(reasons) or "it is not a result of `sampan bench`")
     left_out += [f"Of `{path}` is left out: {reason}." for reason in reasons]
     return found
 
@@ -269,14 +265,14 @@ def _sides(document: Mapping[str, Any]) -> Iterator[_Side]:
 def _bench(path: Path, document: Mapping[str, Any], side: _Side, fitted: Efficiency | None) -> MeasuredStep:
     chip = chip_of(side.device_name or "")
     if not side.seconds > 0:
-        raise _Useless(f"its time of {side.part} is {side.seconds:g} s")
+        raise UnusableMeasurement(f"its time of {side.part} is {side.seconds:g} s")
     workload, layout = _block(document, side.part) if side.is_block else _whole(document, side.part)
     try:
         predicted = predict(
             workload, layout, chip, framework=side.framework, precision=side.dtype, fitted=fitted
         )  # fmt: skip
     except SampanError as error:
-        raise _Useless("; ".join([error.what, *error.because])) from error
+        raise UnusableMeasurement("; ".join([error.what, *error.because])) from error
     return MeasuredStep(
         file=str(path), chip=chip, framework=side.framework, mode=side.mode, precision=side.dtype,
         part=f"block of {side.part}" if side.is_block else f"{side.part} of {document['shape']['preset']}",
@@ -295,7 +291,7 @@ def _whole(document: Mapping[str, Any], part: str) -> tuple[Workload, ParallelLa
 def _block(document: Mapping[str, Any], part: str) -> tuple[Workload, ParallelLayout]:
     """Return one block of the released size, as `sampan bench --kit` times it."""
     if document["px"] is None:
-        raise _Useless("its number of tokens was set by hand")
+        raise UnusableMeasurement("its number of tokens was set by hand")
     config = presets.get("glm-image")
     workload = stage_workload(part, config, resolution_px=document["px"], ema=False, name="glm-image")
     trunk = next(block for block in workload.blocks if block.is_trunk)
@@ -308,7 +304,7 @@ def chip_of(device_name: str) -> Chip:
     "NVIDIA H100 80GB HBM3" is `h100_sxm`, "Ascend910B2" is `ascend_910b2`.
 
     Raises:
-        _Useless: None is, or several are as near.
+        UnusableMeasurement: None is, or several are as near.
     """
     said = _words(device_name)
     nearest: dict[str, tuple[int, Chip]] = {}
@@ -321,10 +317,10 @@ def chip_of(device_name: str) -> Chip:
     best = max((size for size, _ in nearest.values()), default=0)
     found = [chip for size, chip in nearest.values() if size == best]
     if not found:
-        raise _Useless(f"no chip of the catalogue is called `{device_name or 'name not known'}`")
+        raise UnusableMeasurement(f"no chip of the catalogue is called `{device_name or 'name not known'}`")
     if len(found) > 1:
         names = ", ".join(f"`{chip.name}`" for chip in found)
-        raise _Useless(f"`{device_name}` may be each of {names}")
+        raise UnusableMeasurement(f"`{device_name}` may be each of {names}")
     return found[0]
 
 

@@ -8,12 +8,13 @@ from html import escape
 from typing import Any
 
 from sampan.catalog.records import Chip, Site
-from sampan.plan import bearing, inference
-from sampan.plan.assumptions import HOUR_S, Interval
+from sampan.plan import inference
 from sampan.plan.charts import Bar, Point, TornadoBar, curves, scatter, stacked, tornado
+from sampan.plan.cost import HOUR_S
 from sampan.plan.memory import ChipMemory
-from sampan.plan.planner import Candidate, label
-from sampan.plan.rank import InferenceRow, PlanRow, best_sites
+from sampan.plan.planner import Candidate
+from sampan.plan.rank import PlanRow, best_inference_sites, best_sites
+from sampan.plan.records import Interval
 from sampan.plan.report import Plan
 from sampan.plan.sensitivity import InputSwing, sensitivity, share
 from sampan.plan.table import amount, between, layouts, marks, money, reasons
@@ -34,7 +35,7 @@ def page(plan: Plan) -> str:
     """Return the whole file."""
     title = f"sampan plan: {plan.work.name}"
     # where rules differ from site to site, every site has its row
-    best = list(plan.rows) if plan.query is not None else best_sites(plan.rows)
+    best = list(plan.rows) if plan.notes_on_rows else best_sites(plan.rows)
     return frame(title, [f"<h1>{escape(title)}</h1>", *_answer(plan, best), *_body(plan, best)], _STYLE)
 
 
@@ -52,13 +53,16 @@ def _answer(plan: Plan, best: Sequence[PlanRow]) -> Iterator[str]:
     used = row.energy
     carbon = "carbon unknown" if used.kg_co2 is None else f"{amount(used.kg_co2.typical)} kg CO2"
     said = [
-        f"First by {plan.sort}: {row.way.count} x {row.way.chip.title} with {row.way.framework} in {row.site.region}.",
-        f"It takes {between(row.way.time_s)} and costs {_usd(row)} USD ({_BASIS[row.money.basis]}).",
+        (
+            f"First by {plan.sort}: {row.candidate.count} x {row.candidate.chip.title} with {row.candidate.framework} "
+            f"in {row.site.region}."
+        ),
+        f"It takes {between(row.candidate.time_s)} and costs {_usd(row)} USD ({_BASIS[row.money.basis]}).",
         f"It uses {_of(used.kwh)} kWh; {carbon}.",
         f"80 % of times lie within the range; the speeds rest on {_rests_on(row)}.",
     ]
-    if row.answer is not None:
-        said.append(f"Rules say of it: {bearing.words(row.answer)}.")
+    if row.note is not None:
+        said.append(f"Rules say of it: {row.note.text}.")
     if row.misses:
         said.append(f"It does not keep the limits: {'; '.join(row.misses)}.")
     yield '<div class="answers">' + "".join(f'<p class="answer">{escape(line)}</p>' for line in said) + "</div>"
@@ -76,9 +80,8 @@ def _of(span: Interval | None) -> str:
 
 
 def _rests_on(row: PlanRow) -> str:
-    numbers = [stage.option.prediction for stage in row.way.stages]
-    fewest = min(numbers, key=lambda one: one.num_measurements)
-    return f"{fewest.num_measurements} {fewest.basis}" if fewest.num_measurements else fewest.basis
+    numbers = [stage.prediction for stage in row.candidate.stages]
+    return min(numbers, key=lambda one: one.num_measurements).rests_on
 
 
 def _body(plan: Plan, best: Sequence[PlanRow]) -> Iterator[str]:
@@ -88,9 +91,9 @@ def _body(plan: Plan, best: Sequence[PlanRow]) -> Iterator[str]:
         if len(best) > _FIRST:
             yield f"<details><summary>{len(best) - _FIRST} more rows</summary>{_ranking(best[_FIRST:], _FIRST)}</details>"
         yield _words([_LEGEND])
-        if plan.query is not None:
+        if plan.notes_on_rows:
             yield _title("Rules")
-            yield _words(bearing.lines(plan.rows, plan.query))
+            yield _words(plan.notes_on_rows)
         yield _title("Time against money")
         yield from _time_and_money(best)
         yield _title("How time falls with the number of chips")
@@ -105,7 +108,7 @@ def _body(plan: Plan, best: Sequence[PlanRow]) -> Iterator[str]:
         yield _title("What moves the first row")
         yield from _tornados(plan, best[0])
         yield _title("Layouts of the first row")
-        yield _words(layouts(best[0].way))
+        yield _words(layouts(best[0].candidate))
     if plan.recipe is not None and plan.pictures:
         yield _title(f"Then {inference.NUM_PICTURES:,} pictures, on one chip")
         yield _words(
@@ -142,17 +145,17 @@ def _ranking(rows: Sequence[PlanRow], after: int = 0) -> str:
     ]  # fmt: skip
     body = [
         [
-            f"{number}{marks(row)}", row.way.chip.title, f"{row.way.count:,}", row.way.framework, row.site.name,
-            "" if row.answer is None else bearing.words(row.answer),
-            between(row.way.time_s), amount(row.way.chip_hours.typical), money(row), _of(row.bought.usd),
+            f"{number}{marks(row)}", row.candidate.chip.title, f"{row.candidate.count:,}", row.candidate.framework,
+            row.site.name, "" if row.note is None else row.note.text,
+            between(row.candidate.time_s), amount(row.candidate.chip_hours.typical), money(row), _of(row.bought.usd),
             _of(row.energy.kwh), _of(row.energy.kg_co2),
-            "; ".join(dict.fromkeys(str(stage.option.layout) for stage in row.way.stages)),
+            "; ".join(dict.fromkeys(str(stage.layout) for stage in row.candidate.stages)),
         ]
         for number, row in enumerate(rows, start=after + 1)
     ]  # fmt: skip
     classes = ["", "", "number", "", "", "wrap", "", "number", "", "number", "number", "number", "wrap"]
     grey = [number for number, row in enumerate(rows) if row.is_restricted]
-    asked = any(row.answer is not None for row in rows)
+    asked = any(row.note is not None for row in rows)
     at = head.index("rules")
     if not asked:
         head, classes = ([*one[:at], *one[at + 1 :]] for one in (head, classes))
@@ -163,8 +166,8 @@ def _ranking(rows: Sequence[PlanRow], after: int = 0) -> str:
 def _time_and_money(best: Sequence[PlanRow]) -> Iterator[str]:
     points = [
         Point(
-            name=_name(row.way), x=row.way.time_s.typical / HOUR_S, y=usd.typical,
-            x_ends=(row.way.time_s.low / HOUR_S, row.way.time_s.high / HOUR_S), y_ends=(usd.low, usd.high),
+            name=_name(row.candidate), x=row.candidate.time_s.typical / HOUR_S, y=usd.typical,
+            x_ends=(row.candidate.time_s.low / HOUR_S, row.candidate.time_s.high / HOUR_S), y_ends=(usd.low, usd.high),
             is_on_front=row.is_on_front,
         )
         for row in best
@@ -183,17 +186,22 @@ def _time_and_money(best: Sequence[PlanRow]) -> Iterator[str]:
     ]  # fmt: skip
     caption = "each point is a row; joined and with intervals those that none beats in both"
     yield scatter(caption, scaled, unit, "USD", _mark, _mark)
-    unknown = sorted({row.way.label for row in best if row.money.usd is None})
+    unknown = sorted({row.candidate.label for row in best if row.money.usd is None})
     if unknown:
         yield _words([f"Not drawn, because their price is not known: {', '.join(unknown)}."])
 
 
 def _scaling(plan: Plan, best: Sequence[PlanRow]) -> Iterator[str]:
-    order = list(dict.fromkeys((row.way.label, row.way.framework) for row in best))
+    order = list(dict.fromkeys((row.candidate.label, row.candidate.framework) for row in best))
     lines = []
     for key in order[:_BEST]:
-        ways = sorted((way for way in plan.curves if (way.label, way.framework) == key), key=lambda way: way.count)
-        lines.append((key[0], [(float(way.count), way.time_s.typical / HOUR_S) for way in ways]))
+        candidates = sorted(
+            (candidate for candidate in plan.curves if (candidate.label, candidate.framework) == key),
+            key=lambda candidate: candidate.count,
+        )
+        lines.append(
+            (key[0], [(float(candidate.count), candidate.time_s.typical / HOUR_S) for candidate in candidates])
+        )
     caption = "time of the whole job; dotted where twice the chips would take half the time"
     yield curves(caption, [line for line in lines if line[1]], "chips", "hours", _mark, _mark)
     if len(order) > _BEST:
@@ -204,36 +212,35 @@ def _distinct(best: Sequence[PlanRow]) -> list[PlanRow]:
     """Return the first row of each chip, as many as are drawn."""
     first: dict[str, PlanRow] = {}
     for row in best:
-        first.setdefault(row.way.label, row)
+        first.setdefault(row.candidate.label, row)
     return list(first.values())[:_BEST]
 
 
 def _steps(rows: Iterable[PlanRow]) -> list[Bar]:
     return [
         Bar(
-            name=f"{_name(row.way)}: {stage.name}",
+            name=f"{_name(row.candidate)}: {stage.name}",
             parts=[
-                (name.removesuffix("_s").replace("_", " "), seconds)
-                for name, seconds in stage.option.prediction.parts.items()
+                (name.removesuffix("_s").replace("_", " "), seconds) for name, seconds in stage.prediction.parts.items()
             ],
-            said=format_seconds(stage.option.prediction.step_s),
+            said=format_seconds(stage.prediction.step_s),
         )
         for row in rows
-        for stage in row.way.stages
+        for stage in row.candidate.stages
     ]
 
 
 def _memory(plan: Plan, rows: Iterable[PlanRow]) -> list[Bar]:
     found = []
     for row in rows:
-        fullest = max((stage.option for stage in row.way.stages), key=lambda option: option.memory.total)
-        parts = [(f.name, getattr(fullest.memory, f.name)) for f in fields(ChipMemory)]
+        fullest = max((stage.memory for stage in row.candidate.stages), key=lambda memory: memory.total)
+        parts = [(f.name, getattr(fullest, f.name)) for f in fields(ChipMemory)]
         found.append(
             Bar(
-                name=_name(row.way),
+                name=_name(row.candidate),
                 parts=parts,
-                said=format_bytes(fullest.memory.total),
-                limit=row.way.chip.memory.bytes,
+                said=format_bytes(fullest.total),
+                limit=row.candidate.chip.memory.bytes,
             )
         )
     return found
@@ -241,7 +248,7 @@ def _memory(plan: Plan, rows: Iterable[PlanRow]) -> list[Bar]:
 
 def _tornados(plan: Plan, row: PlanRow) -> Iterator[str]:
     moved = sensitivity(row, plan.work, plan.assumptions)
-    yield from _tornado("time", moved, [share(one.time_s, row.way.time_s) for one in moved])
+    yield from _tornado("time", moved, [share(one.time_s, row.candidate.time_s) for one in moved])
     basis = _BASIS[row.money.basis]
     yield from _tornado(f"money, {basis}", moved, [share(one.usd, row.money.usd) for one in moved])
     yield from _tornado("money, if bought", moved, [share(one.bought_usd, row.bought.usd) for one in moved])
@@ -266,18 +273,15 @@ def _pictures(plan: Plan) -> str:
         "chip", "framework", "site", "time", "at once", "one alone", "rent, USD", "power", "wear", "mark-up", "kWh", "kg CO2",
         "measurements",
     ]  # fmt: skip
-    first: dict[tuple[str, str], InferenceRow] = {}
-    for row in plan.pictures:
-        first.setdefault((row.making.label, row.making.framework), row)
     body = [
         [
-            row.making.chip.title, row.making.framework, row.site.name, between(row.making.time_s),
-            f"{row.making.batch}{', one part at a time' if row.making.is_offloaded else ''}",
-            between(row.making.alone_s), _of(row.split.rent), _of(row.split.power), _of(row.split.depreciation),
+            row.estimate.chip.title, row.estimate.framework, row.site.name, between(row.estimate.time_s),
+            f"{row.estimate.batch}{', one part at a time' if row.estimate.is_offloaded else ''}",
+            between(row.estimate.alone_s), _of(row.split.rent), _of(row.split.power), _of(row.split.depreciation),
             _of(row.split.markup), _of(row.energy.kwh), _of(row.energy.kg_co2),
-            f"{row.making.num_measurements or ''} {row.making.basis}".strip(),
+            f"{row.estimate.num_measurements or ''} {row.estimate.basis}".strip(),
         ]
-        for row in first.values()
+        for row in best_inference_sites(plan.pictures)
     ]  # fmt: skip
     return table([head, *body], ["", "", "", "", "number", "", *["number"] * 6, "wrap"])
 
@@ -296,12 +300,12 @@ def _stages(plan: Plan) -> str:
 
 
 def _chips(plan: Plan, best: Sequence[PlanRow]) -> str:
-    used = {row.way.label for row in best} | {one.chip for one in plan.infeasible}
+    used = {row.candidate.label for row in best} | {one.chip for one in plan.infeasible}
     head = [
         "chip", "launched", "peak bf16", "memory", "bandwidth", "power", "rent, USD an hour", "price, USD", "confidence",
         "from memory", "sources",
     ]  # fmt: skip
-    body = [_chip(chip) for chip in plan.chips if label(chip) in used]
+    body = [_chip(chip) for chip in plan.chips if chip.label in used]
     return table([head, *body], ["", "", "number", "number", "number", "number", "", "", "", "wrap", "wrap"])
 
 
@@ -345,12 +349,9 @@ def _with_year(value: float | None, year: str | None) -> str:
 def _speeds(best: Sequence[PlanRow]) -> Iterator[str]:
     seen: Mapping[str, Any] = {}
     for row in best:
-        for stage in row.way.stages:
-            prediction = stage.option.prediction
-            known = (
-                f"{prediction.num_measurements} {prediction.basis}" if prediction.num_measurements else prediction.basis
-            )
-            line = f"{row.way.label}, {row.way.framework}: {known}"
+        for stage in row.candidate.stages:
+            prediction = stage.prediction
+            line = f"{row.candidate.label}, {row.candidate.framework}: {prediction.rests_on}"
             if line not in seen:
                 seen = {**seen, line: None}
                 yield line
@@ -360,8 +361,8 @@ def _mark(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.6g}"
 
 
-def _name(way: Candidate) -> str:
-    return f"{way.count} x {way.label}"
+def _name(candidate: Candidate) -> str:
+    return f"{candidate.count} x {candidate.label}"
 
 
 def _title(words: str) -> str:

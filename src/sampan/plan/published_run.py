@@ -9,16 +9,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 from sampan.catalog import load
 from sampan.catalog.frameworks import FrameworkFamily, family
 from sampan.catalog.models import find
 from sampan.catalog.records import Chip
-from sampan.errors import SampanError
+from sampan.errors import NotPredictable, SampanError
 from sampan.plan.conventions import CONVENTIONS, Convention
-from sampan.plan.device_work import DeviceWork, quantities
+from sampan.plan.device_work import DeviceWork, device_work
 from sampan.plan.memory import MemoryModel
 from sampan.plan.records import ParallelLayout, Recompute, Workload
 from sampan.plan.time import ChipSpeeds, Rates, speeds, step_time
@@ -35,10 +35,6 @@ _DAY_S = 86400.0
 _RECOMPUTES: tuple[Recompute, ...] = ("none", "selective", "full")
 
 
-class NotPredictable(Exception):
-    """A run that cannot be predicted, and why."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class PublishedRun:
     """A run as the model of time takes it.
@@ -53,7 +49,7 @@ class PublishedRun:
     layout: ParallelLayout
     chip: Chip
     speeds: ChipSpeeds
-    quantities: DeviceWork
+    device_work: DeviceWork
     framework: str
     family: FrameworkFamily
     precision: str
@@ -64,17 +60,14 @@ class PublishedRun:
     model: str
     assumed: tuple[str, ...] = ()
 
-    def value(self, step_s: float) -> float:
-        """Return what the run's metric would be if an update took `step_s`."""
-        return self._convert(step_s)
-
     def step_s(self, value: float) -> float:
         """Return how long an update took, from the run's metric."""
         # every metric is proportional to the time of a step or to its inverse
-        at_one = self._convert(1.0)
+        at_one = self.value(1.0)
         return value / at_one if self.metric in ("step_s", "days", "chip_hours") else at_one / value
 
-    def _convert(self, step_s: float) -> float:
+    def value(self, step_s: float) -> float:
+        """Return what the run's metric would be if an update took `step_s`."""
         chips = self.layout.num_chips
         if self.metric == "step_s":
             return step_s
@@ -103,7 +96,7 @@ def read(row: Row) -> PublishedRun:
     """Return a run as a case.
 
     Raises:
-        Left: It cannot be predicted; says why.
+        NotPredictable: Says why.
     """
     metric = row["metric"]
     if metric not in METRICS:
@@ -123,7 +116,7 @@ def read(row: Row) -> PublishedRun:
     layout, assumed = _layout(row, workload, chip, speed, software, count)
     return PublishedRun(
         workload=workload, layout=layout, chip=chip, speeds=speed,
-        quantities=quantities(workload, layout, hides=software.hides), framework=row["framework"], family=software,
+        device_work=device_work(workload, layout, hides=software.hides), framework=row["framework"], family=software,
         precision=row["precision"], method=_method(row), samples=layout.global_batch, metric=metric,
         tokens_total=_number(row, "tokens_total"), model=row["model"], assumed=assumed,
     )  # fmt: skip
@@ -253,7 +246,7 @@ def _layout(
             if best is not None and usual > best[0]:
                 continue
             time_s = (
-                step_time(quantities(workload, layout, hides=software.hides), speed, rates).total_s
+                step_time(device_work(workload, layout, hides=software.hides), speed, rates).total_s
                 / layout.global_batch
             )
             if best is None or (usual, time_s) < best[:2]:
@@ -337,16 +330,6 @@ def _shared(
                         dp=dp, tp=tp, pp=pp, cp=cp, ep=min(ep, whole), virtual=pieces if pp > 1 else 1,
                         zero_stage=zero, recompute=again, micro_batch=micro, accum=accum,
                     )  # fmt: skip
-
-
-def with_layout(case: PublishedRun, layout: ParallelLayout) -> PublishedRun:
-    """Return a case on another layout."""
-    return replace(
-        case,
-        layout=layout,
-        quantities=quantities(case.workload, layout, hides=case.family.hides),
-        samples=layout.global_batch,
-    )
 
 
 def _number(row: Row, name: str) -> float | None:

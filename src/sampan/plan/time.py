@@ -6,7 +6,6 @@ and come in here as plain numbers. Left out: start-up, checkpoints, failures; th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from sampan.catalog.records import Chip
@@ -223,8 +222,3 @@ def _computing(part: PassWork, speed: ChipSpeeds, rates: Rates) -> tuple[float, 
 def _seen(seconds: float, hides_behind: float) -> float:
     """Return what is seen of `seconds` that run beside others: next to nothing of little, nearly all of much."""
     return seconds * seconds / (seconds + hides_behind) if seconds > 0 else 0.0
-
-
-def replaced(rates: Rates, values: Mapping[str, float]) -> Rates:
-    """Return rates with some of them replaced."""
-    return Rates(**{name: values.get(name, getattr(rates, name)) for name in RATE_NAMES})

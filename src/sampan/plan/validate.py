@@ -17,11 +17,12 @@ from typing import Any
 
 from sampan.catalog import load
 from sampan.catalog.load import RUN_COLUMNS
-from sampan.errors import PlanError, did_you_mean
+from sampan.errors import NotPredictable, PlanError, did_you_mean
 from sampan.plan import efficiency
 from sampan.plan import published_run as cases
-from sampan.plan.predict import of_quantities
-from sampan.plan.published_run import NotPredictable, PublishedRun, Row
+from sampan.plan.measured_throughput import quantile
+from sampan.plan.predict import predict_work
+from sampan.plan.published_run import PublishedRun, Row
 
 RULE_SHARE_OF_PEAK = 0.45
 _NUMBERS = (
@@ -182,8 +183,8 @@ def validate(path: Path) -> ValidationReport:
     for row in read(path):
         try:
             case = cases.read(row)
-            prediction = of_quantities(
-                case.quantities, case.workload, case.chip, case.speeds, framework=case.framework,
+            prediction = predict_work(
+                case.device_work, case.workload, case.chip, case.speeds, framework=case.framework,
                 precision=case.precision, method=case.method, model=case.model,
             )  # fmt: skip
             found.append(judged(row, case, prediction.step_s, prediction.low_s, prediction.high_s))
@@ -277,7 +278,7 @@ def summary(some: Iterable[RunPrediction]) -> ErrorSummary:
         count=len(errors),
         median_abs_rel_err=statistics.median(errors),
         mean_abs_rel_err=statistics.fmean(errors),
-        p90_abs_rel_err=_quantile(errors, 0.9),
+        p90_abs_rel_err=quantile(errors, 0.9),
         bias=statistics.median(one.error for one in some),
         coverage_80=sum(held) / len(held) if held else None,
     )
@@ -305,13 +306,6 @@ def ratios(some: Sequence[RunPrediction]) -> ErrorSummary:
                         )
                     )  # fmt: skip
     return summary(found)
-
-
-def _quantile(ordered: Sequence[float], share: float) -> float:
-    at = share * (len(ordered) - 1)
-    below = math.floor(at)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (at - below) * (ordered[above] - ordered[below])
 
 
 def _without_coverage(found: ErrorSummary) -> dict[str, float | None]:

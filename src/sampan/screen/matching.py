@@ -10,64 +10,17 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from sampan.catalog.records import Chip
-from sampan.screen.rules import CONFIDENCE, NO_RULE, RELATIONS, SEVERITY, Rule, Rules
+from sampan.screen.query import DEFAULTS, ScreenQuery
+from sampan.screen.rules import CONFIDENCE, NO_RULE, RELATIONS, SEVERITY, Rule, Rules, load_rules
 
 _CHINA = ("CN", "HK", "MO")
 _LABORATORIES = datetime.date(
     2026, 1, 15
 )  # from then on chips for China pass through the US to be tested (91 FR, rule of that day)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScreenQuery:
-    """A question. What is None was not said.
-
-    Args:
-        relation: What the actor does: one of sampan.screen.rules.RELATIONS.
-        site: Country of the machine, and of the destination of an export; `site_from` is where an export begins.
-        actor_hq: Country of the seat, or of the ultimate parent, of who uses the chip; `actor_id` is a firm that rules name.
-        received_before: A day before which the chips were there.
-    """
-
-    date: datetime.date
-    relation: str
-    site: str | None = None
-    site_from: str | None = None
-    chip: Chip | None = None
-    actor_id: str | None = None
-    actor_hq: str | None = None
-    actor_tags: tuple[str, ...] | None = None
-    customer_hq: str | None = None
-    customer_entity_listed: bool | None = None
-    entity_listed: bool | None = None
-    owned_by_listed_pct: float | None = None
-    ships_from: str | None = None
-    received_before: datetime.date | None = None
-    certs_met: bool | None = None
-    end_use: str | None = None
-    state_funded: bool | None = None
-    completion_pct: float | None = None
-    domestic_share_pct: float | None = None
-    passes_us: bool | None = None
-    final_use_us: bool | None = None
-    false_end_user: bool | None = None
-    uses_cn_personal_data: bool | None = None
-    refuses_domestic_due_to_us: bool | None = None
-    item: str | None = None
-    designer_hq: str | None = None
-    process_nm: float | None = None
-    host_hq: str | None = None
-    investor_hq: str | None = None
-
-
-DEFAULTS: Mapping[str, Any] = {
-    "ships_from": "US", "entity_listed": False, "owned_by_listed_pct": 0.0, "certs_met": True, "end_use": "training",
-    "state_funded": False, "final_use_us": False, "uses_cn_personal_data": False,
-}  # fmt: skip
-"""What is usual, where nobody says: the table's own defaults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +72,7 @@ class RuleMatcher:
     """
 
     def __init__(self, rules: Rules):
-        self.known = rules
+        self.rules = rules
         self._compiled = [(rule, [_alternative(one, rules) for one in rule.when]) for rule in rules.rules]
         # every question says what is done: rules about other things need not be looked at
         self._by_relation = {
@@ -139,7 +92,7 @@ class RuleMatcher:
 
     def __call__(self, query: ScreenQuery) -> ScreenResult:
         """Return what the rules say."""
-        facts = _Facts(query, self.known)
+        facts = _Facts(query, self.rules)
         sure: list[Rule] = []
         doubtful: list[tuple[Rule, tuple[str, ...]]] = []
         certain: set[str] = set()  # match whatever the missing facts are
@@ -192,10 +145,16 @@ class RuleMatcher:
             rules=tuple(sorted(matched, key=lambda one: (-_rank(one.rule.effect), one.rule.id))),
             announcements=tuple(sorted((rule for rule in sure if not rule.binding), key=lambda rule: rule.id)),
             unknowns=tuple(sorted(unknowns)),
-            horizon=self.known.horizon,
-            num_rules=len(self.known.rules),
-            is_past_horizon=query.date > self.known.horizon,
+            horizon=self.rules.horizon,
+            num_rules=len(self.rules.rules),
+            is_past_horizon=query.date > self.rules.horizon,
         )
+
+
+@cache
+def load_matcher() -> RuleMatcher:
+    """Return the catalogue's rules, ready to be asked."""
+    return RuleMatcher(load_rules())
 
 
 def _rank(effect: str) -> int:
@@ -364,7 +323,7 @@ def _chip_bound(bound: str, limit: Any) -> _Condition:
         if chip is None:
             return False, ("chip",)
         given = of(chip)
-        return (False, (f"{words} of {chip.variant or chip.name}",)) if given is None else (holds(given, limit), ())
+        return (False, (f"{words} of {chip.label}",)) if given is None else (holds(given, limit), ())
 
     return bounded
 

@@ -1,15 +1,15 @@
-"""Questions to dated rules as people write them: words and numbers in, a query out, with an error that names what is near."""
+"""Queries to dated rules: which facts may be stated, and how they are read from words; an error names what is near."""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from sampan.catalog import load
+from sampan.catalog.records import Chip
 from sampan.errors import PlanError, did_you_mean
-from sampan.screen.matching import ScreenQuery
 from sampan.screen.rules import RELATIONS, Rules
 
 _CODES = """
@@ -38,7 +38,56 @@ END_USES = ("training", "inference", "supercomputer", "military", "military_inte
 ITEMS = ("hbm", "wafer", "sme")
 
 
-def question(table: Mapping[str, Any], rules: Rules) -> ScreenQuery:
+@dataclass(frozen=True, kw_only=True)
+class ScreenQuery:
+    """A question. What is None was not said.
+
+    Args:
+        relation: What the actor does: one of sampan.screen.rules.RELATIONS.
+        site: Country of the machine, and of the destination of an export; `site_from` is where an export begins.
+        actor_hq: Country of the seat, or of the ultimate parent, of who uses the chip; `actor_id` is a firm that rules name.
+        received_before: A day before which the chips were there.
+    """
+
+    date: datetime.date
+    relation: str
+    site: str | None = None
+    site_from: str | None = None
+    chip: Chip | None = None
+    actor_id: str | None = None
+    actor_hq: str | None = None
+    actor_tags: tuple[str, ...] | None = None
+    customer_hq: str | None = None
+    customer_entity_listed: bool | None = None
+    entity_listed: bool | None = None
+    owned_by_listed_pct: float | None = None
+    ships_from: str | None = None
+    received_before: datetime.date | None = None
+    certs_met: bool | None = None
+    end_use: str | None = None
+    state_funded: bool | None = None
+    completion_pct: float | None = None
+    domestic_share_pct: float | None = None
+    passes_us: bool | None = None
+    final_use_us: bool | None = None
+    false_end_user: bool | None = None
+    uses_cn_personal_data: bool | None = None
+    refuses_domestic_due_to_us: bool | None = None
+    item: str | None = None
+    designer_hq: str | None = None
+    process_nm: float | None = None
+    host_hq: str | None = None
+    investor_hq: str | None = None
+
+
+DEFAULTS: Mapping[str, Any] = {
+    "ships_from": "US", "entity_listed": False, "owned_by_listed_pct": 0.0, "certs_met": True, "end_use": "training",
+    "state_funded": False, "final_use_us": False, "uses_cn_personal_data": False,
+}  # fmt: skip
+"""What is usual, where nobody says: the table's own defaults."""
+
+
+def read_query(table: Mapping[str, Any], rules: Rules) -> ScreenQuery:
     """Return the query that a table of words asks.
 
     Raises:

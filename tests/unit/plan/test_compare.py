@@ -7,8 +7,8 @@ import pytest
 
 from sampan.errors import SampanError
 from sampan.plan import efficiency, measured_throughput
-from sampan.plan.assumptions import Interval
-from sampan.plan.compare import _both, compare, quantile
+from sampan.plan.compare import _both, compare
+from sampan.plan.records import Interval
 
 
 @pytest.fixture(autouse=True)
@@ -95,9 +95,3 @@ def test_spreads_that_have_nothing_to_do_with_each_other_add_up_by_squares():
     assert found.typical == 2.0
     assert math.log(found.high / found.typical) == pytest.approx(5)
     assert math.log(found.typical / found.low) == pytest.approx(5)
-
-
-def test_a_quantile_lies_between_values():
-    assert quantile([1.0, 2.0, 4.0], 0.5) == 2.0
-    assert quantile([1.0, 2.0], 0.25) == 1.25
-    assert quantile([3.0], 0.9) == 3.0

@@ -95,13 +95,13 @@ def test_a_race_is_predicted_with_its_own_shape(put):
 def test_a_measurement_moves_its_chip_and_software_and_nothing_else(put):
     (one,) = measured.read([put(race(0.5))]).found
     slow = measured.read([put(race(3 * one.predicted_s))])
-    moved = slow.tightened(PREDICTED, load.chip("h100_sxm"), "torch")
+    moved = slow.calibrate(PREDICTED, load.chip("h100_sxm"), "torch")
     assert 2.0 < moved.step_s < 6.0
     assert moved.high_s / moved.low_s < PREDICTED.high_s / PREDICTED.low_s
     assert sum(moved.parts.values()) == pytest.approx(moved.step_s)
     assert (moved.num_measurements, moved.basis) == (8, "runs of torch, and 1 measurement of your own")
-    assert slow.tightened(PREDICTED, load.chip("h200"), "torch") is PREDICTED
-    assert slow.tightened(PREDICTED, load.chip("h100_sxm"), "mindspore") is PREDICTED
+    assert slow.calibrate(PREDICTED, load.chip("h200"), "torch") is PREDICTED
+    assert slow.calibrate(PREDICTED, load.chip("h100_sxm"), "mindspore") is PREDICTED
     (line,) = slow.lines()
     assert line == (
         "Measured by you: h100_sxm with torch takes 3.00 times what is predicted (ar of nano in bf16); predictions there "
@@ -111,19 +111,19 @@ def test_a_measurement_moves_its_chip_and_software_and_nothing_else(put):
 
 def test_the_weight_by_hand():
     # variances 0.36 = 0.27 shared + 0.09 own; one measurement weighs 0.27 / 0.36, and 0.09 + 0.27 x 1/4 remain
-    shift, half = measured.combined(0.6, 0.3, [0.4])
+    shift, half = measured.combine(0.6, 0.3, [0.4])
     assert shift == pytest.approx(0.75 * 0.4)
     assert half == pytest.approx(math.sqrt(0.09 + 0.27 / 4))
 
 
 @given(st.floats(0.05, 2), st.floats(0.05, 2), st.lists(st.floats(-2, 2), min_size=1, max_size=6))
 def test_measurements_narrow_and_never_overshoot(half, least, logs):
-    shift, narrower = measured.combined(half, least, logs)
+    shift, narrower = measured.combine(half, least, logs)
     mean = sum(logs) / len(logs)
     assert abs(shift) <= abs(mean) + 1e-12
     assert shift * mean >= 0
     assert 0 < narrower < half
-    assert measured.combined(half, least, [*logs, mean])[1] < narrower  # one more, one surer
+    assert measured.combine(half, least, [*logs, mean])[1] < narrower  # one more, one surer
 
 
 def test_modes_of_a_job_that_is_not_compiled(put):
