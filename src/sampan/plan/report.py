@@ -8,7 +8,7 @@ from typing import Any
 
 from sampan.catalog.records import Chip, Site
 from sampan.plan import cost, inference
-from sampan.plan.cost import Assumptions, Money
+from sampan.plan.cost import Assumptions, Energy, Money
 from sampan.plan.inference import InferenceRecipe
 from sampan.plan.jobs import JobWork
 from sampan.plan.planner import Candidate, Infeasible, StageCandidate
@@ -102,8 +102,8 @@ class Plan:
                 for one in self.infeasible
             ],
             "pictures": None if self.recipe is None else self._pictures(self.recipe),
-            "chips": {chip.label: chip_facts(chip) for chip in self.chips},
-            "sites": {site.name: site_facts(site) for site in self.sites},
+            "chips": {chip.label: _facts(chip, _CHIP_FACTS) for chip in self.chips},
+            "sites": {site.name: _facts(site, _SITE_FACTS) for site in self.sites},
         }
 
     def _pictures(self, recipe: InferenceRecipe) -> dict[str, Any]:
@@ -145,10 +145,7 @@ def _picture_row(rank: int, row: InferenceRow) -> dict[str, Any]:
         "depreciation_usd": _span(split.depreciation),
         "markup_usd": _span(split.markup),
         "money_reasons": list(split.reasons),
-        "energy_kwh": _span(row.energy.kwh),
-        "energy_reason": row.energy.reason,
-        "carbon_kg_co2": _span(row.energy.kg_co2),
-        "carbon_reason": row.energy.carbon_reason,
+        **_energy(row.energy),
         "memory_bytes": {**asdict(estimate.memory), "total": estimate.memory.total},
         "num_measurements": estimate.num_measurements,
         "basis": estimate.basis,
@@ -170,10 +167,7 @@ def _row(rank: int, row: PlanRow, stages: list[dict[str, Any]]) -> dict[str, Any
         "chip_hours": _span(candidate.chip_hours),
         "money": _money(row.money),
         "money_if_bought": _money(row.bought),
-        "energy_kwh": _span(row.energy.kwh),
-        "energy_reason": row.energy.reason,
-        "carbon_kg_co2": _span(row.energy.kg_co2),
-        "carbon_reason": row.energy.carbon_reason,
+        **_energy(row.energy),
         "chip_power_w": row.energy.power.w,
         "chip_power_basis": row.energy.power.basis,
         "stages": stages,
@@ -201,6 +195,15 @@ def _span(span: Interval | None) -> Mapping[str, float] | None:
     return None if span is None else span.as_dict()
 
 
+def _energy(used: Energy) -> dict[str, Any]:
+    return {
+        "energy_kwh": _span(used.kwh),
+        "energy_reason": used.reason,
+        "carbon_kg_co2": _span(used.kg_co2),
+        "carbon_reason": used.carbon_reason,
+    }
+
+
 def _money(money: Money) -> dict[str, Any]:
     return {
         "basis": money.basis,
@@ -210,39 +213,17 @@ def _money(money: Money) -> dict[str, Any]:
     }
 
 
-def chip_facts(chip: Chip) -> dict[str, Any]:
-    """Return what a plan takes from a chip's file, with its sources and dates."""
-    return {
-        "title": chip.title,
-        "vendor": chip.vendor,
-        "launched": chip.launched,
-        "peak_dense_flops_per_s": dict(chip.peak_dense_flops_per_s),
-        "memory": asdict(chip.memory),
-        "scale_up": asdict(chip.scale_up),
-        "scale_out_bytes_per_s": chip.scale_out_bytes_per_s,
-        "board_power_w": chip.board_power_w,
-        "server": asdict(chip.server),
-        "price": None if chip.price is None else asdict(chip.price),
-        "rent": None if chip.rent is None else asdict(chip.rent),
-        "confidence": chip.confidence,
-        "from_memory": list(chip.from_memory),
-        "sources": list(chip.sources),
-        "note": chip.note,
-    }
+_CHIP_FACTS = (
+    "title", "vendor", "launched", "peak_dense_flops_per_s", "memory", "scale_up", "scale_out_bytes_per_s", "board_power_w",
+    "server", "price", "rent", "confidence", "from_memory", "sources", "note",
+)  # fmt: skip
+_SITE_FACTS = (
+    "country", "region", "electricity_usd_per_kwh", "electricity_year", "pue", "grid_g_co2_per_kwh", "grid_year",
+    "confidence", "from_memory", "sources", "note",
+)  # fmt: skip
+"""What a plan takes from the files of chips and sites, with sources and dates."""
 
 
-def site_facts(site: Site) -> dict[str, Any]:
-    """Return what a plan takes from a site's file, with its sources and dates."""
-    return {
-        "country": site.country,
-        "region": site.region,
-        "electricity_usd_per_kwh": site.electricity_usd_per_kwh,
-        "electricity_year": site.electricity_year,
-        "pue": site.pue,
-        "grid_g_co2_per_kwh": site.grid_g_co2_per_kwh,
-        "grid_year": site.grid_year,
-        "confidence": site.confidence,
-        "from_memory": list(site.from_memory),
-        "sources": list(site.sources),
-        "note": site.note,
-    }
+def _facts(record: Chip | Site, names: tuple[str, ...]) -> dict[str, Any]:
+    every = asdict(record)
+    return {name: every[name] for name in names}
