@@ -278,7 +278,7 @@ def _mindspore() -> Iterator[str]:
     yield from _title("How efficient is MindSpore beside PyTorch on the same chip?")
     chip = load.chip("ascend_910b2")
     sides = measured_throughput.runs_on(chip, "mindspore"), measured_throughput.runs_on(chip, "torch")
-    exact, ratios = measured_throughput.matched(*sides), same_model(*sides)
+    exact, ratios = measured_throughput.match_work(*sides), same_model(*sides)
     values = sorted(one.value for one in ratios)
     predicted = compare("ascend_910b2", "ascend_910b2", framework_a="mindspore", framework_b="torch").predicted
     own = [one for one in predicted if one.model.startswith("GLM-Image")]

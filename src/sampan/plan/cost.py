@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from sampan.catalog.records import Chip, Site
+from sampan.catalog.records import Chip, Rent, Site
 from sampan.plan.records import Interval
 
 HOUR_S, DAY_S, YEAR_H = 3600.0, 86400.0, 8760.0
@@ -129,12 +129,17 @@ class Money:
     hour_usd: Interval | None = None
 
 
+def hourly_rent(rent: Rent) -> Interval:
+    """Return what an hour of a chip is let for, in USD."""
+    return Interval(low=rent.low_usd_per_h, typical=rent.typical_usd_per_h, high=rent.high_usd_per_h)
+
+
 def if_rented(chip: Chip, chip_hours: Interval) -> Money:
     """Return the money for renting."""
     rent = chip.rent
     if rent is None:
         return Money(basis="rent", usd=None, said=f"no rental price is known for `{chip.name}`")
-    hour = Interval(low=rent.low_usd_per_h, typical=rent.typical_usd_per_h, high=rent.high_usd_per_h)
+    hour = hourly_rent(rent)
     return Money(
         basis="rent",
         usd=_times(chip_hours, hour),

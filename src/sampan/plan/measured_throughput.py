@@ -149,7 +149,7 @@ def pairs(first: Sequence[MeasuredThroughput], second: Sequence[MeasuredThroughp
     ]
 
 
-def matched(first: Sequence[MeasuredThroughput], second: Sequence[MeasuredThroughput]) -> list[MeasuredRatio]:
+def match_work(first: Sequence[MeasuredThroughput], second: Sequence[MeasuredThroughput]) -> list[MeasuredRatio]:
     """Return ratios of the median runs of the same work that no source sets side by side."""
     sides = [_by_work(run for run in side if run.is_sure and not run.pair) for side in (first, second)]
     found = []

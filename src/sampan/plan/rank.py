@@ -136,7 +136,7 @@ def inference_rows(
     owned: Owned | None = None,
     sort: Sort = "money",
 ) -> list[InferenceRow]:
-    """Return every way to make pictures at every site, from best to worst; what is not known comes last."""
+    """Return making pictures with every estimate at every site, from best to worst; what is not known comes last."""
     rows = []
     for estimate in estimates:
         for site in sites:

@@ -22,7 +22,7 @@ class Plan:
 
     Args:
         rows: Ranked.
-        curves: All ways that were found, whether worth a row or not, for the curves.
+        curves: All candidates, whether worth a row or not, for the curves of time over number of chips.
         infeasible: What cannot be done, with its reason.
         derived: What was chosen because nobody said it, in sentences.
         efficiency: Of which measurements times are, in words.

@@ -107,12 +107,12 @@ def unmet(plan: Plan) -> Iterator[str]:
     if not plan.rows or any(not row.misses for row in plan.rows):
         return
     quickest = min(plan.rows, key=lambda row: row.candidate.time_s.typical)
-    said = f"No row keeps the limits. The quickest takes {between(quickest.candidate.time_s)} ({_short(quickest)})"
+    words = f"No row keeps the limits. The quickest takes {between(quickest.candidate.time_s)} ({_short(quickest)})"
     known = [row for row in plan.rows if row.money.usd is not None]
     if known:
         cheapest = min(known, key=lambda row: row.money.usd.typical if row.money.usd else 0.0)
-        said += f"; the cheapest costs {money(cheapest)} USD ({_short(cheapest)})"
-    yield f"{said}."
+        words += f"; the cheapest costs {money(cheapest)} USD ({_short(cheapest)})"
+    yield f"{words}."
 
 
 def _short(row: PlanRow) -> str:
@@ -234,19 +234,19 @@ _DROPPED = (
 
 def _same(rows: Sequence[PlanRow]) -> set[str]:
     """Return the columns that say the same in every row."""
-    found = {"framework"} if len({row.candidate.framework for row in rows}) == 1 else set()
-    return found | ({"rules"} if all(row.note is None for row in rows) else set())
+    same = {"framework"} if len({row.candidate.framework for row in rows}) == 1 else set()
+    return same | ({"rules"} if all(row.note is None for row in rows) else set())
 
 
 def _legend(plan: Plan) -> str:
-    said = ["* no other row is both quicker and cheaper"]
+    legend = ["* no other row is both quicker and cheaper"]
     if any(row.misses for row in plan.rows):
-        said.append("! misses a limit")
+        legend.append("! misses a limit")
     if any(row.is_restricted for row in plan.rows):
-        said.append("§ a rule restricts it")
+        legend.append("§ a rule restricts it")
     if any(row.money.basis == "owned" for row in plan.rows):
-        said.append("o owned: its electricity alone, others are rented")
-    return f"{'; '.join(said)}. {_BRACKETS}"
+        legend.append("o owned: its electricity alone, others are rented")
+    return f"{'; '.join(legend)}. {_BRACKETS}"
 
 
 def _shown(configurations: Sequence[PlanRow]) -> list[tuple[int, PlanRow]]:

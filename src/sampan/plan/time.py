@@ -1,4 +1,4 @@
-"""How long an update takes: quantities divided by speeds, with what hides behind what.
+"""How long an update takes: the work of a chip divided by its speeds, with what hides behind what.
 
 Speeds are a chip's published ones times efficiencies; the efficiencies are fitted to published runs (scripts/fit_plan.py)
 and come in here as plain numbers. Left out: start-up, checkpoints, failures; the verb adds what it assumes of them.
@@ -147,7 +147,9 @@ PART_NAMES = tuple(f.name for f in fields(StepTime))
 def step_time(q: DeviceWork, speed: ChipSpeeds, rates: Rates) -> StepTime:
     """Return how long one update takes.
 
-    Idle time of a pipeline counts as `pipeline_s`; what hides behind computing is not in any part.
+    Idle time of a pipeline counts as `pipeline_s`; what hides behind computing is not in any part. A collective over n chips
+    sends (n - 1) / n of its bytes (ring algorithms: Thakur et al. 2005, section 4); a pipeline of p stages stands idle for
+    (p - 1) / virtual micro-batches (Narayanan et al. 2021, section 2.2).
     """
     layout = q.layout
     middle, ends = _computing(q.middle, speed, rates), _computing(q.ends, speed, rates)

@@ -57,13 +57,13 @@ def test_what_nobody_published_is_said_to_be_unknown():
     assert "nothing is known that was measured on both gaudi2 and h100_sxm" in text
     dark = compare("thead_ppu", "h100_sxm", model="SDXL")
     assert dark.predicted == ()
-    assert dark.left[0][0] == "SDXL"
-    assert "nobody has published its peak in bf16" in dark.left[0][1]
+    assert dark.not_predicted[0][0] == "SDXL"
+    assert "nobody has published its peak in bf16" in dark.not_predicted[0][1]
 
 
 def test_software_that_does_not_run_there_is_left_out_with_the_reason():
     found = compare("h100_sxm", "h20", framework_a="mindspore", model="SDXL")
-    assert found.left == (("SDXL", "h100_sxm: it is written for chips of Huawei"),)
+    assert found.not_predicted == (("SDXL", "h100_sxm: it is written for chips of Huawei"),)
 
 
 def test_kinds_of_models_stand_apart_and_the_release_is_one_of_them():

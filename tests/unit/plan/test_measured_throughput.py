@@ -38,7 +38,7 @@ def test_a_pair_is_what_a_source_sets_side_by_side_in_one_metric():
 def test_the_same_work_is_the_same_flops_and_parameters_whatever_its_name():
     ones = [on(ASCEND, 3.0, model="llama2_7b"), on(ASCEND, 4.0, model="LLaMA-2 7B", flops=RUN.flops * 1.002)]
     others = [on(A100, 2.0), on(A100, 2.0, flops=8e14), on(A100, 1.0, method="lora"), on(A100, 1.0, is_sure=False)]
-    (ratio,) = measured_throughput.matched(ones, others)
+    (ratio,) = measured_throughput.match_work(ones, others)
     assert ratio.value == pytest.approx((3.0 * 4.0) ** 0.5 / 2.0)
     assert not ratio.is_pair
 
