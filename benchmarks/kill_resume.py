@@ -305,7 +305,6 @@ def main() -> int:
         facts = prove(Path(folder), given.kills, given.seed)
     record = {
         "what": "a small training killed with SIGKILL and resumed, compared with one that ran straight through",
-        "date": results.today(),
         "job": JOB.relative_to(ROOT).as_posix(),
         "settings": {"num_steps": NUM_STEPS, "save_every": SAVE_EVERY, "seed": given.seed, "kills": given.kills},
         "machine": {"system": platform.system(), "cpu": platform.machine(), "cores": os.cpu_count(), "threads": 1},

@@ -48,9 +48,7 @@ def main() -> None:
         taken = [_run(Path(folder), repeat) for repeat in range(repeats)]
     record: dict[str, Any] = {
         "what": "sampan plan, whole process",
-        "date": results.today(),
-        "machine": results.machine(),
-        "load_average": {"before": before, "after": results.load_average()},
+        **results.conditions(before),
         "preset": "glm-image",
         "chips": CHIPS,
         "sites": SITES,

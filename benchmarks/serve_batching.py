@@ -9,7 +9,6 @@ row of tokens under way) and together (N rows). It is checked that each picture'
 from __future__ import annotations
 
 import argparse
-import datetime
 import time
 from pathlib import Path
 from typing import Any
@@ -99,7 +98,7 @@ def main() -> None:
     print(f"tokens are the same however many are written together: {same}; bar {BAR}x, measured {gain:.2f}x")
     record = {
         "what": "serve: tokens of several requests written together, and decoder steps of several pictures",
-        "date": datetime.date.today().isoformat(), "machine": results.machine(), "device": pipeline.device,
+        "machine": results.machine(), "device": pipeline.device,
         "dtype": pipeline.dtype, "model_hash": pipeline.folder.hash, "picture_px": px, "requests": count,
         "generator_pictures_per_s": {str(k): {"median": rate[k], "each": v} for k, v in sides.items()},
         "decoder_s_per_step_and_picture": {str(k): {"median": step_s[k], "each": v} for k, v in steps.items()},

@@ -142,7 +142,6 @@ def main() -> None:
     }
     record = {
         "what": "one generated token (greedy, cached) and one decoder pass, fp32, beside the libraries",
-        "date": results.today(),
         "machine": {**results.machine(), "threads": torch.get_num_threads()},
         "load_average": results.load_average(),
         "versions": {

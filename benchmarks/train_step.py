@@ -168,7 +168,6 @@ def main() -> None:
     }
     record = {
         "what": "one training step, fp32, beside a training script on the libraries",
-        "date": results.today(),
         "machine": {**results.machine(), "threads": torch.get_num_threads()},
         "load_average": results.load_average(),
         "versions": {

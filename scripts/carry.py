@@ -14,7 +14,6 @@ results/carry_YYYYMMDD.json.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import math
 import os
@@ -176,7 +175,7 @@ def read_course(out: Path, stage: str) -> Course:
     from sampan.checkpoint.run_metadata import read_steps
     from sampan.frameworks import device as dev
     from sampan.job import parse
-    from sampan.train.run_state import reopen
+    from sampan.train.run_state import reopen_run
     from sampan.train.stage_trainer import StageTrainer
     from sampan.train.stages import make
 
@@ -187,15 +186,15 @@ def read_course(out: Path, stage: str) -> Course:
     with tempfile.TemporaryDirectory() as scratch:
         cache, job = Path(scratch) / "cache", parse(state["job"])
         shutil.copytree(job.data.cache or out / "cache", cache)
-        work = reopen(job, out, "cpu", "fp32", cache=cache, console=Console(quiet=True))
+        work = reopen_run(job, out, "cpu", "fp32", cache=cache, console=Console(quiet=True))
         steps = StageTrainer(work, stage)
         first = {name: dev.to_numpy(t).astype(np.float64) for name, t in steps.groups()["weights"].items()}
-        held_out = make(stage, work.context(steps.settings, work.data.validation or work.data.training))
+        held_out = make(stage, work.stage_inputs(steps.settings, work.data.validation or work.data.training))
         for folder in run.steps(out, stage):
             steps.restore(folder)
-            with steps.updater.averaged():
+            with steps.optimizer.averaged():
                 values = [
-                    steps.updater.evaluate(steps.stage.loss, steps.on_device(held_out.draw(step, 0)))
+                    steps.optimizer.evaluate(steps.stage.loss, steps.on_device(held_out.draw(step, 0)))
                     for step in range(NUM_BATCHES)
                 ]
             ema_losses[int(run.state_of(folder)["step"])] = sum(values) / len(values)
@@ -260,6 +259,7 @@ def main() -> int:
     if given.only:
         return 0
     from sampan.checkpoint.provenance import machine
+    from sampan.report import results
 
     courses = {run.name: {stage: read_course(given.place / run.name, stage) for stage in STAGES} for run in RUNS}
     judged = {
@@ -274,12 +274,10 @@ def main() -> int:
         losses, {stage: found["carried"]["spread"]["loss"] for stage, found in judged.items()}, given.picture
     )
     holds = all(one["holds"] for found in judged.values() for one in found.values())
-    date = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d")
     record = {
         "what": "a run carried PyTorch, MindSpore, PyTorch, and one straight on MindSpore, beside one straight on PyTorch",
         "parts_before": "autoencoder, tokenizer and glyph encoder of seed 0 in every run, so that both seeds have one task; "
         "the seed of the other run was set in the copy's run.json",
-        "date": date,
         "job": JOB.relative_to(ROOT).as_posix(),
         "machine": machine(),
         "bound": f"at most {SHARE:g} of what lies between two seeds, in each measure: loss, the largest difference at a "
@@ -301,9 +299,7 @@ def main() -> int:
             for name, stages in courses.items()
         },
     }
-    names = (f"carry_{date}{suffix}.json" for suffix in ("", *(f"-{n}" for n in range(2, 100))))
-    target = next(path for name in names if not (path := given.results / name).exists())  # results are never replaced
-    target.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    target = results.add("carry", record, given.results)
     for stage, found in judged.items():
         for name, one in found.items():
             shares = ", ".join(f"{key} {share:.2%}" for key, share in one["share_of_spread"].items())

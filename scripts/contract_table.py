@@ -10,9 +10,7 @@ not installed has no column; one that fails or exceeds a tolerance ends the scri
 from __future__ import annotations
 
 import argparse
-import datetime
 import importlib.metadata
-import json
 import platform
 import sys
 import tempfile
@@ -23,11 +21,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+from contract import subset  # noqa: E402
 from contract.case import FORWARD_TOLERANCE, GRADIENT_TOLERANCE  # noqa: E402
 from contract.catalogue import CASES  # noqa: E402
 from contract.compare import Answers, forward_errors, gradient_errors  # noqa: E402
 from contract.workers import FRAMEWORKS, Workers, is_installed  # noqa: E402
-from sampan.frameworks import LEFT_OUT  # noqa: E402
+from sampan.report import results  # noqa: E402
 
 KINDS = {"op": "operations", "layer": "layers", "block": "blocks", "loss": "losses"}
 
@@ -35,7 +34,7 @@ KINDS = {"op": "operations", "layer": "layers", "block": "blocks", "loss": "loss
 def measure(found: Answers, others: Sequence[Answers]) -> dict[str, dict[str, Any]]:
     """Return one record a row: the greatest forward and gradient error against each of the others."""
     rows: dict[str, dict[str, Any]] = {}
-    left_out = LEFT_OUT.get(found.framework, frozenset())
+    left_out = subset.left_out(found.framework)
     for case in CASES.values():
         if not case.is_offered(left_out):
             continue
@@ -108,20 +107,15 @@ def main() -> None:
         name: measure(answers, [reference] if name == "torch" else [reference, pytorch])
         for name, answers in found.items()
     }
-    date = datetime.date.today()
     record = {
         "what": "greatest relative error of each operation and block against the NumPy reference (float64) and PyTorch, CPU",
-        "date": date.isoformat(),
         "tolerance": {"forward": FORWARD_TOLERANCE, "gradient": GRADIENT_TOLERANCE},
-        "machine": {"cpu": platform.processor() or platform.machine(), "system": platform.system(), "threads": 1},
+        "machine": {**results.machine(), "threads": 1},
         "versions": {**{name: _version(name) for name in (*chosen, "numpy")}, "python": platform.python_version()},
         "cpu_seconds": {name: answers.seconds for name, answers in found.items()},
         "frameworks": table,
     }
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    names = (f"contract_{date:%Y%m%d}{suffix}.json" for suffix in ("", *(f"-{n}" for n in range(2, 1000))))
-    file = next(path for path in map(arguments.out.joinpath, names) if not path.exists())  # results are only added to
-    file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    file = results.add("contract", record, arguments.out)
     print(markdown(table))
     print(f"\nwritten to {file}", file=sys.stderr)
     wrong = [f"{name}: {row}" for name, rows in table.items() for row, entry in rows.items() if _is_wrong(entry)]

@@ -407,9 +407,7 @@ def main() -> None:
             arguments.out,
             json.dumps(document(fit, half, products, table, said, today), indent=1, ensure_ascii=False) + "\n",
         )
-        print(
-            results.add("plan-cross-validation", {"date": today, "runs": len(runs), "errors": table}, arguments.results)
-        )
+        print(results.add("plan-cross-validation", {"runs": len(runs), "errors": table}, arguments.results))
 
 
 if __name__ == "__main__":

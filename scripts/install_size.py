@@ -69,7 +69,6 @@ def main() -> None:
             found[extra] = measure(extra, Path(folder) / "venv")
         print(f"{extra or 'core'}: {found[extra]}", file=sys.stderr, flush=True)
     record = {
-        "date": results.today(),
         "machine": results.machine(),
         "extras": {n or "core": r for n, r in found.items()},
     }

@@ -6,7 +6,6 @@ python scripts/memory_table.py [--dry]
 from __future__ import annotations
 
 import argparse
-import datetime
 import statistics
 from pathlib import Path
 
@@ -42,8 +41,7 @@ def main() -> None:
     found = {"median": statistics.median(errors), "p90": errors[int(0.9 * (len(errors) - 1))], "worst": errors[-1]}
     print(f"{len(rows)} figures: median {found['median']:.1%}, p90 {found['p90']:.1%}, worst {found['worst']:.1%}")
     if not arguments.dry:
-        today = datetime.date.today().isoformat()
-        print(results.add("memory-figures", {"date": today, "errors": found, "rows": rows}, ROOT / "results"))
+        print(results.add("memory-figures", {"errors": found, "rows": rows}, ROOT / "results"))
 
 
 def counted_bytes(point: MemoryPoint) -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from sampan.cli.options import parser
+from sampan.cli.verbs import parser
 from sampan.errors import JobError
 from sampan.job import STAGES, Job, Setting, StageSection, parse, sections, settings, toml
 from sampan.plan import efficiency

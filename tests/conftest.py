@@ -11,6 +11,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # `from oracle import …`, whichever way pytest was started
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer what tests of numbers that are written down need."""
+    parser.addoption("--regenerate", action="store_true", help="write the numbers of tests/golden anew")
+
+
 @pytest.fixture(scope="session")
 def tiny_pipeline() -> Any:
     """A `GlmImagePipeline` of the published libraries with tiny, random, awake weights; do not change it."""

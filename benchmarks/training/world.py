@@ -19,7 +19,7 @@ from parity.theirs import Theirs
 from sampan.checkpoint import export
 from sampan.data.encode import grid_patches
 from sampan.frameworks import device as dev
-from sampan.frameworks import update
+from sampan.frameworks import io, train_step
 from sampan.job.sections import DataSection, Job, ModelSection, PlaceSection, TrainSection
 from sampan.job.stages import ARStage, DecoderStage, StagesSection
 from sampan.losses import tokens
@@ -28,7 +28,7 @@ from sampan.models.build import build
 from sampan.models.text import glyph_batch
 from sampan.samplers import euler
 from sampan.train import stages
-from sampan.train.run_state import RunState, open_workspace
+from sampan.train.run_state import RunState, open_run
 from sampan.train.schedule import learning_rate
 from training import library
 
@@ -75,7 +75,7 @@ def make_world(
             decoder=DecoderStage(micro_batch_size=micro_batch_size["decoder"], **given),
         ),
     )
-    work = open_workspace(job, "cpu", "fp32", resume=False, console=Console(quiet=True))
+    work = open_run(job, "cpu", "fp32", resume=False, console=Console(quiet=True))
     work.encoded()
     return World(pipeline, work)
 
@@ -119,10 +119,10 @@ class Ours:
         members = world.work.data.training
         if name == "decoder":  # text-to-image scripts know no references
             members = tuple(i for i in members if not world.work.data.references_of[i])
-        self.stage = stages.make(name, world.work.context(settings, members))
+        self.stage = stages.make(name, world.work.stage_inputs(settings, members))
         self.module = build(name, world.work.config)
-        update.load_weights(self.module, export.part_tensors(world.work.out, name, world.work.start))
-        self.updater = update.TrainStep(
+        io.put_weights(self.module, export.part_tensors(world.work.out, name, world.work.start))
+        self.updater = train_step.TrainStep(
             self.module,
             lr=settings.lr,
             beta1=settings.beta1,

@@ -19,21 +19,21 @@ from pathlib import Path
 from typing import Any
 
 from sampan import __version__, frameworks, host
+from sampan.bench.backends import FRAMEWORKS as COMPARED
+from sampan.bench.backends import PACKAGES
 from sampan.errors import CheckpointError
-from sampan.frameworks import FRAMEWORKS, LEFT_OUT
+from sampan.frameworks import FRAMEWORKS
 from sampan.units import format_bytes, format_count
 
-# package on the index, and how to get it
-_PACKAGES = {
+_INSTALL = {
     "torch": FRAMEWORKS["torch"],
     "torch_npu": "for Ascend: pip install torch_npu, in the version that goes with your PyTorch and CANN",
     "mindspore": FRAMEWORKS["mindspore"],
-    "tensorflow": f"for sampan bench: {FRAMEWORKS['tensorflow']}",
-}
+} | {name: f"for sampan bench: {command}" for name, command in COMPARED.items() if name not in FRAMEWORKS}
+"""By name of the package: how to get it."""
 _DISTRIBUTIONS = {"tensorflow": ("tensorflow", "tensorflow-cpu")}  # where a package has several names on the index
-_WHOLE = [name for name in FRAMEWORKS if name not in LEFT_OUT]  # frameworks that train and generate
 # what a framework sees is asked in a process of its own: two in one can disturb each other, and one can die
-_PROBE = (
+_PROBE_PROGRAM = (
     "import importlib, json, sys; probe = importlib.import_module(sys.argv[1] + '.probe').probe;"
     "print(json.dumps(probe()))"
 )
@@ -47,7 +47,7 @@ _INSTRUCTIONS = (
 
 
 def report(model: Path | None) -> dict[str, Any]:
-    """Return what was found, as plain values: `sampan`, `python`, `platform`, `cpu`, `memory`, `disk`, `drivers`,
+    """Return what is here, as plain values: `sampan`, `python`, `platform`, `cpu`, `memory`, `disk`, `drivers`,
     `frameworks`, `advice`, and `model` (None where none was named).
 
     Raises:
@@ -55,9 +55,9 @@ def report(model: Path | None) -> dict[str, Any]:
     """
     memory = dict(zip(("memory_bytes", "free_bytes"), host.memory_bytes(), strict=True))
     with ThreadPoolExecutor() as pool:
-        found = dict(zip(_PACKAGES, pool.map(_framework, _PACKAGES), strict=True))
+        packages = dict(zip(_INSTALL, pool.map(_probe, _INSTALL), strict=True))
     drivers = {"nvidia": _nvidia_driver(), "ascend": _ascend_driver()}
-    for facts in found.values():
+    for facts in packages.values():
         for device in facts.get("devices", []):
             if device["device"] == "cpu":
                 device |= {"name": host.cpu_name(), **memory}
@@ -74,34 +74,34 @@ def report(model: Path | None) -> dict[str, Any]:
         "memory": memory,
         "disk": _disk(model if model is not None and model.exists() else Path.cwd()),
         "drivers": drivers,
-        "frameworks": found,
-        "advice": _advice(found, drivers),
-        "model": None if model is None else _model(model, found),
+        "frameworks": packages,
+        "advice": _advice(packages, drivers),
+        "model": None if model is None else _model(model, packages),
     }
 
 
 # ----------------------------------------------------------------------------------------------------------- frameworks
 
 
-def _framework(name: str) -> dict[str, Any]:
+def _probe(name: str) -> dict[str, Any]:
     """Return `version` (None when it is not installed), `problem` in words or None, and what its probe says."""
     version = _version(name)
     if version is None:
-        return {"version": None, "problem": f"not installed ({_PACKAGES[name]})"}
-    if name not in FRAMEWORKS:
+        return {"version": None, "problem": f"not installed ({_INSTALL[name]})"}
+    if name not in PACKAGES:
         return {"version": version, "problem": None}
     try:
-        asked = subprocess.run(
-            [sys.executable, "-c", _PROBE, frameworks.package(name)],
+        answer = subprocess.run(
+            [sys.executable, "-c", _PROBE_PROGRAM, PACKAGES[name]],
             capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=_PROBED_WITHIN_S, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return {"version": version, "problem": f"installed, but did not answer within {_PROBED_WITHIN_S} s"}
-    if asked.returncode:  # a library of it is missing, or is for another system
-        said = asked.stderr.strip().splitlines()
-        why = said[-1] if said else f"its process ended with {asked.returncode}"
+    if answer.returncode:  # a library of it is missing, or is for another system
+        lines = answer.stderr.strip().splitlines()
+        why = lines[-1] if lines else f"its process ended with {answer.returncode}"
         return {"version": version, "problem": f"installed, but importing it failed: {why}"}
-    return {"problem": None, **json.loads(asked.stdout.strip().splitlines()[-1])}
+    return {"problem": None, **json.loads(answer.stdout.strip().splitlines()[-1])}
 
 
 def _version(name: str) -> str | None:
@@ -113,20 +113,20 @@ def _version(name: str) -> str | None:
     return None
 
 
-def _usable(found: Mapping[str, Any]) -> list[str]:
+def _usable(packages: Mapping[str, Any]) -> list[str]:
     """Return the frameworks that are there and train and generate, the one that is taken by default first."""
-    return [name for name in _WHOLE if name in found and found[name]["problem"] is None]
+    return [name for name in FRAMEWORKS if name in packages and packages[name]["problem"] is None]
 
 
-def _advice(found: Mapping[str, Any], drivers: dict[str, str | None]) -> list[str]:
-    usable, advice = _usable(found), []
+def _advice(packages: Mapping[str, Any], drivers: dict[str, str | None]) -> list[str]:
+    usable, advice = _usable(packages), []
     if not usable:
-        return [f"install a framework: {' or '.join(FRAMEWORKS[name] for name in _WHOLE)}"]
-    seen = {device["device"].partition(":")[0] for name in usable for device in found[name]["devices"]}
+        return [f"install a framework: {' or '.join(FRAMEWORKS.values())}"]
+    seen = {device["device"].partition(":")[0] for name in usable for device in packages[name]["devices"]}
     if drivers["nvidia"] and "cuda" not in seen:
         if "torch" not in usable:
             advice.append(f"an NVIDIA driver is here, and PyTorch would use it: {FRAMEWORKS['torch']}")
-        elif not found["torch"]["cuda"]:
+        elif not packages["torch"]["cuda"]:
             advice.append("an NVIDIA driver is here, but this PyTorch is a build without CUDA: install one with CUDA")
     if drivers["ascend"] and "npu" not in seen:
         if "torch" in usable:
@@ -135,7 +135,7 @@ def _advice(found: Mapping[str, Any], drivers: dict[str, str | None]) -> list[st
             advice.append(
                 "an Ascend driver is here, but MindSpore sees no npu: install the CANN that goes with this MindSpore"
             )
-    return advice + [note for facts in found.values() for note in facts.get("notes", [])]
+    return advice + [note for facts in packages.values() for note in facts.get("notes", [])]
 
 
 def _nvidia_driver() -> str | None:
@@ -171,11 +171,11 @@ def _disk(path: Path) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------------------- model
 
 
-def _model(path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+def _model(path: Path, packages: Mapping[str, Any]) -> dict[str, Any]:
     from sampan.checkpoint.folder import open_folder
     from sampan.models.build import PARTS
 
-    usable = _usable(found)
+    usable = _usable(packages)
     if usable:
         wanted = os.environ.get("SAMPAN_FRAMEWORK")
         frameworks.use(wanted if wanted in usable else usable[0])
@@ -211,7 +211,7 @@ def _model(path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
         "fits": [
             {"framework": name, **_fit(device, dtype, parts)}
             for name in usable
-            for device in found[name]["devices"]
+            for device in packages[name]["devices"]
             for dtype in _BYTES_PER_NUMBER
             if device.get(dtype) != "no"
         ],
@@ -312,7 +312,7 @@ def _build(name: str, facts: dict[str, Any]) -> str:
         built.append("Ascend" if facts["ascend"] else "no Ascend")
     if "cpu_kernels" in facts:
         built.append(f"{facts['cpu_kernels']} kernels")
-    words = [*([] if name in _WHOLE else ["for sampan bench"]), *built, f"{facts['threads']} threads"]
+    words = [*([] if name in FRAMEWORKS else ["for sampan bench"]), *built, f"{facts['threads']} threads"]
     return f" ({', '.join(words)})"
 
 

@@ -3,23 +3,37 @@
     SampanError             what failed, because of which facts, and what to do next
     ├── JobError            a job file or a --set that cannot be used
     ├── DataError           pictures, captions or a cache that cannot be read
+    │   └── UnusableImageError  a file that gives no picture, and of which kind its trouble is
     ├── CheckpointError     a model folder or a run folder that cannot be used
     ├── DeviceError         a device, a dtype or an amount of memory that is not there
     ├── RequestError        a prompt, a size, a reference or an option that this model cannot serve
+    │   └── FieldRefusedError   a field of a request that another server does not take
     ├── CatalogError        a name or a file of the catalogue (chips, sites, models, runs) that cannot be used
-    └── PlanError           something that cannot be planned, screened or compared
-    Exception
-    ├── NotPredictable      a published run that cannot be predicted; it is counted and left out
-    └── UnusableMeasurement a file or a side of `sampan bench` that says nothing of a chip; it is named and left out
+    ├── PlanError           something that cannot be planned, screened or compared
+    └── UsageError          a command line in which something is missing
 
-The command line prints one of these without a traceback and exits with 1; wrong usage exits with 2. A library caller's
+Below them are five that are caught by the code that asked, which makes one of the above of them or says what is left out:
+
+    OSError
+    └── LockHeldError       a lock that another process has
+    ValueError
+    └── DamagedFileError    a safetensors file that is not what its header says
+    Exception
+    ├── BadRowError         the reason why a row of a picture set is left out
+    ├── NotPredictable      a published run that cannot be predicted
+    └── UnusableMeasurement  a file or a side of `sampan bench` that says nothing of a chip
+
+The command line prints a SampanError without a traceback and exits with 1; wrong usage exits with 2. A library caller's
 bad argument is a ValueError; our own bugs are assertions.
 """
 
 from __future__ import annotations
 
+import copyreg
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 
 class SampanError(Exception):
@@ -37,6 +51,11 @@ class SampanError(Exception):
         self.hint = hint
         super().__init__(self.render())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a worker process sends all of its parts: Python's own way would make an exception again from its text alone
+        remake: Any = copyreg.__newobj__  # pyright: ignore[reportAttributeAccessIssue]
+        return remake, (type(self), *self.args), self.__dict__
+
     def render(self) -> str:
         """Return the text the command line prints on stderr."""
         lines = [f"error: {self.what}", *(f"  because {fact}" for fact in self.because)]
@@ -53,6 +72,19 @@ class DataError(SampanError):
     """Pictures, captions or a cache that cannot be read."""
 
 
+class UnusableImageError(DataError):
+    """A file that gives no picture.
+
+    Args:
+        kind: One of sampan.data.report.KINDS: empty, truncated, not-a-picture, too-large, undefined-colour, missing,
+            unreadable.
+    """
+
+    def __init__(self, what: str, kind: str, reason: str, hint: str | None = None):
+        self.kind = kind
+        super().__init__(what, reason, hint)
+
+
 class CheckpointError(SampanError):
     """A model folder or a run folder that cannot be used."""
 
@@ -65,12 +97,53 @@ class RequestError(SampanError):
     """A prompt, a size, a reference or an option that this model cannot serve."""
 
 
+class FieldRefusedError(RequestError):
+    """A field of a request that another server does not take, because OpenAI's own API has none of that name."""
+
+
 class CatalogError(SampanError):
     """A name or a file of the catalogue that cannot be used."""
 
 
 class PlanError(SampanError):
     """Something that cannot be planned, screened or compared."""
+
+
+class LockHeldError(OSError):
+    """A lock that another has.
+
+    Args:
+        holder: Number of the process that has it, or None where it does not say.
+    """
+
+    def __init__(self, path: Path, holder: int | None):
+        self.holder = holder
+        super().__init__(f"`{path}` is held by {self.who}")
+
+    @property
+    def who(self) -> str:
+        """The holder in words."""
+        return "another process" if self.holder is None else f"process {self.holder}"
+
+
+class DamagedFileError(ValueError):
+    """A safetensors file that is not what its header says."""
+
+
+class BadRowError(Exception):
+    """The reason why a row of a picture set is left out; a reader makes a fault of it.
+
+    Args:
+        kind: One of sampan.data.report.KINDS.
+    """
+
+    def __init__(self, kind: str, reason: str):
+        self.kind = kind
+        super().__init__(reason)
+
+
+class UsageError(SampanError):
+    """A command line in which something is missing; the command ends with 2."""
 
 
 class NotPredictable(Exception):

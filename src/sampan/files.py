@@ -8,29 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
-
-_LOCKED_BYTE = 1 << 30  # far behind what is written in the file: on Windows nobody can read a byte that is locked
-
-
-class LockHeldError(OSError):
-    """A lock that another has.
-
-    Args:
-        holder: Number of the process that has it, or None where it does not say.
-    """
-
-    def __init__(self, path: Path, holder: int | None):
-        self.holder = holder
-        super().__init__(f"`{path}` is held by {self.who}")
-
-    @property
-    def who(self) -> str:
-        """The holder in words."""
-        return "another process" if self.holder is None else f"process {self.holder}"
+from sampan.errors import LockHeldError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -80,48 +58,36 @@ def locked(path: Path) -> Iterator[None]:
     The operating system keeps the lock, so that one whose process was killed holds nobody up.
 
     Raises:
-        HeldError: Another has it, be it in this process.
+        LockHeldError: Another has it, be it in this process.
         OSError: The file cannot be made, or its file system has no locks.
     """
-    handle = _take(path)
+    import filelock
+
+    path.parent.stat()  # filelock would make the folder, which may be misspelled
+    lock = filelock.FileLock(path, timeout=0, on_acquired=_name_holder)
     try:
-        os.ftruncate(handle, 0)
-        os.write(handle, str(os.getpid()).encode())
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise LockHeldError(path, _holder(path)) from error
+    try:
         yield
     finally:
         if sys.platform != "win32":
             path.unlink(missing_ok=True)  # while it is held, or another could lock what is then removed
-        os.close(handle)
+        lock.release()
         if sys.platform == "win32":
             with suppress(OSError):  # an open file cannot be removed there: not ours before, nor another's now
                 path.unlink(missing_ok=True)
 
 
-def _take(path: Path) -> int:
-    """Return the handle of a lock file that is locked, and that still is the one of that name."""
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            if sys.platform == "win32":
-                os.lseek(handle, _LOCKED_BYTE, os.SEEK_SET)
-                msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-                os.lseek(handle, 0, os.SEEK_SET)
-            else:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with suppress(FileNotFoundError):  # its last holder removed it between our opening and our locking
-                if os.path.samestat(os.fstat(handle), path.stat()):
-                    return handle
-        except (BlockingIOError, PermissionError) as error:
-            os.close(handle)
-            raise LockHeldError(path, _holder(path)) from error
-        except OSError:
-            os.close(handle)
-            raise
-        os.close(handle)
+def _name_holder(handle: int) -> None:
+    os.ftruncate(handle, 0)
+    os.write(handle, f" {os.getpid()}".encode())
 
 
 def _holder(path: Path) -> int | None:
-    with suppress(OSError):
-        said = path.read_text(encoding="utf-8", errors="replace").strip()
-        return int(said) if said.isdecimal() else None
+    with suppress(OSError), open(path, "rb", buffering=0) as file:
+        file.seek(1)  # on Windows nobody else can read the first byte, which is the one that is locked
+        number = file.read()
+        return int(number) if number.isdigit() else None
     return None

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+import masks
 from contract import sizes
 from contract.case import Case, Inputs, normal
 from sampan.frameworks import nn, ops
@@ -64,7 +65,7 @@ def _packed(module: Any, given: Inputs) -> Any:
 
 
 def _masked_inputs(random: Random) -> Inputs:
-    return {**_ids(random, 2, 6), "mask": positions.left_padded_mask((6, 4), 6)}
+    return {**_ids(random, 2, 6), "mask": masks.left_padded_mask((6, 4), 6)}
 
 
 def _masked(module: Any, given: Inputs) -> Any:
@@ -243,7 +244,7 @@ LORA = Case(
 )
 DECODER = [
     *(
-        _block_case(f"DiT block/{name}", _block_inputs(*has), _block, "dit:Block", sizes.DIT, constants=TABLES)
+        _block_case(f"DiT block/{name}", _block_inputs(*has), _block, "dit:DiTBlock", sizes.DIT, constants=TABLES)
         for name, has in {
             "text": (True, False, False),
             "no text": (False, False, False),
@@ -265,9 +266,9 @@ FROZEN = [
     _block_case("VAE up block", _channels(12), _plain, "vae:UpBlock", 12, 8, 2, 4, False, needs=CONV),
     _block_case("VAE up block/last", _channels(12), _plain, "vae:UpBlock", 12, 8, 2, 4, True, needs=CONV),
     _block_case("VAE mid block", _channels(8), _plain, "vae:MidBlock", 8, 4, needs=CONV),
-    _block_case("VAE encoder", _image, lambda m, g: m(g["image"]), "vae:Encoder", sizes.VAE, needs=CONV),
+    _block_case("VAE encoder", _image, lambda m, g: m(g["image"]), "vae:VAEEncoder", sizes.VAE, needs=CONV),
     _block_case(
-        "VAE decoder", lambda r: {"x": normal(r, 2, 4, 6, 4)}, _plain, "vae:Decoder", sizes.VAE, needs=CONV
+        "VAE decoder", lambda r: {"x": normal(r, 2, 4, 6, 4)}, _plain, "vae:VAEDecoder", sizes.VAE, needs=CONV
     ),
     _block_case(
         "VAE/sampled", lambda r: {**_image(r), "noise": normal(r, 2, 4, 6, 4)},

@@ -41,7 +41,7 @@ class Case:
         constants: Floating inputs without a gradient: what the host makes, as tables of rotations.
         has_gradient: False where nothing that comes out can be differentiated.
         is_exact: The answers are ids, which are equal or wrong.
-        needs: Names of the seam that it uses and that a framework may leave out; its own row's is one of them.
+        needs: Names of the framework interface that it uses and that a framework may leave out; its own row's is one of them.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Case:
     needs: tuple[str, ...] = ()
 
     def is_offered(self, left_out: Collection[str]) -> bool:
-        """Say whether a framework that leaves out some of the seam's names offers what the case needs."""
+        """Say whether a framework that leaves out some of the framework interface's names offers what the case needs."""
         return not {*self.needs, self.row} & set(left_out)
 
     @property

@@ -33,7 +33,7 @@ workers = 0
 preset = "nano"
 override.geometry = {{ prior_px = 16, preview_side = 2, default_px = 64 }}
 override.processor = {{ min_pixels = 1024, max_pixels = 65536 }}
-override.vae = {{ block_out_channels = [8, 8, 16, 16], norm_num_groups = 4, sample_size = 64 }}
+override.vae = {{ block_out_channels = [8, 8, 16], norm_num_groups = 4, sample_size = 64 }}
 override.vision = {{ depth = 1, hidden_size = 48, intermediate_size = 80, num_heads = 3, image_size = 64 }}
 override.vq = {{ num_embeddings = 32, embed_dim = 16, latent_channels = 48 }}
 override.glyph = {{ d_model = 32, d_kv = 8, d_ff = 48, num_layers = 2, num_heads = 4 }}
@@ -133,9 +133,9 @@ class Drawn:
 
 def open_run(job: jobs.Job) -> Any:
     """Return the run's workspace, on the CPU in fp32."""
-    from sampan.train.run_state import open_workspace
+    from sampan.train.run_state import open_run
 
-    work = open_workspace(job, "cpu", "fp32", resume=False, console=Console(quiet=True))
+    work = open_run(job, "cpu", "fp32", resume=False, console=Console(quiet=True))
     work._encoded = Drawn(work.config)  # pyright: ignore[reportAttributeAccessIssue]
     return work
 

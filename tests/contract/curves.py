@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from contract import curve_job, worker
+from contract import curve_job, subset, worker
 
 COMPARED_ONLY = ("ar", "decoder")  # what a framework that is there for the comparison trains
 
@@ -35,7 +35,7 @@ def losses(work: Any, name: str, lr_ratio: float) -> list[float]:
 def compared_losses(job: Any, name: str) -> list[float]:
     """Return the losses of a stage on a framework that has a training step and nothing around it."""
     from sampan.frameworks import device as dev
-    from sampan.frameworks import io, update
+    from sampan.frameworks import io, train_step
     from sampan.models.init import initial_weights
     from sampan.train.schedule import learning_rate
 
@@ -43,7 +43,7 @@ def compared_losses(job: Any, name: str) -> list[float]:
     arrays = initial_weights(io.shapes(stage.module), job.seed)
     io.load_weights(stage.module, {}, device="cpu", arrays=arrays)
     names = ("lr", "beta1", "beta2", "weight_decay", "clip_norm", "ema_decay")
-    updater = update.TrainStep(stage.module, **{key: getattr(settings, key) for key in names})
+    updater = train_step.TrainStep(stage.module, **{key: getattr(settings, key) for key in names})
 
     def batch(step: int, micro: int) -> tuple[Any, ...]:
         given = stage.draw(step, micro).arrays
@@ -62,11 +62,9 @@ def main() -> None:
     framework, folder = sys.argv[1], Path(sys.argv[2])
     lr_ratio = float(sys.argv[3]) if len(sys.argv) > 3 else 1.0
     worker.choose(framework)
-    from sampan import frameworks
-
     job = curve_job.read(folder, framework if lr_ratio == 1 else f"{framework}-wrong")
     begin = time.process_time()
-    if framework in frameworks.LEFT_OUT:
+    if subset.left_out(framework):
         curves = {name: compared_losses(job, name) for name in COMPARED_ONLY}
     else:
         work = curve_job.open_run(job)

@@ -96,7 +96,7 @@ def of_tensorflow(case: Case, module: Any, inputs: dict[str, Any]) -> Result:
 def of_reference(case: Case, module: Any, inputs: dict[str, Any]) -> Result:
     """Differentiate by central differences: each number of an operation, a layer or a loss; of a block, whose numbers are
     too many, each input and weight as a whole along one random direction, and the slope is returned."""
-    from contract.numpy_seam.ops import holding_constants
+    from contract.numpy_framework.ops import holding_constants
 
     given = on_device(inputs)
     leaves = {name: given[name] for name in case.differentiated(inputs)}

@@ -42,9 +42,9 @@ def _noisy_inputs(random: Random) -> Inputs:
 
 
 def _noisy(module: Any, given: Inputs) -> Any:
-    from sampan.losses.flow import noisy
+    from sampan.losses.flow import add_noise
 
-    return noisy(given["clean"], given["noise"], given["sigma"])
+    return add_noise(given["clean"], given["noise"], given["sigma"])
 
 
 def _images(random: Random) -> Inputs:
@@ -62,9 +62,9 @@ def _gaussian(random: Random) -> Inputs:
 
 
 def _divergence(module: Any, given: Inputs) -> Any:
-    from sampan.losses.autoencoder import divergence
+    from sampan.losses.autoencoder import kl_divergence
 
-    return divergence(given["mean"], given["log_variance"])
+    return kl_divergence(given["mean"], given["log_variance"])
 
 
 def _views(random: Random) -> Inputs:

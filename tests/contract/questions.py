@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from contract import files, refusals, sizes
+from contract import files, refusals, sizes, subset
 from contract.case import Case, normal
 from contract.catalogue import CASES
 from sampan import frameworks
@@ -43,7 +43,7 @@ def questions(framework: str, folder: Path, arrays: Arrays) -> dict[str, Callabl
         "refusals": lambda: refused(framework, folder),
         "steps": lambda: steps(arrays),
     }
-    if "linear_layers" not in frameworks.LEFT_OUT.get(framework, frozenset()):
+    if "linear_layers" not in subset.left_out(framework):
         asked["linear layers"] = linear_layers
     if framework in LOW:
         asked |= {
@@ -56,8 +56,8 @@ def questions(framework: str, folder: Path, arrays: Arrays) -> dict[str, Callabl
 
 
 def names(framework: str) -> list[str]:
-    """Return the names of the seam that the framework lacks, and should have."""
-    left_out = frameworks.LEFT_OUT.get(framework, frozenset())
+    """Return the names of the framework interface that the framework lacks, and should have."""
+    left_out = subset.left_out(framework)
     lacking = [name for name in frameworks.NN_NAMES if name not in left_out and not hasattr(nn, name)]
     lacking += [name for name in frameworks.OPS_NAMES if name not in left_out and not hasattr(ops, name)]
     # what is said to be left out is not there, or the record of it is out of date
@@ -67,7 +67,7 @@ def names(framework: str) -> list[str]:
 
 def shapes() -> dict[str, dict[str, list[int]]]:
     """Return names and shapes of the weights of every part that can be built."""
-    left_out = frameworks.LEFT_OUT.get(frameworks.chosen(), frozenset())
+    left_out = subset.left_out(frameworks.chosen())
     built = {}
     for case in CASES.values():
         if case.build is not None and case.is_offered(left_out):
@@ -172,10 +172,10 @@ def statistics(low: str, arrays: Arrays) -> bool:
 def steps(arrays: Arrays) -> dict[str, list[float]]:
     """Take a few steps of AdamW over two micro-batches each, of which the second has more arrays, as one with references has;
     put the weights away, and the average where there is one."""
-    from sampan.frameworks import update
+    from sampan.frameworks import train_step
 
     module = _built(CASES[_GENERATOR])
-    updater = update.TrainStep(module, **refusals.SETTINGS)
+    updater = train_step.TrainStep(module, **refusals.SETTINGS)
     reports = [updater.step(_loss, [_batch(step, micro, 1 + micro) for micro in range(2)]) for step in range(NUM_STEPS)]
     for name, value in _weights(module).items():
         arrays[f"steps|state|weights:{name}"] = dev.to_numpy(value)
@@ -187,10 +187,10 @@ def steps(arrays: Arrays) -> dict[str, list[float]]:
 
 def mixed(low: str) -> dict[str, Any]:
     """Train the same generator in fp32 and in mixed precision, and in fp16 from a loss scale that overflows."""
-    from sampan.frameworks import update
+    from sampan.frameworks import train_step
 
     def curve(autocast: str, num: int, first_scale: float | None = None) -> tuple[Any, list[float], list[bool]]:
-        updater = update.TrainStep(_built(CASES[_GENERATOR]), **{**refusals.SETTINGS, "autocast": autocast})
+        updater = train_step.TrainStep(_built(CASES[_GENERATOR]), **{**refusals.SETTINGS, "autocast": autocast})
         if first_scale is not None:
             updater.loss_scale = first_scale
         reports = [updater.step(_loss, [_batch(step % 3, 0)]) for step in range(num)]

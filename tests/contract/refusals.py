@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from contract import subset
 from sampan import frameworks
 from sampan.frameworks import device as dev
 from sampan.frameworks import io, nn, ops
@@ -21,9 +22,9 @@ SETTINGS = {
 
 def refusals(framework: str, folder: Path) -> dict[str, tuple[str, Callable[[], Any]]]:
     """Return, by what is wrong, the name of the error that it has to be and a function that does it."""
-    from sampan.frameworks import update  # here, because the reference has none
+    from sampan.frameworks import train_step  # here, because the reference has none
 
-    left_out = frameworks.LEFT_OUT.get(framework, frozenset())
+    left_out = subset.left_out(framework)
     other = "mindspore" if framework == "torch" else "torch"
     x = dev.array(np.ones((1, 1, 3, 4), np.float32), "cpu")
     is_open = dev.array(np.ones((1, 1, 3, 3), bool), "cpu")
@@ -56,8 +57,19 @@ def refusals(framework: str, folder: Path) -> dict[str, tuple[str, Callable[[], 
         "load: no such file": (
             "CheckpointError", lambda: load(files=dict.fromkeys(right, folder / "absent.safetensors"))
         ),
-        "an optimizer of nothing": ("ValueError", lambda: update.TrainStep(nn.Identity(), **SETTINGS)),
+        "an optimizer of nothing": ("ValueError", lambda: train_step.TrainStep(nn.Identity(), **SETTINGS)),
     }  # fmt: skip
+    if "weight files" not in left_out:
+        found |= {
+            "load: quantized": (
+                "CheckpointError",
+                lambda: load(files={"weight": folder / "quantized.safetensors"}, arrays={"bias": right["bias"]}),
+            ),
+            "load: no such file": (
+                "CheckpointError",
+                lambda: load(files=dict.fromkeys(right, folder / "absent.safetensors")),
+            ),
+        }
     if hasattr(io, "read_tensors"):
         found |= {
             "read: no such file": ("CheckpointError", lambda: io.read_tensors(folder / "absent.safetensors", "cpu")),
@@ -75,7 +87,7 @@ def refusals(framework: str, folder: Path) -> dict[str, tuple[str, Callable[[], 
             "an addition to a table": ("ValueError", lambda: nn.add_low_rank(_pair(), {"1": (2, 1.0)})),
             "an addition twice": ("ValueError", _twice),
             "frozen rows of no parameter": (
-                "ValueError", lambda: update.TrainStep(nn.Linear(6, 4), **SETTINGS, frozen_rows={"wait": 2})
+                "ValueError", lambda: train_step.TrainStep(nn.Linear(6, 4), **SETTINGS, frozen_rows={"wait": 2})
             ),
             "the state of other parameters": ("CheckpointError", _other_state),
         }  # fmt: skip
@@ -93,7 +105,7 @@ def _twice() -> None:
 
 
 def _other_state() -> None:
-    from sampan.frameworks import update
+    from sampan.frameworks import train_step
 
-    one, other = (update.TrainStep(nn.Linear(6, width), **SETTINGS) for width in (4, 5))
+    one, other = (train_step.TrainStep(nn.Linear(6, width), **SETTINGS) for width in (4, 5))
     one.load_state(other.state())

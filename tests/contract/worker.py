@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np  # noqa: E402
 
+from contract import subset  # noqa: E402
 from sampan import frameworks  # noqa: E402
 
 OUT, GRADIENT = "out", "gradient"
@@ -32,11 +33,11 @@ OUT, GRADIENT = "out", "gradient"
 def choose(framework: str) -> None:
     """Make a framework, or the reference, that of this process, with one thread."""
     if framework == "reference":
-        from contract import numpy_seam
+        from contract import numpy_framework
 
-        numpy_seam.register()
+        numpy_framework.register()
         return
-    frameworks.use(framework, comparing=True)
+    subset.use(framework)
     frameworks.device.set_threads(1)
     frameworks.device.resolve("cpu")
 
@@ -48,7 +49,7 @@ def answer(framework: str) -> tuple[dict[str, Any], dict[str, str]]:
     from sampan.frameworks import device as dev
     from sampan.frameworks import io
 
-    left_out = frameworks.LEFT_OUT.get(framework, frozenset())
+    left_out = subset.left_out(framework)
     arrays, failed = {}, {}
     for name, case in CASES.items():
         if not case.is_offered(left_out):

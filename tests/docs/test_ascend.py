@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sampan.cli.options import parser
+from sampan.cli.verbs import parser
 from sampan.models.ar import ARGenerator
 from sampan.models.config import DiTConfig, TextConfig
 from sampan.models.dit import DiT
@@ -43,7 +43,7 @@ def test_a_launch_of_the_page_is_msruns_and_starts_sampan(line: str, monkeypatch
     given = run.get_args()
     assert [given.task_script, *given.task_script_args[:2]] == ["python", "-m", "sampan"]
     assert given.worker_num % given.local_worker_num == 0 and given.join is True
-    arguments = parser().parse(given.task_script_args[2:])
+    _, _, arguments = parser().parse(given.task_script_args[2:])
     assert arguments.framework == "mindspore"
     steps = dict(each.split("=", 1) for each in words if each.startswith("stage.ar.grad_accum_steps"))
     assert int(steps["stage.ar.grad_accum_steps"]) % given.worker_num == 0

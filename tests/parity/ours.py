@@ -14,6 +14,7 @@ from PIL.Image import Image
 from safetensors.numpy import save_file
 from torch import Tensor
 
+import masks
 from parity.theirs import Grid, Reference
 from sampan.checkpoint.folder import open_folder
 from sampan.frameworks import device as dev
@@ -168,7 +169,7 @@ class Ours:
     def logits(self, ids: np.ndarray, given: np.ndarray, lengths: Sequence[int] | None = None) -> Tensor:
         """Return logits (batch, tokens, classes); `lengths` are those of left-padded rows."""
         cos, sin = (torch.from_numpy(table) for table in positions.rope_text(given, self.config.ar.text))
-        mask = None if lengths is None else torch.from_numpy(positions.left_padded_mask(lengths, ids.shape[1]))
+        mask = None if lengths is None else torch.from_numpy(masks.left_padded_mask(lengths, ids.shape[1]))
         return self.ar(torch.from_numpy(ids), cos, sin, mask)[0]
 
     def cached_logits(self, ids: np.ndarray, given: np.ndarray, num_prompt: int) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+import masks
 from parity.compare import FP32_TOLERANCE, Bites, draw, padded_batch, picture, relative_error
 from parity.ours import Ours
 from parity.theirs import Theirs
@@ -203,7 +204,7 @@ def test_trap_25_a_picture_depends_on_its_seed_and_nothing_else(ours: Ours):
 
 
 def test_trap_26_prompts_of_a_batch_are_padded_on_the_left_and_the_padding_is_closed(bites: Bites, ours: Ours):
-    mask = positions.left_padded_mask
+    mask = masks.left_padded_mask
     label = "AR, teacher-forced: left-padded batch"
 
     def open_to_padding(lengths: Any, num_tokens: int) -> np.ndarray:
@@ -212,8 +213,8 @@ def test_trap_26_prompts_of_a_batch_are_padded_on_the_left_and_the_padding_is_cl
     def padded_right(lengths: Any, num_tokens: int) -> np.ndarray:
         return mask(lengths, num_tokens)[:, :, :, ::-1].copy()
 
-    bites(label, lambda patch: patch.setattr(positions, "left_padded_mask", open_to_padding))
-    bites(label, lambda patch: patch.setattr(positions, "left_padded_mask", padded_right))
+    bites(label, lambda patch: patch.setattr(masks, "left_padded_mask", open_to_padding))
+    bites(label, lambda patch: patch.setattr(masks, "left_padded_mask", padded_right))
     # and a prompt in a batch is answered as it is alone
     ids, given, lengths = padded_batch(ours)
     assert len(set(lengths)) > 1

@@ -4,7 +4,6 @@ import datetime
 from pathlib import Path
 
 import pytest
-from tests.unit.report.test_frame import assert_well_formed
 
 from sampan import job as jobs
 from sampan.compliance import column_for
@@ -13,6 +12,7 @@ from sampan.plan import verb
 from sampan.plan.page import page
 from sampan.plan.table import lines
 from sampan.plan.verb import PlanArguments
+from well_formed import assert_well_formed
 
 ROOT = Path(__file__).resolve().parents[2]
 

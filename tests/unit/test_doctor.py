@@ -26,14 +26,14 @@ print(json.dumps({**found, "loaded": [n for n in ("torch", "mindspore", "tensorf
 """
 
 
-ask = doctor._framework
+ask = doctor._probe
 asked_once = functools.cache(ask)
 
 
 @pytest.fixture(autouse=True)
 def _frameworks_are_asked_once(monkeypatch: pytest.MonkeyPatch):
     """What a framework sees takes a process to find out, and does not change between tests."""
-    monkeypatch.setattr(doctor, "_framework", asked_once)
+    monkeypatch.setattr(doctor, "_probe", asked_once)
 
 
 def report_without(names: tuple[str, ...], model: Path, folder: Path) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def test_no_framework_is_a_finding_and_a_folder_is_still_read(tiny_folder: Path,
     report = report_without(("torch", "mindspore", "tensorflow"), tiny_folder, tmp_path)
     for name in ("torch", "mindspore", "tensorflow"):
         problem = f"installed, but importing it failed: ImportError: lib{name}.so.1: cannot open shared object file"
-        assert report["frameworks"][name]["problem"] in (problem, f"not installed ({doctor._PACKAGES[name]})")
+        assert report["frameworks"][name]["problem"] in (problem, f"not installed ({doctor._INSTALL[name]})")
     assert report["frameworks"]["torch"]["version"] is not None
     assert report["advice"] == ["install a framework: pip install 'sampan[torch]' or pip install 'sampan[mindspore]'"]
     assert report["model"]["num_parameters"] > 0
@@ -194,9 +194,9 @@ def test_what_trains_nothing_is_no_framework_to_train_with():
 
 
 def test_a_probe_that_dies_is_a_finding(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(doctor, "_PROBE", "import os; os.abort()")
+    monkeypatch.setattr(doctor, "_PROBE_PROGRAM", "import os; os.abort()")
     found = ask("torch")
     assert found["problem"] == "installed, but importing it failed: its process ended with -6"
-    monkeypatch.setattr(doctor, "_PROBE", "import time; time.sleep(60)")
+    monkeypatch.setattr(doctor, "_PROBE_PROGRAM", "import time; time.sleep(60)")
     monkeypatch.setattr(doctor, "_PROBED_WITHIN_S", 0.2)
     assert ask("torch")["problem"] == "installed, but did not answer within 0.2 s"

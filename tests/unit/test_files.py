@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from sampan import files
+from sampan.errors import LockHeldError
 
 HOLD = """
 import sys, time
 from pathlib import Path
 from sampan import files
+from sampan.errors import LockHeldError
 with files.locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -36,7 +38,7 @@ def test_a_lock_is_held_once_and_leaves_nothing(tmp_path: Path):
     path = tmp_path / ".lock"
     with files.locked(path):
         assert path.stat().st_size
-        with pytest.raises(files.LockHeldError) as caught, files.locked(path):
+        with pytest.raises(LockHeldError) as caught, files.locked(path):
             pass
         assert caught.value.holder == os.getpid()
         assert str(caught.value) == f"`{path}` is held by process {os.getpid()}"
@@ -51,7 +53,7 @@ def test_a_lock_names_the_process_and_ends_with_it(tmp_path: Path):
     assert child.stdout is not None
     try:
         assert child.stdout.readline().strip() == b"held"
-        with pytest.raises(files.LockHeldError) as caught, files.locked(path):
+        with pytest.raises(LockHeldError) as caught, files.locked(path):
             pass
         assert caught.value.holder == child.pid
     finally:
@@ -60,14 +62,24 @@ def test_a_lock_names_the_process_and_ends_with_it(tmp_path: Path):
         child.stdout.close()
     assert path.exists()  # killed, it could not remove it
     with files.locked(path):
-        assert path.read_text() == str(os.getpid())
+        assert path.read_text().strip() == str(os.getpid())
     assert not path.exists()
 
 
 def test_a_lock_file_that_says_nothing(tmp_path: Path):
-    assert files.LockHeldError(tmp_path, None).who == "another process"
+    assert LockHeldError(tmp_path, None).who == "another process"
     (tmp_path / ".lock").write_text("not a number")
     with files.locked(tmp_path / ".lock"):
         pass
     with pytest.raises(FileNotFoundError), files.locked(tmp_path / "none" / ".lock"):
         pass
+
+
+def test_a_lock_is_left_for_the_next_whatever_ends_the_block(tmp_path: Path):
+    path = tmp_path / ".lock"
+    with suppress(KeyboardInterrupt), files.locked(path):
+        raise KeyboardInterrupt
+    assert not path.exists()
+    with files.locked(path), pytest.raises(LockHeldError), files.locked(path):
+        pass
+    assert not path.exists()

@@ -23,6 +23,8 @@ HEAVY = (
     "diffusers",
     "uharfbuzz",
     "emoji",
+    "filelock",
+    "psutil",
 )
 MAX_LINES = 400
 MAX_LINES_WITH_REASON = 800

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from sampan.errors import DeviceError, RequestError, did_you_mean
-from sampan.frameworks import FRAMEWORKS
+from sampan.frameworks import FRAMEWORKS as TRAINED
 
 MODES = ("eager", "compiled")
 PARTS = ("ar", "decoder")
+FRAMEWORKS = {**TRAINED, "tensorflow": "pip install 'sampan[tensorflow]'"}
+"""What can be compared, and how to install it."""
+PACKAGES = {name: f"sampan.frameworks.{name}" for name in TRAINED} | {"tensorflow": "sampan.bench.tensorflow"}
+"""Where each one's adapter is."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class Backend:
     """A framework in a mode.
 
     Args:
-        framework: One of sampan.frameworks.FRAMEWORKS.
+        framework: One of FRAMEWORKS.
         mode: One of MODES.
         command: What Python is started with; the framework's name is added. It has to speak as sampan.bench.worker does.
     """
@@ -48,20 +52,20 @@ def choose(frameworks: Sequence[str] | None, modes: Sequence[str]) -> tuple[list
         RequestError: A name is unknown or stands there twice.
         DeviceError: A named framework is not installed, or none is.
     """
-    for option, given, known in (("--frameworks", frameworks or (), tuple(FRAMEWORKS)), ("--modes", modes, MODES)):
-        check_names(option, given, known)
-    found, notes = installed(), []
+    check_names("--frameworks", frameworks or (), tuple(FRAMEWORKS))
+    check_names("--modes", modes, MODES)
+    present, notes = installed(), []
     if frameworks is None:
-        if not found:
+        if not present:
             raise DeviceError("there is nothing to measure", "no framework is installed", FRAMEWORKS["torch"])
-        absent = [name for name in FRAMEWORKS if name not in found]
+        absent = [name for name in FRAMEWORKS if name not in present]
         notes = [f"{name} is not installed and is left out ({FRAMEWORKS[name]})" for name in absent]
-    wanted = found if frameworks is None else frameworks
-    return [checked(Backend(name, mode)) for name in wanted for mode in modes], notes
+    wanted = present if frameworks is None else frameworks
+    return [require_installed(Backend(name, mode)) for name in wanted for mode in modes], notes
 
 
-def parse(word: str) -> Backend:
-    """Return the side that FRAMEWORK or FRAMEWORK:MODE names; without a mode it is eager.
+def parse_backend(word: str) -> Backend:
+    """Return the backend that FRAMEWORK or FRAMEWORK:MODE names; without a mode it is eager.
 
     Raises:
         RequestError: Framework or mode is unknown.
@@ -70,32 +74,32 @@ def parse(word: str) -> Backend:
     framework, _, mode = word.partition(":")
     check_names("--diverge", (framework,), tuple(FRAMEWORKS))
     check_names("--diverge", (mode or MODES[0],), MODES)
-    return checked(Backend(framework, mode or MODES[0]))
+    return require_installed(Backend(framework, mode or MODES[0]))
 
 
-def checked(side: Backend) -> Backend:
-    """Return a side whose framework is installed.
+def require_installed(backend: Backend) -> Backend:
+    """Return a backend whose framework is installed.
 
     Raises:
         DeviceError: It is not.
     """
-    if find_spec(side.framework) is None:
+    if find_spec(backend.framework) is None:
         raise DeviceError(
-            f"the framework {side.framework} is not installed",
-            f"Python finds no package `{side.framework}`",
-            FRAMEWORKS[side.framework],
+            f"the framework {backend.framework} is not installed",
+            f"Python finds no package `{backend.framework}`",
+            FRAMEWORKS[backend.framework],
         )
-    return side
+    return backend
 
 
-def check_names(option: str, given: Sequence[str], known: Sequence[str]) -> None:
+def check_names(option: str, names: Sequence[str], known: Sequence[str]) -> None:
     """Refuse what is not one of the known names, and what stands there twice.
 
     Raises:
         RequestError: One is.
     """
-    for name in given:
+    for name in names:
         if name not in known:
             raise RequestError(f"{option}: `{name}` is not one of {', '.join(known)}", (), did_you_mean(name, known))
-        if list(given).count(name) > 1:
+        if list(names).count(name) > 1:
             raise RequestError(f"{option}: `{name}` stands there twice")

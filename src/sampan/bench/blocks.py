@@ -1,4 +1,4 @@
-"""What a worker runs: the losses of both parts and of single blocks of them, and weights that leave nothing asleep.
+"""What a worker runs: the losses of both parts and of single blocks of them, and weights of which none is all zero.
 
 Losses are plain functions of a module and arrays, because a framework may compile them from their source.
 """
@@ -21,7 +21,7 @@ from sampan.models.init import initial_weights
 from sampan.models.layers import Array
 from sampan.samplers import noise
 
-_AWAKE = 0.02  # deviation of what would begin at 0
+_DEVIATION = 0.02  # deviation of what would begin at 0
 
 
 def ar_loss(
@@ -53,7 +53,7 @@ def decoder_loss(
     sin: Array,
 ) -> Array:
     """Return the decoder's loss."""
-    velocity = module(flow.noisy(clean, draws, sigma), embeds, prior, keep, times, sizes, cos, sin)
+    velocity = module(flow.add_noise(clean, draws, sigma), embeds, prior, keep, times, sizes, cos, sin)
     return flow.flow_loss(velocity, clean, draws)
 
 
@@ -99,7 +99,9 @@ class NonZeroInit(Mapping[str, NDArray[np.float32]]):
         values = initial_weights({name: shape}, self.seed)[name]
         if values.any():
             return values
-        return np.float32(_AWAKE) * noise.generator(self.seed, f"bench/awake/{name}").standard_normal(shape, np.float32)
+        return np.float32(_DEVIATION) * noise.generator(self.seed, f"bench/awake/{name}").standard_normal(
+            shape, np.float32
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)

@@ -1,9 +1,9 @@
-"""How far one side's answer is from another's, and when that is too far to be timed."""
+"""How far one backend's answer is from another's, and when that is too far to be timed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ _NAMED = 3  # tensors that an error names
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What a side made of the first batch: its loss, and a file with every gradient by name."""
+    """What a backend made of the first batch: its loss, and a file with every gradient by name."""
 
-    side: Backend
+    backend: Backend
     loss: float
     gradients: Path
 
@@ -48,7 +48,7 @@ class OutputDifference:
         return {"loss": self.loss, "gradient": error, "tensor": name}
 
 
-def relative(mine: NDArray[Any], reference: NDArray[Any], floor: float = 0.0) -> float:
+def relative_error(mine: NDArray[Any], reference: NDArray[Any], floor: float = 0.0) -> float:
     """Return max|mine - reference| over the larger of max|reference| and `floor`; infinite where that cannot be said."""
     if mine.shape != reference.shape or not (np.isfinite(mine).all() and np.isfinite(reference).all()):
         return math.inf
@@ -61,25 +61,35 @@ def relative(mine: NDArray[Any], reference: NDArray[Any], floor: float = 0.0) ->
     return error / scale if scale else (0.0 if error == 0 else math.inf)
 
 
-def difference(reference: StepOutput, answer: StepOutput) -> OutputDifference:
-    """Compare loss and gradients. A tensor that only one side has is infinitely far."""
-    loss = abs(answer.loss - reference.loss) / max(abs(reference.loss), 1e-30)
+def loss_error(mine: float, reference: float) -> float:
+    """Return the relative error of a loss; not a number where the loss is none."""
+    return abs(mine - reference) / max(abs(reference), 1e-30)
+
+
+def gradient_floor(gradients: Mapping[str, NDArray[Any]]) -> float:
+    """Return the size below which a gradient is compared with the largest of all, and not with itself."""
+    return FLOOR * max((float(np.abs(gradient).max(initial=0.0)) for gradient in gradients.values()), default=0.0)
+
+
+def output_difference(reference: StepOutput, answer: StepOutput) -> OutputDifference:
+    """Compare loss and gradients. A tensor that only one backend has is infinitely far."""
+    loss = loss_error(answer.loss, reference.loss)
     with np.load(reference.gradients) as theirs, np.load(answer.gradients) as mine:
-        floor = FLOOR * max((float(np.abs(theirs[name]).max(initial=0.0)) for name in theirs.files), default=0.0)
+        floor = gradient_floor(theirs)
         errors = dict.fromkeys({*theirs.files} ^ {*mine.files}, math.inf)
         for name in {*theirs.files} & {*mine.files}:
-            errors[name] = relative(mine[name], theirs[name], floor)
+            errors[name] = relative_error(mine[name], theirs[name], floor)
     worst = sorted(errors.items(), key=lambda one: (-one[1], one[0]))
     return OutputDifference(loss if math.isfinite(loss) else math.inf, worst)
 
 
-def check(reference: StepOutput, answer: StepOutput, dtype: str) -> OutputDifference:
+def require_alike(reference: StepOutput, answer: StepOutput, dtype: str) -> OutputDifference:
     """Return the difference of two answers.
 
     Raises:
-        SampanError: It is too large: what would be timed is wrong on one side. Names side, tensors and errors.
+        SampanError: It is too large: what would be timed is wrong on one backend. Names it, tensors and errors.
     """
-    found, allowed = difference(reference, answer), TOLERANCE[dtype]
+    found, allowed = output_difference(reference, answer), TOLERANCE[dtype]
     wrong = [f"the gradient of `{name}` differs by {error:.1e}" for name, error in found.worst if not error <= allowed]
     facts = [f"the loss differs by {found.loss:.1e}"] if not found.loss <= allowed else []
     facts += wrong[:_NAMED]
@@ -87,9 +97,9 @@ def check(reference: StepOutput, answer: StepOutput, dtype: str) -> OutputDiffer
         facts.append(f"{len(wrong) - _NAMED} further gradients differ too")
     if facts:
         raise SampanError(
-            f"{answer.side.label} gives another answer than {reference.side.label}, and is not timed",
+            f"{answer.backend.label} gives another answer than {reference.backend.label}, and is not timed",
             [*facts, f"in {dtype} a difference of {allowed:.0e} of a tensor's largest value is allowed"],
             "the first operation that differs is named by: sampan bench --diverge "
-            f"{reference.side.framework} {answer.side.framework}",
+            f"{reference.backend.framework} {answer.backend.framework}",
         )
     return found

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from sampan.bench import shapes
+from sampan.bench.arguments import BUDGET_S
 from sampan.bench.backends import Backend
-from sampan.bench.process import BackendProcess, ComputeTarget, facts_of, running
+from sampan.bench.process import BackendProcess, ComputeTarget, running
 from sampan.bench.timing import METERS, WARM_UP_STEPS, quartiles
 from sampan.errors import DeviceError, SampanError
 from sampan.report import results
 
-BUDGET_S = 600.0
 REPEATS = 5
 _LEAST_TOKENS = {"ar": 1, "decoder": shapes.NUM_GLYPH + 1}
 PX = 1024  # of the picture whose tokens a block sees when nothing else is said
@@ -26,62 +26,62 @@ HAND_IN = (
     "hand it in: commit {path} to results/ and open a pull request, or attach the file to an issue; "
     "say how the device is cooled and capped if you know it"
 )
-# of a compiled side the step alone: not every framework compiles a forward pass for itself
+# of a compiled backend the step alone: not every framework compiles a forward pass for itself
 _PASSES = {"eager": {"forward": "evaluate", "step": "step"}, "compiled": {"step": "step"}}
 
 
-def tokens_of(part: str, given: int | None) -> int:
+def num_tokens(part: str, tokens: int | None) -> int:
     """Return how many tokens a block sees: as many as were asked for, or those of a picture of 1024 px.
 
     Raises:
         SampanError: Fewer were asked for than a block can see.
     """
-    if given is None:
+    if tokens is None:
         return shapes.block_tokens(part, PX)
-    if given < _LEAST_TOKENS[part]:
+    if tokens < _LEAST_TOKENS[part]:
         raise SampanError(
-            f"--tokens {given} is too few for a block of the {part}", f"the least is {_LEAST_TOKENS[part]}"
+            f"--tokens {tokens} is too few for a block of the {part}", f"the least is {_LEAST_TOKENS[part]}"
         )
-    return given
+    return tokens
 
 
-def kit(
-    sides: Sequence[Backend],
+def probe_device(
+    backends: Sequence[Backend],
     parts: Sequence[str],
     *,
     tokens: int | None = None,
     budget_s: float = BUDGET_S,
-    place: ComputeTarget,
+    target: ComputeTarget,
     seed: int = 0,
     say: Callable[[str], None],
     notes: Sequence[str] = (),
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, Any]:
-    """Time a block of every part on every side, one process after another; return the record.
+    """Time a block of every part on every backend, one process after another; return the record.
 
     Args:
         tokens: Of one picture, instead of those that 1024 px have.
         budget_s: Within it as many as five repeats are made of each pass; at least one, once a block has begun. What has
-            not begun when it is over is left out and said to be; so is what a side cannot compute.
+            not begun when it is over is left out and said to be; so is what a backend cannot compute.
 
     Raises:
         SampanError: Fewer tokens were asked for than a block can see.
         DeviceError: Nothing was measured: says for each why not.
     """
-    counts = {part: tokens_of(part, tokens) for part in parts}
+    counts = {part: num_tokens(part, tokens) for part in parts}
     before, ends = results.load_average(), clock() + budget_s
     rows: list[dict[str, Any]] = []
     left_out: list[str] = []
-    work = [(side, part) for side in sides for part in parts]
-    for number, (side, part) in enumerate(work):
+    work = [(backend, part) for backend in backends for part in parts]
+    for number, (backend, part) in enumerate(work):
         left_s = ends - clock()
         if left_s <= 0:
-            left_out.append(f"block of the {part}, {side.label}: the {budget_s:.0f} s were over")
+            left_out.append(f"block of the {part}, {backend.label}: the {budget_s:.0f} s were over")
             continue
         share_ends = clock() + left_s / (len(work) - number)  # what one leaves is the next ones'
-        say(f"{side.label}: one block of the {part}, {counts[part]} tokens")
+        say(f"{backend.label}: one block of the {part}, {counts[part]} tokens")
         try:
-            with tempfile.TemporaryDirectory() as folder, running([side], Path(folder), place) as [process]:
+            with tempfile.TemporaryDirectory() as folder, running([backend], Path(folder), target) as [process]:
                 rows.append(_row(process, part, counts[part], seed, Path(folder), clock, share_ends))
         except SampanError as error:  # one that does not fit, say; the others are worth a row all the same
             left_out.append("; ".join([f"block of the {part}, {error.what}", *error.because]))
@@ -89,9 +89,7 @@ def kit(
         raise DeviceError("nothing was measured", left_out, "--budget gives it more time, --tokens less to do")
     return {
         "what": "single blocks of the released size, random weights",
-        "date": results.today(),
-        "machine": results.machine(),
-        "load_average": {"before": before, "after": results.load_average()},
+        **results.conditions(before),
         "px": PX if tokens is None else None,
         "tokens": counts,
         "seed": seed,
@@ -102,12 +100,12 @@ def kit(
     }
 
 
-def device_of(record: Mapping[str, Any]) -> str:
+def device_slug(record: Mapping[str, Any]) -> str:
     """Return a word for the device of a record's first row, for the name of its file."""
     first = record["rows"][0] if "rows" in record else record["sides"][0]
     name = first["device_name"] or first["device"]
-    kept = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
-    return f"cpu-{record['machine']['usable_cores']}core" if first["device"] == "cpu" else kept
+    slug = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
+    return f"cpu-{record['machine']['usable_cores']}core" if first["device"] == "cpu" else slug
 
 
 def _row(
@@ -115,19 +113,18 @@ def _row(
 ) -> dict[str, Any]:
     batch = folder / "batch.npz"
     shapes.save(batch, shapes.block_batch(part, tokens, seed))
-    compiled = process.side.mode == "compiled"
-    count = process.ask("load", part=part, batch=str(batch), seed=seed, compiled=compiled)["num_parameters"]
+    num_parameters = process.load(part, batch, seed)
     passes: dict[str, Any] = {}
-    wanted = _PASSES[process.side.mode]
+    wanted = _PASSES[process.backend.mode]
     for number, (name, do) in enumerate(wanted.items()):
         pass_ends = clock() + max(0.0, ends - clock()) / (len(wanted) - number)
         begun, warm_up = clock(), 0
-        last_s = first_s = _asked(process, do)
-        while warm_up < WARM_UP_STEPS[process.side.mode] and clock() + 2 * last_s < (begun + pass_ends) / 2:
-            last_s, warm_up = _asked(process, do), warm_up + 1
-        taken = [_asked(process, do)]
+        last_s = first_s = _run_pass(process, do)
+        while warm_up < WARM_UP_STEPS[process.backend.mode] and clock() + 2 * last_s < (begun + pass_ends) / 2:
+            last_s, warm_up = _run_pass(process, do), warm_up + 1
+        taken = [_run_pass(process, do)]
         while len(taken) < REPEATS and clock() + taken[-1] < pass_ends:
-            taken.append(_asked(process, do))
+            taken.append(_run_pass(process, do))
         passes[name] = {
             "first_s": first_s,
             "warm_up_steps": 1 + warm_up,
@@ -135,18 +132,18 @@ def _row(
             "repeats": len(taken),
         }
     memory = process.ask("memory")
-    flops = process.ask("flops") if process.side.framework in METERS else {}
+    flops = process.ask("flops") if process.backend.framework in METERS else {}
     rate = process.ask("rate")["flops_per_s"]
-    for name, one in passes.items():
-        one["flops"] = flops.get(f"{name}_flops")
-        one["mfu"] = None if one["flops"] is None else one["flops"] / one["seconds"]["median"] / rate
+    for name, timed in passes.items():
+        timed["flops"] = flops.get(f"{name}_flops")
+        timed["mfu"] = None if timed["flops"] is None else timed["flops"] / timed["seconds"]["median"] / rate
     return {
-        **facts_of(process), "part": part, "tokens": tokens, "num_parameters": count, "forward": None, **passes,
+        **process.describe(), "part": part, "tokens": tokens, "num_parameters": num_parameters, "forward": None, **passes,
         "peak_flops_per_s": rate, **memory,
     }  # fmt: skip
 
 
-def _asked(process: BackendProcess, do: str) -> float:
+def _run_pass(process: BackendProcess, do: str) -> float:
     """Do a pass and return its seconds.
 
     Raises:
@@ -154,5 +151,5 @@ def _asked(process: BackendProcess, do: str) -> float:
     """
     answer = process.ask(do)
     if answer.get("skipped") or not abs(answer["loss"]) < float("inf"):
-        raise SampanError(f"{process.side.label} makes a pass that is not finite", f"its loss is {answer['loss']}")
+        raise SampanError(f"{process.backend.label} makes a pass that is not finite", f"its loss is {answer['loss']}")
     return answer["seconds"]

@@ -1,13 +1,12 @@
-"""Two sides in lockstep from the same weights, on the same batch: where they first part.
+"""Two backends in lockstep from the same weights, on the same batch: where they first differ.
 
 Of every step are compared, in this order: each operation's output as the model calls them, the loss, each parameter's
-gradient from the loss backwards, and each parameter's weights. Nothing is carried from one side to the other.
+gradient from the loss backwards, and each parameter's weights. Nothing is carried from one to the other.
 """
 
 from __future__ import annotations
 
 import math
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,21 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampan.bench import shapes
+from sampan.bench.arguments import LOCKSTEP_STEPS, LOCKSTEP_TOLERANCE
 from sampan.bench.backends import Backend
-from sampan.bench.compare import FLOOR, relative
-from sampan.bench.process import BackendProcess, ComputeTarget, facts_of, running
+from sampan.bench.compare import gradient_floor, loss_error, relative_error
+from sampan.bench.process import BackendProcess, ComputeTarget, running
 from sampan.bench.shapes import BenchShape
-from sampan.bench.timing import load
 from sampan.bench.trace import output_file
 from sampan.report import results
 
-TOLERANCE, NUM_STEPS = 1e-3, 3
 _SETTLED = 1e-3  # of a tensor's largest gradient: below it rounding decides which way AdamW moves a weight
 
 
 @dataclass(frozen=True)
 class FirstDifference:
-    """Where two sides first differ by more than is allowed.
+    """Where two backends first differ by more than is allowed.
 
     Args:
         step: Counted from 0.
@@ -57,59 +55,55 @@ class FirstDifference:
         return f"step {self.step}: the {self.kind} {self.what}{where} differs{error}"
 
 
-def diverge(
-    sides: tuple[Backend, Backend],
+def find_first_difference(
+    backends: tuple[Backend, Backend],
     parts: Sequence[str],
     shape: BenchShape,
     *,
-    steps: int = NUM_STEPS,
-    tolerance: float = TOLERANCE,
-    place: ComputeTarget,
+    steps: int = LOCKSTEP_STEPS,
+    tolerance: float = LOCKSTEP_TOLERANCE,
+    target: ComputeTarget,
     seed: int = 0,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Run two sides in lockstep and return the record; `parted` of a part is None where they do not part.
+    """Run two backends in lockstep and return the record; `parted` of a part is None where they do not differ.
 
     Raises:
-        SampanError: A side cannot run the step.
+        SampanError: A backend cannot run the step.
     """
     before = results.load_average()
-    found: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     facts: list[Any] = []
     # a compiled step calls its operations once, while it is compiled, and without values
-    watched = all(side.mode == "eager" for side in sides)
+    is_watched = all(backend.mode == "eager" for backend in backends)
     for part in parts:
-        with tempfile.TemporaryDirectory() as folder, running(sides, Path(folder), place) as processes:
-            facts = [dict(facts_of(process)) for process in processes]
-            arrays = shapes.batch(part, shape, seed)
-            shapes.save(Path(folder) / "batch.npz", arrays)
+        with tempfile.TemporaryDirectory() as name, running(backends, Path(name), target) as processes:
+            folder, arrays = Path(name), shapes.batch(part, shape, seed)
+            facts = [process.describe() for process in processes]
+            shapes.save(folder / "batch.npz", arrays)
             for process in processes:
-                load(process, part, shape, Path(folder) / "batch.npz", seed)
-            found[part] = _Lockstep(processes, Path(folder), watched).run(part, steps, tolerance, say)
-            found[part]["arrays"] = {name: list(array.shape) for name, array in arrays.items()}
-    notes = (
-        [] if watched else ["operations of a compiled step cannot be watched: loss, gradients and weights are compared"]
-    )
+                process.load(part, folder / "batch.npz", seed, shape.model)
+            measured[part] = _Lockstep(processes, folder, is_watched, tolerance).run(part, steps, say)
+            measured[part]["arrays"] = {name: list(array.shape) for name, array in arrays.items()}
+    note = "operations of a compiled step cannot be watched: loss, gradients and weights are compared"
     return {
         "what": "two sides in lockstep: the first operation, layer and step that differ",
-        "date": results.today(),
-        "machine": results.machine(),
-        "load_average": {"before": before, "after": results.load_average()},
+        **results.conditions(before),
         "shape": shape.as_dict(),
         "seed": seed,
         "steps": steps,
         "tolerance": tolerance,
         "sides": facts,
-        "parts": found,
-        "notes": notes,
+        "parts": measured,
+        "notes": [] if is_watched else [note],
     }
 
 
 class _Lockstep:
-    """One part on two sides, which are loaded."""
+    """One part on two backends, which are loaded. What is seen of a step goes into its row of the record."""
 
-    def __init__(self, processes: Sequence[BackendProcess], folder: Path, watched: bool):
-        self.processes, self.folder, self.watched = processes, folder, watched
+    def __init__(self, processes: Sequence[BackendProcess], folder: Path, is_watched: bool, tolerance: float):
+        self.processes, self.folder, self.is_watched, self.tolerance = processes, folder, is_watched, tolerance
         start = folder / "start.npz"
         self.names = processes[0].ask("weights", path=str(start))["names"]
         with np.load(start) as weights:
@@ -117,94 +111,75 @@ class _Lockstep:
         self.settled: dict[str, NDArray[np.bool_]] = {}
         self.num_calls = 0
 
-    def run(self, part: str, steps: int, tolerance: float, say: Callable[[str], None]) -> dict[str, Any]:
-        """Take steps until the sides part; return what was seen."""
+    def run(self, part: str, steps: int, say: Callable[[str], None]) -> dict[str, Any]:
+        """Take steps until the backends differ; return what was seen."""
         rows: list[dict[str, Any]] = []
+        difference = None
         for step in range(steps):
             say(f"{part}: step {step + 1} of {steps}")
-            row: dict[str, Any] = {"step": step}
-            rows.append(row)
-            parting = self._step(step, tolerance, row)
-            if parting:
-                return {"parted": asdict(parting), "said": str(parting), "num_calls": self.num_calls, "steps": rows}
-        return {"parted": None, "said": None, "num_calls": self.num_calls, "steps": rows}
+            rows.append({"step": step})
+            if difference := self._step(rows[-1]):
+                break
+        parted, sentence = (asdict(difference), str(difference)) if difference else (None, None)
+        return {"parted": parted, "said": sentence, "num_calls": self.num_calls, "steps": rows}
 
-    def _step(self, step: int, tolerance: float, row: dict[str, Any]) -> FirstDifference | None:
-        folders, answers = [], []
-        for number, process in enumerate(self.processes):
-            folder = self.folder / f"{number}"
-            folder.mkdir()
-            answers.append(process.ask("trace", folder=str(folder), record=self.watched))
-            folders.append(folder)
-        try:
+    def _step(self, row: dict[str, Any]) -> FirstDifference | None:
+        with (
+            tempfile.TemporaryDirectory(dir=self.folder) as first,
+            tempfile.TemporaryDirectory(dir=self.folder) as other,
+        ):
+            folders = [Path(first), Path(other)]
+            answers = [
+                process.ask("trace", folder=str(folder), record=self.is_watched)
+                for process, folder in zip(self.processes, folders, strict=True)
+            ]
             return (
-                self._operations(step, tolerance, row, folders, [answer["calls"] for answer in answers])
-                or self._loss(step, tolerance, row, [answer["loss"] for answer in answers])
-                or self._gradients(step, tolerance, row, folders)
-                or self._weights(step, tolerance, row, folders)
+                self._operations(row, folders, [answer["calls"] for answer in answers])
+                or self._loss(row, [answer["loss"] for answer in answers])
+                or self._gradients(row, folders)
+                or self._weights(row, folders)
             )
-        finally:
-            for folder in folders:
-                shutil.rmtree(folder)
 
-    def _operations(
-        self, step: int, tolerance: float, row: dict[str, Any], folders: Sequence[Path], calls: Sequence[Any]
-    ) -> FirstDifference | None:
+    def _operations(self, row: dict[str, Any], folders: Sequence[Path], calls: Sequence[Any]) -> FirstDifference | None:
         self.num_calls, row["operation"] = len(calls[0]), 0.0
         for number, (mine, theirs) in enumerate(zip(*calls, strict=False)):
             if mine != theirs:
-                return FirstDifference(
-                    step,
-                    "calls",
-                    f"call {number} is {mine[0]} on one side and {theirs[0]} on the other,",
-                    mine[1],
-                    None,
-                )
+                what = f"call {number} is {mine[0]} on one side and {theirs[0]} on the other,"
+                return FirstDifference(row["step"], "calls", what, mine[1], None)
             operation, layer, count = mine
             errors = [
-                relative(*(np.load(output_file(folder, number, place)) for folder in reversed(folders)))
+                relative_error(*(np.load(output_file(folder, number, place)) for folder in reversed(folders)))
                 for place in range(count)
             ]
-            worst = max(errors, default=0.0)
-            row["operation"] = max(row["operation"], worst)
-            if not worst <= tolerance:
-                return FirstDifference(step, "operation", operation, layer, worst)
+            if self._exceeds(row, "operation", worst := max(errors, default=0.0)):
+                return FirstDifference(row["step"], "operation", operation, layer, worst)
         if len(calls[0]) != len(calls[1]):
-            return FirstDifference(
-                step, "calls", f"one side makes {len(calls[0])} calls and the other {len(calls[1])}", None, None
-            )
+            what = f"one side makes {len(calls[0])} calls and the other {len(calls[1])}"
+            return FirstDifference(row["step"], "calls", what, None, None)
         return None
 
-    def _loss(
-        self, step: int, tolerance: float, row: dict[str, Any], losses: Sequence[float]
-    ) -> FirstDifference | None:
+    def _loss(self, row: dict[str, Any], losses: Sequence[float]) -> FirstDifference | None:
         row["losses"] = list(losses)
-        error = abs(losses[1] - losses[0]) / max(abs(losses[0]), 1e-30)
-        row["loss"] = error
-        return None if error <= tolerance else FirstDifference(step, "loss", "of the step", None, error)
+        row["loss"] = error = loss_error(losses[1], losses[0])
+        return None if error <= self.tolerance else FirstDifference(row["step"], "loss", "of the step", None, error)
 
-    def _gradients(
-        self, step: int, tolerance: float, row: dict[str, Any], folders: Sequence[Path]
-    ) -> FirstDifference | None:
+    def _gradients(self, row: dict[str, Any], folders: Sequence[Path]) -> FirstDifference | None:
+        row["gradient"] = 0.0
         with np.load(folders[0] / "gradients.npz") as mine, np.load(folders[1] / "gradients.npz") as theirs:
-            floor = FLOOR * max((float(np.abs(mine[name]).max(initial=0.0)) for name in mine.files), default=0.0)
-            row["gradient"] = 0.0
+            floor = gradient_floor(mine)
             for name in reversed(self.names):  # the loss first
                 if name not in mine.files and name not in theirs.files:
                     continue
                 both = name in mine.files and name in theirs.files
-                error = relative(theirs[name], mine[name], floor) if both else math.inf
-                row["gradient"] = max(row["gradient"], error)
-                if not error <= tolerance:
-                    return _of_parameter(step, "gradient", name, error)
+                error = relative_error(theirs[name], mine[name], floor) if both else math.inf
+                if self._exceeds(row, "gradient", error):
+                    return _of_parameter(row["step"], "gradient", name, error)
                 sizes = np.abs(mine[name])
                 settled = sizes > _SETTLED * max(float(sizes.max(initial=0.0)), floor)
                 self.settled[name] = settled & self.settled.get(name, settled)
         return None
 
-    def _weights(
-        self, step: int, tolerance: float, row: dict[str, Any], folders: Sequence[Path]
-    ) -> FirstDifference | None:
+    def _weights(self, row: dict[str, Any], folders: Sequence[Path]) -> FirstDifference | None:
         """Compare how far weights have come. At their size alone, a wrong step would hardly be seen."""
         row["weights"] = 0.0
         with np.load(folders[0] / "weights.npz") as mine, np.load(folders[1] / "weights.npz") as theirs:
@@ -215,10 +190,14 @@ class _Lockstep:
                 way = np.linalg.norm((mine[name] - self.start[name])[chosen])
                 error = float(np.linalg.norm((theirs[name] - mine[name])[chosen]) / max(float(way), 1e-30))
                 error = error if math.isfinite(error) else math.inf
-                row["weights"] = max(row["weights"], error)
-                if not error <= tolerance:
-                    return _of_parameter(step, "weights", name, error)
+                if self._exceeds(row, "weights", error):
+                    return _of_parameter(row["step"], "weights", name, error)
         return None
+
+    def _exceeds(self, row: dict[str, Any], kind: str, error: float) -> bool:
+        """Note the largest error of a kind in the row; return whether this one is more than is allowed."""
+        row[kind] = max(row[kind], error)
+        return not error <= self.tolerance
 
 
 def _of_parameter(step: int, kind: str, name: str, error: float) -> FirstDifference:

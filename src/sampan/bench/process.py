@@ -1,4 +1,4 @@
-"""The process that a side runs in, seen from the one that asks."""
+"""The process that a backend runs in, seen from the one that asks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ENDS_WITHIN_S = 20.0
 
 @dataclass(frozen=True)
 class ComputeTarget:
-    """Where sides compute, as each of them is told.
+    """Where backends compute, as each of them is told.
 
     Args:
         device: As --device takes it.
@@ -36,37 +36,37 @@ class ComputeTarget:
 
     @property
     def num_threads(self) -> int | None:
-        """How many threads every side is told to use: the same, since what frameworks choose themselves differs."""
-        said = os.environ.get("OMP_NUM_THREADS", "")
-        return self.threads or (int(said) if said.isdecimal() and int(said) else usable_cores())
+        """How many threads every backend is told to use: the same, since what frameworks choose themselves differs."""
+        variable = os.environ.get("OMP_NUM_THREADS", "")
+        return self.threads or (int(variable) if variable.isdecimal() and int(variable) else usable_cores())
 
 
 class BackendProcess:
-    """One side, running.
+    """One backend, running: each request is a method of sampan.bench.worker.Worker.
 
     Args:
         folder: Where what it prints is kept, to be quoted when it dies.
     """
 
-    def __init__(self, side: Backend, folder: Path, place: ComputeTarget):
-        self.side, self._said = side, folder / f"{side.framework}-{side.mode}.log"
+    def __init__(self, backend: Backend, folder: Path, target: ComputeTarget):
+        self.backend, self._log = backend, folder / f"{backend.framework}-{backend.mode}.log"
         # frameworks read these when they are imported; what was compiled before would make a first step look quick
         settings = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled")}
-        if place.num_threads:
-            settings |= dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), str(place.num_threads))
-        with open(self._said, "ab") as said:
+        if target.num_threads:
+            settings |= dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), str(target.num_threads))
+        with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, *side.command, side.framework],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True, encoding="utf-8",
+                [sys.executable, *backend.command, backend.framework],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8",
                 env={**os.environ, **settings},
             )  # fmt: skip
-        self.facts = self.ask("describe", device=place.device, dtype=place.dtype, threads=place.num_threads)
+        self.facts = self.ask("describe", device=target.device, dtype=target.dtype, threads=target.num_threads)
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Have one thing done and return the answer.
 
         Raises:
-            SampanError: The side says why it cannot.
+            SampanError: The backend says why it cannot.
             DeviceError: It died; its last words are quoted.
         """
         assert self._process.stdin and self._process.stdout, "both are pipes"
@@ -78,14 +78,38 @@ class BackendProcess:
         line = self._process.stdout.readline()
         if not line:
             raise DeviceError(
-                f"the process of {self.side.label} died while it was to `{do}`",
+                f"the process of {self.backend.label} died while it was to `{do}`",
                 self._last_words(),
                 "leave it out with --frameworks or --modes, or give it a smaller job",
             )
         answer = json.loads(line)
         if "error" in answer:
             error = answer["error"]
-            raise SampanError(f"{self.side.label}: {error['what']}", error["because"], error["hint"])
+            raise SampanError(f"{self.backend.label}: {error['what']}", error["because"], error["hint"])
+        return answer
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a record says about the backend."""
+        return {"framework": self.backend.framework, "mode": self.backend.mode, **self.facts}
+
+    def load(self, part: str, batch: Path, seed: int, model: Mapping[str, Any] | None = None) -> int:
+        """Give it a batch and a part, whole or one block of the released size; return how many parameters the part has."""
+        compiled = self.backend.mode == "compiled"
+        answer = self.ask("load", part=part, batch=str(batch), seed=seed, compiled=compiled, model=model)
+        return answer["num_parameters"]
+
+    def step(self, **arguments: Any) -> dict[str, Any]:
+        """Take a step.
+
+        Raises:
+            SampanError: Its loss or gradient is not a number, so that nothing was updated.
+        """
+        answer = self.ask("step", **arguments)
+        if answer["skipped"]:
+            raise SampanError(
+                f"{self.backend.label} makes a step that is not finite, and is not timed",
+                f"its loss is {answer['loss']}",
+            )
         return answer
 
     def close(self) -> None:
@@ -101,42 +125,37 @@ class BackendProcess:
 
     def _last_words(self) -> list[str]:
         code = self._process.wait()
-        lines = self._said.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         how = f"signal {-code} ended it" if code < 0 else f"it ended with status {code}"
         return [how, *(line.strip() for line in lines[-_LAST_LINES:])]
 
 
 @contextmanager
-def running(sides: Sequence[Backend], folder: Path, place: ComputeTarget) -> Iterator[list[BackendProcess]]:
-    """Run sides while the block runs, started one after another.
+def running(backends: Sequence[Backend], folder: Path, target: ComputeTarget) -> Iterator[list[BackendProcess]]:
+    """Run backends while the block runs, started one after another.
 
     Raises:
         DeviceError: They compute on different devices or in different dtypes, so that nothing can be compared.
     """
     with ExitStack() as stack:
-        found = []
-        for side in sides:
-            process = BackendProcess(side, folder, place)
+        processes = []
+        for backend in backends:
+            process = BackendProcess(backend, folder, target)
             stack.callback(process.close)
-            found.append(process)
-        _check_alike(found)
-        yield found
+            processes.append(process)
+        _require_one_target(processes)
+        yield processes
 
 
-def facts_of(process: BackendProcess) -> Mapping[str, Any]:
-    """Return what a record says about a side."""
-    return {"framework": process.side.framework, "mode": process.side.mode, **process.facts}
-
-
-def _check_alike(processes: Sequence[BackendProcess]) -> None:
+def _require_one_target(processes: Sequence[BackendProcess]) -> None:
     first, *others = processes
     for other in others:
         for what in ("device", "dtype"):
             if other.facts[what] != first.facts[what]:
                 raise DeviceError(
-                    f"{first.side.label} and {other.side.label} cannot be compared here",
+                    f"{first.backend.label} and {other.backend.label} cannot be compared here",
                     [
-                        f"{process.side.label} computes on `{process.facts['device']}` in {process.facts['dtype']}"
+                        f"{process.backend.label} computes on `{process.facts['device']}` in {process.facts['dtype']}"
                         for process in (first, other)
                     ],
                     "say where and how with --device and --dtype, such as --device cpu --dtype fp32",

@@ -13,31 +13,32 @@ CPU_SAYS_NOTHING = (
 
 
 def lines(record: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a record of race, kit or diverge, with its tables in columns."""
+    """Yield the lines of a record of any of the three measurements, with its tables in columns."""
     yield record["what"]
     yield from facts(record)
     for title, table in tables(record):
         yield ""
         yield title
         yield from columns(table)
-    if says := plain_words(record):
+    if words := plain_words(record):
         yield ""
-        yield from says
+        yield from words
 
 
 def plain_words(record: Mapping[str, Any]) -> list[str]:
     """Return what a reader must not miss."""
-    found = [*record["notes"], *record.get("left_out", ())]
-    if any(side["device"] == "cpu" for side in record.get("sides", record.get("rows", ()))):
-        found.append(CPU_SAYS_NOTHING)
-    return found
+    words = [*record["notes"], *record.get("left_out", ())]
+    if any(backend["device"] == "cpu" for backend in _backends(record)):
+        words.append(CPU_SAYS_NOTHING)
+    return words
 
 
 def facts(record: Mapping[str, Any]) -> list[str]:
     """Return the conditions of a measurement, a line each."""
     machine, load = record["machine"], record["load_average"]
-    first = record.get("sides", record.get("rows"))[0]
-    found = [
+    backends = _backends(record)
+    first = backends[0]
+    known = [
         f"date      {record['date']}, sampan {machine['sampan']}, Python {machine['python']}, {machine['system']}",
         f"machine   {machine['cpu'] or 'unknown'}, {machine['usable_cores']} of {machine['cores']} cores",
         f"device    {first['device_name'] or first['device']}, {first['dtype']}",
@@ -46,28 +47,27 @@ def facts(record: Mapping[str, Any]) -> list[str]:
     if "shape" in record:
         shape = record["shape"]
         sizes = ", ".join(f"{count} of {part}" for part, count in shape["micro_batch_size"].items())
-        found.append(f"size      {shape['origin']}: preset {shape['preset']}, {shape['px']} px; micro-batch {sizes}")
+        known.append(f"size      {shape['origin']}: preset {shape['preset']}, {shape['px']} px; micro-batch {sizes}")
     if "rounds" in record:
         dropped = " and ".join(f"{count} {mode}" for mode, count in record["warm_up_steps"].items())
-        found.append(f"rounds    {record['rounds']}, interleaved, after {dropped} steps that do not count")
+        known.append(f"rounds    {record['rounds']}, interleaved, after {dropped} steps that do not count")
     if "tolerance" in record:
-        found.append(f"steps     {record['steps']}; allowed is a difference of {record['tolerance']:.0e}")
+        known.append(f"steps     {record['steps']}; allowed is a difference of {record['tolerance']:.0e}")
     if "budget_s" in record:
-        found.append(f"time      at most about {format_seconds(record['budget_s'])}")
-    seen = {
-        f"{side['framework']} {side['version']}, {side['threads']} thread{'' if side['threads'] == 1 else 's'}": None
-        for side in record.get("sides", record.get("rows"))
-    }
-    return [*found, *(f"framework {said}" for said in seen)]
+        known.append(f"time      at most about {format_seconds(record['budget_s'])}")
+    for backend in backends:
+        threads = f"{backend['threads']} thread{'' if backend['threads'] == 1 else 's'}"
+        known.append(f"framework {backend['framework']} {backend['version']}, {threads}")
+    return list(dict.fromkeys(known))
 
 
 def tables(record: Mapping[str, Any]) -> list[tuple[str, list[list[str]]]]:
     """Return the tables of a record: a title, and rows of which the first is the head."""
     if "rows" in record:
-        return [("one block, median of its repeats", _kit(record["rows"]))]
+        return [("one block, median of its repeats", _block_table(record["rows"]))]
     if "tolerance" in record:
-        return [(_parted(part, found), _lockstep(found)) for part, found in record["parts"].items()]
-    return [(_title(part, found), _race(record["ratios_to"], found)) for part, found in record["parts"].items()]
+        return [(_difference(part, found), _lockstep_table(found)) for part, found in record["parts"].items()]
+    return [(_title(part, found), _timing_table(record["ratios_to"], found)) for part, found in record["parts"].items()]
 
 
 def columns(table: Sequence[Sequence[str]]) -> list[str]:
@@ -76,19 +76,23 @@ def columns(table: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
 
 
-def _title(part: str, found: Mapping[str, Any]) -> str:
-    counted = "not counted" if found["flops_per_step"] is None else format_flops(found["flops_per_step"])
-    by = f" (counted by {found['flops_counted_by']})" if found["flops_counted_by"] else ""
+def _backends(record: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return record.get("sides", record.get("rows", ()))
+
+
+def _title(part: str, measured: Mapping[str, Any]) -> str:
+    counted = "not counted" if measured["flops_per_step"] is None else format_flops(measured["flops_per_step"])
+    by = f" (counted by {measured['flops_counted_by']})" if measured["flops_counted_by"] else ""
     return (
-        f"{part}: {format_count(found['num_parameters'])} parameters, {counted} a step{by}; "
-        f"matrices are multiplied at {format_flops_per_s(found['peak_flops_per_s'])}"
+        f"{part}: {format_count(measured['num_parameters'])} parameters, {counted} a step{by}; "
+        f"matrices are multiplied at {format_flops_per_s(measured['peak_flops_per_s'])}"
     )
 
 
-def _race(first: str, found: Mapping[str, Any]) -> list[list[str]]:
+def _timing_table(first: str, measured: Mapping[str, Any]) -> list[list[str]]:
     head = ["side", "step", f"over {first} (quartiles)", "CPU time", "first step", "memory", "MFU", "differs by"]
     rows = [head]
-    for row in found["results"]:
+    for row in measured["results"]:
         device = row["peak_device_bytes"]
         rows.append([
             f"{row['framework']} {row['mode']}",
@@ -103,39 +107,30 @@ def _race(first: str, found: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _kit(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def _block_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     table = [["side", "block", "tokens", "forward", "MFU", "with backward and update", "MFU", "repeats", "memory"]]
     for row in rows:
+        cells = [f"{row['framework']} {row['mode']}", row["part"], str(row["tokens"])]
         passes = [row["forward"], row["step"]]
+        for timed in passes:
+            cells += [format_seconds(timed["seconds"]["median"]), _share(timed["mfu"])] if timed else ["-", "-"]
+        cells.append(", ".join(str(timed["repeats"]) for timed in passes if timed))
         on_device = row["peak_device_bytes"]
-        timed = [
-            word
-            for one in passes
-            for word in (("-", "-") if one is None else (format_seconds(one["seconds"]["median"]), _share(one["mfu"])))
-        ]
-        table.append([
-            f"{row['framework']} {row['mode']}",
-            row["part"],
-            str(row["tokens"]),
-            *timed,
-            ", ".join(str(one["repeats"]) for one in passes if one is not None),
-            format_bytes(row["peak_rss_bytes"] if on_device is None else on_device),
-        ])  # fmt: skip
+        table.append([*cells, format_bytes(row["peak_rss_bytes"] if on_device is None else on_device)])
     return table
 
 
-def _parted(part: str, found: Mapping[str, Any]) -> str:
-    if found["parted"]:
-        return f"{part} parts at {found['said']}"
-    seen = f", {found['num_calls']} operations in each," if found["num_calls"] else ""
-    return f"{part}: no difference past the tolerance in {len(found['steps'])} steps{seen} was found"
+def _difference(part: str, compared: Mapping[str, Any]) -> str:
+    if compared["parted"]:
+        return f"{part} parts at {compared['said']}"
+    seen = f", {compared['num_calls']} operations in each," if compared["num_calls"] else ""
+    return f"{part}: no difference past the tolerance in {len(compared['steps'])} steps{seen} was found"
 
 
-def _lockstep(found: Mapping[str, Any]) -> list[list[str]]:
+def _lockstep_table(compared: Mapping[str, Any]) -> list[list[str]]:
     kinds = ("operation", "loss", "gradient", "weights")
-    head = ["step", *kinds]
-    rows = [[str(row["step"]), *(_error(row.get(kind)) for kind in kinds)] for row in found["steps"]]
-    return [head, *rows]
+    rows = [[str(row["step"]), *(_error(row.get(kind)) for kind in kinds)] for row in compared["steps"]]
+    return [["step", *kinds], *rows]
 
 
 def _error(error: float | None) -> str:

@@ -44,12 +44,16 @@ class BenchShape:
         """The model's config."""
         return presets.get(self.preset, self.override)
 
+    @property
+    def model(self) -> dict[str, Any]:
+        """The model's preset and override as plain values."""
+        return {"preset": self.preset, "override": {part: dict(values) for part, values in self.override.items()}}
+
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
         return {
             "origin": self.origin,
-            "preset": self.preset,
-            "override": {part: dict(values) for part, values in self.override.items()},
+            **self.model,
             "px": self.px,
             "micro_batch_size": dict(self.micro_batch_size),
         }

@@ -2,66 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from sampan.bench import backends, device_probe, first_difference, report, shapes
+from sampan.bench import backends, device_probe, report, shapes
+from sampan.bench.arguments import BUDGET_S, LOCKSTEP_STEPS, LOCKSTEP_TOLERANCE, ROUNDS, BenchArguments
+from sampan.bench.first_difference import find_first_difference
 from sampan.bench.page import page
 from sampan.bench.process import ComputeTarget
-from sampan.bench.timing import race
+from sampan.bench.timing import Say, time_steps
 from sampan.errors import RequestError
 from sampan.files import write_text
 from sampan.job import Job
 from sampan.report import results
-
-ROUNDS = 9
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchArguments:
-    """The options as they were given; None is one that was not.
-
-    Args:
-        frameworks, modes, parts: Names, as sampan.bench.backends takes them.
-        kit: Single blocks are measured.
-        diverge: Two words FRAMEWORK[:MODE]: they are run in lockstep.
-        rounds: Of a race.
-        tokens, budget: Of the kit; the budget in seconds.
-        steps, tolerance: Of the lockstep.
-        device, dtype, threads: Over what the job says.
-        json, html: Files to write; without `json` one is added to results/.
-    """
-
-    frameworks: tuple[str, ...] | None = None
-    modes: tuple[str, ...] | None = None
-    parts: tuple[str, ...] | None = None
-    rounds: int | None = None
-    kit: bool = False
-    tokens: int | None = None
-    budget: float | None = None
-    diverge: Sequence[str] | None = None
-    steps: int | None = None
-    tolerance: float | None = None
-    device: str | None = None
-    dtype: str | None = None
-    threads: int | None = None
-    seed: int = 0
-    json: Path | None = None
-    html: Path | None = None
-
-
-def from_arguments(arguments: Any) -> BenchArguments:
-    """Return the options of a parsed command line.
-
-    Raises:
-        RequestError: A setting is put over that of a job, and there is none.
-    """
-    if arguments.overrides and arguments.job is None:
-        raise RequestError("--set changes a job, and none is given", (), "name a job file, or leave --set out")
-    return BenchArguments(**{field.name: getattr(arguments, field.name) for field in fields(BenchArguments)})
-
 
 _ONLY_WITH = {"tokens": "kit", "budget": "kit", "steps": "diverge", "tolerance": "diverge"}
 _NOT_WITH = {"rounds": ("kit", "diverge"), "frameworks": ("diverge",), "modes": ("diverge",)}
@@ -72,45 +26,21 @@ def measure(job: Job | None, options: BenchArguments, console: Any) -> list[Path
 
     Raises:
         RequestError: Options that do not go together, or unknown names.
-        SampanError: What is measured cannot be run, or a side gives a wrong answer.
+        SampanError: What is measured cannot be run, or a backend gives a wrong answer.
     """
     _check(job, options)
-    parts = options.parts or backends.PARTS
-    place = ComputeTarget(
-        options.device or (job.place.device if job else "auto"),
-        options.dtype or (job.place.dtype if job else "auto"),
-        options.threads or (job.place.threads if job else None),
-    )
 
     def say(words: str) -> None:
         console.print(words, markup=False, highlight=False, soft_wrap=True)
 
-    if options.diverge:
-        stem, record = "diverge", _diverge(job, options, parts, place, say)
-    else:
-        chosen, notes = backends.choose(options.frameworks, options.modes or backends.MODES)
-        for note in notes:
-            say(f"note: {note}")
-        if options.kit:
-            stem, record = "kit", device_probe.kit(
-                chosen, parts, tokens=options.tokens, budget_s=options.budget or device_probe.BUDGET_S, place=place,
-                seed=options.seed, say=say, notes=notes,
-            )  # fmt: skip
-        else:
-            stem, record = "bench", race(
-                chosen, parts, shapes.of_job(job) if job else shapes.BUILT_IN, rounds=options.rounds or ROUNDS,
-                place=place, seed=options.seed, say=say, notes=notes,
-            )  # fmt: skip
+    stem, record = _measure(job, options, say)
     if job:
         record["job"] = {"text": job.text, "overrides": list(job.overrides)}
     say("")
     for line in report.lines(record):
         say(line)
-    written = [
-        results.put(options.json, record)
-        if options.json
-        else results.add(f"{stem}_{device_probe.device_of(record)}", record)
-    ]
+    path = options.json
+    written = [results.put(path, record) if path else results.add(f"{stem}_{device_probe.device_slug(record)}", record)]
     if options.kit:
         say("")
         say(device_probe.HAND_IN.format(path=written[0]))
@@ -121,24 +51,41 @@ def measure(job: Job | None, options: BenchArguments, console: Any) -> list[Path
     return written
 
 
-def _diverge(
-    job: Job | None, options: BenchArguments, parts: Sequence[str], place: ComputeTarget, say: Any
-) -> dict[str, Any]:
-    assert options.diverge, "it was asked for"
-    first, second = (backends.parse(word) for word in options.diverge)
-    if first == second:
-        raise RequestError(
-            f"--diverge: both sides are {first.label}", (), "name two frameworks, or two modes: torch torch:compiled"
-        )
-    return first_difference.diverge(
-        (first, second), parts, shapes.of_job(job) if job else shapes.SMALL,
-        steps=options.steps or first_difference.NUM_STEPS, tolerance=options.tolerance or first_difference.TOLERANCE,
-        place=place, seed=options.seed, say=say,
+def _measure(job: Job | None, options: BenchArguments, say: Say) -> tuple[str, dict[str, Any]]:
+    """Return the beginning of the record's file name, and the record."""
+    parts = options.parts or backends.PARTS
+    target = ComputeTarget(
+        options.device or (job.place.device if job else "auto"),
+        options.dtype or (job.place.dtype if job else "auto"),
+        options.threads or (job.place.threads if job else None),
+    )
+    if options.diverge:
+        first, second = (backends.parse_backend(word) for word in options.diverge)
+        if first == second:
+            hint = "name two frameworks, or two modes: torch torch:compiled"
+            raise RequestError(f"--diverge: both sides are {first.label}", (), hint)
+        return "diverge", find_first_difference(
+            (first, second), parts, shapes.of_job(job) if job else shapes.SMALL, steps=options.steps or LOCKSTEP_STEPS,
+            tolerance=options.tolerance or LOCKSTEP_TOLERANCE, target=target, seed=options.seed, say=say,
+        )  # fmt: skip
+    chosen, notes = backends.choose(options.frameworks, options.modes or backends.MODES)
+    for note in notes:
+        say(f"note: {note}")
+    if options.kit:
+        return "kit", device_probe.probe_device(
+            chosen, parts, tokens=options.tokens, budget_s=options.budget or BUDGET_S, target=target,
+            seed=options.seed, say=say, notes=notes,
+        )  # fmt: skip
+    return "bench", time_steps(
+        chosen, parts, shapes.of_job(job) if job else shapes.BUILT_IN, rounds=options.rounds or ROUNDS,
+        target=target, seed=options.seed, say=say, notes=notes,
     )  # fmt: skip
 
 
 def _check(job: Job | None, options: BenchArguments) -> None:
     given = {field.name for field in fields(options) if getattr(options, field.name) not in (None, False)}
+    if options.overrides and job is None:
+        raise RequestError("--set changes a job, and none is given", (), "name a job file, or leave --set out")
     if options.kit and options.diverge:
         raise RequestError("--kit and --diverge are two measurements", (), "ask for one at a time")
     if options.kit and job:

@@ -23,6 +23,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from sampan import frameworks, host
+from sampan.bench.backends import PACKAGES
 from sampan.errors import SampanError
 
 LR = 1e-3
@@ -65,25 +66,18 @@ class Worker:
         """
         from sampan.bench import blocks, shapes
         from sampan.frameworks import device as dev
-        from sampan.frameworks import io, update
+        from sampan.frameworks import io, train_step
         from sampan.models import presets
-        from sampan.models.build import outline
+        from sampan.models.build import build_on_meta
 
         if model is None:
             self.module, self.loss = blocks.block(part), blocks.BLOCK_LOSSES[part]
         else:
-            self.module = outline(part, presets.get(model["preset"], model["override"]))
+            self.module = build_on_meta(part, presets.get(model["preset"], model["override"]))
             self.loss = blocks.LOSSES[part]
-        update.materialize(
-            self.module,
-            None,
-            blocks.NonZeroInit(io.shapes(self.module), seed),
-            device=self.device,
-            dtype="fp32",
-            trainable=lambda name: True,
-            trainable_dtype="fp32",
-        )
-        self.updater = update.TrainStep(
+        arrays = blocks.NonZeroInit(io.shapes(self.module), seed)
+        io.load_weights(self.module, {}, device=self.device, dtype="fp32", arrays=arrays)
+        self.updater = train_step.TrainStep(
             self.module, lr=LR, beta1=0.0, beta2=0.95, weight_decay=0.01, clip_norm=1e30, ema_decay=0.0,
             autocast=self.dtype, compiled=compiled,
         )  # fmt: skip
@@ -193,7 +187,7 @@ def main(framework: str) -> int:
     os.dup2(2, 1)
     worker = Worker()
     try:
-        frameworks.use(framework, comparing=True)
+        frameworks.use(framework, package=PACKAGES[framework])
     except SampanError as error:
         answers.write(json.dumps({"error": {"what": error.what, "because": error.because, "hint": error.hint}}) + "\n")
         return 1
@@ -204,7 +198,7 @@ def main(framework: str) -> int:
 def _device_name(device: str) -> str | None:
     """Return what a device calls itself, where the framework's probe tells; a CPU's name is the machine's."""
     try:
-        probe = importlib.import_module(f"{frameworks.package(frameworks.chosen())}.probe")
+        probe = importlib.import_module(f"{PACKAGES[frameworks.chosen()]}.probe")
     except ModuleNotFoundError:
         return None
     found = [facts["name"] for facts in probe.probe()["devices"] if facts["device"].startswith(device)]

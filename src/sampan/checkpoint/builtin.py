@@ -7,7 +7,7 @@ from pathlib import Path
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
 
-def shipped() -> dict[str, Path]:
+def builtin_models() -> dict[str, Path]:
     """Return name and folder of each model of this installation; the folders are in the released layout."""
     if not WEIGHTS.is_dir():
         return {}
@@ -16,4 +16,4 @@ def shipped() -> dict[str, Path]:
 
 def find(path: Path) -> Path:
     """Return the folder of a shipped model where the path is its name and nothing lies there; else the path itself."""
-    return path if path.exists() else shipped().get(str(path), path)
+    return path if path.exists() else builtin_models().get(str(path), path)

@@ -21,8 +21,8 @@ def is_run(path: Path) -> bool:
     return not (path / "model_index.json").exists() and any((path / mark).exists() for mark in marks)
 
 
-def adapted(path: Path) -> tuple[Path, Path] | None:
-    """Return what a run that trained low-rank additions goes with: the model it started from, and its `lora` folder.
+def find_lora_run(path: Path) -> tuple[Path, Path] | None:
+    """Return what a run that trained LoRA adapters goes with: the model it started from, and its `lora` folder.
 
     None for every other path, and for a run that also has a model of its own.
     """
@@ -47,7 +47,7 @@ def resolve(path: Path) -> Path:
                 "this version ships those of `nano` alone; a model of its size trains in minutes",
                 "run `make scratch`, or `sampan init` and `sampan train`, and pass --model RUN",
             )
-        near = did_you_mean(str(path), builtin.shipped()) or ""
+        near = did_you_mean(str(path), builtin.builtin_models()) or ""
         raise CheckpointError(f"there is no model folder `{path}`", (), near if near.startswith("did") else LAYOUT_HINT)
     if not path.is_dir():
         if weights.pickles([path]):
@@ -57,7 +57,7 @@ def resolve(path: Path) -> Path:
         return path
     if (path / "model").is_dir():
         return path / "model"
-    if found := adapted(path):
+    if found := find_lora_run(path):
         raise CheckpointError(
             f"`{path}` holds low-rank additions, not a model",
             f"it is a training of additions to `{found[0]}`",

@@ -50,10 +50,10 @@ def part_tensors(out: Path, name: str, start: ModelFolder | None, device: str = 
             "go on with `sampan train JOB --resume`",
         )
     prefix = run.read_state(folder)["prefix"]
-    return own_tensors(io.read_tensors(folder / "ema.safetensors", device), prefix)
+    return select_part(io.read_tensors(folder / "ema.safetensors", device), prefix)
 
 
-def own_tensors(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def select_part(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """Return a part's own tensors under released names, without the heads that trained it.
 
     Args:
@@ -82,7 +82,7 @@ def export(out: Path, directory: Path, dtype: str | None) -> Path:
         CheckpointError: It is no run, a stage is not finished, or the folder exists and is not empty.
     """
     facts = read_record(out)
-    if detect_layout.adapted(out):
+    if detect_layout.find_lora_run(out):
         raise CheckpointError(
             f"the run in `{out}` has no model of its own",
             "it trained low-rank additions to another model",

@@ -213,8 +213,8 @@ def open_folder(path: Path) -> ModelFolder:
         raise CheckpointError(error.what, (*error.because, f"the folder is `{path}`"), error.hint) from error
 
 
-def open_adapted(path: Path) -> tuple[ModelFolder, Path | None]:
-    """Open a model folder as `open_folder` does; of a training of low-rank additions, the folder it started from.
+def open_with_lora(path: Path) -> tuple[ModelFolder, Path | None]:
+    """Open a model folder as `open_folder` does; of a run that trained a LoRA adapter, the folder it started from.
 
     Returns:
         The folder, and the `lora` folder of the training where it is one.
@@ -222,17 +222,17 @@ def open_adapted(path: Path) -> tuple[ModelFolder, Path | None]:
     Raises:
         CheckpointError: As `open_folder`, or the folder that the training started from is not there.
     """
-    found = detect_layout.adapted(path)
-    if found is None:
+    lora_run = detect_layout.find_lora_run(path)
+    if lora_run is None:
         return open_folder(path), None
-    start, additions = found
+    start, adapter = lora_run
     if not builtin.find(start).exists():
         raise CheckpointError(
             f"the model that `{path}` adds to is not there",
             f"its run.json says that it started from `{start}`",
-            f"call from the directory it was trained in, or pass --model FOLDER --lora {additions}",
+            f"call from the directory it was trained in, or pass --model FOLDER --lora {adapter}",
         )
-    return open_folder(start), additions
+    return open_folder(start), adapter
 
 
 def load_part(folder: ModelFolder, part: str, *, device: str, dtype: str, loras: Sequence[LoraAdapter] = ()) -> Any:
@@ -240,7 +240,7 @@ def load_part(folder: ModelFolder, part: str, *, device: str, dtype: str, loras:
 
     Args:
         dtype: "fp32", "bf16", or "stored" for that of the files.
-        loras: Low-rank additions, of which those to this part are put beside its layers.
+        loras: LoRA adapters, of which those for this part are put beside its layers.
 
     Raises:
         CheckpointError: Files are missing or broken, or hold other tensors than the config asks for.

@@ -41,7 +41,7 @@ def inspect(directory: Path) -> dict[str, Any]:
     `num_parameters` and `bytes` in all; `run` for a run folder (else None), with `stages` and `finished`. A stage's
     `sessions` are the processes that took its steps: `from_step`, `to_step`, `framework`, `device`, `dtype`, `threads`,
     `ranks`, `versions`, `machine`, `started`, `ended` (None: not recorded). A run that is not finished has no `parts`.
-    `lora`, of a run that trained low-rank additions (else None), has the `model` that they are for and their `files` with
+    `lora`, of a run that trained LoRA adapters (else None), has the `model` that they are for and their `files` with
     `path`, `bytes`, `sha256`, `num_layers`, `ranks` and `num_parameters`.
 
     Raises:
@@ -57,8 +57,8 @@ def _inspect(directory: Path) -> dict[str, Any]:
     where: dict[str, Any] = {"folder": str(directory), "run": None, "lora": None}
     if directory.is_dir() and detect_layout.is_run(directory):
         where["run"] = _run(directory)
-        if found := detect_layout.adapted(directory):
-            where["lora"] = {"model": str(found[0]), "files": _additions(found[1])}
+        if found := detect_layout.find_lora_run(directory):
+            where["lora"] = {"model": str(found[0]), "files": _adapter_files(found[1])}
         if where["lora"] or not where["run"]["finished"]:
             empty = {
                 "num_parameters": 0,
@@ -200,10 +200,10 @@ def _sessions(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _additions(folder: Path) -> list[dict[str, Any]]:
-    """Return the files with a run's low-rank additions."""
+def _adapter_files(folder: Path) -> list[dict[str, Any]]:
+    """Return the files with a run's LoRA adapters."""
     facts = []
-    for file in lora.find(folder):
+    for file in lora.find_files(folder):
         header = weights.read_header(file)
         firsts = {name: stored for name, stored in header.items() if name.endswith(FACTORS[0])}
         facts.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +52,18 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"`{path}` cannot be read", f"it holds a {type(value).__name__}, not an object of keys")
     return value
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a file of JSON lines; what is no object is left out, as a line that was cut off by a kill.
+
+    Raises:
+        OSError: The file is missing or cannot be read.
+    """
+    for line in path.read_bytes().decode("utf-8", errors="replace").split("\n"):  # a caption may hold other line breaks
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(row, dict):
+            yield row

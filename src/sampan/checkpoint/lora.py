@@ -1,9 +1,9 @@
-"""LoRA files: written as diffusers and PEFT read them, read from them and from other trainers, added and merged.
+"""LoRA adapters in files: written as diffusers and PEFT read them, read from them and from other trainers, used and merged.
 
     OUT/lora/decoder/pytorch_lora_weights.safetensors                       diffusers: transformer.load_lora_adapter
     OUT/lora/ar/adapter_config.json, OUT/lora/ar/adapter_model.safetensors  PEFT: PeftModel.from_pretrained
 
-What is read becomes additions to layers of this model, by its own names, in fp32 on the host.
+What is read becomes a LoRA adapter for layers of this model, by its own names, in fp32 on the host.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _HINT = "give a safetensors file or a folder: of `sampan train`, of diffusers, o
 
 @dataclass(frozen=True)
 class LoraLayer:
-    """What is added to the weight of one linear layer: b · a · scale.
+    """What a LoRA adapter adds to the weight of one linear layer: b · a · scale.
 
     Args:
         a: (rank, in).
@@ -52,26 +52,24 @@ class LoraLayer:
 
 @dataclass(frozen=True)
 class LoraAdapter:
-    """The additions that one file has for one part.
+    """A LoRA adapter: what one file adds to the linear layers of one part.
 
     Args:
-        additions: By the layer's name in the model.
-        strength: What the user multiplies the file's own scale with.
+        layers: What is added, by the layer's name in the model.
+        strength: Factor that the user puts on the file's own scale.
     """
 
     part: str
-    additions: Mapping[str, LoraLayer]
+    layers: Mapping[str, LoraLayer]
     file: Path
     sha256: str
     strength: float = 1.0
 
 
-def records(lows: Iterable[LoraAdapter]) -> list[dict[str, Any]]:
-    """Return what provenance says of additions: name, hash, and the user's scale of each file, once a file."""
-    found = {
-        (low.file, low.strength): {"file": low.file.name, "sha256": low.sha256, "scale": low.strength} for low in lows
-    }
-    return list(found.values())
+def provenance_records(adapters: Iterable[LoraAdapter]) -> list[dict[str, Any]]:
+    """Return what provenance says of adapters: name, hash, and the user's scale of each file, once a file."""
+    files_once = {(adapter.file, adapter.strength): adapter for adapter in adapters}.values()
+    return [{"file": each.file.name, "sha256": each.sha256, "scale": each.strength} for each in files_once]
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -84,20 +82,20 @@ def write(
     alpha: float | Mapping[str, float] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write additions as diffusers and PEFT read them, each part in a folder of its own, and return `folder`.
+    """Write LoRA adapters as diffusers and PEFT read them, each part in a folder of its own, and return `folder`.
 
     Each file is there whole or not at all; parts that are not given stay as they are.
 
     Args:
         tensors: Part ("ar", "decoder") to tensors by name, of which `….lora_A.weight` and `….lora_B.weight` are written.
-        alpha: Additions are scaled by alpha / rank: one for all, or by layer; None for alpha = rank.
-        provenance: Where they come from, for the header of the files.
+        alpha: The adapter is scaled by alpha / rank: one for all layers, or by layer; None for alpha = rank.
+        provenance: Where the adapters come from, for the header of the files.
 
     Raises:
         CheckpointError: A file cannot be written.
-        ValueError: There are no additions, or half of one.
+        ValueError: There is no adapter, or half of one.
     """
-    told = {PROVENANCE_KEY: json.dumps({"sampan": __version__, **(provenance or {})}), "format": "pt"}
+    common = {PROVENANCE_KEY: json.dumps({"sampan": __version__, **(provenance or {})}), "format": "pt"}
     for part, given in tensors.items():
         kept = {name: tensor for name, tensor in given.items() if lora.trainable(name)}
         ranks: dict[str, int] = {}
@@ -122,7 +120,7 @@ def write(
                 files.write_text(place / lora_settings.CONFIG_FILE, json.dumps(config, indent=2))
         except OSError as error:
             raise CheckpointError(f"`{place}` cannot be written", str(error)) from error
-        header = told if part == "ar" else {**told, lora_settings.HEADER_KEY: lora_settings.header(settings)}
+        header = common if part == "ar" else {**common, lora_settings.HEADER_KEY: lora_settings.header(settings)}
         io.save_tensors(place / name, {prefix + key: tensor for key, tensor in kept.items()}, header)
     return folder
 
@@ -131,21 +129,21 @@ def write(
 
 
 def read(path: Path, config: ModelConfig, strength: float = 1.0) -> list[LoraAdapter]:
-    """Return the additions of a file or a folder, by part.
+    """Return the LoRA adapters of a file or a folder, one for each part.
 
     Args:
         path: A safetensors file, a folder of diffusers or PEFT, the `lora` folder of a run, or the run itself.
-        config: The model that they are for.
-        strength: What the user multiplies the file's own scale with.
+        config: The model that the adapters are for.
+        strength: Factor that the user puts on the file's own scale.
 
     Raises:
         CheckpointError: There is no LoRA, it is a pickle, of another kind, broken, or for another model.
     """
     layers = {part: lora.linear_layers(part, config) for part in lora.PARTS}
-    return [low for file in find(path) for low in _read_file(file, layers, strength)]
+    return [adapter for file in find_files(path) for adapter in _read_file(file, layers, strength)]
 
 
-def find(path: Path) -> list[Path]:
+def find_files(path: Path) -> list[Path]:
     """Return the LoRA files that a path stands for.
 
     Raises:
@@ -162,7 +160,7 @@ def find(path: Path) -> list[Path]:
             raise weights.pickle_refused(path, [path.name])
         return [path]
     if (path / "run.json").is_file() and (path / "lora").is_dir():
-        return find(path / "lora")
+        return find_files(path / "lora")
     ours = [path / part / name for part, (name, _) in _WRITTEN_AS.items() if (path / part / name).is_file()]
     if ours:
         return ours
@@ -220,12 +218,12 @@ def _read_file(file: Path, layers: lora_names.Layers, strength: float) -> Iterat
             )
     sha256 = weights.file_digest(file)
     for part in dict.fromkeys(part for part, _ in pieces):
-        additions = {
-            layer: here[None] if None in here else _fused(here, layers[part][layer][0])
+        added = {
+            layer: here[None] if None in here else _fuse(here, layers[part][layer][0])
             for (of, layer), here in pieces.items()
             if of == part
         }
-        yield LoraAdapter(part, additions, file, sha256, strength)
+        yield LoraAdapter(part, added, file, sha256, strength)
 
 
 def _check(file: Path, name: str, factor: Any, layer: str, wanted: tuple[int | None, int | None]) -> None:
@@ -241,8 +239,8 @@ def _does_not_fit(file: Path, why: str) -> CheckpointError:
     return CheckpointError(f"the LoRA `{file}` does not fit this model", why, "is the LoRA for another model?")
 
 
-def _fused(pieces: Mapping[str | None, LoraLayer], width_out: int) -> LoraLayer:
-    """Return the addition to a fused layer that does what those to its parts do: A stacked, B block by block."""
+def _fuse(pieces: Mapping[str | None, LoraLayer], width_out: int) -> LoraLayer:
+    """Return what is added to a fused layer, from what is added to its parts: A stacked, B block by block."""
     height = width_out // len(PIECES)
     given = [(number, pieces[name]) for number, name in enumerate(PIECES) if name in pieces]
     b = np.zeros((width_out, sum(len(piece.a) for _, piece in given)), np.float32)
@@ -256,69 +254,69 @@ def _fused(pieces: Mapping[str | None, LoraLayer], width_out: int) -> LoraLayer:
 # --- use -------------------------------------------------------------------------------------------------------------
 
 
-def add(module: Any, part: str, lows: Sequence[LoraAdapter], dtype: str = "fp32") -> None:
-    """Put all additions to a part beside its layers; several to one layer become one of their ranks' sum.
+def add(module: Any, part: str, adapters: Sequence[LoraAdapter], dtype: str = "fp32") -> None:
+    """Put the LoRA adapters for a part beside its layers; several for one layer become one of their ranks' sum.
 
     Args:
         module: The part, with its weights.
-        dtype: "fp32" or "bf16", that of the additions.
+        dtype: "fp32" or "bf16", that of A and B.
     """
-    joined = _joined(part, lows)
-    nn.add_low_rank(module, {layer: (len(one.a), one.scale) for layer, one in joined.items()}, dtype=dtype)
+    joined = _join(part, adapters)
+    nn.add_low_rank(module, {layer: (len(added.a), added.scale) for layer, added in joined.items()}, dtype=dtype)
     values = {}
-    for layer, one in joined.items():
-        values |= dict(zip((layer + end for end in lora.FACTORS), (one.a, one.b), strict=True))
+    for layer, added in joined.items():
+        values |= dict(zip((layer + end for end in lora.FACTORS), (added.a, added.b), strict=True))
     io.put_weights(module, values)
 
 
 def merge(
     tensors: Mapping[str, Any],
     part: str,
-    lows: Sequence[LoraAdapter],
+    adapters: Sequence[LoraAdapter],
     *,
     subtract: bool = False,
     dtype: str | None = None,
 ) -> dict[str, Any]:
-    """Return a part's tensors with all additions in them, or taken out of them: summed in fp32, each cast once.
+    """Return a part's tensors with the LoRA adapters in them, or taken out of them: summed in fp32, each cast once.
 
     Args:
         tensors: By name; an `io.LazyTensor` stays unread, and is changed when it is read.
         dtype: What the sums become, "fp32" or "bf16"; None for the dtype that each tensor had.
     """
     changed = dict(tensors)
-    for layer, one in _joined(part, lows).items():
+    for layer, added in _join(part, adapters).items():
         weight = changed[f"{layer}.weight"]
-        summed = _sum(one, -1.0 if subtract else 1.0, dtype)
+        summed = _sum(added, -1.0 if subtract else 1.0, dtype)
         changed[f"{layer}.weight"] = (
             weight.changed(summed, dtype) if isinstance(weight, io.LazyTensor) else summed(weight)
         )
     return changed
 
 
-def _sum(one: LoraLayer, sign: float, dtype: str | None) -> Callable[[Any], Any]:
-    """Return the function from a layer's weight to its weight with the addition in it."""
+def _sum(added: LoraLayer, sign: float, dtype: str | None) -> Callable[[Any], Any]:
+    """Return the function from a layer's weight to its weight with the adapter in it."""
 
     def summed(weight: Any) -> Any:
         where = str(weight.device)
-        delta = ops.linear(dev.array(one.b, where), dev.array(one.a.T, where)) * (sign * one.scale)
+        delta = ops.linear(dev.array(added.b, where), dev.array(added.a.T, where)) * (sign * added.scale)
         return ops.cast(ops.cast(weight, ops.float32) + delta, weight.dtype if dtype is None else dev.dtype(dtype))
 
     return summed
 
 
-def _joined(part: str, lows: Iterable[LoraAdapter]) -> dict[str, LoraLayer]:
-    """Return one addition a layer: the only one, or all side by side with their scales in B."""
+def _join(part: str, adapters: Iterable[LoraAdapter]) -> dict[str, LoraLayer]:
+    """Return what is added to each layer: that of the only adapter, or of all side by side with their scales in B."""
     found: dict[str, list[LoraLayer]] = {}
-    for low in lows:
-        if low.part == part:
-            for layer, one in low.additions.items():
-                found.setdefault(layer, []).append(dataclasses.replace(one, scale=one.scale * low.strength))
+    for adapter in adapters:
+        if adapter.part == part:
+            for layer, added in adapter.layers.items():
+                found.setdefault(layer, []).append(dataclasses.replace(added, scale=added.scale * adapter.strength))
     return {
         layer: several[0]
         if len(several) == 1
         else LoraLayer(
-            np.concatenate([one.a for one in several]),
-            np.concatenate([one.b * np.float32(one.scale) for one in several], axis=1),
+            np.concatenate([added.a for added in several]),
+            np.concatenate([added.b * np.float32(added.scale) for added in several], axis=1),
             1.0,
         )
         for layer, several in found.items()

@@ -1,6 +1,6 @@
-"""The scale of a LoRA's additions, as the file's header or the adapter_config.json beside it says it.
+"""The scale of a LoRA adapter, as the file's header or the adapter_config.json beside it says it.
 
-PEFT and diffusers scale an addition by alpha / rank, or by alpha / sqrt(rank) where `use_rslora` is set; alpha is
+PEFT and diffusers scale an adapter by alpha / rank, or by alpha / sqrt(rank) where `use_rslora` is set; alpha is
 `lora_alpha`, or the value in `alpha_pattern` whose key ends the layer's name. A file in diffusers' or other trainers' names
 that says no alpha is scaled by 1.
 """
@@ -35,7 +35,7 @@ _SHIFTED = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 @dataclass(frozen=True)
 class LoraScales:
-    """How the additions of a file are scaled.
+    """How the LoRA adapter in a file is scaled.
 
     Args:
         alpha: None for the rank of each, which is a scale of 1.
@@ -48,7 +48,7 @@ class LoraScales:
     square_root: bool = False
 
     def of(self, module: str, rank: int, alpha: float | None = None) -> float:
-        """Return the scale of a layer's addition.
+        """Return the scale of what is added to a layer.
 
         Args:
             module: The layer as the file names it, without what files put before names.
@@ -63,13 +63,13 @@ class LoraScales:
 
 
 def read_scales(file: Path, modules: Iterable[str]) -> LoraScales:
-    """Return how the additions of a file are scaled.
+    """Return how the LoRA adapter in a file is scaled.
 
     Args:
         modules: The layers as the file names them.
 
     Raises:
-        CheckpointError: What scales them is missing or cannot be read, or they are of another kind.
+        CheckpointError: What scales it is missing or cannot be read, or it is of another kind.
     """
     header = weights.read_metadata(file).get(HEADER_KEY)
     beside = file.parent / CONFIG_FILE
@@ -114,7 +114,7 @@ def read_scales(file: Path, modules: Iterable[str]) -> LoraScales:
 
 
 def describe(ranks: Mapping[str, int], alphas: Mapping[str, float]) -> dict[str, Any]:
-    """Return the settings that PEFT and diffusers read of additions, by layer: rank and alpha."""
+    """Return the settings that PEFT and diffusers read of an adapter, by layer: rank and alpha."""
     rank, alpha = _commonest(ranks.values()), _commonest(alphas.values())
     return {
         "peft_type": "LORA",

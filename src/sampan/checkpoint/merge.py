@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sampan.checkpoint import lora
-from sampan.checkpoint.folder import OWN_FILE, open_adapted
+from sampan.checkpoint.folder import OWN_FILE, open_with_lora
 from sampan.checkpoint.json_files import read_json
 from sampan.checkpoint.write import write_folder
 from sampan.errors import CheckpointError
@@ -23,38 +23,38 @@ def merge(
     dtype: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write a model with low-rank additions in its weights to a new folder, and return that folder.
+    """Write a model with LoRA adapters in its weights to a new folder, and return that folder.
 
-    Weights are read one file's worth at a time. Those without an addition are written as they are; to the others all
-    additions are added in fp32, and the sum is cast once to what is written. Taking the same additions out again gives
-    fp32 weights back but for their last bits, and bf16 weights but for theirs.
+    Weights are read one file's worth at a time. Those of layers without an adapter are written as they are;
+    to the others the adapters are added in fp32, and the sum is cast once to what is written. Taking the same adapters out
+    again gives fp32 weights back but for their last bits, and bf16 weights but for theirs.
 
     Args:
-        model: A model folder, or a run; the additions of a run that trained some count first.
-        loras: LoRA files or folders, each with what its own scale is multiplied with.
-        subtract: Take the additions out.
+        model: A model folder, or a run; the adapter of a run that trained one counts first.
+        loras: LoRA files or folders, each with the factor on its own scale.
+        subtract: Take the adapters out.
         dtype: "fp32" or "bf16" to convert, None to keep what each weight is stored as.
         progress: Called with the weight files written and their number.
 
     Raises:
         CheckpointError: There is nothing to merge, a file cannot be used, or the folder is there already.
     """
-    folder, own = open_adapted(model)
+    folder, own = open_with_lora(model)
     asked = [*([(own, 1.0)] if own else []), *loras]
     if not asked:
         raise CheckpointError(
             f"there is nothing to merge into `{model}`", "it is a whole model, and no LoRA is given", "pass --lora FILE"
         )
-    lows = [low for path, strength in asked for low in lora.read(path, folder.config, strength)]
+    adapters = [adapter for path, strength in asked for adapter in lora.read(path, folder.config, strength)]
     before = read_json(folder.path / OWN_FILE).get("provenance") if (folder.path / OWN_FILE).is_file() else None
     provenance: dict[str, Any] = {
-        "subtracted" if subtract else "merged": lora.records(lows),
+        "subtracted" if subtract else "merged": lora.provenance_records(adapters),
         "base": {"name": folder.path.resolve().name, "hash": folder.hash, "provenance": before},
     }
     return write_folder(
         directory,
         folder.config,
-        {part: lora.merge(folder.unread(part), part, lows, subtract=subtract, dtype=dtype) for part in PARTS},
+        {part: lora.merge(folder.unread(part), part, adapters, subtract=subtract, dtype=dtype) for part in PARTS},
         folder.path / "processor",
         dtype=dtype,
         provenance=provenance,

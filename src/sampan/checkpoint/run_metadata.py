@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sampan.checkpoint.json_files import read_json
+from sampan.checkpoint.json_files import read_json, read_rows
 from sampan.errors import CheckpointError
 
 
@@ -42,13 +41,5 @@ def read_steps(path: Path, stage: str) -> dict[int, dict[str, Any]]:
 
 
 def _steps(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.is_file():
-        return
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the line being written when the machine went off
-            if isinstance(record, dict) and {"stage", "step", "loss"} <= record.keys():
-                yield record  # a measurement at a stage's end has no loss
+    # a measurement at a stage's end has no loss
+    return (row for row in (read_rows(path) if path.is_file() else ()) if {"stage", "step", "loss"} <= row.keys())

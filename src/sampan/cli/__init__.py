@@ -10,8 +10,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from sampan.cli.options import parser
-from sampan.errors import SampanError
+from sampan.cli.verbs import parser
+from sampan.errors import SampanError, UsageError
 
 INTERRUPTED = 130
 
@@ -30,8 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     try:
-        arguments = parser().parse(argv)
-        arguments.run(arguments)
+        verb, run, arguments = parser().parse(argv)
+        try:
+            run(arguments)
+        except UsageError as error:
+            verb.fail(error.what)
     except SystemExit as stop:  # argparse: help, version, wrong usage
         return stop.code if isinstance(stop.code, int) else 1
     except SampanError as error:

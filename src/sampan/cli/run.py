@@ -5,127 +5,131 @@ Whatever loads numpy or a framework is imported here, inside the verb, so that h
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sampan.bench.arguments import BenchArguments
+from sampan.cli import arguments
+from sampan.errors import RequestError, UsageError
+from sampan.evaluate.arguments import EvalArguments
 from sampan.job import MAX_SEED
+from sampan.plan.arguments import PlanArguments
+from sampan.screen.arguments import ScreenArguments
+from sampan.serve.arguments import ServeArguments
 
 
-def init(arguments: argparse.Namespace) -> None:
+def init(options: arguments.InitArguments) -> None:
     """Write a job file; its path on stdout."""
     from sampan.init import write
 
-    _put(write(arguments.path, arguments.preset, arguments.force))
+    _put(write(options.path, options.preset, options.force))
 
 
-def doctor(arguments: argparse.Namespace) -> None:
+def doctor(options: arguments.DoctorArguments) -> None:
     """Report on this machine, on stdout."""
     from sampan.doctor import report, show
 
-    _print_report(report(arguments.model), show, arguments.json)
+    _print_report(report(options.model), show, options.json)
 
 
-def data_emoji(arguments: argparse.Namespace) -> None:
+def data_emoji(options: arguments.EmojiArguments) -> None:
     """Write a picture set; its folder on stdout."""
-    from sampan.progress import bars
     from sampan.synthetic.emoji import write
 
-    console = _console()
-    with bars(console) as progress:
+    with _bar("pictures") as (console, progress):
         summary = write(
-            arguments.directory,
-            count=arguments.count,
-            size_px=arguments.size,
-            languages=arguments.languages,
-            edits=arguments.edits,
-            font=arguments.font,
-            seed=arguments.seed,
-            progress=lambda done, total: progress("pictures", done, total),
+            options.directory,
+            count=options.count,
+            size_px=options.size,
+            languages=options.languages,
+            edits=options.edits,
+            font=options.font,
+            seed=options.seed,
+            progress=progress,
         )
-    state = "written" if summary.written else "there already"
-    console.print(f"{summary.num_pictures} pictures of {summary.num_emoji} emoji, {summary.num_rows} rows, {state}")
-    if summary.num_left_out:
-        console.print(f"{summary.num_left_out} emoji are left out: the font has no picture of them")
-    _put(arguments.directory)
+    counts = summary.counts
+    console.print(
+        f"{counts['num_pictures']} pictures of {counts['num_emoji']} emoji, {counts['num_rows']} rows, {_state(summary)}"
+    )
+    if counts["num_left_out"]:
+        console.print(f"{counts['num_left_out']} emoji are left out: the font has no picture of them")
+    _put(options.directory)
 
 
-def data_signs(arguments: argparse.Namespace) -> None:
+def data_signs(options: arguments.SignsArguments) -> None:
     """Write a set of signs; its folder on stdout."""
-    from sampan.progress import bars
     from sampan.synthetic.signs import SignFilter, write
 
-    console = _console()
-    with bars(console) as progress:
+    choice = SignFilter(options.layouts, options.fonts, options.letters, options.lines, options.plates, options.inks)
+    with _bar("signs") as (console, progress):
         summary = write(
-            arguments.directory,
-            count=arguments.count,
-            size_px=arguments.size,
-            edits=arguments.edits,
-            split=arguments.split,
-            seed=arguments.seed,
-            choice=SignFilter(
-                arguments.layouts, arguments.fonts, arguments.letters, arguments.lines, arguments.plates, arguments.inks
-            ),
-            progress=lambda done, total: progress("signs", done, total),
+            options.directory,
+            count=options.count,
+            size_px=options.size,
+            edits=options.edits,
+            split=options.split,
+            seed=options.seed,
+            choice=choice,
+            progress=progress,
         )
-    state = "written" if summary.written else "there already"
-    console.print(f"{summary.num_pictures} pictures of {summary.num_signs} signs, {summary.num_rows} rows, {state}")
-    _put(arguments.directory)
+    counts = summary.counts
+    console.print(
+        f"{counts['num_pictures']} pictures of {counts['num_signs']} signs, {counts['num_rows']} rows, {_state(summary)}"
+    )
+    _put(options.directory)
 
 
-def data_pairs(arguments: argparse.Namespace) -> None:
+def data_pairs(options: arguments.PairsArguments) -> None:
     """Write pictures of an emoji over a word; their folder on stdout."""
-    from sampan.progress import bars
     from sampan.synthetic.pairs import write
 
-    console = _console()
-    with bars(console) as progress:
+    with _bar("pictures") as (console, progress):
         summary = write(
-            arguments.directory,
-            count=arguments.count,
-            num_emoji=arguments.emoji,
-            size_px=arguments.size,
-            split=arguments.split,
-            seed=arguments.seed,
-            progress=lambda done, total: progress("pictures", done, total),
+            options.directory,
+            count=options.count,
+            num_emoji=options.emoji,
+            size_px=options.size,
+            split=options.split,
+            seed=options.seed,
+            progress=progress,
         )
-    console.print(f"{summary.num_pictures} pictures, {'written' if summary.written else 'there already'}")
-    _put(arguments.directory)
+    console.print(f"{summary.counts['num_pictures']} pictures, {_state(summary)}")
+    _put(options.directory)
 
 
-def data_prepare(arguments: argparse.Namespace) -> None:
+def data_prepare(options: arguments.PrepareArguments) -> None:
     """Examine and encode a job's pictures; the folder of what was found out on stdout."""
     from sampan import frameworks
     from sampan.job import read
 
-    job = read(arguments.job, arguments.overrides)
+    job = read(options.job, options.overrides)
     frameworks.use(job.place.framework)
     from sampan.train.run_state import prepare
 
     _put(prepare(job, console=_console()))
 
 
-def train(arguments: argparse.Namespace) -> None:
+def train(options: arguments.TrainArguments) -> None:
     """Train as the job says; the finished model's folder on stdout."""
     from sampan import frameworks
     from sampan.checkpoint.run_metadata import read_record
     from sampan.job import read
 
-    path: Path | None = arguments.job
-    run_folder = arguments.resume if isinstance(arguments.resume, Path) else None
+    path: Path | None = options.job
+    run_folder = options.resume if isinstance(options.resume, Path) else None
     if path is None and run_folder is not None and run_folder.is_file():
         path, run_folder = run_folder, None  # `train --resume JOB`: what follows the option is the job
     if path is None:
-        raise arguments.verb.fail("the following arguments are required: JOB")
-    overrides = list(arguments.overrides)
-    if arguments.framework:
-        overrides.append(f"place.framework={arguments.framework}")
+        raise UsageError("the following arguments are required: JOB")
+    overrides = list(options.overrides)
+    if options.framework:
+        overrides.append(f"place.framework={options.framework}")
     job = read(path, overrides)
     if run_folder is not None:
         read_record(run_folder)  # going on needs something to go on with
@@ -133,178 +137,170 @@ def train(arguments: argparse.Namespace) -> None:
     frameworks.use(job.place.framework)  # before anything is imported that computes
     from sampan.train.loop import train  # after the job is read: what is wrong there is said at once
 
-    _put(train(job, resume=arguments.resume is not False, console=_console()))
+    _put(train(job, resume=options.resume is not False, console=_console()))
 
 
-def generate(arguments: argparse.Namespace) -> None:
+def generate(options: arguments.GenerateArguments) -> None:
     """Paint; the pictures' file names, or with --json a record each, on stdout."""
     from sampan import frameworks
 
-    if arguments.framework:
-        frameworks.use(arguments.framework)  # before anything is imported that computes
+    if options.framework:
+        frameworks.use(options.framework)  # before anything is imported that computes
     from sampan.pipeline.pipeline import generate
     from sampan.pipeline.request import ImageRequest
 
-    width_px, height_px = arguments.size or (None, None)
+    width_px, height_px = options.size or (None, None)
     request = ImageRequest(
-        prompt=arguments.prompt,
-        references=tuple(arguments.references),
+        prompt=options.prompt,
+        references=options.references,
         width_px=width_px,
         height_px=height_px,
-        count=arguments.count,
-        # a fresh one each time, so that a second call does not write over the first one's picture
-        seed=secrets.randbelow(MAX_SEED + 1) if arguments.seed is None else arguments.seed,
-        num_inference_steps=arguments.steps,
-        guidance_scale=arguments.guidance,
-        temperature=arguments.temperature,
-        top_p=arguments.top_p,
-        top_k=arguments.top_k,
-        inject=arguments.inject,
-        prompt_metadata=not arguments.no_prompt_metadata,
+        count=options.count,
+        seed=_seed(options.seed),
+        num_inference_steps=options.steps,
+        guidance_scale=options.guidance,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        top_k=options.top_k,
+        inject=options.inject,
+        prompt_metadata=not options.no_prompt_metadata,
     )
     pictures = generate(
         request,
-        model=arguments.model,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        offload=arguments.offload,
-        compiled=arguments.compile,
-        out=arguments.out,
+        model=options.model,
+        device=options.device,
+        dtype=options.dtype,
+        offload=options.offload,
+        compiled=options.compile,
+        out=options.out,
         console=_console(),
-        loras=arguments.loras,
+        loras=options.loras,
     )
-    if arguments.json:
+    if options.json:
         _put(json.dumps({"pictures": pictures}, indent=2))
     else:
         for picture in pictures:
             _put(picture["file"])
 
 
-def serve(arguments: argparse.Namespace) -> None:
+def serve(options: ServeArguments) -> None:
     """Serve until told to end; or change keys, with what is to be read on stdout."""
-    from sampan.cli import serve_options
-    from sampan.errors import RequestError
-
-    if arguments.add_key or arguments.remove_key or arguments.list_keys:
+    if options.add_key or options.remove_key or options.list_keys:
         from sampan.serve import keys
 
-        keys.change(arguments.data, add=arguments.add_key, remove=arguments.remove_key, put=_put)
+        keys.change(options.data, add=options.add_key, remove=options.remove_key, put=_put)
         return
     from sampan import frameworks
 
-    if arguments.framework:
-        frameworks.use(arguments.framework)  # before anything is imported that computes
+    if options.framework:
+        frameworks.use(options.framework)  # before anything is imported that computes
     try:
         from sampan.serve import verb
     except ModuleNotFoundError as error:
         missing = f"the package `{error.name}` is missing"
         raise RequestError("the server cannot start", missing, "pip install 'sampan[serve]'") from error
-    pipeline = verb.open_pipeline(
-        arguments.model, device=arguments.device, dtype=arguments.dtype, loras=arguments.loras
-    )
-    verb.serve(pipeline, serve_options.settings(arguments), _console())
+    pipeline = verb.open_pipeline(options.model, device=options.device, dtype=options.dtype, loras=options.loras)
+    verb.serve(pipeline, options.settings(), _console())
 
 
-def checkpoint_export(arguments: argparse.Namespace) -> None:
+def checkpoint_export(options: arguments.ExportArguments) -> None:
     """Export a run; the written folder on stdout."""
     from sampan.checkpoint.export import export
 
-    _put(export(arguments.run_folder, arguments.directory, arguments.dtype))
+    _put(export(options.run_folder, options.directory, options.dtype))
 
 
-def checkpoint_merge(arguments: argparse.Namespace) -> None:
+def checkpoint_merge(options: arguments.MergeArguments) -> None:
     """Merge LoRAs into a model; the written folder on stdout."""
     from sampan.checkpoint.merge import merge
-    from sampan.progress import bars
 
-    with bars(_console()) as progress:
+    with _bar("writing weights") as (_, progress):
         folder = merge(
-            arguments.model,
-            arguments.directory,
-            arguments.loras,
-            subtract=arguments.subtract,
-            dtype=arguments.dtype,
-            progress=lambda done, total: progress("writing weights", done, total),
+            options.model,
+            options.directory,
+            options.loras,
+            subtract=options.subtract,
+            dtype=options.dtype,
+            progress=progress,
         )
     _put(folder)
 
 
-def checkpoint_inspect(arguments: argparse.Namespace) -> None:
+def checkpoint_inspect(options: arguments.InspectArguments) -> None:
     """Report on a model folder, on stdout."""
     from sampan.checkpoint.inspect import inspect, show
 
-    _print_report(inspect(arguments.directory), show, arguments.json)
+    _print_report(inspect(options.directory), show, options.json)
 
 
-def checkpoint_verify(arguments: argparse.Namespace) -> None:
+def checkpoint_verify(options: arguments.VerifyArguments) -> None:
     """Check a run's files, and take some of its steps again; the report on stdout, an error where something differs."""
     from sampan import frameworks
     from sampan.checkpoint.run_metadata import read_record
 
-    record = read_record(arguments.run_folder)
-    frameworks.use(arguments.framework or record["framework"])
+    record = read_record(options.run_folder)
+    frameworks.use(options.framework or record["framework"])
     from sampan.train.verify import refuse, show, verify
 
     report = verify(
-        arguments.run_folder,
-        replay=arguments.replay,
-        seed=secrets.randbelow(MAX_SEED + 1) if arguments.seed is None else arguments.seed,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        tolerances=dict(arguments.tolerances),
+        options.run_folder,
+        replay=options.replay,
+        seed=_seed(options.seed),
+        device=options.device,
+        dtype=options.dtype,
+        tolerances=dict(options.tolerances),
         console=_console(),
     )
-    _print_report(report, show, arguments.json)
+    _print_report(report, show, options.json)
     refuse(report)
 
 
-def bench(arguments: argparse.Namespace) -> None:
+def bench(options: BenchArguments) -> None:
     """Measure; the names of the files with what was found on stdout."""
     from sampan.job import read
 
-    job = read(arguments.job, arguments.overrides) if arguments.job else None
-    from sampan.bench.verb import from_arguments, measure
+    job = read(options.job, options.overrides) if options.job else None
+    from sampan.bench.verb import measure
 
-    for path in measure(job, from_arguments(arguments), _console()):
+    for path in measure(job, options, _console()):
         _put(path)
 
 
-def evaluate(arguments: argparse.Namespace) -> None:
+def evaluate(options: EvalArguments) -> None:
     """Measure a model's pictures; the names of the files with what was found on stdout."""
     from sampan import frameworks
 
-    if arguments.framework:
-        frameworks.use(arguments.framework)  # before anything is imported that computes
-    from sampan.evaluate.verb import evaluate, from_arguments
+    if options.framework:
+        frameworks.use(options.framework)  # before anything is imported that computes
+    from sampan.evaluate.verb import evaluate
 
-    evaluate(from_arguments(arguments), _console())
-    for path in filter(None, (arguments.json, arguments.html)):
+    evaluate(options, _console())
+    for path in filter(None, (options.json, options.html)):
         _put(path)
 
 
-def plan(arguments: argparse.Namespace) -> None:
+def plan(options: PlanArguments) -> None:
     """Plan a job, or answer another question about chips; the report on stdout, files where they were asked for."""
     from sampan.plan import verb
 
-    options = verb.from_arguments(arguments)
+    verb.check(options)
     if options.validate is None and options.compare is None:
         from sampan.compliance import column_for
         from sampan.job import read
 
-        if arguments.job is None:
-            raise arguments.verb.fail("the following arguments are required: JOB")
-        job, name = read(arguments.job, arguments.overrides), str(arguments.job)
-        verb.plan_and_show(job, options, _console(data=True), name=name, column=column_for(job))
+        if options.job is None:
+            raise UsageError("the following arguments are required: JOB")
+        job = read(options.job, options.overrides)
+        verb.plan_and_show(job, options, _console(data=True), name=str(options.job), column=column_for(job))
     else:
         verb.report_and_show(options, _put)
 
 
-def screen(arguments: argparse.Namespace) -> None:
+def screen(options: ScreenArguments) -> None:
     """Say which rules bear on a question; the answer on stdout, files where they were asked for."""
-    from sampan.cli import screen_options
     from sampan.screen import verb
 
-    verb.screen(arguments, screen_options.facts(arguments), _put)
+    verb.screen(options, options.facts(), _put)
 
 
 def _put(data: object) -> None:
@@ -315,6 +311,25 @@ def _console(*, data: bool = False) -> Any:
     from rich.console import Console
 
     return Console(stderr=not data)
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[tuple[Any, Callable[[int, int], None]]]:
+    """Yield the console, and a function (done, total) that draws a bar on it."""
+    from sampan.progress import bars
+
+    console = _console()
+    with bars(console) as progress:
+        yield console, lambda done, total: progress(what, done, total)
+
+
+def _state(summary: Any) -> str:
+    return "written" if summary.written else "there already"
+
+
+def _seed(seed: int | None) -> int:
+    """Return a fresh seed where none was given, so that a second call does not repeat the first."""
+    return secrets.randbelow(MAX_SEED + 1) if seed is None else seed
 
 
 def _print_report(report: dict[str, Any], show: Callable[[dict[str, Any], Any], None], as_json: bool) -> None:

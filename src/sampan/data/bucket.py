@@ -34,7 +34,7 @@ def sizes(resolutions_px: Sequence[int], max_aspect_ratio: float, multiple_px: i
         raise ValueError("there is no resolution to make sizes of")
     if max_aspect_ratio < 1:
         raise ValueError(f"a long side over a short side is at least 1, and {max_aspect_ratio:g} is asked for")
-    found: dict[Size, None] = {}
+    unique: dict[Size, None] = {}
     for resolution_px in sorted(set(resolutions_px)):
         if resolution_px < multiple_px or resolution_px % multiple_px:
             raise ValueError(f"a resolution of {resolution_px} px is not a multiple of {multiple_px} px")
@@ -46,8 +46,8 @@ def sizes(resolutions_px: Sequence[int], max_aspect_ratio: float, multiple_px: i
                 break
             shapes += [(short, long), (long, short)]
         shapes.sort(key=lambda shape: shape[0] / shape[1])
-        found |= dict.fromkeys((rows * multiple_px, columns * multiple_px) for rows, columns in shapes)
-    return tuple(found)
+        unique |= dict.fromkeys((rows * multiple_px, columns * multiple_px) for rows, columns in shapes)
+    return tuple(unique)
 
 
 def assign(picture: Size, sizes: tuple[Size, ...]) -> int:
@@ -99,9 +99,9 @@ def _resolutions(sizes: tuple[Size, ...]) -> tuple[tuple[list[float], list[int]]
         side = min(squares, key=lambda side: abs(math.log(height * width / side**2)))
         members[side].append((math.log(height / width), number))
     table = []
-    for found in members.values():
-        found.sort()
-        ratios = [ratio for ratio, _ in found]
+    for ratios_and_numbers in members.values():
+        ratios_and_numbers.sort()
+        ratios = [ratio for ratio, _ in ratios_and_numbers]
         borders = [(low + high) / 2 for low, high in itertools.pairwise(ratios)]
-        table.append((borders, [number for _, number in found]))
+        table.append((borders, [number for _, number in ratios_and_numbers]))
     return tuple(table)

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sampan.data.bucket import Size
+from sampan.data.encoded_cache import EncodedCache
 from sampan.data.image_cache import ImageCache
 from sampan.data.pictures import to_array
-from sampan.data.shards import EncodedCache
-from sampan.data.views import ImageView, ViewTask, patch_bytes, views
+from sampan.data.transforms import TransformedImage, TransformTask, patch_bytes, transform_images
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
 from sampan.models import positions
@@ -222,12 +222,12 @@ class _Items:
 
     def missing(self, store: EncodedCache) -> dict[Size, list[int]]:
         """Return the pictures that a store lacks, by size."""
-        found = {}
+        lacked_by_size = {}
         for size, members in self.by_size.items():
             there = store.locate(_group(size), [self.pictures.digests[i] for i in members])[:, 0] >= 0
             if lacked := [index for index, is_there in zip(members, there, strict=True) if not is_there]:
-                found[size] = lacked
-        return found
+                lacked_by_size[size] = lacked
+        return lacked_by_size
 
     def places(self, store: EncodedCache) -> Ints:
         """Return the place (pictures, 2) of every picture."""
@@ -250,7 +250,7 @@ class _Tokens:
     def grids(self, size: Size, config: ModelConfig) -> tuple[Grid, ...]:
         return config.geometry.prior_grid(*size), config.geometry.preview_grid(*size)
 
-    def arrays(self, part: Any, seen: Sequence[ImageView], size: Size, work: _AtWork) -> dict[str, NDArray[Any]]:
+    def arrays(self, part: Any, seen: Sequence[TransformedImage], size: Size, work: _AtWork) -> dict[str, NDArray[Any]]:
         found = {}
         for number, (name, grid) in enumerate(zip(("target", "preview"), self.grids(size, work.config), strict=True)):
             patches = _unit(np.stack([view.patches[number] for view in seen]))
@@ -270,7 +270,7 @@ class _Latents:
     def grids(self, size: Size, config: ModelConfig) -> tuple[Grid, ...]:
         return ()
 
-    def arrays(self, part: Any, seen: Sequence[ImageView], size: Size, work: _AtWork) -> dict[str, NDArray[Any]]:
+    def arrays(self, part: Any, seen: Sequence[TransformedImage], size: Size, work: _AtWork) -> dict[str, NDArray[Any]]:
         images = np.stack([to_array(Image.fromarray(view.pixels)) for view in seen if view.pixels is not None])
         return {"latent": latents(part, images, work.config, work.device, work.dtype).astype(np.float32)}
 
@@ -304,17 +304,17 @@ def _encode_pictures(items: _Items, kinds: Sequence[_Kind], work: _AtWork) -> No
             for members in work.batches(shard.members, shard.size)
         )
         parts = {kind.what: kind.part() for kind in lacking if any(kind in shard.kinds for shard in shards)}
-        made = stack.enter_context(closing(views(tasks, work.workers)))
+        made = stack.enter_context(closing(transform_images(tasks, work.workers)))
         for shard in shards:
-            found: dict[str, list[dict[str, NDArray[Any]]]] = {kind.what: [] for kind in shard.kinds}
+            pieces_by_kind: dict[str, list[dict[str, NDArray[Any]]]] = {kind.what: [] for kind in shard.kinds}
             for members in work.batches(shard.members, shard.size):
-                seen = [next(made) for _ in members]
+                images = [next(made) for _ in members]
                 for kind in shard.kinds:
-                    found[kind.what].append(kind.arrays(parts[kind.what], seen, shard.size, work))
+                    pieces_by_kind[kind.what].append(kind.arrays(parts[kind.what], images, shard.size, work))
                     done[kind.what] += len(members)
                     work.progress(kind.what, done[kind.what], items.total)
             digests = [items.pictures.digests[i] for i in shard.members]
-            for kind, pieces in zip(shard.kinds, found.values(), strict=True):
+            for kind, pieces in zip(shard.kinds, pieces_by_kind.values(), strict=True):
                 arrays = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
                 kind.store.append(_group(shard.size), digests, arrays)
 
@@ -331,8 +331,8 @@ def _plan(items: _Items, kinds: Sequence[_Kind], shard_items: int) -> list[_Shar
     return sorted(shards.values(), key=lambda shard: (rank[shard.size], shard.members[0]))
 
 
-def _task(pictures: ImageCache, index: int, shard: _Shard, config: ModelConfig) -> ViewTask:
-    return ViewTask(
+def _task(pictures: ImageCache, index: int, shard: _Shard, config: ModelConfig) -> TransformTask:
+    return TransformTask(
         source=pictures.sources[index],
         shape=pictures.shapes[index],
         digest=pictures.digests[index],
@@ -356,13 +356,13 @@ def _encode_words(texts: Sequence[Texts], store: EncodedCache, part: Callable[[]
         glyph = part() if missing else None
         for first in range(0, len(missing), work.shard_items):
             shard = missing[first : first + work.shard_items]
-            found = []
+            embeds = []
             # one caption at a time, as at use: in a batch of several, sums are taken in another order
             for spelled in shard:
-                found.append(glyph_embeds(glyph, wanted[spelled], work.config, work.device).astype(np.float32))
+                embeds.append(glyph_embeds(glyph, wanted[spelled], work.config, work.device).astype(np.float32))
                 done += 1
                 work.progress("encoding words", done, len(wanted))
-            store.append(_WORDS, shard, {}, {"embeds": found})
+            store.append(_WORDS, shard, {}, {"embeds": embeds})
 
 
 # --- what the stores depend on -----------------------------------------------------------------------------------------

@@ -10,23 +10,21 @@ Worker processes import this module and what it needs: Pillow and NumPy, and no 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import signal
-import threading
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from sampan.data import pictures
+from sampan.data import workers as processes
 from sampan.data.image_source import ImageSource
-from sampan.data.pictures import ImageFacts, UnusableImageError
-from sampan.errors import DataError
+from sampan.data.pictures import ImageFacts
+from sampan.errors import DataError, UnusableImageError
 
 _VERSION = 1  # of what an examination finds; entries of another are not used
 _CHUNK = 32  # pictures between two syncs
@@ -138,11 +136,11 @@ def _recall(record: Path, sources: Sequence[ImageSource], max_pixels: int) -> di
     known: dict[ImageSource, Found] = {}
     for source in sources if entries else ():
         try:
-            found = entries.get((source.name, source.fingerprint()))
+            finding = entries.get((source.name, source.fingerprint()))
         except OSError:
             continue  # the examination will say so
-        if found is not None:
-            known[source] = found
+        if finding is not None:
+            known[source] = finding
     return known
 
 
@@ -157,10 +155,10 @@ def _parse(line: bytes, max_pixels: int) -> _Entry | None:
                 return None
             return _Entry(fields["name"], fields["fingerprint"], Problem(problem["kind"], problem["reason"]))
         facts = fields["facts"]
-        found = ImageFacts(facts["width_px"], facts["height_px"], facts["digest"], tuple(facts["converted"]))
-        if found.width_px * found.height_px > max_pixels:
+        picture = ImageFacts(facts["width_px"], facts["height_px"], facts["digest"], tuple(facts["converted"]))
+        if picture.width_px * picture.height_px > max_pixels:
             return None
-        return _Entry(fields["name"], fields["fingerprint"], found)
+        return _Entry(fields["name"], fields["fingerprint"], picture)
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -207,7 +205,7 @@ def _with_workers(chunks: Sequence[Chunk], max_pixels: int, workers: int) -> _Re
     while left:
         suspects: list[Chunk] = []
         running: dict[Future[list[_Entry]], Chunk] = {}
-        with _Pool(min(workers, len(left))) as pool:
+        with _pool(min(workers, len(left))) as pool:
             while not suspects and (left or running):
                 try:
                     while left and len(running) < 2 * workers:
@@ -241,7 +239,7 @@ def _one_by_one(chunk: Chunk, max_pixels: int) -> Generator[_Entry, None, None]:
     """Yield the entries of a chunk, each picture examined in a process that nothing else depends on."""
     left = list(chunk)
     while left:
-        with _Pool(1) as pool:
+        with _pool(1) as pool:
             while left:
                 source = left.pop(0)
                 try:
@@ -255,36 +253,19 @@ def _one_by_one(chunk: Chunk, max_pixels: int) -> Generator[_Entry, None, None]:
                     break
 
 
-class _Pool:
-    """Processes that start afresh (none inherits a thread or a device), ignore Ctrl-C and end when this one does."""
-
-    def __init__(self, workers: int):
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
-
-    def __enter__(self) -> ProcessPoolExecutor:
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Give worker processes that have been seen to start."""
+    with processes.pool(workers) as executor:
         try:
-            self._pool.submit(os.getpid).result()
+            executor.submit(os.getpid).result()
         except BrokenProcessPool as error:
-            self._pool.shutdown()
             raise DataError(
                 "the pictures cannot be examined",
                 "worker processes cannot be started",
                 "in a script of your own, begin with `if __name__ == '__main__':`; or set data.workers = 0",
             ) from error
-        return self._pool
-
-    def __exit__(self, *error: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _begin() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the first one decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)  # nobody is left to take a result; a worker would wait for work for ever
+        try:
+            yield executor
+        finally:
+            executor.shutdown(cancel_futures=True)

@@ -1,6 +1,8 @@
 """Arrays in safetensors files, mapped into memory instead of read: nothing is copied before it is used.
 
-Only what this package stores is known here: a few dtypes, little-endian, no bf16. Weights go through `frameworks.io`.
+Only what this package stores is known here: a few dtypes, little-endian, no bf16. Weights go through `frameworks.io`. The
+safetensors library copies arrays for NumPy, and its files of the same arrays differ in the order of their metadata, whereas
+a shard is named by the hash of its bytes.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sampan.errors import DamagedFileError
 from sampan.files import replacing
 
 Array = NDArray[Any]
@@ -29,10 +32,6 @@ _DTYPES = {
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
-
-
-class DamagedFileError(ValueError):
-    """A file that is not what its header says."""
 
 
 def file_of(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> list[bytes | memoryview]:
@@ -82,7 +81,7 @@ def open_arrays(path: Path) -> dict[str, Array]:
     """Return the arrays of a file, read-only views of one memory map.
 
     Raises:
-        DamagedError: The header is not one, or the file is shorter or longer than it says.
+        DamagedFileError: The header is not one, or the file is shorter or longer than it says.
         OSError: The file cannot be read.
     """
     entries, begin = _header(path)
@@ -97,7 +96,7 @@ def read_array(path: Path, name: str) -> Array:
     """Return one array of a file, read into memory, so that the file need not stay open.
 
     Raises:
-        DamagedError: As `open_arrays`, or there is no such array.
+        DamagedFileError: As `open_arrays`, or there is no such array.
         OSError: The file cannot be read.
     """
     entries, begin = _header(path)

@@ -1,7 +1,7 @@
 """One picture: opened safely, examined, brought to a size, turned into an array and back.
 
 Whatever is in the file, what comes out is the picture as a person sees it: upright, 8-bit sRGB, transparency on white,
-the first frame of an animation. A file that cannot give that raises an UnusablePicture that says why, in words and as one
+the first frame of an animation. A file that cannot give that raises an UnusableImageError that says why, in words and as one
 of the kinds that sampan.data.report counts.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
-from sampan.errors import DataError
+from sampan.errors import UnusableImageError
 
 MAX_PIXELS = 64_000_000
 # only decoders that read the file and nothing else: the EPS one, for example, would start another program
@@ -55,19 +55,6 @@ _DECODER_ERRORS = (
 _pillow_limit = threading.Lock()
 
 
-class UnusableImageError(DataError):
-    """A file that gives no picture.
-
-    Args:
-        kind: One of sampan.data.report.KINDS: empty, truncated, not-a-picture, too-large, undefined-colour, missing,
-            unreadable.
-    """
-
-    def __init__(self, what: str, kind: str, reason: str, hint: str | None = None):
-        self.kind = kind
-        super().__init__(what, reason, hint)
-
-
 @dataclass(frozen=True)
 class ImageFacts:
     """What a usable picture is.
@@ -92,17 +79,17 @@ def examine(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageFacts:
         name: What it is called, for errors; its ending, where there is one, is compared with the content.
 
     Raises:
-        UnusablePicture: As `load_rgb`.
+        UnusableImageError: As `load_rgb`.
     """
     image, converted = _decode(data, max_pixels, name)
     suffix = PurePosixPath(name).suffix.lower()
-    said = {**Image.registered_extensions(), **_OTHER_SUFFIXES}.get(suffix)
+    named_format = {**Image.registered_extensions(), **_OTHER_SUFFIXES}.get(suffix)
     with _opened(data) as header:
-        found = "JPEG" if header.format == "MPO" else header.format
+        file_format = "JPEG" if header.format == "MPO" else header.format
         # the second picture of an MPO is the same scene for another eye or another light: a photo, not an animation
         if header.format != "MPO" and _has_more_frames(header):
             converted.append("animated")
-    if said not in (None, found):
+    if named_format not in (None, file_format):
         converted.append("wrong-suffix")
     digest = hashlib.blake2b(data, digest_size=16).hexdigest()
     return ImageFacts(image.width, image.height, digest, tuple(sorted(converted)))
@@ -116,7 +103,7 @@ def load_rgb(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.
         max_pixels: Most width·height that is decoded; checked before any pixel is.
 
     Raises:
-        UnusablePicture: The file is missing, empty, not a picture, cut short, over `max_pixels`, or of a kind without
+        UnusableImageError: The file is missing, empty, not a picture, cut short, over `max_pixels`, or of a kind without
             fixed colours.
     """
     image, _ = _decode(source, max_pixels)
@@ -151,19 +138,6 @@ def to_array(image: Image.Image) -> NDArray[np.float32]:
 def to_uint8(image: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return (height, width, 3) bytes of an image (3, height, width) in [-1, 1]; values beyond are clipped."""
     return np.round(np.clip((image / 2 + 0.5).transpose(1, 2, 0), 0, 1) * 255).astype(np.uint8)
-
-
-def to_image(array: NDArray[Any]) -> Image.Image:
-    """Return the RGB picture of a (3, height, width) array in [-1, 1]; what lies outside is clipped.
-
-    `to_image(to_array(image))` is `image`, exactly.
-    """
-    if array.ndim != 3 or array.shape[0] != 3:
-        raise ValueError(f"an array of shape (3, height, width) is needed, not {array.shape}")
-    if not np.isfinite(array).all():
-        raise ValueError("the array has values that are not finite numbers")
-    pixels = np.rint((np.clip(array.astype(np.float32), -1, 1) + np.float32(1)) * np.float32(127.5)).astype(np.uint8)
-    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 
 def _decode(source: str | Path | bytes, max_pixels: int, name: str | None = None) -> tuple[Image.Image, list[str]]:

@@ -69,8 +69,8 @@ class DataReport:
     @property
     def counts(self) -> dict[str, int]:
         """How many entries there are of each kind that occurs, in the order of KINDS."""
-        found = Counter(fault.kind for fault in (*self.left_out, *self.converted))
-        return {kind: found[kind] for kind in KINDS if found[kind]}
+        counts = Counter(fault.kind for fault in (*self.left_out, *self.converted))
+        return {kind: counts[kind] for kind in KINDS if counts[kind]}
 
     def to_json(self) -> dict[str, Any]:
         """Return everything, each fault included, as JSON's types."""

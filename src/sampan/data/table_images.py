@@ -19,46 +19,15 @@ _NUM_OPEN_FILES = 16
 
 
 @dataclass(frozen=True)
-class ParquetImage:
-    """A picture in a parquet file.
+class TableImage:
+    """A picture in a table.
 
     Args:
-        row_group, row: The group, and the row within it; both from 0.
+        row: From 0, in the row group where there is one.
         column: Its name; the cell holds bytes, or a struct with `bytes` in it.
         item: Which of a list; None where the cell is no list.
         label: The picture's own file name, where the table says it.
-    """
-
-    path: Path
-    row_group: int
-    row: int
-    column: str
-    item: int | None = None
-    label: str = ""
-
-    @property
-    def name(self) -> str:
-        return _name(self.path, f"{self.row_group}.{self.row}", self.column, self.item, self.label)
-
-    def fingerprint(self) -> str:
-        return f"{stamp(self.path)} {self.row_group}.{self.row}.{self.item} {self.column}"
-
-    def read(self) -> bytes:
-        pyarrow = import_pyarrow()
-        try:
-            column = _row_group_column(self.path, stamp(self.path), self.row_group, self.column)
-            return _bytes(column[self.row].as_py(), self)
-        except (pyarrow.ArrowException, IndexError, KeyError) as error:
-            raise OSError(f"`{self.path}` cannot be read at `{self.name}`: {error}") from error
-
-
-@dataclass(frozen=True)
-class ArrowImage:
-    """A picture in an arrow file, as the `datasets` library keeps a table.
-
-    Args:
-        row: From 0.
-        column, item, label: As of a Cell.
+        row_group: Of a parquet file, from 0; None for an arrow file, as the `datasets` library keeps a table.
     """
 
     path: Path
@@ -66,21 +35,38 @@ class ArrowImage:
     column: str
     item: int | None = None
     label: str = ""
+    row_group: int | None = None
+
+    @property
+    def _place(self) -> str:
+        return f"{self.row}" if self.row_group is None else f"{self.row_group}.{self.row}"
 
     @property
     def name(self) -> str:
-        return _name(self.path, str(self.row), self.column, self.item, self.label)
+        item = "" if self.item is None else f"[{self.item}]"
+        cell = f"{self.path.as_posix()}[{self._place}]/{self.column}{item}"
+        return f"{cell}/{self.label}" if self.label else cell
 
     def fingerprint(self) -> str:
-        return f"{stamp(self.path)} {self.row}.{self.item} {self.column}"
+        return f"{stamp(self.path)} {self._place}.{self.item} {self.column}"
 
     def read(self) -> bytes:
         pyarrow = import_pyarrow()
         try:
-            table = arrow_table(self.path, stamp(self.path))
-            return _bytes(table[self.column][self.row].as_py(), self)
+            if self.row_group is None:
+                column = arrow_table(self.path, stamp(self.path))[self.column]
+            else:
+                column = _row_group_column(self.path, stamp(self.path), self.row_group, self.column)
+            value = column[self.row].as_py()
+            if self.item is not None:
+                value = value[self.item]
+            if isinstance(value, dict):
+                value = value["bytes"]
         except (pyarrow.ArrowException, IndexError, KeyError) as error:
             raise OSError(f"`{self.path}` cannot be read at `{self.name}`: {error}") from error
+        if not isinstance(value, bytes):
+            raise OSError(f"there is no picture at `{self.name}`")
+        return value
 
 
 def import_pyarrow() -> Any:
@@ -118,18 +104,3 @@ def _row_group_column(path: Path, stamp: str, row_group: int, column: str) -> An
 
     with parquet.ParquetFile(path) as file:
         return file.read_row_group(row_group, columns=[column], use_threads=False)[column]
-
-
-def _bytes(value: Any, source: ParquetImage | ArrowImage) -> bytes:
-    if source.item is not None:
-        value = value[source.item]
-    if isinstance(value, dict):
-        value = value["bytes"]
-    if not isinstance(value, bytes):
-        raise OSError(f"there is no picture at `{source.name}`")
-    return value
-
-
-def _name(path: Path, row: str, column: str, item: int | None, label: str) -> str:
-    place = f"{path.as_posix()}[{row}]/{column}" + (f"[{item}]" if item is not None else "")
-    return f"{place}/{label}" if label else place

@@ -1,4 +1,4 @@
-"""Processes that work beside this one: started afresh, deaf to Ctrl-C, and gone when this one is.
+"""Processes that work beside this one: they start afresh, ignore Ctrl-C, and end when this one does.
 
 What they run must be importable without a framework: a worker that loaded one would take a second and a gigabyte.
 """
@@ -21,7 +21,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-def ordered(
+def map_in_order(
     function: Callable[[Job], Result], jobs: Iterable[Job], workers: int, ahead: int
 ) -> Generator[Result, None, None]:
     """Yield the results of jobs in their order. Closing the generator ends the processes.
@@ -70,4 +70,4 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)  # killed, it could not send anybody home; a worker would wait for work for ever
+        os._exit(1)  # a killed parent ends no worker, and a worker would wait for work for ever

@@ -17,8 +17,8 @@ class EvalCase:
     """One picture to paint, and what it should have; what is None is not asked for.
 
     Args:
-        stratum: The group it is counted in; the first group of a suite is the one that bars are about.
-        truth: The true picture, where there is one: its measure is the ceiling.
+        slice: The part of the suite it is counted in; the first slice of a suite is the one that bars are about.
+        truth: The true picture, where there is one: its measure is the upper bound.
         references: Pictures to edit.
         seed: Of the painting.
         words: Lines to be read.
@@ -30,11 +30,11 @@ class EvalCase:
         backdrop: The colour that candidates are drawn on.
         background: Its name in sampan.synthetic.emoji.COLORS, where the prompt says it.
         edit: Which one thing was to change: "plate", "word" or "ink".
-        groups: What it is counted under beside its stratum, as ("font", "oswald").
+        groups: What it is counted under beside its slice, as ("font", "oswald").
     """
 
     prompt: str
-    stratum: str
+    slice: str
     seed: int
     truth: Image.Image | None = None
     references: tuple[Image.Image, ...] = ()
@@ -56,7 +56,7 @@ class Suite:
     """Questions, and among which pictures emoji are looked for.
 
     Args:
-        main: The stratum whose numbers stand at the top of the record.
+        main: The slice whose numbers stand at the top of the record.
         emoji: File stems of the candidates, and their glyphs (RGBA).
         notes: What a reader must know of it.
     """

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
-from sampan.errors import RequestError
+from sampan.errors import FieldRefusedError, RequestError
 from sampan.evaluate.case import EvalCase
 from sampan.evaluate.generators import Report
 
@@ -29,10 +29,6 @@ _MAX_BYTES = 64 * 2**20
 _BUSY = (429, 502, 503, 504)
 _AT_ONCE = 8
 _OURS = ("seed", "response_format")  # beside `more`: what not every images API takes
-
-
-class _NotTakenError(RequestError):
-    """A server refuses a field that is not of OpenAI's own API."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -93,7 +89,7 @@ class EndpointGenerator:
         begun, left_out = time.perf_counter(), self.not_taken
         try:
             return self._one(case, left_out), time.perf_counter() - begun
-        except _NotTakenError as error:
+        except FieldRefusedError as error:
             if left_out:
                 raise RequestError(*error.args) from error
             self.not_taken = (*_OURS, *self.more)
@@ -134,7 +130,7 @@ class EndpointGenerator:
                     continue
                 # 400 or 422 that names a field which is not OpenAI's: the caller asks without
                 foreign = error.code in (400, 422) and any(name in said for name in (*_OURS, *self.more))
-                raise (_NotTakenError if foreign else RequestError)(
+                raise (FieldRefusedError if foreign else RequestError)(
                     f"`{self.url}{path}` answered {error.code}", said[:500], "check --endpoint, the model and the key"
                 ) from error
             except (OSError, ValueError) as error:  # URLError is an OSError

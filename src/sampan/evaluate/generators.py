@@ -89,7 +89,7 @@ class ModelGenerator:
             "dtype": self.pipeline.dtype,
         }
         if self.pipeline.loras:
-            found["loras"] = lora.records(self.pipeline.loras)
+            found["loras"] = lora.provenance_records(self.pipeline.loras)
         if self.folder.hash_covers != "contents":  # other weights of the same sizes have the same hash
             stored = (path for part in PARTS for path in self.folder.files(part).values())
             found["weights_changed_ns"] = max(path.stat().st_mtime_ns for path in stored)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from sampan.data.pictures import to_array, to_uint8
 from sampan.evaluate.case import EvalCase
+from sampan.evaluate.generators import Report
 from sampan.frameworks import device as dev
 from sampan.metrics.likeness import psnr, ssim
 from sampan.metrics.ocr import Reading, score_words
@@ -19,43 +20,60 @@ from sampan.pipeline.batch import true_tokens
 from sampan.pipeline.pipeline import Pipeline
 from sampan.samplers import noise
 
+Read = Callable[[list[Image.Image]], list[Reading]]
 AT_MOST = 100  # pictures; more hardly move the means
 BATCH = 8  # pictures at a time
 
 
 def through_vae(pipeline: Pipeline, images: Sequence[Image.Image]) -> list[Image.Image]:
     """Return pictures as the autoencoder gives them back."""
-    found = []
+    decoded = []
     for first in range(0, len(images), BATCH):
         latents = pipeline.encode(np.stack([to_array(image) for image in images[first : first + BATCH]]))
-        found += [to_uint8(one) for one in pipeline.decode(dev.array(latents, pipeline.device, "fp32"))]
-    return [Image.fromarray(pixels) for pixels in found]
+        decoded += [to_uint8(pixels) for pixels in pipeline.decode(dev.array(latents, pipeline.device, "fp32"))]
+    return [Image.fromarray(pixels) for pixels in decoded]
 
 
 def through_tokens(
-    pipeline: Pipeline, images: Sequence[Image.Image], num_steps: int, guidance_scale: float
+    pipeline: Pipeline, images: Sequence[Image.Image], num_steps: int, guidance_scale: float, progress: Report
 ) -> list[Image.Image]:
     """Return what the decoder paints from the true tokens of pictures, told no words."""
-    config, nothing, found = pipeline.config, pipeline.glyph_embeds([""]), []
+    config, nothing, painted = pipeline.config, pipeline.glyph_embeds([""]), []
     for first in range(0, len(images), BATCH):
+        progress("from tokens alone", first, len(images))
         some = images[first : first + BATCH]
         size = (some[0].height, some[0].width)
         shape = (config.vae.latent_channels, size[0] // config.vae.factor, size[1] // config.vae.factor)
         tokens = np.stack([true_tokens(pipeline, image, size) for image in some])
-        latents = [noise.generator(first + k, "latent", 0).standard_normal(shape, np.float32) for k in range(len(some))]
+        latents = [noise.generator(k, "latent", 0).standard_normal(shape, np.float32) for k in range(len(some))]
         unconditional = nothing if guidance_scale > 1 else None
         latent = pipeline.painter().paint(
             tokens, np.stack(latents), nothing, unconditional, None, size, num_steps, guidance_scale
         )
-        found += [to_uint8(one) for one in pipeline.decode(latent)]
-    return [Image.fromarray(pixels) for pixels in found]
+        painted += [to_uint8(pixels) for pixels in pipeline.decode(latent)]
+    progress("from tokens alone", len(images), len(images))
+    return [Image.fromarray(pixels) for pixels in painted]
 
 
-def recovered(
+def reconstruction(
+    pipeline: Pipeline,
     cases: Sequence[EvalCase],
-    again: Sequence[Image.Image],
-    read: Callable[[list[Image.Image]], list[Reading]],
+    num_steps: int,
+    guidance_scale: float,
+    read: Read,
+    progress: Report,
 ) -> dict[str, Any]:
+    """Return what is left of the true pictures of some cases, through the autoencoder and from their tokens alone."""
+    cases = [case for case in cases if case.truth is not None][:AT_MOST]
+    truths = [case.truth for case in cases if case.truth is not None]
+    from_tokens = through_tokens(pipeline, truths, num_steps, guidance_scale, progress)
+    return {
+        "vae": likeness(cases, through_vae(pipeline, truths), read),
+        "tokens alone": likeness(cases, from_tokens, read),
+    }
+
+
+def likeness(cases: Sequence[EvalCase], again: Sequence[Image.Image], read: Read) -> dict[str, Any]:
     """Return how like pictures are to the true ones, and how many of their words can be read in each.
 
     Args:
@@ -63,12 +81,12 @@ def recovered(
         again: What became of them.
     """
     truths = [case.truth for case in cases if case.truth is not None]
-    ratios = [psnr(one, other) for one, other in zip(truths, again, strict=True)]
-    similar = [ssim(one, other) for one, other in zip(truths, again, strict=True)]
-    found: dict[str, Any] = {
+    ratios = [psnr(truth, image) for truth, image in zip(truths, again, strict=True)]
+    similar = [ssim(truth, image) for truth, image in zip(truths, again, strict=True)]
+    measured: dict[str, Any] = {
         "count": len(truths),
         "psnr_db": round(mean(min(ratio, 100.0) for ratio in ratios), 2),
-        "ssim": round(mean(one for one in similar if one is not None), 4),
+        "ssim": round(mean(value for value in similar if value is not None), 4),
     }
     worded = [index for index, case in enumerate(cases) if case.words]
     if worded:
@@ -77,6 +95,6 @@ def recovered(
                 score_words(cases[index].words or (), reading.words)
                 for index, reading in zip(worded, read([images[index] for index in worded]), strict=True)
             ]
-            found[name] = round(sum(one.right for one in scores) / sum(one.total for one in scores), 4)
-    assert all(map(math.isfinite, found.values())), "every number is one that JSON can hold"
-    return found
+            measured[name] = round(sum(score.right for score in scores) / sum(score.total for score in scores), 4)
+    assert all(map(math.isfinite, measured.values())), "every number is one that JSON can hold"
+    return measured

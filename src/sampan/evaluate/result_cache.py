@@ -1,6 +1,6 @@
 """What is painted and read already, so that a measurement that was interrupted goes on where it was.
 
-    FOLDER/<painter>/<digest of question and settings>.png   a picture; how long it took is in its metadata
+    FOLDER/<generator>/<digest of question and settings>.png   a picture; how long it took is in its metadata
     FOLDER/readings-<digest of the reader>.jsonl             what was read in which pixels
 
 Pictures of other weights, prompts, seeds or settings have other names; nothing is ever taken for what it is not.
@@ -35,15 +35,15 @@ def pixels_digest(image: Image.Image) -> str:
 
 
 class ResultCache:
-    """The pictures of one painter with one set of settings.
+    """The pictures of one generator with one set of settings.
 
     Args:
-        painter: Names who paints, the weights included.
+        generator: Names who paints, the weights included.
         settings: Everything that a picture depends on beside the question.
     """
 
-    def __init__(self, folder: Path, painter: str, settings: Mapping[str, Any]):
-        self.folder, self.settings = folder / painter, dict(settings)
+    def __init__(self, folder: Path, generator: str, settings: Mapping[str, Any]):
+        self.folder, self.settings = folder / generator, dict(settings)
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, case: EvalCase) -> Path:

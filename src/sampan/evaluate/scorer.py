@@ -77,7 +77,7 @@ class Scorer:
         self.stems, self.glyphs = list(glyphs), list(glyphs.values())
         self._known: dict[tuple[RGB, int], NDArray[np.float64]] = {}
 
-    def judge(self, case: EvalCase, image: Image.Image, reading: Reading | None) -> CaseScore:
+    def score(self, case: EvalCase, image: Image.Image, reading: Reading | None) -> CaseScore:
         """Return what is right of a picture of any size.
 
         Args:
@@ -91,14 +91,14 @@ class Scorer:
             words = score_words(case.words, reading.words)
         plate, ink = color.plate_and_ink(image, case.box) if case.plate or case.ink else (None, None)
         if case.edit:
-            return self._edited(case, image, words, plate == case.plate, ink == case.ink)
-        colors = [found == said for found, said in ((plate, case.plate), (ink, case.ink)) if said]
+            return self._score_edit(case, image, words, plate == case.plate, ink == case.ink)
+        colors = [seen == named for seen, named in ((plate, case.plate), (ink, case.ink)) if named]
         if case.background:
-            found = next(iter(color.named_shares(image, TOP_STRIP, _BACKGROUNDS)))
-            colors.append(found == case.background)
-        return CaseScore(words, tuple(colors), _placed(case, image, reading), self._rank(case, image))
+            largest = next(iter(color.named_shares(image, TOP_STRIP, _BACKGROUNDS)))
+            colors.append(largest == case.background)
+        return CaseScore(words, tuple(colors), _is_placed(case, image, reading), self._rank(case, image))
 
-    def _edited(
+    def _score_edit(
         self, case: EvalCase, image: Image.Image, words: WordScore | None, plate_right: bool, ink_right: bool
     ) -> CaseScore:
         assert words is not None and words.total and case.truth is not None, "edits are of signs with words"
@@ -109,9 +109,9 @@ class Scorer:
             "ink": (plate_right, still_read),
             "word": (plate_right, ink_right),
         }[case.edit or ""]
-        similar = ssim(image, case.truth, unchanged(case.references[0], case.truth))
+        similar = ssim(image, case.truth, unchanged_pixels(case.references[0], case.truth))
         kept = all(rest) and (similar is None or similar >= KEPT_SSIM)
-        return CaseScore(words, (plate_right, ink_right), _placed(case, image, None), None, changed, kept, similar)
+        return CaseScore(words, (plate_right, ink_right), _is_placed(case, image, None), None, changed, kept, similar)
 
     def _rank(self, case: EvalCase, image: Image.Image) -> int | None:
         if case.emoji is None:
@@ -132,7 +132,7 @@ class Scorer:
         return self._known[key]
 
 
-def letters_box(image: Image.Image) -> tuple[float, float, float, float] | None:
+def letters_box(image: Image.Image) -> Box | None:
     """Return the box (left, top, right, bottom, in pixels) around what is not the plate's colour; None on a bare plate.
 
     The plate's colour is the median of the border; a hundredth of the pixels on each side may be strays.
@@ -146,31 +146,31 @@ def letters_box(image: Image.Image) -> tuple[float, float, float, float] | None:
     return float(left), float(top), float(right) + 1, float(bottom) + 1
 
 
-def overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> float:
+def overlap(first: Box, second: Box) -> float:
     """Return the area that two boxes share over the area that they cover."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
     shared = max(0.0, width) * max(0.0, height)
-    areas = [(right - left) * (bottom - top) for left, top, right, bottom in (one, other)]
+    areas = [(right - left) * (bottom - top) for left, top, right, bottom in (first, second)]
     return shared / (sum(areas) - shared)
 
 
-def _placed(case: EvalCase, image: Image.Image, reading: Reading | None) -> bool | None:
+def _is_placed(case: EvalCase, image: Image.Image, reading: Reading | None) -> bool | None:
     if not case.on_plate or case.truth is None or (wanted := letters_box(case.truth)) is None:
         return None
-    found = letters_box(image)
-    there = found is not None and overlap(found, wanted) >= PLACED
-    return there and in_order(case.words or (), reading.words if reading else ())
+    box = letters_box(image)
+    there = box is not None and overlap(box, wanted) >= PLACED
+    return there and is_in_order(case.words or (), reading.words if reading else ())
 
 
-def in_order(wanted: Sequence[str], read: Sequence[str]) -> bool:
+def is_in_order(wanted: Sequence[str], read: Sequence[str]) -> bool:
     """Say whether those words of the prompt that were read stand in its order; one that was not read does not matter."""
-    found = words_of(read)
-    places = [found.index(word) for word in words_of(wanted) if word in found]
+    words = words_of(read)
+    places = [words.index(word) for word in words_of(wanted) if word in words]
     return places == sorted(places)
 
 
-def unchanged(before: Image.Image, after: Image.Image) -> NDArray[np.bool_]:
+def unchanged_pixels(before: Image.Image, after: Image.Image) -> NDArray[np.bool_]:
     """Return the pixels (height, width) that an edit leaves alone, with some room around those that it changes."""
     difference = np.abs(np.asarray(before.convert("RGB"), int) - np.asarray(after.convert("RGB"), int)).max(-1)
     mask = Image.fromarray(((difference > _CHANGED) * 255).astype(np.uint8))

@@ -1,6 +1,6 @@
 """What each suite asks: prompts of the kind that the picture sets have as captions, of what training never shows.
 
-    signs   the main stratum: one word of 3 to 8 plain letters on a placard, in the font that OCR reads best, word and
+    signs   the main slice: one word of 3 to 8 plain letters on a placard, in the font that OCR reads best, word and
             colour of the plate in the prompt; apart: other fonts, Portuguese accents, digits, two lines, other kinds of
             signs
     emoji   by name, on white, as training shows them; apart: on a colour that the set shows it on last, and over a word
@@ -36,7 +36,7 @@ from sampan.synthetic.signs.specification import SignFilter, SignSpecs
 
 LETTERS = (3, 8)
 PLAIN = "placard"
-MAIN = SignFilter((PLAIN,), ("jetbrains-mono",), LETTERS, 1)  # the main stratum: what OCR reads best on true pictures
+MAIN = SignFilter((PLAIN,), ("jetbrains-mono",), LETTERS, 1)  # the main slice: what OCR reads best on true pictures
 SIZE_PX = 128
 NUM_EMOJI = 256  # candidates, the most ordinary first
 NUM_ASKED = 96  # and how many of them are asked for: those that `jobs/nano.toml` trains
@@ -44,7 +44,7 @@ NUM_COLORS = 5  # backgrounds on which that training shows each; the one asked f
 EMOJI_SEED = 0  # of `sampan data emoji`, which decides the order of colours
 _LEAST_LETTERS = 2
 _MOST_DRAWS = 100  # for each sign wanted, before it is said that there are not enough
-SIDE_SHARE = 0.2  # of the count, for each stratum beside the main one
+SIDE_SHARE = 0.2  # of the count, for each slice beside the main one
 PAIR_BOX: Box = (0.125, 0.0, 0.875, 0.75)  # where sampan.synthetic.pairs puts the emoji …
 PAIR_WORD_BOX: Box = (0.0, 0.75, 1.0, 1.0)  # … and the word
 _PORTUGUESE = frozenset("áâãàçéêíóôõúü")
@@ -55,7 +55,7 @@ def signs(count: int, seed: int, size_px: int = SIZE_PX, choice: SignFilter = MA
     """Return `count` one-word signs of a kind, and beside them a fifth as many of each other kind.
 
     Args:
-        choice: Of the main stratum.
+        choice: Of the main slice.
 
     Raises:
         DataError: There are no such signs, or not enough.
@@ -110,20 +110,20 @@ def _signs(drawn: SignSpecs, fits: Callable[[Sign], bool], wanted: int) -> Itera
     raise DataError("there are not enough such signs", f"{found} of {wanted} were found", "ask for others beside")
 
 
-def _sign_case(sign: Sign, stratum: str, seed: int, number: int, size_px: int) -> EvalCase:
+def _sign_case(sign: Sign, slice_name: str, seed: int, number: int, size_px: int) -> EvalCase:
     random = noise.generator(seed, "quality/signs/prompt", number)
     # captions name all, some or little of a sign; one that names the plate is asked with
     texts = (text for _ in range(64) for text in random.permutation(np.array(captions(sign, random), object)))
-    prompt = next(text for text in texts if _names(text, sign.plate))
+    prompt = next(text for text in texts if _mentions(text, sign.plate))
     return EvalCase(
         prompt,
-        stratum,
-        _seed(seed, stratum, number),
+        slice_name,
+        _seed(seed, slice_name, number),
         paint(sign, size_px),
         words=sign.lines,
         plate=sign.plate,
-        ink=sign.ink if _names(prompt, sign.ink) else None,
-        box=box_of(sign),
+        ink=sign.ink if _mentions(prompt, sign.ink) else None,
+        box=lettering_box(sign),
         on_plate=sign.layout == PLAIN,
         groups=_groups(sign),
     )
@@ -140,13 +140,13 @@ def _groups(sign: Sign) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _names(prompt: str, color: str) -> bool:
+def _mentions(prompt: str, color: str) -> bool:
     """Say whether a prompt says a colour, outside of what is in quotes."""
     outside = " ".join(piece for at, piece in enumerate(prompt.split('"')) if at % 2 == 0)
     return re.search(rf"(?<!light )(?<!dark )\b{color}\b", outside) is not None
 
 
-def box_of(sign: Sign) -> Box:
+def lettering_box(sign: Sign) -> Box:
     """Return the box around all places where a sign's lines are written."""
     boxes = [place.box for place in LAYOUTS[sign.layout].places(sign)]
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
@@ -173,7 +173,7 @@ def emojis(count: int, seed: int, size_px: int = SIZE_PX) -> Suite:
     glyphs = {one.stem: _glyph(candidates, one.text) for one in candidates.emoji}
     cases = []
     for number in range(count):
-        one = drawn.emoji[_lot(seed, "by name", number)]
+        one = drawn.emoji[_emoji_index(seed, "by name", number)]
         truth = emoji.compose(glyphs[one.stem], size_px, (255, 255, 255))
         cases.append(EvalCase(one.names["en"], "by name", _seed(seed, "by name", number), truth, emoji=one.stem))
     for number, one, color in islice(_on_unseen_colors(drawn, glyphs, seed), beside):
@@ -193,7 +193,7 @@ def emojis(count: int, seed: int, size_px: int = SIZE_PX) -> Suite:
     fitting = (pair for number in numbers() if _is_plain((pair := drawn.draw(number)).word))
     for number, pair in zip(range(beside), fitting, strict=False):
         random = noise.generator(seed, "quality/emoji/prompt", number)
-        prompt = next(text for _ in range(64) for text in pairs.captions(pair, random) if _names(text, pair.plate))
+        prompt = next(text for _ in range(64) for text in pairs.captions(pair, random) if _mentions(text, pair.plate))
         cases.append(
             EvalCase(
                 prompt,
@@ -219,7 +219,7 @@ def _on_unseen_colors(
 ) -> Iterator[tuple[int, Emoji, str]]:
     """Yield emoji, without end, with a colour on which each can be seen and is not trained."""
     for number in numbers():
-        one = drawn.emoji[_lot(seed, "on an unseen colour", number)]
+        one = drawn.emoji[_emoji_index(seed, "on an unseen colour", number)]
         glyph = glyphs[one.stem]
         later = emoji.colors_of(glyph, one, EMOJI_SEED)[NUM_COLORS:]
         if seen := [name for name in later if emoji.is_seen(glyph, emoji.COLORS[name])]:
@@ -232,9 +232,9 @@ def _glyph(drawn: pairs.PairSpecs, text: str) -> Image.Image:
     return glyph
 
 
-def _lot(seed: int, stratum: str, number: int) -> int:
+def _emoji_index(seed: int, slice_name: str, number: int) -> int:
     """Return which emoji is asked for: all in turn, in an order of the seed's own."""
-    order = noise.generator(seed, f"quality/emoji/{stratum}").permutation(NUM_ASKED)
+    order = noise.generator(seed, f"quality/emoji/{slice_name}").permutation(NUM_ASKED)
     return int(order[number % NUM_ASKED])
 
 
@@ -261,7 +261,7 @@ def edits(count: int, seed: int, size_px: int = SIZE_PX) -> Suite:
                 words=after.lines,
                 plate=after.plate,
                 ink=after.ink,
-                box=box_of(after),
+                box=lettering_box(after),
                 on_plate=True,
                 edit=edit.kind,
                 groups=(("edit", edit.kind),),
@@ -270,8 +270,8 @@ def edits(count: int, seed: int, size_px: int = SIZE_PX) -> Suite:
     return Suite("edit", "placard", tuple(cases))
 
 
-def _seed(seed: int, stratum: str, number: int) -> int:
-    return int(noise.generator(seed, f"quality/{stratum}", number).integers(1 << 31))
+def _seed(seed: int, slice_name: str, number: int) -> int:
+    return int(noise.generator(seed, f"quality/{slice_name}", number).integers(1 << 31))
 
 
 SUITES: dict[str, Callable[..., Suite]] = {"signs": signs, "emoji": emojis, "edit": edits}

@@ -1,10 +1,9 @@
-"""`sampan eval`: a suite's questions painted, read and judged, with the ceiling and the floor beside every number."""
+"""`sampan eval`: a suite's questions painted, read and scored, with the upper bound and chance beside every number."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,13 @@ from PIL import Image
 
 from sampan.errors import RequestError, did_you_mean
 from sampan.evaluate import cvtg, recover, suites
-from sampan.evaluate.case import EvalCase, Suite
+from sampan.evaluate.arguments import SUITES, EvalArguments
+from sampan.evaluate.case import Suite
 from sampan.evaluate.endpoint import EndpointGenerator
 from sampan.evaluate.generators import ImageGenerator, ModelGenerator
-from sampan.evaluate.measures import KEYS, measures, others
-from sampan.evaluate.page import ReportImage, facts, page, tables
+from sampan.evaluate.measures import KEYS, measures, mismatched_cases
+from sampan.evaluate.page import ReportImage, page
+from sampan.evaluate.report import facts, tables
 from sampan.evaluate.result_cache import ReadingCache, ResultCache
 from sampan.evaluate.scorer import Scorer
 from sampan.files import write_text
@@ -30,56 +31,7 @@ from sampan.progress import bars
 from sampan.report import results
 from sampan.synthetic.signs import SignFilter
 
-SUITES = (*suites.SUITES, "cvtg")
-DEFAULT_STEPS = 20
-_TOKENS_AT_MOST = 100  # pictures painted from true tokens alone
 KEY_VARIABLE = "OPENAI_API_KEY"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalArguments:
-    """The options as they were given.
-
-    Args:
-        suite: One of SUITES.
-        count: Questions of the main group.
-        layouts, fonts, letters: Of the main group of `signs`; None leaves a plain placard's.
-        model: A model folder, a run, or a shipped model's name.
-        endpoint: Address of a server that is asked instead; `model` is then its name for it.
-        data: The folder of CVTG-2K.
-        ablate: Names in batch.ABLATIONS.
-        size: Side of the pictures in pixels; None is the model's own.
-        batch: Questions under way together.
-        keep: Folder of pictures that are painted already; `fresh` paints those of this measurement again.
-    """
-
-    suite: str
-    count: int
-    seed: int = 0
-    model: str = "nano"
-    endpoint: str | None = None
-    data: Path | None = None
-    layouts: tuple[str, ...] | None = None
-    fonts: tuple[str, ...] | None = None
-    letters: tuple[int, int] | None = None
-    steps: int = DEFAULT_STEPS
-    guidance: float | None = None
-    ablate: tuple[str, ...] = ()
-    size: int | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    batch: int = 64
-    offload: bool = False
-    loras: Sequence[tuple[Path, float]] = ()
-    keep: Path = Path("eval-data")
-    fresh: bool = False
-    json: Path | None = None
-    html: Path | None = None
-
-
-def from_arguments(arguments: Any) -> EvalArguments:
-    """Return the options of a parsed command line."""
-    return EvalArguments(**{field.name: getattr(arguments, field.name) for field in fields(EvalArguments)})
 
 
 def evaluate(options: EvalArguments, console: Any) -> dict[str, Any]:
@@ -97,35 +49,38 @@ def evaluate(options: EvalArguments, console: Any) -> dict[str, Any]:
     reader = find_reader()  # every suite has words; said before anything is loaded
     if options.suite == "cvtg":  # what is wrong with its files is said before too
         cvtg.questions(options.data or Path(), options.count, options.seed)
-    painter = _painter(options)
-    suite = questions(options, painter.size_px)
-    main = [case for case in suite.cases if case.stratum == suite.main]
-    pictures, readings = ResultCache(options.keep, painter.name, painter.settings()), ReadingCache(options.keep, reader)
+    generator = _generator(options)
+    suite = questions(options, generator.size_px)
+    main = [case for case in suite.cases if case.slice == suite.main]
+    cache = ResultCache(options.keep, generator.name, generator.settings())
+    readings = ReadingCache(options.keep, reader)
     with bars(console) as progress:
         # before any batch, so that the memory is that of one picture at a time
-        alone = painter.alone(main, progress) if isinstance(painter, ModelGenerator) else None
-        painted = _painted(suite, painter, pictures, progress, options.fresh)
+        alone = generator.alone(main, progress) if isinstance(generator, ModelGenerator) else None
+        painted = _paint(suite, generator, cache, progress, options.fresh)
         workers = usable_cores() or 1
 
         def read(images: list[Image.Image]) -> list[Reading]:
             return readings.read(images, workers, progress)
 
-        record, shown = _judged(suite, [image for image, _, _ in painted], read)
+        record, shown = _score(suite, [image for image, _, _ in painted], read)
         record["seconds_per_picture"] = round(sum(seconds for _, seconds, _ in painted) / len(painted), 4)
-        if isinstance(painter, ModelGenerator):
+        if isinstance(generator, ModelGenerator):
             assert alone is not None, "measured above"
             record["seconds_per_picture"] = alone["seconds"]["whole"]
             record["peak_memory_bytes"] = alone["peak_memory_bytes"]
             record["speed"] = {"alone": alone["seconds"]}
-            if batches := painter.in_batches():
+            if batches := generator.in_batches():
                 record["speed"]["in_batches"] = batches
-                record["peak_memory_bytes_in_batches"] = dev.peak_memory_bytes(painter.pipeline.device)
+                record["peak_memory_bytes_in_batches"] = dev.peak_memory_bytes(generator.pipeline.device)
             if not options.ablate and options.suite != "cvtg":
-                record["reconstruction"] = _recovered(painter, main, read, progress)
+                record["reconstruction"] = recover.reconstruction(
+                    generator.pipeline, main, generator.num_steps, generator.guidance_scale, read, progress
+                )
     record |= {
         "seed": options.seed,
-        "painter": painter.facts(),
-        "settings": painter.settings(),
+        "painter": generator.facts(),
+        "settings": generator.settings(),
         "reader": {"version": reader.version, "languages": list(reader.languages), "method": reader.method},
         "features": nearest.NAME if suite.emoji else None,
         "notes": list(suite.notes),
@@ -145,42 +100,31 @@ def evaluate(options: EvalArguments, console: Any) -> dict[str, Any]:
 
 
 def _check(options: EvalArguments) -> None:
-    if options.suite not in SUITES:
-        raise RequestError(f"`{options.suite}` is not a suite", (), did_you_mean(options.suite, SUITES))
-    if options.count < 1:
-        raise RequestError(f"{options.count} questions are none", (), "--count takes at least 1")
-    if options.suite != "signs" and (options.layouts or options.fonts or options.letters):
-        raise RequestError(
-            f"--layouts, --fonts and --letters are for the suite `signs`, and this is `{options.suite}`",
-            (),
-            "leave them out",
-        )
-    if options.suite == "cvtg" and options.data is None:
-        raise RequestError(
-            "the suite `cvtg` needs the prompts of CVTG-2K", (), "fetch them and pass --data FOLDER; see docs/eval.md"
-        )
-    if options.data is not None and options.suite != "cvtg":
-        raise RequestError(f"--data is for the suite `cvtg`, and this is `{options.suite}`", (), "leave it out")
-    if unknown := [name for name in options.ablate if name not in ABLATIONS]:
-        raise RequestError(
-            f"there is no part `{unknown[0]}` to leave out",
-            (),
-            did_you_mean(unknown[0], ABLATIONS),
-        )
-    if options.endpoint and options.ablate:
-        raise RequestError("parts of a model behind a server cannot be left out", (), "pass --model FOLDER")
-    if options.endpoint and (options.loras or options.offload):
-        raise RequestError("--lora and --offload are for a model of this machine", (), "leave them out")
-    if options.offload and "decoder" in options.ablate:
-        raise RequestError(
-            "`decoder` cannot be left out with --offload", "its weights would be read anew", "leave --offload out"
-        )
-    if "prior" in options.ablate and options.suite == "cvtg":
-        raise RequestError(
-            "`prior` cannot be left out here",
-            "CVTG-2K has no true pictures to take tokens from",
-            "leave out another part",
-        )
+    suite, ablate = options.suite, options.ablate
+    unknown = [name for name in ablate if name not in ABLATIONS]
+    is_narrowed = options.layouts or options.fonts or options.letters
+    for is_wrong, what, because, hint in (
+        (suite not in SUITES, f"`{suite}` is not a suite", (), did_you_mean(suite, SUITES)),
+        (options.count < 1, f"{options.count} questions are none", (), "--count takes at least 1"),
+        (suite != "signs" and is_narrowed,
+         f"--layouts, --fonts and --letters are for the suite `signs`, and this is `{suite}`", (), "leave them out"),
+        (suite == "cvtg" and options.data is None,
+         "the suite `cvtg` needs the prompts of CVTG-2K", (), "fetch them and pass --data FOLDER; see docs/eval.md"),
+        (options.data is not None and suite != "cvtg",
+         f"--data is for the suite `cvtg`, and this is `{suite}`", (), "leave it out"),
+        (unknown, f"there is no part `{''.join(unknown[:1])}` to leave out", (),
+         did_you_mean("".join(unknown[:1]), ABLATIONS)),
+        (options.endpoint and ablate,
+         "parts of a model behind a server cannot be left out", (), "pass --model FOLDER"),
+        (options.endpoint and (options.loras or options.offload),
+         "--lora and --offload are for a model of this machine", (), "leave them out"),
+        (options.offload and "decoder" in ablate,
+         "`decoder` cannot be left out with --offload", "its weights would be read anew", "leave --offload out"),
+        (suite == "cvtg" and "prior" in ablate, "`prior` cannot be left out here",
+         "CVTG-2K has no true pictures to take tokens from", "leave out another part"),
+    ):  # fmt: skip
+        if is_wrong:
+            raise RequestError(what, because, hint)
 
 
 def questions(options: EvalArguments, size_px: int) -> Suite:
@@ -196,7 +140,7 @@ def questions(options: EvalArguments, size_px: int) -> Suite:
     return suites.signs(options.count, options.seed, size_px, choice)
 
 
-def _painter(options: EvalArguments) -> ModelGenerator | EndpointGenerator:
+def _generator(options: EvalArguments) -> ModelGenerator | EndpointGenerator:
     if options.endpoint:
         more: dict[str, Any] = {"num_inference_steps": options.steps}
         if options.guidance is not None:
@@ -215,95 +159,84 @@ def _painter(options: EvalArguments) -> ModelGenerator | EndpointGenerator:
     )  # fmt: skip
 
 
-def _painted(
-    suite: Suite, painter: ImageGenerator, pictures: ResultCache, progress: Any, fresh: bool
+def _paint(
+    suite: Suite, generator: ImageGenerator, cache: ResultCache, progress: Any, fresh: bool
 ) -> list[tuple[Image.Image, float, bool]]:
     """Return every question's picture, the seconds it took, and whether it was painted before.
 
     Those that are kept are not painted again, new ones are kept at once.
     """
     known = () if fresh else enumerate(suite.cases)
-    found = {index: (*kept, True) for index, case in known if (kept := pictures.get(case)) is not None}
-    missing = [index for index in range(len(suite.cases)) if index not in found]
-    progress("pictures", len(found), len(suite.cases))
-    for first in range(0, len(missing), painter.chunk):
-        some = missing[first : first + painter.chunk]
-        before = len(found)
+    painted = {index: (*kept, True) for index, case in known if (kept := cache.get(case)) is not None}
+    missing = [index for index in range(len(suite.cases)) if index not in painted]
+    progress("pictures", len(painted), len(suite.cases))
+    for first in range(0, len(missing), generator.chunk):
+        some = missing[first : first + generator.chunk]
+        before = len(painted)
 
         def tell(what: str, done: int, total: int, before: int = before, size: int = len(some)) -> None:
             share = 1.0 if what == "asking" else 0.5  # writing tokens is about one half of the way, painting the other
             half = 0.5 if what == "painting" else 0.0
             progress("pictures", before + int(size * (half + share * done / total)), len(suite.cases))
 
-        made = painter.paint([suite.cases[index] for index in some], tell)
+        made = generator.paint([suite.cases[index] for index in some], tell)
         for index, (image, seconds) in zip(some, made, strict=True):
-            pictures.put(suite.cases[index], image, seconds)
-            found[index] = (image.convert("RGB"), seconds, False)
-        progress("pictures", len(found), len(suite.cases))
-    return [found[index] for index in range(len(suite.cases))]
+            cache.put(suite.cases[index], image, seconds)
+            painted[index] = (image.convert("RGB"), seconds, False)
+        progress("pictures", len(painted), len(suite.cases))
+    return [painted[index] for index in range(len(suite.cases))]
 
 
-def _judged(suite: Suite, images: Sequence[Image.Image], read: Any) -> tuple[dict[str, Any], list[ReportImage]]:
+def _score(suite: Suite, images: Sequence[Image.Image], read: Any) -> tuple[dict[str, Any], list[ReportImage]]:
     """Return the record's measures, and the pictures with what is said of them."""
-    judge, cases = Scorer(suite.emoji), suite.cases
+    scorer, cases = Scorer(suite.emoji), suite.cases
     worded = [index for index, case in enumerate(cases) if case.words]
     readings = dict(zip(worded, read([images[index] for index in worded]), strict=True))
-    judged = [judge.judge(case, images[index], readings.get(index)) for index, case in enumerate(cases)]
+    scores = [scorer.score(case, images[index], readings.get(index)) for index, case in enumerate(cases)]
     truths = {index: case.truth for index, case in enumerate(cases) if case.truth is not None}
     true_words = [index for index in truths if cases[index].words]
     true_readings = dict(zip(true_words, read([truths[index] for index in true_words]), strict=True))
-    ceiling = {index: judge.judge(cases[index], truth, true_readings.get(index)) for index, truth in truths.items()}
-    floor = {
-        index: judge.judge(cases[other], images[index], readings.get(index))
-        for index, other in enumerate(others(cases, 0))
+    upper_bounds = {
+        index: scorer.score(cases[index], truth, true_readings.get(index)) for index, truth in truths.items()
+    }
+    by_chance = {
+        index: scorer.score(cases[other], images[index], readings.get(index))
+        for index, other in enumerate(mismatched_cases(cases, 0))
         if other is not None
     }
 
     def beside(members: Sequence[int]) -> dict[str, Any]:
         return {
-            "painted": measures([judged[index] for index in members]),
-            "ceiling": measures([ceiling[index] for index in members if index in ceiling]),
-            "floor": measures([floor[index] for index in members if index in floor]),
+            "painted": measures([scores[index] for index in members]),
+            "ceiling": measures([upper_bounds[index] for index in members if index in upper_bounds]),
+            "floor": measures([by_chance[index] for index in members if index in by_chance]),
         }
 
-    strata: dict[str, Any] = {}
-    for name in dict.fromkeys((suite.main, *(case.stratum for case in cases))):
-        strata[name] = beside([index for index, case in enumerate(cases) if case.stratum == name])
+    slices: dict[str, Any] = {}
+    for name in dict.fromkeys((suite.main, *(case.slice for case in cases))):
+        slices[name] = beside([index for index, case in enumerate(cases) if case.slice == name])
     groups: dict[str, dict[str, list[int]]] = {}
     for index, case in enumerate(cases):
         for kind, name in case.groups:
             groups.setdefault(kind, {}).setdefault(name, []).append(index)
-    first = strata[suite.main]
+    first = slices[suite.main]
     record: dict[str, Any] = {"suite": suite.name, "main": suite.main, **first["painted"]}
     for who in ("ceiling", "floor"):
         record[who] = {key: value for key, value in first[who].items() if key in KEYS or key == "count"}
-    record["strata"] = strata
+    record["strata"] = slices
     record["by"] = {
-        kind: {name: beside(found[name]) for name in sorted(found, key=_in_turn)} for kind, found in groups.items()
+        kind: {name: beside(members[name]) for name in sorted(members, key=_sort_key)}
+        for kind, members in groups.items()
     }
     shown = [
-        ReportImage(case, images[index], judged[index], readings[index].text if index in readings else None)
+        ReportImage(case, images[index], scores[index], readings[index].text if index in readings else None)
         for index, case in enumerate(cases)
     ]
     return record, shown
 
 
-def _in_turn(name: str) -> tuple[int, str]:
+def _sort_key(name: str) -> tuple[int, str]:
     return (int(name) if name.isdigit() else 0), name  # 10 behind 9
-
-
-def _recovered(painter: ModelGenerator, main: Sequence[EvalCase], read: Any, progress: Any) -> dict[str, Any]:
-    cases = [case for case in main if case.truth is not None][: recover.AT_MOST]
-    truths = [case.truth for case in cases if case.truth is not None]
-    found = {"vae": recover.recovered(cases, recover.through_vae(painter.pipeline, truths), read)}
-    few = cases[:_TOKENS_AT_MOST]
-    again: list[Image.Image] = []
-    for first in range(0, len(few), recover.BATCH):
-        progress("from tokens alone", first, len(few))
-        some = truths[first : min(len(few), first + recover.BATCH)]
-        again += recover.through_tokens(painter.pipeline, some, painter.num_steps, painter.guidance_scale)
-    progress("from tokens alone", len(few), len(few))
-    return found | {"tokens alone": recover.recovered(few, again, read)}
 
 
 def _print(record: dict[str, Any], console: Any) -> None:

@@ -1,4 +1,4 @@
-"""The seam between the mathematics and a framework: which `nn` and `ops` exist, chosen once per process.
+"""The framework interface, between the mathematics and a framework: which `nn` and `ops` exist, chosen once per process.
 
 Model code says `from sampan.frameworks import nn, ops`. The first such import fixes the framework of the process: the one
 given to `use()`, else the environment variable SAMPAN_FRAMEWORK, else the first of DEFAULTS that is installed. Each
@@ -7,13 +7,13 @@ framework is one folder with the same module names:
     nn      layer classes whose parameters carry the released names
     ops     pure functions on the framework's arrays
     device  which devices there are, host arrays in and out, memory
-    update  loss, gradients, optimizer step, EMA
+    train_step  loss, gradients, optimizer step, EMA
     parallel  the processes that share a step
     meter   what a step costs, counted before it is run
     io      weights from and to safetensors files
 
-The names every folder offers are NN_NAMES and OPS_NAMES below, less what LEFT_OUT says; a contract test holds each folder
-to them. A framework that leaves something out is there for the comparison only, and is refused for everything else.
+The names every folder offers are NN_NAMES and OPS_NAMES below; a contract test holds each folder to them. An adapter that
+lies elsewhere, as that of `sampan bench` for TensorFlow, is chosen by naming its package.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ from typing import TYPE_CHECKING, Any
 from sampan.errors import DeviceError, did_you_mean
 
 if TYPE_CHECKING:  # type checkers see one framework; at run time the names are resolved below
-    from sampan.frameworks.torch import device, io, meter, nn, ops, parallel, update
+    from sampan.frameworks.torch import device, io, meter, nn, ops, parallel, train_step
 
 __all__ = [
-    "LEFT_OUT",
     "NN_NAMES",
     "OPS_NAMES",
     "chosen",
@@ -39,15 +38,15 @@ __all__ = [
     "nn",
     "ops",
     "parallel",
-    "update",
+    "train_step",
     "use",
 ]
 
 FRAMEWORKS = {
     "torch": "pip install 'sampan[torch]'",
     "mindspore": "pip install 'sampan[mindspore]'",
-    "tensorflow": "pip install 'sampan[tensorflow]'",
 }
+COMPARED_ONLY = ("tensorflow",)  # has an adapter in sampan.bench, and nothing else
 DEFAULTS = ("torch", "mindspore")
 NN_NAMES = (
     "Module",
@@ -68,52 +67,45 @@ OPS_NAMES = (
     "linear", "take", "argmin", "softmax", "silu", "gelu", "rms_norm", "layer_norm", "normalize",
     "attention", "cross_entropy", "upsample_nearest", "pad_right_bottom", "cache_write", "stop_gradient", "checkpoint",
 )  # fmt: skip
-# what a framework does not offer that is there to compare the training step of generator and decoder, and for nothing else
-LEFT_OUT = {
-    "tensorflow": frozenset((
-        "Conv2d", "GroupNorm", "linear_layers", "add_low_rank",
-        "int32", "where", "sum", "exp", "abs", "sqrt", "clip", "argmin", "softmax", "normalize", "upsample_nearest",
-        "pad_right_bottom", "stop_gradient", "meter",
-    )),
-}  # fmt: skip
-_PACKAGES = {"tensorflow": "sampan.bench.tensorflow"}  # what does not lie beside this file
-_MODULES = ("nn", "ops", "device", "update", "parallel", "meter", "io")
+_MODULES = ("nn", "ops", "device", "train_step", "parallel", "meter", "io")
 _chosen: str | None = None
+_package = ""
 
 
-def use(name: str, *, comparing: bool = False) -> None:
+def use(name: str, *, package: str | None = None) -> None:
     """Choose the framework of this process, before the first model module is imported.
 
     Args:
-        comparing: Nothing but a training step of generator or decoder is asked for, so that a framework in LEFT_OUT will do.
+        package: Package of an adapter that lies outside this one.
 
     Raises:
         DeviceError: The name is unknown, the framework is not installed, it is there for the comparison only, or another
             one was chosen before.
     """
-    global _chosen
-    if name not in FRAMEWORKS:
-        raise DeviceError(f"`{name}` is not a framework that sampan knows", (), did_you_mean(name, FRAMEWORKS))
-    if name in LEFT_OUT and not comparing:
+    global _chosen, _package
+    if package is None and name in COMPARED_ONLY:
         raise DeviceError(
             f"sampan neither trains nor generates on {name}",
             "it is there to compare a training step of generator and decoder, and has nothing else",
             "use --framework torch or mindspore; `sampan bench` compares all three",
         )
+    if package is None and name not in FRAMEWORKS:
+        raise DeviceError(f"`{name}` is not a framework that sampan knows", (), did_you_mean(name, FRAMEWORKS))
     if _chosen not in (None, name):
         raise DeviceError(
             f"this process runs on {_chosen} and cannot change to {name}", (), "start a new process with --framework"
         )
+    package = package or f"{__name__}.{name}"
     try:
-        importlib.import_module(f"{package(name)}.ops")
+        importlib.import_module(f"{package}.ops")
     except ModuleNotFoundError as error:
         here = [other for other in DEFAULTS if other != name and importlib.util.find_spec(other)]
         raise DeviceError(
             f"the framework {name} is not installed",
             f"importing it failed: {error}",
-            " or ".join([FRAMEWORKS[name], *(f"--framework {other}, which is here" for other in here)]),
+            " or ".join([f"pip install 'sampan[{name}]'", *(f"--framework {other}, which is here" for other in here)]),
         ) from error
-    _chosen = name
+    _chosen, _package = name, package
 
 
 def chosen() -> str:
@@ -125,12 +117,8 @@ def chosen() -> str:
     return _chosen
 
 
-def package(name: str) -> str:
-    """Return the package in which a framework's modules are."""
-    return _PACKAGES.get(name, f"sampan.frameworks.{name}")
-
-
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"{package(chosen())}.{name}")
+        chosen()
+        return importlib.import_module(f"{_package}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

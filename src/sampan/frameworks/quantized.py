@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK = 256
-SMALLEST_CODED = 4096  # values of the smallest tensor whose moments are held in 8 bits: smaller ones save nothing
+SMALLEST_QUANTIZED = 4096  # values of the smallest tensor whose moments are held in 8 bits: smaller ones save nothing
 _DECADES = 7
 
 
@@ -46,9 +46,9 @@ def num_blocks(num_values: int) -> int:
     return -(-num_values // BLOCK)
 
 
-def is_coded(num_values: int, is_table: bool) -> bool:
+def is_quantized(num_values: int, is_table: bool) -> bool:
     """Say whether the moments of a tensor are held in 8 bits where that is asked for.
 
     Tables of tokens are left out: most of their rows have no gradient in most steps, and then a large one.
     """
-    return num_values >= SMALLEST_CODED and not is_table
+    return num_values >= SMALLEST_QUANTIZED and not is_table

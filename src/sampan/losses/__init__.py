@@ -1,1 +1,1 @@
-"""What training minimises: one pure function a module, over the framework seam."""
+"""What training minimises: one pure function a module, over the framework interface."""

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampan.frameworks import ops
+from sampan.losses.shapes import IMAGE, check_shapes
 from sampan.models.layers import Array
 from sampan.samplers.euler import shifted
 
@@ -27,8 +28,17 @@ def flow_times(draws: NDArray[np.float64], mean: float, std: float, mu: float) -
     return shifted(unshifted, mu).astype(np.float32), np.maximum(1000 * unshifted - 1, 0).astype(np.float32)
 
 
-def noisy(clean: Array, noise: Array, sigma: Array) -> Array:
-    """Return (1 - σ)·clean + σ·noise for σ (batch,)."""
+def add_noise(clean: Array, noise: Array, sigma: Array) -> Array:
+    """Return (1 - σ)·clean + σ·noise (batch, channel, height, width).
+
+    Args:
+        clean, noise: (batch, channel, height, width).
+        sigma: Noise levels σ (batch,).
+
+    Raises:
+        ValueError: Shapes differ, by axis.
+    """
+    check_shapes(("clean", clean, IMAGE), ("noise", noise, IMAGE), ("sigma", sigma, ("batch",)))
     s = sigma[:, None, None, None]
     return (1 - s) * clean + s * noise
 
@@ -36,7 +46,15 @@ def noisy(clean: Array, noise: Array, sigma: Array) -> Array:
 def flow_loss(velocity: Array, clean: Array, noise: Array) -> Array:
     """Return the mean squared error of the velocity against noise - clean, in fp32.
 
+    Args:
+        velocity: What the decoder predicts, (batch, channel, height, width).
+        clean, noise: The latent and the noise that made the decoder's input, of the same shape.
+
+    Raises:
+        ValueError: Shapes differ, by axis.
+
     Source: Liu et al. 2022, "Flow Straight and Fast", eq. 1, with time reversed (σ = 1 is noise).
     """
+    check_shapes(("velocity", velocity, IMAGE), ("clean", clean, IMAGE), ("noise", noise, IMAGE))
     error = ops.cast(velocity, ops.float32) - (noise - clean)
     return ops.mean(error * error)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from sampan.frameworks import ops
+from sampan.losses.shapes import check_shapes
 from sampan.models.layers import Array
+
+_LEADING = ("batch", "token", "row", "column")  # names for the axes of features before their channels
 
 
 def quantize_straight(
@@ -18,8 +21,13 @@ def quantize_straight(
         commitment_weight: Of the term that pulls features to their codes (1 in the reference's formula).
         codebook_weight: Of the term that pulls codes to the features that chose them (0.25 there).
 
+    Raises:
+        ValueError: Shapes differ, by axis.
+
     Source: van den Oord et al. 2017, eq. 3.
     """
+    leading = _LEADING[: len(z.shape) - 1]
+    check_shapes(("z", z, (*leading, "channel")), ("codes", codes, ("code", "channel")), ("ids", ids, leading))
     chosen = ops.take(codes, ids)
     to_features = z - ops.stop_gradient(chosen)
     to_codes = chosen - ops.stop_gradient(z)

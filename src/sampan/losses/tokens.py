@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampan.frameworks import ops
+from sampan.losses.shapes import check_shapes
 from sampan.models.layers import Array
 
 
@@ -26,5 +27,10 @@ def token_loss(logits: Array, labels: Array, weights: Array) -> Array:
         logits: (batch, tokens, vision_vocab_size).
         labels: (batch, tokens); visual ids as they stand, the end token last.
         weights: (batch, tokens); 0 leaves a position out.
+
+    Raises:
+        ValueError: Shapes differ, by axis.
     """
+    places = ("batch", "token")
+    check_shapes(("logits", logits, (*places, "id")), ("labels", labels, places), ("weights", weights, places))
     return ops.cross_entropy(logits.reshape((-1, logits.shape[-1])), labels.reshape((-1,)), weights.reshape((-1,)))

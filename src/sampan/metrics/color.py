@@ -60,8 +60,8 @@ def named_shares(image: Image.Image, box: Box = (0, 0, 1, 1), names: Mapping[str
     across = (middle == nearest[1:-1, :-2]) & (middle == nearest[1:-1, 2:])
     along = (middle == nearest[:-2, 1:-1]) & (middle == nearest[2:, 1:-1])
     inside[1:-1, 1:-1] = across | along  # strokes of letters are thin one way
-    found = nearest[inside & (nearest >= 0)]
-    counts = np.bincount(found, minlength=len(known))
+    counted = nearest[inside & (nearest >= 0)]
+    counts = np.bincount(counted, minlength=len(known))
     shares = {name: float(count / max(1, counts.sum())) for name, count in zip(names, counts, strict=True)}
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 

@@ -42,16 +42,16 @@ def ssim(one: Image.Image, other: Image.Image, where: NDArray[np.bool_] | None =
 
 def ssim_map(one: Floats, other: Floats) -> Floats:
     """Return the structural similarity (height, width) around each pixel, of values in 0 to 255."""
-    mean_one, mean_other = _blurred(one), _blurred(other)
-    var_one = _blurred(one * one) - mean_one**2
-    var_other = _blurred(other * other) - mean_other**2
-    both = _blurred(one * other) - mean_one * mean_other
+    mean_one, mean_other = _blur(one), _blur(other)
+    var_one = _blur(one * one) - mean_one**2
+    var_other = _blur(other * other) - mean_other**2
+    both = _blur(one * other) - mean_one * mean_other
     return ((2 * mean_one * mean_other + _C1) * (2 * both + _C2)) / (
         (mean_one**2 + mean_other**2 + _C1) * (var_one + var_other + _C2)
     )
 
 
-def _blurred(values: Floats) -> Floats:
+def _blur(values: Floats) -> Floats:
     offsets = np.arange(-_RADIUS, _RADIUS + 1)
     weights = np.exp(-(offsets**2) / (2 * _SIGMA**2))
     weights /= weights.sum()

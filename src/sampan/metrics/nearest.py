@@ -1,4 +1,4 @@
-"""Which of many true pictures is nearest to a painted one.
+"""Which of many true pictures is nearest to a generated one.
 
 The features need no weights and no network: a small picture in OKLab, and how strongly edges run in which direction in each
 of its cells. They say what a thing looks like and not what it is; reports name them by NAME.

@@ -1,7 +1,7 @@
 """Words in pictures, read by Tesseract, which is called as a program; and how many of them are right.
 
 A picture is read several times: whole, and each of its colours alone (planes.py). The reading that the others agree with
-most is taken. What should stand in the picture is never looked at, and true pictures are read as painted ones are.
+most is taken. What should stand in the picture is never looked at, and true pictures are read as generated ones are.
 
 Word accuracy and normalised edit distance are those of CVTG-2K: words of the prompt and of the picture in small letters,
 split at spaces; a word is right if it is among the words read; the distance is one minus the Levenshtein distance over the
@@ -87,28 +87,28 @@ class TextReader:
         """
         size = min(64, max(1, -(-len(images) // workers)))
         chunks = [images[first : first + size] for first in range(0, len(images), size)]
-        found: list[Reading] = []
+        readings: list[Reading] = []
         with ThreadPoolExecutor(workers) as pool:
-            for readings in pool.map(self._read_chunk, chunks):
-                found += readings
+            for chunk in pool.map(self._read_chunk, chunks):
+                readings += chunk
                 if progress:
-                    progress(len(found))
-        return found
+                    progress(len(readings))
+        return readings
 
     def _read_chunk(self, images: Sequence[Image.Image]) -> list[Reading]:
         variants = [variants_of(image) for image in images]
         with tempfile.TemporaryDirectory() as name:
             folder, paths = Path(name), []
-            for image in (one for several in variants for one in several):
+            for image in (variant for group in variants for variant in group):
                 paths.append(folder / f"{len(paths):06}.png")
                 image.save(paths[-1], compress_level=1)
             listed = folder / "pictures.txt"
             listed.write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
             words = self._run(listed, len(paths))
         readings, first = [], 0
-        for several in variants:
-            readings.append(agreed(words[first : first + len(several)]))
-            first += len(several)
+        for group in variants:
+            readings.append(choose_reading(words[first : first + len(group)]))
+            first += len(group)
         return readings
 
     def _run(self, listed: Path, count: int) -> list[list[tuple[str, float]]]:
@@ -139,7 +139,7 @@ def find_reader() -> TextReader:
     program = shutil.which("tesseract")
     if program is None:
         raise DeviceError("words in pictures cannot be read", "the program `tesseract` is not on the path", _INSTALL)
-    said = subprocess.run([program, "--version"], capture_output=True, encoding="utf-8", check=True)
+    version = subprocess.run([program, "--version"], capture_output=True, encoding="utf-8", check=True)
     listed = subprocess.run([program, "--list-langs"], capture_output=True, encoding="utf-8", check=True)
     languages = tuple(name for name in LANGUAGES if name in listed.stdout.split())
     if not languages:
@@ -147,7 +147,7 @@ def find_reader() -> TextReader:
             "words in pictures cannot be read", f"tesseract has none of the languages {', '.join(LANGUAGES)}", _INSTALL
         )
     return TextReader(
-        program, (said.stdout or said.stderr).split("\n")[0].removeprefix("tesseract ").strip(), languages
+        program, (version.stdout or version.stderr).split("\n")[0].removeprefix("tesseract ").strip(), languages
     )
 
 
@@ -159,7 +159,7 @@ def variants_of(image: Image.Image) -> list[Image.Image]:
     return [grey, *planes(image, factor)]
 
 
-def agreed(readings: Sequence[Sequence[tuple[str, float]]]) -> Reading:
+def choose_reading(readings: Sequence[Sequence[tuple[str, float]]]) -> Reading:
     """Return the reading that says most of what the others say: words weigh by length and confidence."""
     support: dict[str, float] = {}
     for reading in readings:
@@ -203,12 +203,12 @@ class WordScore:
 
 def score_words(wanted: Iterable[str], read: Iterable[str]) -> WordScore:
     """Return how many words of the prompt are among those read, and how near the others come."""
-    words, found = words_of(wanted), words_of(read) or [""]
-    near = [difflib.get_close_matches(word, found, n=1, cutoff=0)[0] for word in words]
+    words, read_words = words_of(wanted), words_of(read) or [""]
+    near = [difflib.get_close_matches(word, read_words, n=1, cutoff=0)[0] for word in words]
     return WordScore(
-        sum(word in found for word in words),
+        sum(word in read_words for word in words),
         len(words),
-        sum(likeness(word, other) for word, other in zip(words, near, strict=True)),
+        sum(likeness(word, nearest) for word, nearest in zip(words, near, strict=True)),
     )
 
 

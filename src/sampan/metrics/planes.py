@@ -1,7 +1,7 @@
 """A picture taken apart by colour: for each colour in it a grey picture, dark where that colour is, frames taken out.
 
 Letters of a sign have one colour, and a program that reads black on white reads them best alone. Nothing here knows what
-should stand in the picture, and true pictures are taken apart as painted ones are.
+should stand in the picture, and true pictures are taken apart as generated ones are.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def planes(image: Image.Image, factor: int) -> list[Image.Image]:
         near = any(np.linalg.norm(palette[index] - color) <= _NEAR for color in colors)
         if counts[index] >= _LEAST_SHARE * image.width * image.height and not near:
             colors.append(palette[index])
-    pixels, found = np.asarray(image, np.float32), []
+    pixels, greys = np.asarray(image, np.float32), []
     for color in colors:
         gaps = [float(np.linalg.norm(color - other)) for other in colors if other is not color]
         reach = float(np.clip(min(gaps, default=_SOFTNESS[1]), *_SOFTNESS))
@@ -47,8 +47,8 @@ def planes(image: Image.Image, factor: int) -> list[Image.Image]:
         top, left = max(0, rows.min() - _RIM_PX), max(0, columns.min() - _RIM_PX)
         cut = np.where(around, light, 1)[top : rows.max() + _RIM_PX, left : columns.max() + _RIM_PX]
         grey = Image.fromarray((np.pad(cut, 8, constant_values=1) * 255).astype(np.uint8))
-        found.append(grey.resize((grey.width * factor, grey.height * factor), Image.Resampling.BICUBIC))
-    return found
+        greys.append(grey.resize((grey.width * factor, grey.height * factor), Image.Resampling.BICUBIC))
+    return greys
 
 
 def without_frames(mask: Mask) -> Mask:

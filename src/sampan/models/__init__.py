@@ -1,1 +1,1 @@
-"""The mathematics of GLM-Image-class models, written once over the framework seam."""
+"""The mathematics of GLM-Image-class models, written once over the framework interface."""

@@ -1,7 +1,7 @@
-"""Low-rank additions to a model: which layers get one, and how it is put there (Hu et al. 2021, LoRA).
+"""LoRA adapters (Hu et al. 2021): which layers of a model get one, and how it is put there.
 
-An addition is two matrices, `lora_A` (rank, in) and `lora_B` (out, rank), beside a linear layer: y = Wx + b + B(A x)·scale,
-with scale = alpha / rank. Files of additions are the subject of sampan.checkpoint.lora.
+An adapter puts two matrices, `lora_A` (rank, in) and `lora_B` (out, rank), beside a linear layer: y = Wx + b + B(A x)·scale,
+with scale = alpha / rank. Files of adapters are the subject of sampan.checkpoint.lora.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from sampan.errors import JobError, did_you_mean
 from sampan.frameworks import nn
-from sampan.models.build import outline
+from sampan.models.build import build_on_meta
 from sampan.models.config import ModelConfig
 
 PARTS = ("ar", "decoder")  # the parts that can be adapted
@@ -25,11 +25,11 @@ DEFAULTS = {  # attention and feed-forward of every layer
 
 def linear_layers(part: str, config: ModelConfig) -> dict[str, tuple[int, int]]:
     """Return the linear layers of a part by name, each with its (width out, width in)."""
-    return nn.linear_layers(outline(part, config))
+    return nn.linear_layers(build_on_meta(part, config))
 
 
 def targets(part: str, config: ModelConfig, names: tuple[str, ...] | None) -> list[str]:
-    """Return the full names of the layers that get an addition, in the model's order.
+    """Return the full names of the layers that get an adapter, in the model's order.
 
     Args:
         part: One of PARTS.
@@ -48,7 +48,7 @@ def targets(part: str, config: ModelConfig, names: tuple[str, ...] | None) -> li
         if not found:
             strange.append(name)
     for name in strange:
-        if not any(_named(name, linear_layers(other, config)) for other in PARTS if other != part):
+        if not any(_named(name, linear_layers(place, config)) for place in PARTS if place != part):
             known = set().union(*(_short(linear_layers(one, config)) for one in PARTS))
             raise JobError(
                 f"`{name}` names no layer that can have a low-rank addition",
@@ -67,9 +67,9 @@ def targets(part: str, config: ModelConfig, names: tuple[str, ...] | None) -> li
 def attach(
     module: Any, part: str, config: ModelConfig, rank: int, alpha: float | None = None, names: tuple[str, ...] = ()
 ) -> list[str]:
-    """Give a part's layers their additions, and return the names of those layers.
+    """Give a part's layers their LoRA matrices, and return the names of those layers.
 
-    The additions are zero, on the device of the layers, in fp32. Their first values are drawn like all others, by
+    The matrices are zero, on the device of the layers, in fp32. Their first values are drawn like all others, by
     sampan.models.init: `initial_weights` of the new names and shapes.
 
     Args:
@@ -86,7 +86,7 @@ def attach(
 
 
 def trainable(name: str) -> bool:
-    """Say whether a parameter belongs to an addition; in a LoRA training all others are frozen."""
+    """Say whether a parameter belongs to an adapter; in a LoRA training all others are frozen."""
     return name.endswith(FACTORS)
 
 

@@ -16,7 +16,6 @@ from sampan.models.config import TextConfig
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 Grid = tuple[int, int]
 
 
@@ -109,17 +108,6 @@ def generated_positions(start: int, grids: Sequence[Grid]) -> Ints:
     return np.concatenate([*pieces, text_positions(start, 1)], axis=1)
 
 
-def left_padded_mask(lengths: Sequence[int], num_tokens: int) -> Bools:
-    """Return a causal mask (batch, 1, num_tokens, num_tokens) for left-padded rows of the given true lengths.
-
-    A padding position attends to itself, because a softmax over nothing is not a number.
-    """
-    index = np.arange(num_tokens)
-    causal = index[None, :] <= index[:, None]
-    valid = index[None, :] >= num_tokens - np.asarray(lengths)[:, None]
-    return ((causal[None] & valid[:, None, :]) | np.eye(num_tokens, dtype=bool)[None])[:, None]
-
-
 def bilinear_gather(grid: Grid, side: int) -> tuple[Ints, Floats]:
     """Return indices (4, rows·columns) into a side×side table and their weights (4, rows·columns).
 
@@ -134,10 +122,12 @@ def bilinear_gather(grid: Grid, side: int) -> tuple[Ints, Floats]:
         low = np.floor(point).astype(np.int64)
         return low, np.minimum(low + 1, side - 1), point - low.astype(np.float32)
 
-    row_low, row_high, row_part = (a.repeat(grid[1]) for a in axis(grid[0]))
-    column_low, column_high, column_part = (np.tile(a, grid[0]) for a in axis(grid[1]))
+    low, high, part = axis(grid[0])
+    row_low, row_high, row_part = low.repeat(grid[1]), high.repeat(grid[1]), part.repeat(grid[1])
+    low, high, part = axis(grid[1])
+    column_low, column_high, column_part = np.tile(low, grid[0]), np.tile(high, grid[0]), np.tile(part, grid[0])
     one = np.float32(1)
-    corners: list[tuple[Ints, Floats]] = [
+    corners = [
         (row_low * side + column_low, (one - row_part) * (one - column_part)),
         (row_low * side + column_high, (one - row_part) * column_part),
         (row_high * side + column_low, row_part * (one - column_part)),

@@ -19,7 +19,7 @@ from PIL.Image import Image
 
 from sampan import __version__
 from sampan.checkpoint import lora
-from sampan.checkpoint.folder import ModelFolder, load_part, open_adapted
+from sampan.checkpoint.folder import ModelFolder, load_part, open_with_lora
 from sampan.checkpoint.lora import LoraAdapter
 from sampan.data import encode
 from sampan.data.pictures import load_rgb, to_array, to_uint8
@@ -291,7 +291,7 @@ def open_pipeline(
     Raises:
         SampanError: It cannot be used, or the device is not there.
     """
-    folder, own = open_adapted(Path(model))
+    folder, own = open_with_lora(Path(model))
     folder.check()  # a missing shard is said now, not after the part before it has worked
     asked = [*([(own, 1.0)] if own else []), *loras]
     lows = [low for path, strength in asked for low in lora.read(path, folder.config, strength)]
@@ -358,7 +358,7 @@ def generate(
             "version": __version__,
         }
         if pipeline.loras:
-            facts["loras"] = lora.records(pipeline.loras)
+            facts["loras"] = lora.provenance_records(pipeline.loras)
         if request.prompt_metadata:
             facts["prompt"] = request.prompt
         save_png(path, image, facts)

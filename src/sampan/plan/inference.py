@@ -128,6 +128,11 @@ class InferenceEstimate:
         """Hours of the chip for NUM_PICTURES pictures."""
         return self.time_s.times(1 / 3600)
 
+    @property
+    def rests_on(self) -> str:
+        """How many published runs it rests on, and which, in words."""
+        return f"{self.num_measurements} {self.basis}" if self.num_measurements else self.basis
+
 
 def of_job(job: Job) -> InferenceRecipe:
     """Return how a job's model makes a picture: of its default size, or as [plan] says.

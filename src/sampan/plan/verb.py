@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from sampan.errors import PlanError, did_you_mean
 from sampan.files import write_text
 from sampan.job import Job
 from sampan.plan import efficiency, inference, measured
+from sampan.plan.arguments import PlanArguments
 from sampan.plan.cost import DAY_S, Assumptions
 from sampan.plan.efficiency import Efficiency
 from sampan.plan.jobs import of_job
 from sampan.plan.planner import Candidate, Infeasible, Planner
-from sampan.plan.rank import NoteColumn, Sort, inference_rows, plan_rows, rank, worthwhile
+from sampan.plan.rank import NoteColumn, inference_rows, plan_rows, rank, worthwhile
 from sampan.plan.report import Plan
 from sampan.plan.search import MAX_COUNT
 from sampan.plan.table import reasons, show
@@ -29,66 +30,23 @@ _TO_BE_HAD = ("released", "ramping")  # of a chip's `status`
 _DEFAULT_MOST = 64  # chips, where nobody says how many
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlanArguments:
-    """The options as they were given; None is one that was not.
-
-    Args:
-        count: The least and the most chips.
-        owned: Chip, number and site of chips that are there already.
-        measured: Results of `sampan bench` on the user's own chips, or patterns of their names.
-        deadline, budget: In days and in USD.
-        validate, compare: Instead of a plan: a file of runs, two chips.
-    """
-
-    chips: tuple[str, ...] | None = None
-    count: tuple[int, int] | None = None
-    sites: tuple[str, ...] | None = None
-    frameworks: tuple[str, ...] | None = None
-    stages: tuple[str, ...] | None = None
-    deadline: float | None = None
-    budget: float | None = None
-    owned: Sequence[tuple[str, int, str]] = ()
-    sort: Sort | None = None
-    measured: Sequence[Path] = ()
-    hide_restricted: bool = False
-    validate: Path | None = None
-    compare: Sequence[str] | None = None
-    framework_a: str | None = None
-    framework_b: str | None = None
-    model: str | None = None
-    json: Path | None = None
-    html: Path | None = None
-
-
 _COMPARED = ("framework_a", "framework_b", "model")
 _PLANNED = (
-    "chips",
-    "count",
-    "sites",
-    "frameworks",
-    "stages",
-    "deadline",
-    "budget",
-    "owned",
-    "sort",
-    "measured",
-    "hide_restricted",
-)
+    "chips", "count", "sites", "frameworks", "stages", "deadline", "budget", "owned", "sort", "measured", "hide_restricted"
+)  # fmt: skip
 
 
-def from_arguments(arguments: Any) -> PlanArguments:
-    """Return the options of a parsed command line.
+def check(options: PlanArguments) -> None:
+    """Refuse options that do not go together.
 
     Raises:
-        PlanError: Options that do not go together.
+        PlanError: Some do not.
     """
-    options = PlanArguments(**{field.name: getattr(arguments, field.name) for field in fields(PlanArguments)})
-    given = [name for name in (*_PLANNED, *_COMPARED) if getattr(options, name) not in (None, (), [], False)]
+    given = [name for name in (*_PLANNED, *_COMPARED) if getattr(options, name) not in (None, (), False)]
     if options.validate and options.compare:
         raise PlanError("--validate and --compare are two questions", (), "ask one at a time")
     instead = "validate" if options.validate else "compare" if options.compare else None
-    if instead and arguments.job:
+    if instead and options.job:
         raise PlanError(f"--{instead} takes no job", (), "leave JOB out")
     allowed = _COMPARED if instead == "compare" else () if instead else _PLANNED
     wrong = next((name for name in given if name not in allowed), None)
@@ -96,9 +54,8 @@ def from_arguments(arguments: Any) -> PlanArguments:
         needs = "--compare" if wrong in _COMPARED else "a job"
         word = wrong.replace("_", "-")
         raise PlanError(f"--{word} is for {needs}", (), f"leave --{word} out")
-    if instead and arguments.overrides:
+    if instead and options.overrides:
         raise PlanError("--set changes a job, and none is given", (), "leave --set out")
-    return options
 
 
 def plan(
@@ -214,14 +171,14 @@ def report_and_show(options: PlanArguments, put: Callable[[str], None]) -> None:
         page = partial(validation_page.page, report, f"sampan plan --validate {options.validate.name}")
     else:
         from sampan.plan.compare import compare
-        from sampan.plan.page import plain
+        from sampan.report.render import render_lines
 
-        assert options.compare is not None, "from_arguments sees to it"
+        assert options.compare is not None, "check() sees to it"
         first, second = options.compare
         report = compare(
             first, second, framework_a=options.framework_a, framework_b=options.framework_b, model=options.model
         )
-        page = partial(plain, f"sampan plan --compare {first} {second}", report.lines())
+        page = partial(render_lines, f"sampan plan --compare {first} {second}", report.lines())
     for line in report.lines():
         put(line)
     write(report.as_dict(), page() if options.html else "", options)

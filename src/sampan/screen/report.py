@@ -10,14 +10,11 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from html import escape
 from typing import Any
 
 from sampan.catalog import load as catalog
 from sampan.catalog.records import Chip
 from sampan.errors import SampanError
-from sampan.report.frame import page as frame
-from sampan.report.frame import svg, table
 from sampan.screen.matching import RuleMatcher, ScreenResult
 from sampan.screen.query import COUNTRIES, ScreenQuery, read_query
 from sampan.screen.rules import NO_RULE, Rule, Rules
@@ -28,11 +25,6 @@ MARKS = {
     "case_by_case": "c", "licence_required": "L", "presumption_of_denial": "D", "prohibited": "X",
 }  # fmt: skip
 """A letter a verdict, so that a table's meaning does not hang on colour."""
-_COLOURS = {
-    NO_RULE: "#9aa5ad", "permitted": "#7fa7c9", "notification": "#8fb56b", "revenue_share": "#c9c25c",
-    "guidance_red_flag": "#e0b13f", "case_by_case": "#dd9440", "licence_required": "#cf6f3c",
-    "presumption_of_denial": "#b94a3f", "prohibited": "#7d2f4f",
-}  # fmt: skip
 FIRST_DAY = datetime.date(2022, 1, 1)
 
 
@@ -194,89 +186,6 @@ def matrix(
 ) -> dict[tuple[str, str], ScreenResult]:
     """Return the answer for every chip at every site."""
     return {(chip.label, site): matcher(replace(query, chip=chip, site=site)) for chip in chips for site in sites}
-
-
-def matrix_page(query: ScreenQuery, found: Mapping[tuple[str, str], ScreenResult]) -> str:
-    """Return chips by sites as one HTML file."""
-    chips = list(dict.fromkeys(chip for chip, _ in found))
-    sites = list(dict.fromkeys(site for _, site in found))
-    head = "".join(f"<th>{escape(site)}</th>" for site in sites)
-    body = []
-    for chip in chips:
-        cells = "".join(_cell(found[chip, site]) for site in sites)
-        body.append(f"<tr><th>{escape(chip)}</th>{cells}</tr>")
-    answer = next(iter(found.values()))
-    asked = ", ".join(f"{name} {value}" for name, value in facts(query).items())
-    notes = [NO_ADVICE, f"{answer.num_rules} rules, looked up to {answer.horizon}."]
-    if horizon := horizon_of(answer):
-        notes.append(horizon)
-    return frame(
-        "sampan screen --matrix",
-        [
-            f"<h1>{escape(asked)}</h1>", _legend(),
-            f'<div class="table"><table class="matrix"><tr><th></th>{head}</tr>{"".join(body)}</table></div>',
-            *(f"<p>{escape(note)}</p>" for note in notes),
-        ],
-        _STYLE,
-    )  # fmt: skip
-
-
-def _cell(answer: ScreenResult) -> str:
-    decided = "; ".join(rule.title for rule in answer.decided) or f"none of {answer.num_rules} rules matched"
-    worst = "" if answer.worst_case == answer.verdict else f" (at worst {MARKS[answer.worst_case]})"
-    doubt = "?" if answer.is_past_horizon else ""
-    return (
-        f'<td style="background:{_COLOURS[answer.verdict]}" title="{escape(f"{answer.verdict}: {decided}")}">'
-        f"<b>{MARKS[answer.verdict]}{doubt}</b><small>{escape(worst)}</small></td>"
-    )
-
-
-def _legend() -> str:
-    parts = (
-        f'<span style="background:{_COLOURS[word]}">&nbsp;<b>{mark}</b>&nbsp;</span>&nbsp;{word.replace("_", " ")}'
-        for word, mark in MARKS.items()
-    )
-    return f'<p class="legend">{" &ensp; ".join(parts)}</p>'
-
-
-_STYLE = """
-.matrix td { text-align: center; color: #111; padding: .2rem .5rem; } .matrix small { opacity: .8; }
-.legend span { color: #111; border-radius: 3px; } body { max-width: 76rem; } td.wrap { min-width: 20rem; }
-"""
-
-
-def timeline_page(query: ScreenQuery, spans: Sequence[AnswerPeriod]) -> str:
-    """Return a timeline as one HTML file: a bar of spans, and the table."""
-    asked = ", ".join(f"{name} {value}" for name, value in facts(query).items() if name != "date")
-    first, last = spans[0].first, spans[-1].last
-    width, days = 940.0, (last - first).days + 1
-    drawn = []
-    for span in spans:
-        x = (span.first - first).days / days * width
-        wide = ((span.last - span.first).days + 1) / days * width
-        title = f"{span.first} to {span.last}: {span.answer.verdict}"
-        drawn.append(
-            f'<rect x="{x:.1f}" y="8" width="{max(wide - 1, 1):.1f}" height="42" '
-            f'style="fill:{_COLOURS[span.answer.verdict]}">'
-            f"<title>{escape(title)}</title></rect>"
-        )
-        if wide > 12:
-            mark = MARKS[span.answer.verdict]
-            drawn.append(f'<text x="{x + wide / 2:.1f}" y="34" text-anchor="middle" style="fill:#111">{mark}</text>')
-    for year in range(first.year, last.year + 1):
-        day = max(first, datetime.date(year, 1, 1))
-        x = (day - first).days / days * width
-        drawn.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="50" y2="58"/><text x="{x + 3:.1f}" y="68">{year}</text>')
-    picture = svg(width, 76, drawn, f"verdicts from {first} to {last}")
-    return frame(
-        "sampan screen --timeline",
-        [
-            f"<h1>{escape(asked)}</h1>", _legend(), f"<figure>{picture}</figure>",
-            table(timeline_rows(spans), ["", "", "", "wrap"]),
-            f"<p>{escape(f'{spans[0].answer.num_rules} rules, looked up to {last}. {NO_ADVICE}')}</p>",
-        ],
-        _STYLE,
-    )  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------------------- check

@@ -12,7 +12,7 @@ from typing import Any
 from sampan.catalog import load
 from sampan.errors import PlanError
 from sampan.files import write_text
-from sampan.screen import cases, report
+from sampan.screen import cases, page, report
 from sampan.screen.matching import load_matcher
 from sampan.screen.query import country, read_query
 
@@ -112,7 +112,7 @@ def _timeline(arguments: Any, facts: Mapping[str, Any]) -> _Output:
     }  # fmt: skip
     text = [f"{first}  {last}  {verdict:<21}  {decided}" for first, last, verdict, decided in rows[1:]]
     text += ["", f"{len(rules.rules)} rules, looked up to {rules.horizon}. {report.NO_ADVICE}"]
-    return _Output(document=document, text=text, page=report.timeline_page(query, periods) if arguments.html else "")
+    return _Output(document=document, text=text, page=page.timeline_page(query, periods) if arguments.html else "")
 
 
 def _matrix(arguments: Any, facts: Mapping[str, Any]) -> _Output:
@@ -143,7 +143,7 @@ def _matrix(arguments: Any, facts: Mapping[str, Any]) -> _Output:
         for (chip, site), result in results.items()
     ]  # fmt: skip
     document = {"query": report.facts(query), "cells": cells, "horizon": matcher.rules.horizon.isoformat()}
-    return _Output(document=document, text=text, page=report.matrix_page(query, results) if arguments.html else "")
+    return _Output(document=document, text=text, page=page.matrix_page(query, results) if arguments.html else "")
 
 
 def _check_rules(_: Any, __: Mapping[str, Any]) -> _Output:

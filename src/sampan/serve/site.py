@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from sampan.errors import RequestError
-from sampan.report import frame
+from sampan.report.render import render
 
 _RATIOS = ((1, 1), (3, 2), (2, 3), (4, 3), (3, 4), (16, 9), (9, 16))
 _INLINE = re.compile(r"<(script|style)\b([^>]*)>(.*?)</\1>", re.DOTALL | re.IGNORECASE)
@@ -133,25 +133,7 @@ def sizes(default_px: int, unit_px: int, max_area_px: int) -> list[str]:
 
 def description(schema: dict[str, Any]) -> str:
     """Return the OpenAPI description as a page that needs no script."""
-    body = ["<h1>Sampan's API</h1>", '<p>For programs: <a href="/openapi.json">/openapi.json</a>.</p>']
-    for path, methods in schema["paths"].items():
-        for method, about in methods.items():
-            body.append(f"<h2><code>{method.upper()} {html.escape(path)}</code></h2>")
-            body.append(f"<p>{html.escape(about.get('description', about.get('summary', '')))}</p>")
-            rows = [["field", "kind", "what"]]
-            for one in about.get("parameters", ()):
-                rows.append([one["name"], _kind(one["schema"]), one["in"]])
-            for kind, content in about.get("requestBody", {}).get("content", {}).items():
-                required = content["schema"].get("required", ())
-                for name, value in content["schema"]["properties"].items():
-                    words = value.get("description", "")
-                    rows.append([name, _kind(value), f"required. {words}" if name in required else words])
-                body.append(f"<p>Body: <code>{html.escape(kind)}</code></p>")
-            if len(rows) > 1:
-                body.append(frame.table(rows, ("", "", "wrap")))
-            answers = [[status, value["description"]] for status, value in about["responses"].items()]
-            body.append(frame.table([["status", "answer"], *answers]))
-    return frame.page("Sampan's API", body)
+    return render("serve/api.html", title="Sampan's API", paths=schema["paths"], kind=_kind)
 
 
 def _kind(schema: dict[str, Any]) -> str:

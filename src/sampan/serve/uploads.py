@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sampan.data.pictures import UnusableImageError, load_rgb, load_rgba
+from sampan.data.pictures import load_rgb, load_rgba
+from sampan.errors import UnusableImageError
 from sampan.serve.refusal import ApiError
 
 MAX_TEXT_BYTES = 1_000_000  # of a PNG's texts, inflated

@@ -15,8 +15,8 @@ from fastapi import FastAPI
 
 from sampan import files
 from sampan.checkpoint import lora
-from sampan.checkpoint.folder import open_adapted
-from sampan.errors import DataError, DeviceError, RequestError
+from sampan.checkpoint.folder import open_with_lora
+from sampan.errors import DataError, DeviceError, LockHeldError, RequestError
 from sampan.frameworks import device as dev
 from sampan.metrics.ocr import find_reader
 from sampan.pipeline.pipeline import Pipeline
@@ -40,7 +40,7 @@ def open_pipeline(model: str, *, device: str, dtype: str, loras: Sequence[tuple[
     Raises:
         SampanError: It cannot be used, or the device is not there.
     """
-    folder, own = open_adapted(Path(model))
+    folder, own = open_with_lora(Path(model))
     folder.check()
     asked = [*([(own, 1.0)] if own else []), *loras]
     lows = [low for path, strength in asked for low in lora.read(path, folder.config, strength)]
@@ -75,7 +75,7 @@ def serve(pipeline: Pipeline, settings: Settings, console: Any) -> None:
             console.print(f"model {settings.model} · {pipeline.device}, {pipeline.dtype}")
             console.print(f"http://{host}:{bound.getsockname()[1]}/", highlight=False)
             DrainingServer(configured(app, server), server).run(sockets=[bound])
-    except files.LockHeldError as error:
+    except LockHeldError as error:
         raise DataError(
             f"`{settings.data}` is in use",
             f"a server keeps its pictures there: {error.who}",

@@ -73,3 +73,9 @@ class ColorFont:
         if bitmap is None or not bitmap.data:
             return None
         return pictures.load_rgba(bytes(bitmap.data))
+
+    def drawn(self, text: str) -> Image.Image:
+        """Return the RGBA bitmap of a text that the font is known to draw as one glyph."""
+        bitmap = self.picture(text)
+        assert bitmap is not None, "only emoji that the font draws are chosen"
+        return bitmap

@@ -8,22 +8,16 @@ such as "make the background blue", and the emoji on blue.
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-import sampan
-from sampan import files
-from sampan.data import folder
 from sampan.errors import DataError
 from sampan.synthetic.color_font import ColorFont
 from sampan.synthetic.emoji_names import LANGUAGES, Emoji, catalogue
+from sampan.synthetic.picture_set import PictureSet, PictureSetSummary, Row, check_range, write_set
 
 COLORS = {
     "red": (214, 40, 40),
@@ -43,21 +37,7 @@ _MAX_HIDDEN_SHARE = 0.25
 _NEAR = 80  # distance of two colours, the largest of the three channels, out of 255
 
 
-@dataclass(frozen=True)
-class EmojiSetSummary:
-    """What lies in the folder.
-
-    Args:
-        num_left_out: Emoji that the font draws no picture of; they are newer than it.
-        written: False where the folder already held exactly this.
-    """
-
-    directory: Path
-    num_emoji: int
-    num_pictures: int
-    num_rows: int
-    num_left_out: int
-    written: bool
+_FAILED = "the emoji pictures cannot be made"
 
 
 def write(
@@ -70,7 +50,7 @@ def write(
     font: Path | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> EmojiSetSummary:
+) -> PictureSetSummary:
     """Write the pictures and their captions into a folder, which appears complete or not at all.
 
     Args:
@@ -86,20 +66,12 @@ def write(
     Raises:
         DataError: An argument out of range, a font or folder that cannot be used, or the extra `data` not installed.
     """
-    directory = Path(directory).resolve()
-    _check("edits", edits, 0, len(COLORS))
-    _check("size_px", size_px, *_SIZES_PX)
+    check_range(_FAILED, "edits", edits, 0, len(COLORS))
+    check_range(_FAILED, "size_px", size_px, *_SIZES_PX)
     if count is not None:
-        _check("count", count, 1, None)
-    try:
-        names = catalogue(languages)
-        glyphs = ColorFont(font)
-    except ModuleNotFoundError as error:
-        raise DataError(
-            "the emoji pictures cannot be made", f"the package `{error.name}` is missing", "pip install 'sampan[data]'"
-        ) from error
+        check_range(_FAILED, "count", count, 1)
+    glyphs, names = font_and_names(_FAILED, font, languages)
     recipe = {
-        "made_by": f"sampan {sampan.__version__} data emoji",
         "count": count,
         "size_px": size_px,
         "languages": list(languages),
@@ -107,23 +79,30 @@ def write(
         "seed": seed,
         "font_sha256": glyphs.sha256,
     }
-    known = folder.finished(directory, recipe)
-    if known is not None:
-        return EmojiSetSummary(directory, **known, written=False)
-    drawn, num_left_out = _choose(names, glyphs, count)
-    summary: dict[str, Any] = {"num_emoji": len(drawn), "num_left_out": num_left_out}
-    with folder.replaced(directory, recipe, summary) as beside:
-        (beside / "images").mkdir()
-        rows: list[dict[str, Any]] = []
+
+    def fill(pictures: PictureSet) -> dict[str, int]:
+        drawn, num_left_out = _choose(names, glyphs, count)
         for done, emoji in enumerate(drawn, start=1):
-            rows += _write_emoji(beside, emoji, glyphs, size_px, edits, seed)
+            _write_emoji(pictures, emoji, glyphs.drawn(emoji.text), size_px, edits, seed)
             if progress:
                 progress(done, len(drawn))
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        files.write_bytes(beside / "metadata.jsonl", lines.encode())
-        summary["num_pictures"] = len({row["file_name"] for row in rows})
-        summary["num_rows"] = len(rows)
-    return EmojiSetSummary(directory, **summary, written=True)
+        return {"num_emoji": len(drawn), "num_left_out": num_left_out, **pictures.counts}
+
+    return write_set(directory, "emoji", recipe, fill)
+
+
+def font_and_names(failed: str, font: Path | None, languages: Sequence[str]) -> tuple[ColorFont, list[Emoji]]:
+    """Return a colour font (None is the packed one) and the emoji there are, with their names.
+
+    Raises:
+        DataError: The font cannot be used, a language is not known, or the extra `data` is not installed, which is said
+            to have `failed`.
+    """
+    try:
+        names = catalogue(languages)
+        return ColorFont(font), names
+    except ModuleNotFoundError as error:
+        raise DataError(failed, f"the package `{error.name}` is missing", "pip install 'sampan[data]'") from error
 
 
 def compose(glyph: Image.Image, size_px: int, background: tuple[int, int, int]) -> Image.Image:
@@ -156,12 +135,6 @@ def is_seen(glyph: Image.Image, color: tuple[int, int, int]) -> bool:
     return hidden_share(glyph, color) <= _MAX_HIDDEN_SHARE
 
 
-def _check(name: str, value: int, least: int, most: int | None) -> None:
-    if value < least or (most is not None and value > most):
-        span = f"from {least} to {most}" if most is not None else f"at least {least}"
-        raise DataError("the emoji pictures cannot be made", f"`{name}` is {value}, and it must be {span}")
-
-
 def _choose(names: list[Emoji], glyphs: ColorFont, count: int | None) -> tuple[list[Emoji], int]:
     """Return the first `count` emoji that the font draws, and how many were passed over because it does not."""
     drawn: list[Emoji] = []
@@ -175,34 +148,23 @@ def _choose(names: list[Emoji], glyphs: ColorFont, count: int | None) -> tuple[l
             drawn.append(emoji)
     if len(drawn) < (count or 1):
         raise DataError(
-            "the emoji pictures cannot be made",
+            _FAILED,
             f"{count or 'some'} are wanted, and the font draws {len(drawn)} of {len(names)}",
             "ask for fewer, or name another font",
         )
     return drawn, num_left_out
 
 
-def _write_emoji(
-    beside: Path, emoji: Emoji, glyphs: ColorFont, size_px: int, edits: int, seed: int
-) -> list[dict[str, Any]]:
-    """Write the pictures of an emoji and return its rows: plain, then for each colour plain and as an edit."""
-    glyph = glyphs.picture(emoji.text)
-    assert glyph is not None, "only emoji that the font draws are chosen"
-
-    def save(name: str, background: tuple[int, int, int]) -> str:
-        buffer = io.BytesIO()
-        compose(glyph, size_px, background).save(buffer, "PNG")
-        files.write_bytes(beside / "images" / name, buffer.getvalue())
-        return f"images/{name}"
-
-    white = save(f"{emoji.stem}.png", _WHITE)
-    rows = [_row(white, emoji.names, emoji)]
+def _write_emoji(pictures: PictureSet, emoji: Emoji, glyph: Image.Image, size_px: int, edits: int, seed: int) -> None:
+    """Write the pictures of an emoji and its rows: plain, then for each colour plain and as an edit."""
+    white = pictures.save(emoji.stem, compose(glyph, size_px, _WHITE))
+    pictures.rows.append(_row(white, emoji.names, emoji))
     for color in colors_of(glyph, emoji, seed)[:edits] if edits else ():
-        target = save(f"{emoji.stem}-{color}.png", COLORS[color])
+        target = pictures.save(f"{emoji.stem}-{color}", compose(glyph, size_px, COLORS[color]))
         described = {language: LANGUAGES[language].describe(name, color) for language, name in emoji.names.items()}
         instructed = {language: LANGUAGES[language].instruct(color) for language in emoji.names}
-        rows += [_row(target, described, emoji), _row(target, instructed, emoji) | {"references": [white]}]
-    return rows
+        pictures.rows.append(_row(target, described, emoji))
+        pictures.rows.append(_row(target, instructed, emoji) | {"references": [white]})
 
 
 def colors_of(glyph: Image.Image, emoji: Emoji, seed: int) -> list[str]:
@@ -213,5 +175,5 @@ def colors_of(glyph: Image.Image, emoji: Emoji, seed: int) -> list[str]:
     return sorted(COLORS, key=lambda color: (hides[color], lots[color]))
 
 
-def _row(file_name: str, texts: dict[str, str], emoji: Emoji) -> dict[str, Any]:
+def _row(file_name: str, texts: dict[str, str], emoji: Emoji) -> Row:
     return {"file_name": file_name, "text": next(iter(texts.values())), "texts": texts, "emoji": emoji.text}

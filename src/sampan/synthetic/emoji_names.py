@@ -59,39 +59,29 @@ class CaptionPhrases:
         return self.change_background.format(color=self.colors[color])
 
 
+_COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black")
+
+
+def _colors(words: str) -> dict[str, str]:
+    """Return a language's words for the colours by their English names."""
+    return dict(zip(_COLORS, words.split(), strict=True))
+
+
 LANGUAGES = {
     "en": CaptionPhrases(
         "{name} on {a} {color} background",
         "make the background {color}",
-        {color: color for color in ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black")},
+        _colors("red orange yellow green blue purple pink black"),
     ),
     "pt": CaptionPhrases(
         "{name} sobre um fundo {color}",
         "deixe o fundo {color}",
-        {
-            "red": "vermelho",
-            "orange": "laranja",
-            "yellow": "amarelo",
-            "green": "verde",
-            "blue": "azul",
-            "purple": "roxo",
-            "pink": "rosa",
-            "black": "preto",
-        },
+        _colors("vermelho laranja amarelo verde azul roxo rosa preto"),
     ),
     "zh": CaptionPhrases(
         "{color}背景上的{name}",
         "把背景变成{color}",
-        {
-            "red": "红色",
-            "orange": "橙色",
-            "yellow": "黄色",
-            "green": "绿色",
-            "blue": "蓝色",
-            "purple": "紫色",
-            "pink": "粉色",
-            "black": "黑色",
-        },
+        _colors("红色 橙色 黄色 绿色 蓝色 紫色 粉色 黑色"),
     ),
 }
 
@@ -127,15 +117,15 @@ def catalogue(languages: Sequence[str]) -> list[Emoji]:
         raise DataError("the languages of the captions are not clear", f"given: {', '.join(languages) or 'none'}")
     emoji.config.load_language(list(languages))
     rank = {text: index for index, text in enumerate(OPENING)}
-    found = [
+    entries = [
         (rank.get(text, len(rank)), entry["E"], text, entry)
         for text, entry in emoji.EMOJI_DATA.items()
         if entry["status"] == emoji.STATUS["fully_qualified"] and not any(ord(c) in _SKIN_TONES for c in text)
     ]
-    found.sort(key=lambda item: item[:3])
+    entries.sort(key=lambda item: item[:3])
     return [
         Emoji(text, {language: caption(text, entry[language], language) for language in languages})
-        for _, _, text, entry in found
+        for _, _, text, entry in entries
     ]
 
 

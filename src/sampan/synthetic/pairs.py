@@ -6,35 +6,31 @@ of the signs are, and so is which emoji stands on which colour, so that a test s
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from PIL import Image
 
-import sampan
-from sampan import files
-from sampan.data import folder
 from sampan.errors import DataError, did_you_mean
 from sampan.samplers import noise
 from sampan.synthetic import emoji, text_rendering
-from sampan.synthetic.color_font import ColorFont
-from sampan.synthetic.emoji_names import Emoji, catalogue
+from sampan.synthetic.emoji_names import Emoji
+from sampan.synthetic.picture_set import PictureSet, PictureSetSummary, write_set
 from sampan.synthetic.signs.captions import in_some_case
 from sampan.synthetic.signs.colors import COLORS
-from sampan.synthetic.signs.drawing import Canvas
-from sampan.synthetic.signs.outdoors import PLACARD
+from sampan.synthetic.signs.drawing import FINER, Canvas
+from sampan.synthetic.signs.layouts import LAYOUTS
 from sampan.synthetic.signs.scenes import one_of
+from sampan.synthetic.signs.split import is_test_emoji
 from sampan.synthetic.signs.words import WordSource
 
 SPLITS = ("train", "test")
+_FAILED = "the pairs cannot be made"
 FONT = "jetbrains-mono"
 LETTERS = (3, 8)
-_TEST_IN = 8  # one pair of an emoji and a colour in so many
+_PLACARD = LAYOUTS["placard"]
 _EMOJI_SHARE = 0.75  # of the picture's side
 _WORD_ROWS = (0.75, 1.0)  # lettered in cells, as placards are
 _PHRASES = (
@@ -57,21 +53,6 @@ class EmojiWordPair:
     ink: str
 
 
-@dataclass(frozen=True)
-class PairSetSummary:
-    """What lies in the folder; `written` is False where it already held exactly this."""
-
-    directory: Path
-    num_pictures: int
-    written: bool
-
-
-def is_test_pair(name: str, plate: str) -> bool:
-    """Say whether no training picture shows an emoji, by its stem, on a plate's colour."""
-    digest = hashlib.sha256(f"emoji on plate\0{name}\0{plate}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") % _TEST_IN == 0
-
-
 class PairSpecs:
     """The pairs of a split, each drawn by itself from a counter.
 
@@ -83,18 +64,11 @@ class PairSpecs:
     """
 
     def __init__(self, seed: int, split: str, num_emoji: int):
-        try:
-            self.glyphs, names = ColorFont(None), catalogue(["en"])
-        except ModuleNotFoundError as error:
-            raise DataError(
-                "the pairs cannot be made", f"the package `{error.name}` is missing", "pip install 'sampan[data]'"
-            ) from error
+        self.glyphs, names = emoji.font_and_names(_FAILED, None, ["en"])
         self.seed, self.is_test = seed, split == "test"
-        self.emoji = [one for one in names if self.glyphs.picture(one.text) is not None][:num_emoji]
+        self.emoji = [named for named in names if self.glyphs.picture(named.text) is not None][:num_emoji]
         if len(self.emoji) < num_emoji:
-            raise DataError(
-                "the pairs cannot be made", f"{num_emoji} emoji are wanted, and the font draws {len(self.emoji)}"
-            )
+            raise DataError(_FAILED, f"{num_emoji} emoji are wanted, and the font draws {len(self.emoji)}")
         self._words = WordSource(self.is_test)
 
     def draw(self, number: int) -> EmojiWordPair:
@@ -102,25 +76,23 @@ class PairSpecs:
         random = noise.generator(self.seed, "pairs", number)
         while True:
             chosen = one_of(random, self.emoji)
-            plate = one_of(random, PLACARD.plates)
-            glyph = self.glyphs.picture(chosen.text)
-            assert glyph is not None, "only emoji that the font draws are chosen"
-            if is_test_pair(chosen.stem, plate) != self.is_test or not emoji.is_seen(glyph, COLORS[plate]):
+            plate = one_of(random, _PLACARD.plates)
+            glyph = self.glyphs.drawn(chosen.text)
+            if is_test_emoji(chosen.stem, plate) != self.is_test or not emoji.is_seen(glyph, COLORS[plate]):
                 continue
             word = self._words.draw(random, LETTERS[1], LETTERS[0]).upper()
             if len(word) <= LETTERS[1]:  # a capital may be two letters, as of ß
-                inks = [ink for named, ink in PLACARD.compositions() if named == plate]
+                inks = [ink for named, ink in _PLACARD.compositions() if named == plate]
                 return EmojiWordPair(chosen, word, plate, one_of(random, inks))
 
-    def paint(self, pair: EmojiWordPair, size_px: int) -> Any:
+    def paint(self, pair: EmojiWordPair, size_px: int) -> Image.Image:
         """Return the RGB picture (size_px, size_px)."""
-        canvas = Canvas(2 * size_px)
+        canvas = Canvas(FINER * size_px)
         canvas.rectangle((0, 0, 1, 1), COLORS[pair.plate])
         canvas.write_cells(pair.word, FONT, _WORD_ROWS, COLORS[pair.ink])
-        image, side = canvas.finished(), round(_EMOJI_SHARE * size_px)
-        glyph = self.glyphs.picture(pair.emoji.text)
-        assert glyph is not None, "only emoji that the font draws are chosen"
-        image.paste(emoji.compose(glyph, side, COLORS[pair.plate]), ((size_px - side) // 2, 0))
+        image, side = canvas.finish(), round(_EMOJI_SHARE * size_px)
+        drawing = emoji.compose(self.glyphs.drawn(pair.emoji.text), side, COLORS[pair.plate])
+        image.paste(drawing, ((size_px - side) // 2, 0))
         return image
 
 
@@ -140,7 +112,7 @@ def write(
     split: str = "train",
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> PairSetSummary:
+) -> PictureSetSummary:
     """Write the pictures and their captions into a folder, which appears complete or not at all.
 
     Args:
@@ -150,14 +122,12 @@ def write(
     Raises:
         DataError: An argument out of range, or a folder that cannot be used.
     """
-    directory = Path(directory).resolve()
     if count < 1 or num_emoji < 1:
-        raise DataError("the pairs cannot be made", f"{count} pictures of {num_emoji} emoji are none")
+        raise DataError(_FAILED, f"{count} pictures of {num_emoji} emoji are none")
     if split not in SPLITS:
-        raise DataError("the pairs cannot be made", f"`{split}` is not a split", did_you_mean(split, SPLITS))
+        raise DataError(_FAILED, f"`{split}` is not a split", did_you_mean(split, SPLITS))
     pairs = PairSpecs(seed, split, num_emoji)
     recipe = {
-        "made_by": f"sampan {sampan.__version__} data pairs",
         "count": count,
         "num_emoji": num_emoji,
         "size_px": size_px,
@@ -166,29 +136,22 @@ def write(
         "fonts_sha256": text_rendering.sha256(),
         "font_sha256": pairs.glyphs.sha256,
     }
-    if folder.finished(directory, recipe) is not None:
-        return PairSetSummary(directory, count, written=False)
-    with folder.replaced(directory, recipe, {"num_pictures": count}) as beside:
-        (beside / "images").mkdir()
-        rows = []
+
+    def fill(pictures: PictureSet) -> dict[str, int]:
         for number in range(count):
-            pair, name, buffer = pairs.draw(number), f"images/{number:06d}.png", io.BytesIO()
-            pairs.paint(pair, size_px).save(buffer, "PNG", compress_level=4)
-            files.write_bytes(beside / name, buffer.getvalue())
-            texts = captions(pair, noise.generator(seed, "pairs/captions", number))
-            rows.append(
-                {
-                    "file_name": name,
-                    "text": texts,
-                    "words": [pair.word],
-                    "emoji": pair.emoji.text,
-                    "plate": pair.plate,
-                    "ink": pair.ink,
-                    "split": split,
-                }
-            )
+            pair = pairs.draw(number)
+            row = {
+                "file_name": pictures.save(f"{number:06d}", pairs.paint(pair, size_px), compress_level=4),
+                "text": captions(pair, noise.generator(seed, "pairs/captions", number)),
+                "words": [pair.word],
+                "emoji": pair.emoji.text,
+                "plate": pair.plate,
+                "ink": pair.ink,
+                "split": split,
+            }
+            pictures.rows.append(row)
             if progress:
                 progress(number + 1, count)
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        files.write_bytes(beside / "metadata.jsonl", lines.encode())
-    return PairSetSummary(directory, count, written=True)
+        return {"num_pictures": count}
+
+    return write_set(directory, "pairs", recipe, fill)

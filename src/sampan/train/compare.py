@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampan.frameworks import quantized
+from sampan.frameworks.optimizer import MOMENTS
 
-MOMENTS = {"exp_avg": True, "exp_avg_sq": False}  # name, and whether it has a sign
 Array = NDArray[Any]
 Reader = Callable[[str], Array | None]
 
@@ -25,61 +25,60 @@ class RelativeDifference:
     """How far one state lies from another, over many tensors.
 
     Args:
-        apart: Length of the difference.
-        moved: Length of what training changed since the state both began from.
-        same: All of them are the same, bit for bit.
-        worst: The tensor whose values are furthest off, and how far: over what its own values moved, or those of all tensors
-            where that is more. (Root mean squares; a tensor whose gradient is only rounding noise may move by much or not
-            at all.)
+        difference: Euclidean length of the difference between the two states.
+        change: Euclidean length of what training changed since the state that both began from.
+        identical: All tensors are the same, bit for bit.
+        worst_tensor: Name of the tensor whose values differ most, and its root-mean-square difference over the
+            root-mean-square change of its own values, or of all values where that is more. (A tensor whose gradient is only
+            rounding noise may move by much or not at all.)
     """
 
-    apart: float
-    moved: float
-    same: bool
-    worst: tuple[str, float]
+    difference: float
+    change: float
+    identical: bool
+    worst_tensor: tuple[str, float]
 
     @property
-    def share(self) -> float:
-        """The difference over the movement; 0 where there is none of either."""
-        return ratio(self.apart, self.moved)
+    def relative(self) -> float:
+        """The difference over the change; 0 where there is neither."""
+        return ratio(self.difference, self.change)
 
 
-def ratio(apart: float, moved: float) -> float:
-    """Return apart over moved; what did not move must not differ."""
-    if moved == 0 or math.isnan(apart):
-        return 0.0 if apart == 0 else math.inf
-    return apart / moved
+def ratio(difference: float, change: float) -> float:
+    """Return difference over change: infinite where something that did not change differs, or the change is no number."""
+    if change == 0 or math.isnan(difference):
+        return 0.0 if difference == 0 else math.inf
+    return difference / change
 
 
-def distance(names: Iterable[str], begin: Reader, first: Reader, second: Reader) -> RelativeDifference:
-    """Return how far `second` lies from `first`, measured against the way of `first` from `begin`.
+def relative_difference(names: Iterable[str], begin: Reader, first: Reader, second: Reader) -> RelativeDifference:
+    """Return how far `second` lies from `first`, measured against the change from `begin` to `first`.
 
     Args:
-        begin, first, second: Return a tensor by name; None where there is none, which stands for zeros.
+        begin, first, second: Functions that return a tensor by name; None where there is none, which stands for zeros.
 
     Raises:
-        ValueError: Tensors of one name are of different shapes.
+        ValueError: Tensors of one name have different shapes.
     """
-    found, same = dict[str, tuple[float, float, int]](), True
+    squares, identical = dict[str, tuple[float, float, int]](), True
     for name in names:
-        one, other, before = first(name), second(name), begin(name)
-        given = [array for array in (one, other, before) if array is not None]
-        if len({array.shape for array in given}) > 1:
-            raise ValueError(f"`{name}` has the shapes {', '.join(str(array.shape) for array in given)}")
-        if not given:
+        arrays = first(name), second(name), begin(name)
+        shapes = list(dict.fromkeys(array.shape for array in arrays if array is not None))
+        if len(shapes) > 1:
+            raise ValueError(f"`{name}` has the shapes {', '.join(map(str, shapes))}")
+        if not shapes:
             continue
-        a, b, z = (np.zeros(given[0].shape) if x is None else x.astype(np.float64) for x in (one, other, before))
-        same = same and one is not None and other is not None and np.array_equal(one, other)
-        found[name] = float(np.sum((a - b) ** 2)), float(np.sum((a - z) ** 2)), a.size
-    apart, moved, count = (
-        (math.fsum(column) for column in zip(*found.values(), strict=True)) if found else (0.0, 0.0, 1)
-    )
+        a, b, z = (np.zeros(shapes[0]) if array is None else array.astype(np.float64) for array in arrays)
+        is_there = arrays[0] is not None and arrays[1] is not None
+        identical = identical and is_there and np.array_equal(arrays[0], arrays[1])  # pyright: ignore[reportArgumentType]
+        squares[name] = float(np.sum((a - b) ** 2)), float(np.sum((a - z) ** 2)), a.size
+    difference, change, count = map(math.fsum, zip(*squares.values(), strict=True)) if squares else (0.0, 0.0, 1)
     worst = ("", 0.0)
-    for name, (off, way, size) in found.items():
-        own = ratio(math.sqrt(off / size), math.sqrt(max(way / size, moved / count)))
-        if own > worst[1]:
-            worst = (name, own)
-    return RelativeDifference(math.sqrt(apart), math.sqrt(moved), same, worst)
+    for name, (off, way, size) in squares.items():
+        relative = ratio(math.sqrt(off / size), math.sqrt(max(way / size, change / count)))
+        if relative > worst[1]:
+            worst = (name, relative)
+    return RelativeDifference(math.sqrt(difference), math.sqrt(change), identical, worst)
 
 
 def moments(optimizer: Mapping[str, Any], to_numpy: Callable[[Any], Array]) -> Callable[[str], Array | None]:
@@ -104,7 +103,7 @@ def moment_names(*optimizers: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(key for key in keys if key.rsplit(".", maxsplit=1)[-1] in MOMENTS))
 
 
-def relative(recorded: float, again: float) -> float:
+def relative_error(recorded: float, again: float) -> float:
     """Return how far a number is from the recorded one, over that; 0 where neither is finite."""
     if not (math.isfinite(recorded) or math.isfinite(again)):
         return 0.0

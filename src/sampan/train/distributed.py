@@ -14,33 +14,33 @@ from sampan.frameworks import parallel
 from sampan.job import Job
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Say whether this process is the one that writes and speaks."""
     return parallel.rank() == 0
 
 
 @contextmanager
-def first_goes_first() -> Iterator[None]:
+def main_process_first() -> Iterator[None]:
     """Let rank 0 run the block, and then the others, who find what it has written."""
-    if not is_first():
+    if not is_main_process():
         parallel.barrier()
     yield
-    if is_first():
+    if is_main_process():
         parallel.barrier()
 
 
-def any_of(flag: bool) -> bool:
+def any_rank(flag: bool) -> bool:
     """Say whether any rank's flag is set; every rank asks at the same place."""
     return any(parallel.gathered(flag))
 
 
-def share(grad_accum_steps: int) -> range:
+def shard(grad_accum_steps: int) -> range:
     """Return the micro-batches of a step that this rank takes: one of as many equal runs as there are ranks."""
     size = grad_accum_steps // parallel.num_ranks()
     return range(parallel.rank() * size, (parallel.rank() + 1) * size)
 
 
-def check_shares(job: Job, stages: Sequence[str]) -> None:
+def check_shards(job: Job, stages: Sequence[str]) -> None:
     """Check that the micro-batches of every stage's step can be shared.
 
     Raises:

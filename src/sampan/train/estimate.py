@@ -160,7 +160,7 @@ class _Look:
         work = dataclasses.replace(self.work, job=job)
         settings = getattr(job.stage, self.name)
         stage = make(
-            self.name, work.context(settings, work.data.training, DummyInputs(work.data.pictures, work.config))
+            self.name, work.stage_inputs(settings, work.data.training, DummyInputs(work.data.pictures, work.config))
         )
         if work.is_lora:
             lora.attach(stage.module, self.name, work.config, job.lora.rank, job.lora.alpha, job.lora.targets)

@@ -46,7 +46,7 @@ class GlyphWithHeads(nn.Module):
     Bytes and columns of a picture are summed along the word with the same cosines, so that a word never seen is put
     together from letters that were. The sums say where each byte stands, so that its own embedding need not; but the
     decoder sees embeddings alone, and has to know. The first channels of an embedding are therefore asked themselves: what a
-    head of its own reads may be a whisper beside the rest, which a decoder is long in hearing.
+    head of its own reads may be small beside the rest, and a decoder would take long to use it.
 
     Args:
         num_waves: Number of cosines.

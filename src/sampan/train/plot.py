@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampan import files
+from sampan.checkpoint.json_files import read_rows
 from sampan.errors import DataError, JobError
 from sampan.job import STAGES
 from sampan.train.run_log import INSTALL
@@ -73,16 +73,10 @@ def read(log: Path) -> dict[str, dict[str, Floats]]:
     """
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     try:
-        lines = log.read_bytes().decode("utf-8", errors="replace").split("\n")
+        rows = [row for row in read_rows(log) if {"stage", "step"} <= row.keys()]
     except OSError as error:
         raise DataError(f"`{log}` cannot be read", str(error)) from error
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:  # the end of a run that was killed while it wrote
-            continue
-        if not isinstance(row, dict) or not {"stage", "step"} <= row.keys():
-            continue
+    for row in rows:
         columns = found.setdefault(str(row["stage"]), {})
         for key, value in row.items():
             if key not in ("stage", "step", "skipped") and (value is None or isinstance(value, int | float)):
@@ -149,13 +143,8 @@ def _finite(pairs: Floats) -> Floats:
 
 def _resumed(events: Path) -> dict[str, list[int]]:
     """Return the steps at which each stage was taken up again."""
-    found: dict[str, list[int]] = {}
-    if events.is_file():
-        for line in events.read_bytes().decode("utf-8", errors="replace").split("\n"):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(row, dict) and row.get("event") == "resume" and "stage" in row:
-                found.setdefault(str(row["stage"]), []).append(int(row.get("step", 0)))
-    return found
+    steps: dict[str, list[int]] = {}
+    for row in read_rows(events) if events.is_file() else ():
+        if row.get("event") == "resume" and "stage" in row:
+            steps.setdefault(str(row["stage"]), []).append(int(row.get("step", 0)))
+    return steps

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Self
 
 from sampan.units import format_bytes, format_seconds
 
@@ -15,30 +14,6 @@ EVERY_S = 30.0  # between two plain lines
 _SMOOTHING = 0.95  # of the loss that is shown
 _WARM_UP_STEPS = 3  # whose time says nothing: code is compiled, memory taken, files read for the first time
 _WINDOW_STEPS = 200  # the speed of the latest steps counts
-
-
-class StepDisplay(Protocol):
-    """Takes what is to be shown after a step."""
-
-    def __call__(
-        self,
-        step: int,
-        *,
-        loss: float,
-        images_per_s: float,
-        mfu: float | None = None,
-        memory_bytes: float | None = None,
-        skipped: int = 0,
-    ) -> None:
-        """Show a step.
-
-        Args:
-            step: Steps taken so far.
-            loss: Of this step; what is shown is smoothed.
-            mfu: Useful arithmetic over the device's peak; None is shown as N/A.
-            memory_bytes: The most memory taken on the device; None is left out.
-            skipped: Steps of this process that changed nothing.
-        """
 
 
 class TimeLeft:
@@ -74,11 +49,8 @@ class SmoothedMean:
         return self._sum / self._weight if self._weight else math.nan
 
 
-@contextmanager
-def gauge(
-    console: Any, stage: str, first: int, total: int, *, clock: Callable[[], float] = time.perf_counter
-) -> Iterator[StepDisplay]:
-    """Yield a function that shows how far a stage is.
+class ProgressDisplay:
+    """A context manager that shows how far a stage is, when it is called after a step.
 
     Args:
         console: A rich console. On a terminal a line is kept up to date; elsewhere a line is printed about every half
@@ -86,21 +58,57 @@ def gauge(
         first, total: Steps taken before, and in all.
         clock: Seconds from any start.
     """
-    left, mean = TimeLeft(first, total), SmoothedMean()
-    is_live = console.is_terminal and not console.is_dumb_terminal
-    with (_live if is_live else _plain)(console, stage, first, total, clock) as put:
 
-        def show(
-            step: int,
-            *,
-            loss: float,
-            images_per_s: float,
-            mfu: float | None = None,
-            memory_bytes: float | None = None,
-            skipped: int = 0,
-        ) -> None:
-            smooth, seconds = mean.add(loss), left.at(step, clock())
-            words = [
+    def __init__(
+        self, console: Any, stage: str, first: int, total: int, *, clock: Callable[[], float] = time.perf_counter
+    ):
+        self.console, self.stage, self.total, self.clock = console, stage, total, clock
+        self._left, self._mean = TimeLeft(first, total), SmoothedMean()
+        self._live: Any = None
+        self._printed_s = clock()
+        if console.is_terminal and not console.is_dumb_terminal:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            self._live = Progress(
+                TextColumn("{task.description:<9}", markup=False),
+                BarColumn(bar_width=20),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[words]}", markup=False),
+                console=console,
+            )
+            self._task = self._live.add_task(stage, total=total, completed=first, words="")
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __call__(
+        self,
+        step: int,
+        *,
+        loss: float,
+        images_per_s: float,
+        mfu: float | None = None,
+        memory_bytes: float | None = None,
+        skipped: int = 0,
+    ) -> None:
+        """Show a step.
+
+        Args:
+            step: Steps taken so far.
+            loss: Of this step; what is shown is smoothed.
+            mfu: Useful FLOP/s over the device's peak; None is shown as N/A.
+            memory_bytes: The most memory taken on the device; None is left out.
+            skipped: Steps of this process that changed nothing.
+        """
+        smooth, seconds = self._mean.add(loss), self._left.at(step, self.clock())
+        words = "  ".join(
+            [
                 f"loss {'N/A' if math.isnan(smooth) else format(smooth, '.4f')}",
                 f"{images_per_s:.1f} pictures/s",
                 f"MFU {'N/A' if mfu is None else format(mfu, '.1%')}",
@@ -108,37 +116,10 @@ def gauge(
                 *([f"{format_seconds(seconds)} left"] if seconds else []),
                 *([f"{skipped} skipped"] if skipped else []),
             ]
-            put(step, "  ".join(words))
-
-        yield show
-
-
-Put = Callable[[int, str], None]  # a step, and what is said of it
-
-
-@contextmanager
-def _live(console: Any, stage: str, first: int, total: int, clock: Callable[[], float]) -> Iterator[Put]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (
-        TextColumn("{task.description:<9}", markup=False),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[words]}", markup=False),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(stage, total=total, completed=first, words="")
-        yield lambda step, words: progress.update(task, completed=step, words=words)
-
-
-@contextmanager
-def _plain(console: Any, stage: str, first: int, total: int, clock: Callable[[], float]) -> Iterator[Put]:
-    said_s = clock()
-
-    def put(step: int, words: str) -> None:
-        nonlocal said_s
-        if step >= total or clock() - said_s >= EVERY_S:
-            said_s = clock()
-            console.print(f"{stage}  {step}/{total}  {words}", markup=False, highlight=False, soft_wrap=True)
-
-    yield put
+        )
+        if self._live:
+            self._live.update(self._task, completed=step, words=words)
+        elif step >= self.total or self.clock() - self._printed_s >= EVERY_S:
+            self._printed_s = self.clock()
+            line = f"{self.stage}  {step}/{self.total}  {words}"
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,6 +1,6 @@
 """Windows of a run's steps taken again: from a kept checkpoint to the next, on this framework and device.
 
-The steps are `StageTrainer.take`, as in training. Nothing is written into the run's folder.
+The steps are `StageTrainer.step`, as in training. Nothing is written into the run's folder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sampan.job import STAGES, Job, parse
 from sampan.samplers import noise
 from sampan.train import compare
 from sampan.train.compare import RelativeDifference
-from sampan.train.run_state import RunState, reopen
+from sampan.train.run_state import RunState, reopen_run
 from sampan.train.stage_trainer import StageTrainer
 
 Progress = Callable[[str, int, int], None]
@@ -115,7 +115,7 @@ class ReplayResult:
         now: What took them again.
         same_place: Both are the same, and so is the machine: then the bits should be.
         loss: The largest relative difference of a loss, and its step.
-        distances: Of `weights`, `ema` and the two moments at its end.
+        differences: Of `weights`, `ema` and the two moments at its end.
         problems: What makes no number: a step that the log lacks, a count that differs.
     """
 
@@ -124,29 +124,31 @@ class ReplayResult:
     now: Mapping[str, Any]
     same_place: bool
     loss: tuple[float, int]
-    distances: Mapping[str, RelativeDifference]
+    differences: Mapping[str, RelativeDifference]
     problems: tuple[str, ...]
 
     @property
     def is_same(self) -> bool:
         """Every loss and every tensor is the same, bit for bit."""
-        return not self.problems and self.loss[0] == 0 and all(d.same for d in self.distances.values())
+        return not self.problems and self.loss[0] == 0 and all(d.identical for d in self.differences.values())
 
     def faults(self, tolerances: Mapping[str, float]) -> list[str]:
         """Return in words what is further off than it may be."""
-        said = list(self.problems)
+        faults = list(self.problems)
         worst, step = self.loss
         if worst > tolerances["loss"]:
             most = tolerances["loss"]
-            said.append(f"the loss of step {step} is off by {worst:.2g} of the recorded one (at most {most:g})")
-        for name, found in self.distances.items():
+            faults.append(f"the loss of step {step} is off by {worst:.2g} of the recorded one (at most {most:g})")
+        for name, difference in self.differences.items():
             most = tolerances[name if name in tolerances else "moments"]
-            if found.share > most:
-                said.append(f"{name} end {found.share:.2g} of the window's way apart (at most {most:g})")
-            tensor, own = found.worst
-            if own > tolerances["tensor"]:
-                said.append(f"`{tensor}` in {name} ends {own:.2g} of the way apart (at most {tolerances['tensor']:g})")
-        return said
+            if difference.relative > most:
+                faults.append(f"{name} end {difference.relative:.2g} of the window's way apart (at most {most:g})")
+            tensor, off = difference.worst_tensor
+            if off > tolerances["tensor"]:
+                faults.append(
+                    f"`{tensor}` in {name} ends {off:.2g} of the way apart (at most {tolerances['tensor']:g})"
+                )
+        return faults
 
 
 class Replayer:
@@ -159,7 +161,7 @@ class Replayer:
 
     def __init__(self, out: Path, scratch: Path, device: str | None, dtype: str | None, console: Any):
         self.out, self.scratch, self.device, self.dtype, self.console = out, scratch, device, dtype, console
-        self._works: dict[tuple[str, str, str], RunState] = {}
+        self._runs: dict[tuple[str, str, str], RunState] = {}
 
     def replay(self, window: ReplayWindow, progress: Progress) -> ReplayResult:
         """Take a window's steps and return how far they end from what was recorded.
@@ -172,66 +174,66 @@ class Replayer:
             raise CheckpointError(
                 f"{window.name} cannot be replayed", f"`{window.end / 'state.json'}` has no history of these steps"
             )
-        work = self._work(window, sessions[-1])
-        steps = StageTrainer(work, window.stage)
-        begin = _Begin(window, steps)
+        state = self._open(window, sessions[-1])
+        trainer = StageTrainer(state, window.stage)
+        begin = _Begin(window, trainer)
         if window.begin:
-            for note in steps.restore(window.begin):
+            for note in trainer.restore(window.begin):
                 self.console.print(note, highlight=False)
         logged = read_steps(self.out / "log.jsonl", window.stage)
         problems, loss = [], (0.0, window.last)
         for step in range(window.first, window.last):
             progress(f"replaying {window.name}", step - window.first, window.last - window.first)
-            report = steps.take(step).report
+            report = trainer.step(step).report
             line = logged.get(step + 1)
             if line is None:
                 problems.append(f"log.jsonl has no step {step + 1}")
                 continue
             recorded = math.nan if line["loss"] is None else float(line["loss"])
-            off = compare.relative(recorded, report.loss)
+            off = compare.relative_error(recorded, report.loss)
             loss = max(loss, (off, step + 1), key=lambda pair: pair[0])
             if bool(line.get("skipped")) != report.skipped:
                 problems.append(
                     f"step {step + 1} {'was' if line.get('skipped') else 'was not'} skipped when it was taken"
                 )
         progress(f"replaying {window.name}", window.last - window.first, window.last - window.first)
-        distances, counts = self._distances(window, begin, steps.groups())
+        differences, counts = self._differences(window, begin, trainer.groups())
         session = StageSession(
-            window.first, frameworks.chosen(), work.device, dtype=work.dtype, threads=dev.set_threads(None)
+            window.first, frameworks.chosen(), state.device, dtype=state.dtype, threads=dev.set_threads(None)
         )
         recorded_on = tuple(place_of(entry) for entry in sessions)
         same_place = all(place == session.place() for place in recorded_on) and all(
             entry.get("machine") == machine() and entry.get("ranks") in (None, 1) for entry in sessions
         )
-        return ReplayResult(window, recorded_on, session.place(), same_place, loss, distances, (*problems, *counts))
+        return ReplayResult(window, recorded_on, session.place(), same_place, loss, differences, (*problems, *counts))
 
-    def _work(self, window: ReplayWindow, session: Mapping[str, Any]) -> RunState:
+    def _open(self, window: ReplayWindow, session: Mapping[str, Any]) -> RunState:
         """Return the run as the window's job sees it, on the device."""
         place, job = place_of(session), window.job
         device = dev.resolve(self.device or place["device"])
         dtype = dev.resolve_dtype(self.dtype or place["dtype"] or job.place.dtype, device)
         key = window.state["job"], device, dtype
-        if key not in self._works:
+        if key not in self._runs:
             dev.set_threads(job.place.threads)
-            cache = self.scratch / f"cache-{len(self._works)}"
+            cache = self.scratch / f"cache-{len(self._runs)}"
             _link(job.data.cache or self.out / "cache", cache)
-            self._works[key] = reopen(job, self.out, device, dtype, cache=cache, console=self.console)
-        return self._works[key]
+            self._runs[key] = reopen_run(job, self.out, device, dtype, cache=cache, console=self.console)
+        return self._runs[key]
 
-    def _distances(
+    def _differences(
         self, window: ReplayWindow, begin: _Begin, groups: Mapping[str, Mapping[str, Any]]
     ) -> tuple[dict[str, RelativeDifference], list[str]]:
         found, again = {}, groups["optimizer"]
         for group in ("weights", "ema"):
             # against the way gone now: one that was recorded falsely could be as long as it likes
             mine, reader = groups[group], _of_file(window.end / f"{group}.safetensors")
-            found[group] = compare.distance(
+            found[group] = compare.relative_difference(
                 mine, begin.read(group), lambda name, mine=mine: dev.to_numpy(mine[name]), reader
             )
         recorded = io.read_tensors(window.end / "optimizer.safetensors", "cpu")
         names = compare.moment_names(recorded, again)
         for moment in compare.MOMENTS:
-            found[moment] = compare.distance(
+            found[moment] = compare.relative_difference(
                 [name for name in names if name.endswith(f".{moment}")],
                 compare.moments(begin.optimizer, dev.to_numpy),
                 compare.moments(again, dev.to_numpy),
@@ -249,14 +251,14 @@ class Replayer:
 class _Begin:
     """The state that a window begins from."""
 
-    def __init__(self, window: ReplayWindow, steps: StageTrainer):
+    def __init__(self, window: ReplayWindow, trainer: StageTrainer):
         self.window = window
         self.optimizer: Mapping[str, Any] = {}
         self._first: dict[str, Any] = {}
         if window.begin:
             self.optimizer = io.read_tensors(window.begin / "optimizer.safetensors", "cpu")
         else:  # before the first step average and weights are the same
-            self._first = {name: dev.to_numpy(t).copy() for name, t in steps.groups()["weights"].items()}
+            self._first = {name: dev.to_numpy(t).copy() for name, t in trainer.groups()["weights"].items()}
 
     def read(self, group: str) -> compare.Reader:
         """Return a reader of the group's tensors."""

@@ -37,7 +37,7 @@ class LogSink(Protocol):
     def image(self, stage: str, step: int, name: str, png: bytes, width: int, height: int) -> None:
         """Take a picture."""
 
-    def forget(self, stage: str, step: int) -> None:
+    def truncate(self, stage: str, step: int) -> None:
         """Expect the steps after `step` once more."""
 
     def close(self, failed: bool) -> None:
@@ -62,7 +62,7 @@ class RunLog:
     """The record of one process's work on a run; a context manager.
 
     Args:
-        out: The run folder; it is there.
+        out: The run folder; it is there. None in a process that leaves the record to another one: nothing is written.
         tensorboard: Also write event files into OUT/tensorboard, a folder a stage.
         wandb: Also send to this Weights & Biases project ("project" or "entity/project"); None sends nothing.
         facts: The job's settings, for the record.
@@ -71,13 +71,15 @@ class RunLog:
         JobError: A package is missing, or the service cannot be used.
     """
 
-    def __init__(self, out: Path, *, tensorboard: bool, wandb: str | None, facts: Mapping[str, Any]):
+    def __init__(self, out: Path | None, *, tensorboard: bool, wandb: str | None, facts: Mapping[str, Any]):
         check_installed(tensorboard=tensorboard, wandb=wandb)
         self.out, self._facts = out, facts
         self._tensorboard, self._wandb = tensorboard, wandb
         self._sinks: list[LogSink] = []
 
     def __enter__(self) -> RunLog:
+        if self.out is None:
+            return self
         for name in ("log.jsonl", "events.jsonl"):
             _rewrite(self.out / name, lambda row: True)
         if self._tensorboard:
@@ -110,10 +112,10 @@ class RunLog:
         Raises:
             CheckpointError: The line cannot be written.
         """
-        numbers = {name: _number(value) for name, value in values.items()}
+        numbers = {name: _plain(value) for name, value in values.items()}
         line: dict[str, Any] = {"stage": stage, "step": step}
         line |= {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-        if strange := {name: _word(value) for name, value in numbers.items() if not math.isfinite(value)}:
+        if strange := {name: _name_of(value) for name, value in numbers.items() if not math.isfinite(value)}:
             line["not_finite"] = strange
         if skipped:
             line["skipped"] = True
@@ -121,11 +123,12 @@ class RunLog:
         for sink in self._sinks:
             sink.scalars(stage, step, {**numbers, **({"skipped": 1.0} if skipped else {})})
 
-    def forget(self, stage: str, step: int) -> None:
+    def truncate(self, stage: str, step: int) -> None:
         """Drop the lines of a stage's steps after `step`, which are about to be taken again."""
-        _rewrite(self.out / "log.jsonl", lambda row: row.get("stage") != stage or row.get("step", 0) <= step)
+        if self.out is not None:
+            _rewrite(self.out / "log.jsonl", lambda row: row.get("stage") != stage or row.get("step", 0) <= step)
         for sink in self._sinks:
-            sink.forget(stage, step)
+            sink.truncate(stage, step)
 
     def event(self, kind: str, **facts: Any) -> None:
         """Append what happened to events.jsonl, with the time.
@@ -138,57 +141,38 @@ class RunLog:
         """
         self._append("events.jsonl", {"time": now(), "event": kind, **_finite(facts)})
 
-    def image(self, stage: str, step: int, name: str, image: Image) -> Path:
-        """Write a picture to OUT/samples/STAGE-STEP-NAME.png and return that path.
+    def image(self, stage: str, step: int, name: str, image: Image) -> None:
+        """Write an image to OUT/samples/STAGE-STEP-NAME.png.
 
         Args:
             image: Its `info["Description"]`, where there is one, goes into the file too.
         """
         from PIL.PngImagePlugin import PngInfo
 
+        if self.out is None:
+            return
         text = PngInfo()
         if "Description" in image.info:
             text.add_itxt("Description", image.info["Description"])
         buffer = io.BytesIO()
         image.save(buffer, "PNG", pnginfo=text)
         path = self.out / "samples" / f"{stage}-{step:08d}-{name}.png"
-        with _told(path):
+        with _naming(path):
             path.parent.mkdir(exist_ok=True)
             files.write_bytes(path, buffer.getvalue())
         for sink in self._sinks:
             sink.image(stage, step, name, buffer.getvalue(), *image.size)
-        return path
 
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
+        if self.out is None:
+            return
         path = self.out / name
-        with _told(path), open(path, "a", encoding="utf-8", newline="\n") as file:
+        with _naming(path), open(path, "a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-class NullRunLog:
-    """The journal of a process that leaves the record to another one."""
-
-    def __enter__(self) -> NullRunLog:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def step(self, stage: str, step: int, values: Mapping[str, float], *, skipped: bool = False) -> None:
-        """Write nothing."""
-
-    def forget(self, stage: str, step: int) -> None:
-        """Drop nothing."""
-
-    def event(self, kind: str, **facts: Any) -> None:
-        """Write nothing."""
-
-    def image(self, stage: str, step: int, name: str, image: Image) -> None:
-        """Write nothing."""
-
-
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _naming(path: Path) -> Iterator[None]:
     """Say which file could not be written."""
     try:
         yield
@@ -212,7 +196,7 @@ def _rewrite(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
         if isinstance(row, dict) and keep(row):
             kept.append(line + "\n")
     if (wanted := "".join(kept)) != content:
-        with _told(path):
+        with _naming(path):
             files.write_text(path, wanted)
 
 
@@ -225,11 +209,11 @@ def _outcome(error: BaseException | None) -> dict[str, Any]:
     return {"outcome": "failed", "error": what}
 
 
-def _number(value: Any) -> float:
+def _plain(value: Any) -> float:
     return int(value) if isinstance(value, Integral) else float(value)
 
 
-def _word(value: float) -> str:
+def _name_of(value: float) -> str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
@@ -242,6 +226,6 @@ def _finite(value: Any) -> Any:
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, Real):
-        number = _number(value)
-        return number if math.isfinite(number) else _word(number)
+        number = _plain(value)
+        return number if math.isfinite(number) else _name_of(number)
     return str(value)

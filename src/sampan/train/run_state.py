@@ -17,7 +17,8 @@ from sampan.checkpoint.run_metadata import read_record
 from sampan.data.encode import EncodedInputs, encode
 from sampan.errors import DataError, JobError
 from sampan.frameworks import device as dev
-from sampan.frameworks import io, update
+from sampan.frameworks import io, train_step
+from sampan.frameworks.weight_files import check_shapes
 from sampan.job import STAGES, Job
 from sampan.models import lora, presets, text
 from sampan.models.build import build
@@ -67,10 +68,10 @@ class RunState:
 
     @property
     def is_lora(self) -> bool:
-        """Whether the run trains low-rank additions to the folder it starts from."""
+        """Whether the run trains a LoRA adapter for the folder it starts from."""
         return self.job.train.method == "lora"
 
-    def context(self, settings: Any, members: Sequence[int], encoded: Any = None) -> StageInputs:
+    def stage_inputs(self, settings: Any, members: Sequence[int], encoded: Any = None) -> StageInputs:
         """Return what a stage draws on.
 
         Args:
@@ -99,9 +100,7 @@ class RunState:
         folder = run.final(self.out, "tokenizer")
         if folder is not None:
             module = TokenizerWithHeads(self.config, self.config.ar.text.vocab_size)
-            update.load_weights(module, io.read_tensors(folder / "ema.safetensors", "cpu"))
-            update.freeze(module)
-            dev.move(module, self.device)
+            self._freeze(module, io.read_tensors(folder / "ema.safetensors", "cpu"))
             return lambda ids: sample_grid.repainted(module, ids, self.config, self.device)
         prior_px, no_words = self.config.geometry.prior_px, self.encoded().glyph(())
 
@@ -116,11 +115,15 @@ class RunState:
 
     def part(self, name: str, tensors: dict[str, Any]) -> Any:
         """Return a part with the given weights, on the device, out of training."""
-        part = build(name, self.config)
-        update.load_weights(part, tensors)
-        update.freeze(part)
-        dev.move(part, self.device)
-        return part
+        return self._freeze(build(name, self.config), tensors)
+
+    def _freeze(self, module: Any, tensors: dict[str, Any]) -> Any:
+        """Give a module all of its weights and put it on the device, out of training."""
+        check_shapes("weights", io.shapes(module), {key: tuple(tensor.shape) for key, tensor in tensors.items()})
+        io.put_weights(module, tensors)
+        train_step.freeze(module)
+        dev.move(module, self.device)
+        return module
 
     def frozen(self, name: str) -> Any:
         """Return a finished part: this run's averaged weights, or those it started from."""
@@ -149,7 +152,7 @@ class RunState:
             def of(name: str) -> Callable[[], Any] | None:
                 return (lambda: self.frozen(name)) if name in parts else None
 
-            with distributed.first_goes_first(), bars(self.console) as show:
+            with distributed.main_process_first(), bars(self.console) as show:
                 self._encoded = encode(
                     self.data.pictures,
                     sorted(texts | {()}),
@@ -170,7 +173,7 @@ class RunState:
         return self._encoded
 
 
-def open_workspace(job: Job, device: str, dtype: str, *, resume: bool, console: Any) -> RunState:
+def open_run(job: Job, device: str, dtype: str, *, resume: bool, console: Any) -> RunState:
     """Open the data and make the run folder, or check that the one that is there belongs to this job.
 
     Args:
@@ -202,7 +205,7 @@ def open_workspace(job: Job, device: str, dtype: str, *, resume: bool, console: 
     return RunState(job, device, dtype, console, start, _begin(job, start, config, data), data)
 
 
-def reopen(job: Job, out: Path, device: str, dtype: str, *, cache: Path, console: Any) -> RunState:
+def reopen_run(job: Job, out: Path, device: str, dtype: str, *, cache: Path, console: Any) -> RunState:
     """Open a run to look at it: nothing is written into its folder.
 
     Args:
@@ -236,7 +239,7 @@ def prepare(job: Job, *, console: Any) -> Path:
     start = open_folder(job.model.start) if job.model.start else None
     is_run = (job.out / "run.json").is_file()
     if is_run:
-        _compare(job, {key: value for key, value in _identity(job, "").items() if key != "data"})
+        _compare(job, _identity(job))
     config = export.read_config(job.out) if is_run else _config(job, start)
     cache = job.data.cache or job.out / "cache"
     work = RunState(job, device, "fp32", console, start, config, open_dataset(job.data, config, cache, console))
@@ -266,7 +269,7 @@ def _check_folder(job: Job, resume: bool) -> None:
             raise JobError(
                 f"`{out}` already holds a run", (), "pass --resume to go on with it, or set `out` to another folder"
             )
-        _compare(job, {key: value for key, value in _identity(job, "").items() if key != "data"})
+        _compare(job, _identity(job))
         return
     found = [path.name for path in out.iterdir() if not path.name.startswith(".")] if out.exists() else []
     strange = [name for name in found if not (name in _SET_UP and (resume or name == "cache"))]
@@ -303,8 +306,8 @@ def _begin(job: Job, start: ModelFolder | None, config: ModelConfig, data: Train
     return config
 
 
-def _identity(job: Job, digest: str) -> dict[str, Any]:
-    """Return what must stay the same from the first step of a run to its last."""
+def _identity(job: Job, digest: str | None = None) -> dict[str, Any]:
+    """Return what must stay the same from a run's first step to its last; the data set only where its digest is known."""
     values = job.as_dict()
     start = job.model.start
     if start and builtin.find(start) == start:  # not the name of a shipped model
@@ -314,7 +317,7 @@ def _identity(job: Job, digest: str) -> dict[str, Any]:
         "model": {**values["model"], "start": start and start.as_posix()},
         "method": job.train.method,
         **({"lora": values["lora"]} if job.train.method == "lora" else {}),
-        "data": digest,
+        **({} if digest is None else {"data": digest}),
     }
 
 

@@ -5,14 +5,14 @@ Training and replay both go through here, so that what is checked is what was do
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sampan.checkpoint import run
 from sampan.frameworks import device as dev
-from sampan.frameworks import io, update
+from sampan.frameworks import io, train_step
 from sampan.frameworks.records import StepReport
 from sampan.models import lora
 from sampan.models.init import initial_weights
@@ -42,67 +42,68 @@ class StageTrainer:
     """A stage with its first weights; `restore` takes over those of a checkpoint.
 
     Args:
-        work: The run. Finished parts that drawing needs are on the device only while this is made.
+        state: The run. Finished parts that drawing needs are on the device only while this is made.
         name: Of the stage.
     """
 
-    def __init__(self, work: RunState, name: str):
-        self.work, self.name = work, name
-        self.settings = getattr(work.job.stage, name)
-        self.stage = make(name, work.context(self.settings, work.data.training))
-        work.free_frozen()
-        self.updater = self._prepare()
+    def __init__(self, state: RunState, name: str):
+        self.state, self.name = state, name
+        self.settings = getattr(state.job.stage, name)
+        self.stage = make(name, state.stage_inputs(self.settings, state.data.training))
+        state.free_frozen()
+        self.optimizer = self._prepare()
 
     def restore(self, folder: Path) -> list[str]:
         """Take over a checkpoint; return in words what had to be converted. The caller has checked its hashes."""
         groups = run.read_groups(folder, "cpu")
-        notes = self.updater.load_state(groups)
+        notes = self.optimizer.load_state(groups)
         for key, value in groups["extra"].items():
             self.stage.extra[key][...] = dev.to_numpy(value)
         return list(notes)
 
-    def take(self, step: int) -> StepResult:
-        """Take the step after `step` steps were taken: the same draws and the same learning rate each time."""
+    def step(self, step: int) -> StepResult:
+        """Take the step after `step` steps were taken: the same batches and the same learning rate each time."""
         settings, stage = self.settings, self.stage
         lr = learning_rate(step, settings.num_steps, settings.warmup_steps, settings.lr, settings.min_lr_ratio)
-        batches = [stage.draw(step, micro) for micro in distributed.share(settings.grad_accum_steps)]
-        report = self.updater.step(stage.loss, [self.on_device(batch) for batch in batches], lr)
-        more, moved = stage.after(step, report.arrays) if stage.after else ({}, {})
-        for name, (rows, values) in moved.items():
-            self.updater.assign_rows(name, rows, values)
+        batches = [stage.draw(step, micro) for micro in distributed.shard(settings.grad_accum_steps)]
+        report = self.optimizer.step(stage.loss, [self.on_device(batch) for batch in batches], lr)
+        more, new_rows = stage.after(step, report.arrays) if stage.after else ({}, {})
+        for name, (rows, values) in new_rows.items():
+            self.optimizer.assign_rows(name, rows, values)
         return StepResult(report, lr, batches, more)
 
     def groups(self) -> dict[str, dict[str, Any]]:
         """Return what a checkpoint keeps, by group. Tensors are those in use, and change with the next step."""
-        return {**self.updater.state(), "extra": {k: dev.array(v, "cpu") for k, v in self.stage.extra.items()}}
+        return {**self.optimizer.state(), "extra": {k: dev.array(v, "cpu") for k, v in self.stage.extra.items()}}
 
     def on_device(self, batch: HostBatch) -> tuple[Any, ...]:
         """Return a batch's arrays on the device."""
-        return tuple(a if a is None or isinstance(a, tuple) else dev.array(a, self.work.device) for a in batch.arrays)
+        return tuple(a if a is None or isinstance(a, tuple) else dev.array(a, self.state.device) for a in batch.arrays)
 
-    def _prepare(self) -> update.TrainStep:
+    def _prepare(self) -> train_step.TrainStep:
         """Give the module its first weights, on the device, and an optimizer."""
-        work, stage, train = self.work, self.stage, self.work.job.train
+        state, stage, train = self.state, self.stage, self.state.job.train
         files: dict[str, Path] = {}
-        if work.start:
-            files = {stage.prefix + name: path for name, path in work.start.files(self.name).items()}
-        if work.is_lora:
-            settings = work.job.lora
-            lora.attach(stage.module, self.name, work.config, settings.rank, settings.alpha, settings.targets)
+        if state.start:
+            files = {stage.prefix + name: path for name, path in state.start.files(self.name).items()}
+        if state.is_lora:
+            settings = state.job.lora
+            lora.attach(stage.module, self.name, state.config, settings.rank, settings.alpha, settings.targets)
         new = {name: shape for name, shape in io.shapes(stage.module).items() if name not in files}
-        update.materialize(
+        is_trained: Callable[[str], bool] = lora.trainable if state.is_lora else lambda name: True
+        trained_dtype, frozen_dtype = ("fp32", state.dtype) if state.is_lora else (train.weights, train.weights)
+        io.load_weights(
             stage.module,
             files,
-            initial_weights(new, work.job.seed),
-            device=work.device,
-            dtype=work.dtype if work.is_lora else train.weights,
-            trainable=lora.trainable if work.is_lora else lambda name: True,
-            trainable_dtype="fp32" if work.is_lora else train.weights,
+            device=state.device,
+            dtype=lambda name: trained_dtype if is_trained(name) else frozen_dtype,
+            arrays=initial_weights(new, state.job.seed),
+            trainable=is_trained,
             prefix=stage.prefix,
             name=f"the {self.name}",
         )
         settings = self.settings
-        return update.TrainStep(
+        return train_step.TrainStep(
             stage.module,
             lr=settings.lr,
             beta1=settings.beta1,
@@ -110,12 +111,12 @@ class StageTrainer:
             weight_decay=settings.weight_decay,
             clip_norm=settings.clip_norm,
             ema_decay=settings.ema_decay,
-            autocast=work.dtype,
+            autocast=state.dtype,
             moments=train.moments,
             master=train.weights == "fp32",
-            trained_only=work.is_lora,
-            frozen_rows={} if work.is_lora else stage.frozen_rows,
-            delayed={} if work.is_lora else stage.delayed,
-            seed=work.job.seed,
-            compiled=work.job.place.compile,
+            trained_only=state.is_lora,
+            frozen_rows={} if state.is_lora else stage.frozen_rows,
+            delayed={} if state.is_lora else stage.delayed,
+            seed=state.job.seed,
+            compiled=state.job.place.compile,
         )

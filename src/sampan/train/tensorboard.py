@@ -44,7 +44,7 @@ class TensorBoard:
         image = Summary.Image(width=width, height=height, colorspace=_RGB, encoded_image_string=png)
         self._write(stage, Event(step=step, summary=Summary(value=[Summary.Value(tag=name, image=image)])))
 
-    def forget(self, stage: str, step: int) -> None:
+    def truncate(self, stage: str, step: int) -> None:
         """Say that the stage goes on after `step`: readers drop the steps that an earlier process wrote beyond it."""
         self._write(stage, Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
 

@@ -38,7 +38,7 @@ def verify(
         tolerances: What replaces numbers of TOLERANCES.
 
     Returns:
-        `run`, `files` (as `intact.check`), `comes_out`, and `replay`: None, or `seed`, `asked`, `possible`, `windows` and
+        `run`, `files` (as `checksums.check`), `comes_out`, and `replay`: None, or `seed`, `asked`, `possible`, `windows` and
         `tolerances`. A window has `stage`, `from_step`, `to_step`, `recorded`, `now`, `same_place`, `bit_for_bit`, `loss`
         (`off`, `step`), for `weights`, `ema`, `exp_avg`, `exp_avg_sq` the `share` and the `worst` tensor, and `faults`.
         `not_checked` says in words what could not be.
@@ -63,14 +63,14 @@ def verify(
         most = {**TOLERANCES, **tolerances}
         with tempfile.TemporaryDirectory(prefix="sampan-verify-") as scratch, bars(console) as show:
             replays = Replayer(out, Path(scratch), device, dtype, console)
-            found = [replays.replay(window, show) for window in choose(every, replay, seed)]
-        faults = [fault for one in found for fault in one.faults(most)]
+            results = [replays.replay(window, show) for window in choose(every, replay, seed)]
+        faults = [fault for result in results for fault in result.faults(most)]
         report["replay"] = {
             "seed": seed,
             "asked": replay,
             "possible": len(every),
             "tolerances": most,
-            "windows": [_facts(one, most) for one in found],
+            "windows": [_facts(result, most) for result in results],
         }
     report["comes_out"] = not faults
     return report
@@ -132,22 +132,25 @@ def show(report: Mapping[str, Any], console: Any) -> None:
         say(f"not checked: {line}")
 
 
-def _facts(one: ReplayResult, tolerances: Mapping[str, float]) -> dict[str, Any]:
-    window = one.window
+def _facts(result: ReplayResult, tolerances: Mapping[str, float]) -> dict[str, Any]:
+    window = result.window
     return {
         "stage": window.stage,
         "from_step": window.first,
         "to_step": window.last,
-        "recorded": [dict(place) for place in one.recorded],
-        "now": dict(one.now),
-        "same_place": one.same_place,
-        "bit_for_bit": one.is_same,
-        "loss": {"off": _finite(one.loss[0]), "step": one.loss[1]},
+        "recorded": [dict(place) for place in result.recorded],
+        "now": dict(result.now),
+        "same_place": result.same_place,
+        "bit_for_bit": result.is_same,
+        "loss": {"off": _finite(result.loss[0]), "step": result.loss[1]},
         **{
-            name: {"share": _finite(found.share), "worst": {"name": found.worst[0], "share": _finite(found.worst[1])}}
-            for name, found in one.distances.items()
+            name: {
+                "share": _finite(d.relative),
+                "worst": {"name": d.worst_tensor[0], "share": _finite(d.worst_tensor[1])},
+            }
+            for name, d in result.differences.items()
         },
-        "faults": one.faults(tolerances),
+        "faults": result.faults(tolerances),
     }
 
 

@@ -76,7 +76,7 @@ class WeightsAndBiases:
         with Image.open(io.BytesIO(png)) as image:
             self._send(stage, step, {f"{stage}/{name}": wandb.Image(image)})
 
-    def forget(self, stage: str, step: int) -> None:
+    def truncate(self, stage: str, step: int) -> None:
         """Do nothing: the service keeps what it was sent, and is sent the same again."""
 
     def close(self, failed: bool) -> None:

@@ -21,7 +21,7 @@ def only(monkeypatch: pytest.MonkeyPatch):
 def test_by_default_all_that_are_installed_and_the_others_are_named(only):
     only("torch", "tensorflow")
     found, notes = backends.choose(None, backends.MODES)
-    assert [side.label for side in found] == [
+    assert [backend.label for backend in found] == [
         "torch eager", "torch compiled", "tensorflow eager", "tensorflow compiled",
     ]  # fmt: skip
     assert notes == ["mindspore is not installed and is left out (pip install 'sampan[mindspore]')"]
@@ -46,8 +46,8 @@ def test_without_any_there_is_nothing_to_measure(only):
 
 def test_a_side_of_the_lockstep_is_a_framework_and_may_name_a_mode(only):
     only("torch")
-    assert backends.parse("torch") == backends.Backend("torch", "eager")
-    assert backends.parse("torch:compiled") == backends.Backend("torch", "compiled")
+    assert backends.parse_backend("torch") == backends.Backend("torch", "eager")
+    assert backends.parse_backend("torch:compiled") == backends.Backend("torch", "compiled")
     for word in ("torch:fast", "pytorch", ":eager", ""):
         with pytest.raises(RequestError):
-            backends.parse(word)
+            backends.parse_backend(word)

@@ -31,8 +31,10 @@ def ticking(seconds: float) -> Callable[[], float]:
     return clock
 
 
-def run(*sides: Backend, parts: tuple[str, ...] = ("ar",), **settings: Any) -> dict[str, Any]:
-    return device_probe.kit(sides, parts, tokens=20, place=ComputeTarget(), say=lambda words: None, **settings)
+def run(*backends: Backend, parts: tuple[str, ...] = ("ar",), **settings: Any) -> dict[str, Any]:
+    return device_probe.probe_device(
+        backends, parts, tokens=20, target=ComputeTarget(), say=lambda words: None, **settings
+    )
 
 
 def test_a_row_has_both_passes_and_says_what_it_saw():
@@ -47,7 +49,7 @@ def test_a_row_has_both_passes_and_says_what_it_saw():
     assert compiled["forward"] is None and compiled["step"]["mfu"] == pytest.approx(0.15)
     assert (eager["tokens"], record["tokens"], record["px"]) == (20, {"ar": 20}, None)
     assert record["notes"] == ["20 tokens, not those of a picture of 1024 px"]
-    assert device_probe.device_of(record) == f"cpu-{record['machine']['usable_cores']}core"
+    assert device_probe.device_slug(record) == f"cpu-{record['machine']['usable_cores']}core"
 
 
 def test_a_framework_without_a_meter_has_no_mfu():
@@ -64,9 +66,9 @@ def test_time_that_runs_out_cuts_repeats_and_then_rows():
 
 
 def test_too_few_tokens_are_refused():
-    assert device_probe.tokens_of("ar", None) == 1304 and device_probe.tokens_of("decoder", 17) == 17
+    assert device_probe.num_tokens("ar", None) == 1304 and device_probe.num_tokens("decoder", 17) == 17
     with pytest.raises(SampanError, match=r"--tokens 16 is too few for a block of the decoder"):
-        device_probe.tokens_of("decoder", 16)
+        device_probe.num_tokens("decoder", 16)
 
 
 def test_what_one_side_cannot_compute_is_left_out_and_said():
@@ -81,12 +83,12 @@ def test_what_one_side_cannot_compute_is_left_out_and_said():
 
 @pytest.mark.slow  # a block has 205 million parameters
 def test_a_real_block():
-    row = device_probe.kit(
+    row = device_probe.probe_device(
         [Backend("torch", "eager")],
         ["ar"],
         tokens=4,
         budget_s=1.0,
-        place=ComputeTarget("cpu", "fp32"),
+        target=ComputeTarget("cpu", "fp32"),
         say=lambda words: None,
     )["rows"][0]
     linear = 2 * 4 * (2 * 4096**2 + 2 * 4096 * 256 + 3 * 4096 * 13696)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sampan.bench.backends import Backend
-from sampan.bench.first_difference import diverge
+from sampan.bench.first_difference import find_first_difference
 from sampan.bench.process import ComputeTarget
 from sampan.bench.shapes import SMALL
 
@@ -19,8 +19,8 @@ CPU = ComputeTarget("cpu", "fp32", 1)
 def parted(fault: str, part: str = "decoder", mode: str = "eager", steps: int = 2) -> tuple[dict[str, Any], list[str]]:
     """Run the plain worker beside one with a fault; return what was found, and what was said meanwhile."""
     said: list[str] = []
-    sides = (Backend("torch", mode), Backend("torch", mode, (FAULTY, fault)))
-    record = diverge(sides, [part], SMALL, steps=steps, place=CPU, say=said.append)
+    backends = (Backend("torch", mode), Backend("torch", mode, (FAULTY, fault)))
+    record = find_first_difference(backends, [part], SMALL, steps=steps, target=CPU, say=said.append)
     return record["parts"][part], said
 
 
@@ -60,8 +60,8 @@ def test_a_call_too_many_is_named():
 
 @pytest.mark.slow
 def test_a_compiled_side_is_compared_by_loss_gradients_and_weights_and_does_not_part():
-    sides = (Backend("torch", "eager"), Backend("torch", "compiled"))
-    record = diverge(sides, ["ar"], SMALL, steps=2, place=CPU, say=lambda words: None)
+    backends = (Backend("torch", "eager"), Backend("torch", "compiled"))
+    record = find_first_difference(backends, ["ar"], SMALL, steps=2, target=CPU, say=lambda words: None)
     assert record["parts"]["ar"]["parted"] is None and record["parts"]["ar"]["num_calls"] == 0
     assert 0 < record["parts"]["ar"]["steps"][1]["weights"] < 1e-3
     assert record["notes"] == [

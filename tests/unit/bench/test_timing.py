@@ -11,22 +11,24 @@ from sampan.bench import timing as module
 from sampan.bench.backends import Backend
 from sampan.bench.process import BackendProcess, ComputeTarget
 from sampan.bench.shapes import SMALL
-from sampan.bench.timing import race
+from sampan.bench.timing import time_steps
 from sampan.errors import DeviceError, SampanError
 
 FAKE = str(Path(__file__).parent / "fake_worker.py")
 
 
-def side(behaviour: str, framework: str = "torch") -> Backend:
+def backend(behaviour: str, framework: str = "torch") -> Backend:
     return Backend(framework, "eager", (FAKE, behaviour))
 
 
-def raced(*sides: Backend, rounds: int = 3) -> dict[str, Any]:
-    return race(sides, ["ar"], SMALL, rounds=rounds, place=ComputeTarget(), say=lambda words: None, notes=["a note"])
+def time_fakes(*backends: Backend, rounds: int = 3) -> dict[str, Any]:
+    return time_steps(
+        backends, ["ar"], SMALL, rounds=rounds, target=ComputeTarget(), say=lambda words: None, notes=["a note"]
+    )
 
 
 def test_ratios_are_to_the_first_side_and_everything_is_stated():
-    record = raced(side("right"), side("slow", "mindspore"))
+    record = time_fakes(backend("right"), backend("slow", "mindspore"))
     fast, slow = record["parts"]["ar"]["results"]
     assert slow["ratio"] == slow["cpu_ratio"] == {"median": 2.0, "low": 2.0, "high": 2.0}
     assert fast["ratio"]["median"] == 1 and record["ratios_to"] == "torch eager"
@@ -45,11 +47,11 @@ def test_rounds_are_interleaved_and_another_side_begins_each(monkeypatch: pytest
 
     def ask(self: BackendProcess, do: str, **arguments: Any) -> dict[str, Any]:
         if do == "step":
-            asked.append((self.side.framework, "first" if "gradients" in arguments else "step"))
+            asked.append((self.backend.framework, "first" if "gradients" in arguments else "step"))
         return right(self, do, **arguments)
 
-    monkeypatch.setattr(module.Process, "ask", ask)
-    raced(side("right", "torch"), side("right", "mindspore"), side("right", "tensorflow"), rounds=2)
+    monkeypatch.setattr(module.BackendProcess, "ask", ask)
+    time_fakes(backend("right", "torch"), backend("right", "mindspore"), backend("right", "tensorflow"), rounds=2)
     names = ["torch", "mindspore", "tensorflow"]
     assert asked[:3] == [(name, "first") for name in names]  # compared before any is timed
     assert asked[3:9] == [(name, "step") for name in names for _ in range(2)]  # warm-up
@@ -66,7 +68,7 @@ def test_rounds_are_interleaved_and_another_side_begins_each(monkeypatch: pytest
 )
 def test_a_wrong_answer_is_not_timed(behaviour: str, facts: tuple[str, ...]):
     with pytest.raises(SampanError) as caught:
-        raced(side("right"), side(behaviour, "mindspore"))
+        time_fakes(backend("right"), backend(behaviour, "mindspore"))
     assert caught.value.what == "mindspore eager gives another answer than torch eager, and is not timed"
     assert caught.value.because == (
         *facts,
@@ -77,12 +79,12 @@ def test_a_wrong_answer_is_not_timed(behaviour: str, facts: tuple[str, ...]):
 
 def test_a_step_that_is_not_finite_is_not_timed():
     with pytest.raises(SampanError, match=r"^error: torch eager makes a step that is not finite, and is not timed\n"):
-        raced(side("skipped"))
+        time_fakes(backend("skipped"))
 
 
 def test_a_side_that_dies_is_quoted():
     with pytest.raises(DeviceError) as caught:
-        raced(side("right"), side("dies", "mindspore"))
+        time_fakes(backend("right"), backend("dies", "mindspore"))
     assert caught.value.what == "the process of mindspore eager died while it was to `step`"
     assert caught.value.because == ("it ended with status 1", "out of memory, or something like it")
     assert caught.value.hint == "leave it out with --frameworks or --modes, or give it a smaller job"
@@ -90,7 +92,7 @@ def test_a_side_that_dies_is_quoted():
 
 def test_what_a_side_refuses_is_said_in_its_own_words():
     with pytest.raises(SampanError) as caught:
-        raced(side("refuses"))
+        time_fakes(backend("refuses"))
     assert caught.value.render() == (
         "error: torch eager: this cannot be loaded\n  because it is a test\n\nhint: try another"
     )
@@ -98,7 +100,7 @@ def test_what_a_side_refuses_is_said_in_its_own_words():
 
 def test_sides_on_different_devices_are_not_compared():
     with pytest.raises(DeviceError) as caught:
-        raced(side("right"), side("elsewhere", "mindspore"))
+        time_fakes(backend("right"), backend("elsewhere", "mindspore"))
     assert caught.value.what == "torch eager and mindspore eager cannot be compared here"
     assert caught.value.because == (
         "torch eager computes on `cpu` in fp32",

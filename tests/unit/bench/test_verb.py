@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sampan.bench import backends, verb
+from sampan.bench import backends
+from sampan.bench.arguments import BUDGET_S, LOCKSTEP_STEPS, LOCKSTEP_TOLERANCE, ROUNDS
 from sampan.cli import main
 
 JOB = 'out = "runs/job"\n\n[data]\npath = "pictures"\n'
@@ -94,5 +95,5 @@ def _with_command(command: tuple[str, ...]):
 def test_defaults_are_those_that_help_names(capsys: pytest.CaptureFixture[str]):
     assert main(["bench", "--help"]) == 0
     page = " ".join(capsys.readouterr().out.split())
-    for default in (verb.ROUNDS, f"{verb.kit.BUDGET_S:.0f}", verb.diverge.NUM_STEPS, verb.diverge.TOLERANCE):
+    for default in (ROUNDS, f"{BUDGET_S:.0f}", LOCKSTEP_STEPS, LOCKSTEP_TOLERANCE):
         assert f"default: {default}" in page

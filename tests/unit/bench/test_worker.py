@@ -79,8 +79,8 @@ def test_an_error_is_an_answer_and_the_next_request_is_served():
 
 
 def test_what_a_framework_prints_does_not_get_between_the_answers(tmp_path: Path):
-    side = Backend("torch", "eager", (str(Path(__file__).parent / "faulty_worker.py"), "noise"))
-    with running([side], tmp_path, ComputeTarget("cpu", "fp32", 1)) as [process]:
+    backend = Backend("torch", "eager", (str(Path(__file__).parent / "faulty_worker.py"), "noise"))
+    with running([backend], tmp_path, ComputeTarget("cpu", "fp32", 1)) as [process]:
         assert process.facts["device"] == "cpu" and process.facts["threads"] == 1
         assert process.facts["stdin"] == ""  # requests are not there for others to read
     said = (tmp_path / "torch-eager.log").read_text(encoding="utf-8")
@@ -90,4 +90,4 @@ def test_what_a_framework_prints_does_not_get_between_the_answers(tmp_path: Path
 def test_a_framework_can_be_chosen_once():
     frameworks.use("torch")
     with pytest.raises(DeviceError, match="this process runs on torch and cannot change to mindspore"):
-        frameworks.use("mindspore", comparing=True)
+        frameworks.use("mindspore")

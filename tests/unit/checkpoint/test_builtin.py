@@ -18,7 +18,7 @@ MOST_BYTES = 30_000_000
 
 @pytest.fixture
 def nano() -> Path:
-    return builtin.shipped()["nano"]
+    return builtin.builtin_models()["nano"]
 
 
 def test_nano_is_whole_and_small(nano: Path):

@@ -72,8 +72,8 @@ def test_what_is_written_is_read_part_by_part(config: ModelConfig, tmp_path: Pat
     assert (decoder.part, ar.part) == ("decoder", "ar")
     for low, layer, scale in ((decoder, LAYER, 3.0), (ar, f"{GENERATOR}.self_attn.k_proj", 2.0)):
         a, b = tensors[low.part].values()
-        (addition,) = low.additions.values()
-        assert list(low.additions) == [layer]
+        (addition,) = low.layers.values()
+        assert list(low.layers) == [layer]
         assert np.array_equal(addition.a, a.numpy())
         assert np.array_equal(addition.b, b.numpy())
         assert addition.scale == scale
@@ -83,7 +83,7 @@ def test_what_is_written_is_read_part_by_part(config: ModelConfig, tmp_path: Pat
     assert settings["transformer.r"] == 2
     assert settings["transformer.lora_alpha"] == 6
     assert settings["transformer.target_modules"] == [LAYER]
-    assert lora.records([decoder, ar]) == [
+    assert lora.provenance_records([decoder, ar]) == [
         {"file": low.file.name, "sha256": low.sha256, "scale": 1.0} for low in (decoder, ar)
     ]
 
@@ -135,22 +135,22 @@ def test_a_run_stands_for_its_additions(config: ModelConfig, tmp_path: Path):
 def test_names_of_others(stem: str, names: tuple[str, str], layer: str, config: ModelConfig, tmp_path: Path):
     save_file(pair(stem, names=names), tmp_path / "x.safetensors")
     low = only(lora.read(tmp_path, config, strength=0.5))  # the only file of its folder
-    assert list(low.additions) == [layer]
-    assert low.additions[layer].scale == 1.0
+    assert list(low.layers) == [layer]
+    assert low.layers[layer].scale == 1.0
     assert low.strength == 0.5
 
 
 def test_an_alpha_tensor_sets_the_scale(config: ModelConfig, tmp_path: Path):
     tensors = pair(LAYER, rank=4) | {f"{LAYER}.alpha": torch.tensor([6.0])}
     save_file(tensors, tmp_path / "x.safetensors")
-    assert only(lora.read(tmp_path, config)).additions[LAYER].scale == 1.5
+    assert only(lora.read(tmp_path, config)).layers[LAYER].scale == 1.5
 
 
 def test_a_file_may_have_both_parts(config: ModelConfig, tmp_path: Path):
     save_file(pair(f"transformer.{LAYER}") | pair(f"{GENERATOR}.self_attn.q_proj"), tmp_path / "x.safetensors")
     lows = lora.read(tmp_path / "x.safetensors", config)
     assert sorted(low.part for low in lows) == ["ar", "decoder"]
-    assert len(lora.records(lows)) == 1
+    assert len(lora.provenance_records(lows)) == 1
 
 
 @pytest.mark.parametrize("given", [("gate_proj", "up_proj"), ("gate_proj",), ("up_proj",)])
@@ -168,9 +168,9 @@ def test_parts_of_the_fused_projection_are_joined_exactly(given: tuple[str, ...]
     settings = {"peft_type": "LORA", "lora_alpha": 4, "alpha_pattern": {"gate_proj": 9}}
     (tmp_path / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
     low = only(lora.read(tmp_path, config))
-    assert list(low.additions) == [layer]
-    assert low.additions[layer].a.shape == (sum({"gate_proj": 3, "up_proj": 2}[name] for name in given), 64)
-    assert np.allclose(delta(low.additions[layer]), wanted, rtol=1e-5, atol=1e-5)
+    assert list(low.layers) == [layer]
+    assert low.layers[layer].a.shape == (sum({"gate_proj": 3, "up_proj": 2}[name] for name in given), 64)
+    assert np.allclose(delta(low.layers[layer]), wanted, rtol=1e-5, atol=1e-5)
 
 
 # --- use -------------------------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_several_to_one_layer_are_one_of_their_ranks_sum(config: ModelConfig, ti
     module = load_part(open_folder(tiny_folder), "decoder", device="cpu", dtype="fp32", loras=lows)
     to_q = module.transformer_blocks[0].attn1.to_q
     assert to_q.lora_A.weight.shape == (5, 64)
-    wanted = 0.5 * delta(lows[0].additions[LAYER]) - 2.0 * delta(lows[1].additions[LAYER])
+    wanted = 0.5 * delta(lows[0].layers[LAYER]) - 2.0 * delta(lows[1].layers[LAYER])
     assert np.allclose((to_q.lora_B.weight @ to_q.lora_A.weight).detach().numpy() * to_q.scale, wanted, atol=1e-5)
     assert module.transformer_blocks[1].ff.net[2].scale == -2.0
     assert all(torch.equal(module.state_dict()[name], value) for name, value in plain.state_dict().items())
@@ -197,7 +197,7 @@ def test_merged_weights_do_what_weights_with_additions_do(config: ModelConfig, t
     lows = lora.read(tmp_path / "a.safetensors", config, 0.5)
     base = open_folder(tiny_folder).tensors("decoder")
     merged = lora.merge(base, "decoder", lows)
-    wanted = base[f"{LAYER}.weight"].numpy() + 0.5 * delta(lows[0].additions[LAYER])
+    wanted = base[f"{LAYER}.weight"].numpy() + 0.5 * delta(lows[0].layers[LAYER])
     assert np.allclose(merged[f"{LAYER}.weight"].numpy(), wanted, atol=1e-6)
     assert all(merged[name] is value for name, value in base.items() if name != f"{LAYER}.weight")
     again = lora.merge(merged, "decoder", lows, subtract=True)

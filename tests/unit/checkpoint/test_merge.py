@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sampan.checkpoint import export, lora
-from sampan.checkpoint.folder import ModelFolder, open_adapted, open_folder
+from sampan.checkpoint.folder import ModelFolder, open_folder, open_with_lora
 from sampan.checkpoint.inspect import inspect
 from sampan.checkpoint.merge import merge
 from sampan.errors import CheckpointError
@@ -90,7 +90,7 @@ def test_the_published_pipeline_loads_it(tiny_folder: Path, file: Path, tmp_path
 
 def test_a_run_of_additions_is_merged_with_the_model_it_started_from(tiny_folder: Path, file: Path, tmp_path: Path):
     run = lora_run(file.parent, tiny_folder)
-    folder, own = open_adapted(run)
+    folder, own = open_with_lora(run)
     assert (folder.path, own) == (tiny_folder, run / "lora")
     by_run, by_file = (
         tensors(open_folder(merge(model, tmp_path / f"merged-{i}", loras)))
@@ -119,7 +119,7 @@ def test_a_run_of_additions_is_no_model(tiny_folder: Path, file: Path, tmp_path:
         "hint: `sampan checkpoint merge FOLDER FOLDER/made` writes that model with the additions in it"
     )
     lora_run(run, tmp_path / "gone")
-    assert failure(lambda: open_adapted(run), run) == (
+    assert failure(lambda: open_with_lora(run), run) == (
         "error: the model that `FOLDER` adds to is not there\n"
         "  because its run.json says that it started from `FOLDER/gone`\n\n"
         "hint: call from the directory it was trained in, or pass --model FOLDER --lora FOLDER/lora"

@@ -111,7 +111,7 @@ def test_generate_asks_for_what_the_options_say(stand_in, capsys):
         "offload": True,
         "compiled": False,
         "out": Path("a.png"),
-        "loras": [(Path("x.safetensors"), 1.0), (Path("runs/y"), -0.5)],
+        "loras": ((Path("x.safetensors"), 1.0), (Path("runs/y"), -0.5)),
     }
     assert capsys.readouterr().out == "a-1.png\na-2.png\n"
 
@@ -124,7 +124,7 @@ def test_generate_leaves_to_the_model_what_is_not_asked_for(stand_in):
     assert request == ImageRequest(prompt="a red apple", seed=request.seed)
     del generate.kwargs["console"]
     assert generate.kwargs == {
-        "model": "nano", "device": "auto", "dtype": "auto", "offload": False, "out": None, "loras": [],
+        "model": "nano", "device": "auto", "dtype": "auto", "offload": False, "out": None, "loras": (),
         "compiled": False,
     }  # fmt: skip
 
@@ -227,7 +227,9 @@ def test_verify_asks_for_what_the_options_say(stand_in, tmp_path, capsys):
 
 
 def test_data_emoji_writes_a_picture_set(stand_in, capsys):
-    summary = SimpleNamespace(num_emoji=2, num_pictures=6, num_rows=8, num_left_out=1, written=True)
+    summary = SimpleNamespace(
+        counts={"num_emoji": 2, "num_pictures": 6, "num_rows": 8, "num_left_out": 1}, written=True
+    )
     write = Recorded(summary)
     stand_in("sampan.synthetic.emoji", write=write)
     line = "data emoji pics --count 2 --size 32 --languages zh,en --edits 2 --font f.ttf --seed 4"
@@ -260,7 +262,7 @@ def test_data_emoji_writes_a_picture_set(stand_in, capsys):
 
 
 def test_data_signs_writes_a_set_of_signs(stand_in, capsys):
-    summary = SimpleNamespace(num_signs=3, num_pictures=6, num_rows=9, written=False)
+    summary = SimpleNamespace(counts={"num_signs": 3, "num_pictures": 6, "num_rows": 9}, written=False)
     write = Recorded(summary)
     stand_in("sampan.synthetic.signs", write=write, SignFilter=SignFilter)
     line = "data signs set --count 3 --edits --size 256 --split test --seed 4"
@@ -341,7 +343,7 @@ def test_checkpoint_merge_says_where_it_wrote(stand_in, capsys):
     stand_in("sampan.checkpoint.merge", merge=merge)
     line = "checkpoint merge m there --lora a.safetensors:0.8 --lora b --subtract --dtype bf16"
     assert main(line.split()) == 0
-    assert merge.args == (Path("m"), Path("there"), [(Path("a.safetensors"), 0.8), (Path("b"), 1.0)])
+    assert merge.args == (Path("m"), Path("there"), ((Path("a.safetensors"), 0.8), (Path("b"), 1.0)))
     del merge.kwargs["progress"]
     assert merge.kwargs == {"subtract": True, "dtype": "bf16"}
     assert capsys.readouterr().out == "there\n"
@@ -374,7 +376,7 @@ def test_checkpoint_export_says_where_it_wrote(stand_in, capsys):
 def test_the_real_functions_take_what_the_verbs_pass(line, module, function, stand_in, job_file):
     real = importlib.import_module(module)
     counts = {"num_emoji": 0, "num_signs": 0, "num_pictures": 0, "num_rows": 0, "num_left_out": 0}
-    summary = SimpleNamespace(**counts, written=True)
+    summary = SimpleNamespace(counts=counts, written=True)
     recorded = Recorded([] if function == "generate" else summary if function == "write" else {})
     show = Recorded()
     kinds = {name: kind for name, kind in vars(real).items() if inspect.isclass(kind)}  # what the arguments are made of

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from sampan.data import encode as encoding
+from sampan.data.encoded_cache import EncodedCache
 from sampan.data.image_cache import ImageCache
 from sampan.data.image_source import FileSource
 from sampan.data.pictures import to_array
-from sampan.data.shards import EncodedCache
 from sampan.errors import DataError, RequestError
 from sampan.frameworks import device as dev
 from sampan.models import pixels

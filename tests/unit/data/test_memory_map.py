@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load_file, save_file
 
 from sampan.data import memory_map
+from sampan.errors import DamagedFileError
 
 ARRAYS = st.dictionaries(
     st.text(st.characters(categories=["L", "Nd"]), min_size=1, max_size=5),
@@ -85,7 +86,7 @@ def header(entry: object, data: bytes = b"1234") -> bytes:
 )
 def test_damaged_files(tmp_path: Path, content: bytes, text: str | None):
     (tmp_path / "f").write_bytes(content)
-    with pytest.raises(memory_map.DamagedFileError) as caught:
+    with pytest.raises(DamagedFileError) as caught:
         memory_map.open_arrays(tmp_path / "f")
     assert text is None or str(caught.value) == text
 
@@ -98,5 +99,5 @@ def test_what_is_not_stored():
 
 def test_an_array_that_is_not_there(tmp_path: Path):
     memory_map.write(tmp_path / "f", memory_map.file_of({"a": np.zeros(1, np.float32)}, {}))
-    with pytest.raises(memory_map.DamagedFileError, match="it has no `ids`"):
+    with pytest.raises(DamagedFileError, match="it has no `ids`"):
         memory_map.read_array(tmp_path / "f", "ids")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sampan.data.workers import ordered
+from sampan.data.workers import map_in_order
 from sampan.errors import DataError
 from unit.data import worker_jobs
 
@@ -22,13 +22,13 @@ TESTS = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_results_come_in_the_order_of_jobs(workers: int):
-    assert list(ordered(worker_jobs.double, range(7), workers, 3)) == [0, 2, 4, 6, 8, 10, 12]
-    assert list(ordered(worker_jobs.double, [], workers, 3)) == []
+    assert list(map_in_order(worker_jobs.double, range(7), workers, 3)) == [0, 2, 4, 6, 8, 10, 12]
+    assert list(map_in_order(worker_jobs.double, [], workers, 3)) == []
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_a_job_raises_comes_when_its_turn_does(workers: int):
-    results = ordered(worker_jobs.refuse, range(5), workers, 4)
+    results = map_in_order(worker_jobs.refuse, range(5), workers, 4)
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(KeyError):
         next(results)
@@ -42,14 +42,14 @@ def test_no_more_jobs_are_taken_than_asked_for():
             taken.append(number)
             yield number
 
-    with closing(ordered(worker_jobs.refuse, jobs(), 1, 5)) as results:
+    with closing(map_in_order(worker_jobs.refuse, jobs(), 1, 5)) as results:
         next(results)
         assert taken == [0, 1, 2, 3, 4]
 
 
 def test_a_worker_that_ends_by_itself_is_said():
     with pytest.raises(DataError) as caught:
-        list(ordered(worker_jobs.end, range(5), 1, 4))
+        list(map_in_order(worker_jobs.end, range(5), 1, 4))
     assert str(caught.value) == (
         "error: a worker process ended before its work was done\n"
         "  because too little memory is one reason; a script of one's own without `if __name__ == '__main__':` is "

@@ -13,6 +13,7 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from sampan.data.encode import EncodedInputs, encode
 from sampan.data.image_cache import ImageCache
 from sampan.data.image_source import FileSource
 from sampan.frameworks import device as dev
-from sampan.frameworks import update
+from sampan.frameworks import io, train_step
 from sampan.models import presets
 from sampan.models.build import build
 from sampan.models.config import ModelConfig
@@ -57,8 +58,8 @@ def part(name: str) -> Any:
     """Return a part with its first weights of seed 0."""
     module = build(name, CONFIG)
     shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    update.load_weights(module, {key: dev.array(v, "cpu") for key, v in initial_weights(shapes, 0).items()})
-    update.freeze(module)
+    io.put_weights(module, {key: dev.array(v, "cpu") for key, v in initial_weights(shapes, 0).items()})
+    train_step.freeze(module)
     return module
 
 
@@ -118,13 +119,17 @@ def main(how: str, source: Path, folder: Path, seed: int = 0) -> None:
     if how == "straight":
         run(pictures, folder, parts)
         return
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as beside:
+        run(pictures, Path(beside), parts)
+    whole_s = time.monotonic() - began
     draw, kills = random.Random(seed), 0
     while True:
         child = os.fork()
         if child == 0:
             run(pictures, folder, parts)
             os._exit(0)
-        deadline = time.monotonic() + draw.uniform(0.01, 0.15)
+        deadline = time.monotonic() + draw.uniform(0.02, 0.35) * whole_s
         while time.monotonic() < deadline:
             if os.waitpid(child, os.WNOHANG)[0]:
                 sys.stdout.write(f"{kills}\n")

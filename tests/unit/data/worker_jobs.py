@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from sampan.data.workers import ordered
+from sampan.data.workers import map_in_order
 
 
 def double(number: int) -> int:
@@ -62,5 +62,5 @@ class Telling:
 if __name__ == "__main__":
     # a shell that starts tests in the background leaves Ctrl-C ignored in all that they start
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for _ in ordered(linger, range(4), 2, 4):
+    for _ in map_in_order(linger, range(4), 2, 4):
         pass

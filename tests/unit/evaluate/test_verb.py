@@ -18,6 +18,7 @@ from sampan.evaluate import generators, verb
 from sampan.evaluate.verb import EvalArguments, evaluate
 from sampan.metrics import ocr
 from sampan.metrics.ocr import Reading, TextReader
+from sampan.report import results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ def quiet() -> Console:
 
 def test_a_suite_is_measured_written_and_gone_on_with(options: EvalArguments):
     record = evaluate(options, quiet())
-    assert json.loads(options.json.read_text(encoding="utf-8")) == record
+    assert json.loads(options.json.read_text(encoding="utf-8")) == {**results.commit(), **record}
     assert (record["suite"], record["count"], record["ceiling"]["count"], record["floor"]["count"]) == ("edit", 3, 3, 0)
     assert record["edit_done"] == 0 and record["word_accuracy"] == 0 and record["seconds_per_picture"] > 0
     assert record["reconstruction"]["vae"]["count"] == 3 and record["peak_memory_bytes"] > 2**20
@@ -111,10 +112,10 @@ def test_a_missing_reader_is_said_before_anything_is_painted(options: EvalArgume
 
 
 def test_the_command_line_knows_what_the_verb_knows():
-    from sampan.cli import eval_options
+    from sampan.evaluate import arguments, suites
     from sampan.pipeline.batch import ABLATIONS
 
-    assert eval_options.SUITES == verb.SUITES and tuple(ABLATIONS) == eval_options.ABLATIONS
+    assert (*suites.SUITES, "cvtg") == arguments.SUITES and tuple(ABLATIONS) == arguments.ABLATIONS
 
 
 def test_an_interrupted_measurement_goes_on(options: EvalArguments, monkeypatch: pytest.MonkeyPatch):

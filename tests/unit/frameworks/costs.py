@@ -21,7 +21,7 @@ from sampan.frameworks import meter
 from sampan.job import parse
 from sampan.models import lora
 from sampan.train.dummy_batch import DummyInputs
-from sampan.train.run_state import open_workspace
+from sampan.train.run_state import open_run
 from sampan.train.stages import make
 
 JOB = """
@@ -79,7 +79,7 @@ def costs(folder: Path, preset: str, overrides: list[str], device: str) -> dict[
         sections.setdefault(section, []).append(setting)
     tables = "\n".join("\n".join([f"[model.override.{name}]", *lines]) for name, lines in sections.items())
     job = parse(JOB.format(folder=folder.as_posix(), preset=preset, overrides=tables))
-    base = open_workspace(job, "cpu", "fp32", resume=True, console=Console(quiet=True))
+    base = open_run(job, "cpu", "fp32", resume=True, console=Console(quiet=True))
     found = {}
     for name, variants in STAGES.items():
         for variant in variants:
@@ -88,7 +88,7 @@ def costs(folder: Path, preset: str, overrides: list[str], device: str) -> dict[
             train = dataclasses.replace(job.train, method=method)
             work = dataclasses.replace(base, job=dataclasses.replace(job, train=train), dtype=dtype)
             blank = DummyInputs(work.data.pictures, work.config)
-            stage = make(name, work.context(settings, work.data.training, blank))
+            stage = make(name, work.stage_inputs(settings, work.data.training, blank))
             trainable: Any = lambda name: True  # noqa: E731
             if method == "lora":
                 lora.attach(stage.module, name, work.config, 8)

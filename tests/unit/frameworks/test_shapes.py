@@ -179,7 +179,7 @@ def test_an_operation_costs_what_it_costs_on_pytorch(case: str):
             assert ours.activation_bytes == pytest.approx(theirs.activation_bytes, rel=0.1)
 
 
-def test_every_function_of_the_seam_is_there_and_takes_the_same_arguments():
+def test_every_function_of_the_framework_interface_is_there_and_takes_the_same_arguments():
     assert set(outlined.__all__) == {*OPS_NAMES, "conv2d", "group_norm"}
     for name in OPS_NAMES:
         function = getattr(outlined, name)

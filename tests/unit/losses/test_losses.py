@@ -47,7 +47,7 @@ def test_flow_loss_is_nothing_for_the_true_velocity():
     clean, noise = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     assert float(flow.flow_loss(noise - clean, clean, noise)) == 0
     assert math.isclose(float(flow.flow_loss(noise - clean + 2, clean, noise)), 4, rel_tol=1e-5)
-    half = flow.noisy(clean, noise, torch.tensor([0.0, 1.0]))
+    half = flow.add_noise(clean, noise, torch.tensor([0.0, 1.0]))
     torch.testing.assert_close(half[0], clean[0])
     torch.testing.assert_close(half[1], noise[1])
 
@@ -63,8 +63,8 @@ def test_edge_loss_sees_blur_and_not_brightness():
 
 def test_divergence_is_nothing_for_the_normal_and_grows_away_from_it():
     zero = torch.zeros(2, 3, 2, 2)
-    assert float(autoencoder.divergence(zero, zero)) == 0
-    assert math.isclose(float(autoencoder.divergence(zero + 2, zero)), 0.5 * 4 * 12, rel_tol=1e-6)
+    assert float(autoencoder.kl_divergence(zero, zero)) == 0
+    assert math.isclose(float(autoencoder.kl_divergence(zero + 2, zero)), 0.5 * 4 * 12, rel_tol=1e-6)
 
 
 def test_contrast_falls_when_partners_agree_and_leaves_out_rows_without_weight():

@@ -42,8 +42,8 @@ def test_a_word_is_right_if_it_is_among_those_read():
 
 def test_what_most_readings_say_is_taken():
     readings = [[("HOTEL", 0.5)], [("hotel", 0.6)], [("Xq", 0.9)], []]
-    assert ocr.agreed(readings).words == ("hotel",)
-    assert ocr.agreed([[], []]) == ocr.Reading((), 0.0)
+    assert ocr.choose_reading(readings).words == ("hotel",)
+    assert ocr.choose_reading([[], []]) == ocr.Reading((), 0.0)
 
 
 def test_frames_and_specks_are_no_letters():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import masks
 from sampan.models import positions
 from sampan.models.config import TextConfig
 
@@ -39,7 +40,7 @@ def test_grids_follow_by_their_longer_side():
 
 
 def test_left_padding_is_closed_and_sees_itself():
-    mask = positions.left_padded_mask([2, 3], 3)
+    mask = masks.left_padded_mask([2, 3], 3)
     assert mask.shape == (2, 1, 3, 3)
     assert mask[0, 0].tolist() == [[True, False, False], [False, True, False], [False, True, True]]
     assert mask[1, 0].tolist() == np.tril(np.ones((3, 3), bool)).tolist()

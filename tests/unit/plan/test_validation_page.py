@@ -1,9 +1,8 @@
 """The page about errors: summaries, a point for each judged run, what was left out; also where nothing was judged."""
 
-from tests.unit.report.test_frame import assert_well_formed
-
 from sampan.plan.validate import RunPrediction, ValidationReport
 from sampan.plan.validation_page import page
+from well_formed import assert_well_formed
 
 ROW = {
     "quality": "ok", "vendor": "nvidia", "family": "dit", "framework": "torch", "source_title": "<b>A paper</b>",

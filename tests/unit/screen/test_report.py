@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from tests.unit.report.test_frame import assert_well_formed
 
 from sampan.cli import main
 from sampan.screen.report import MARKS
 from sampan.screen.rules import NO_RULE, SEVERITY, load_rules
+from well_formed import assert_well_formed
 
 ASKED = ["--date", "2025-12-10", "--actor-hq", "CN", "--chip", "h200", "--site", "MY", "--relation", "buy"]
 

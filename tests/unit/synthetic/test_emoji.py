@@ -24,8 +24,7 @@ def small(tmp_path_factory):
 
 def test_the_summary_counts_what_is_there(small):
     directory, summary = small
-    assert (summary.num_emoji, summary.num_pictures, summary.num_rows) == (20, 60, 100)
-    assert summary.num_left_out == 0
+    assert summary.counts == {"num_emoji": 20, "num_left_out": 0, "num_pictures": 60, "num_rows": 100}
     assert summary.written
     assert len(list((directory / "images").iterdir())) == 60
     assert len(rows(directory)) == 100
@@ -90,7 +89,7 @@ def test_the_same_command_finds_its_work_done(small):
     stamp = (directory / "metadata.jsonl").stat().st_mtime_ns
     again = write(directory, count=20, edits=2)
     assert not again.written
-    assert (again.num_emoji, again.num_pictures, again.num_rows) == (20, 60, 100)
+    assert again.counts == {"num_emoji": 20, "num_left_out": 0, "num_pictures": 60, "num_rows": 100}
     assert (directory / "metadata.jsonl").stat().st_mtime_ns == stamp
     assert again.directory == summary.directory
 

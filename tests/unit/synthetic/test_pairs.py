@@ -7,9 +7,9 @@ from sampan.data.readers import image_folder
 from sampan.errors import DataError
 from sampan.models.text import glyph_texts
 from sampan.samplers import noise
-from sampan.synthetic.pairs import LETTERS, PairSpecs, captions, is_test_pair, write
-from sampan.synthetic.signs import is_test_word
+from sampan.synthetic.pairs import LETTERS, PairSpecs, captions, write
 from sampan.synthetic.signs.colors import COLORS, LEAST_CONTRAST, contrast
+from sampan.synthetic.signs.split import is_test_emoji, is_test_word
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def test_every_split_keeps_to_its_side(drawn):
     for split, pairs in drawn.items():
         for pair in pairs:
             assert is_test_word(pair.word) == (split == "test")
-            assert is_test_pair(pair.emoji.stem, pair.plate) == (split == "test")
+            assert is_test_emoji(pair.emoji.stem, pair.plate) == (split == "test")
 
 
 def test_words_fit_and_can_be_read(drawn):
@@ -58,7 +58,7 @@ def test_the_picture_has_plate_ink_and_emoji(drawn):
 
 def test_a_set_is_written_once_and_read_whole(tmp_path):
     first = write(tmp_path / "set", count=6, num_emoji=20, size_px=64)
-    assert first.written and first.num_pictures == 6
+    assert first.written and first.counts == {"num_pictures": 6}
     assert not write(tmp_path / "set", count=6, num_emoji=20, size_px=64).written
     listing = image_folder.read(tmp_path / "set")
     assert len(listing.samples) == 6 and not listing.faults

@@ -16,7 +16,7 @@ from sampan.train.estimate import Estimate
 from sampan.train.loop import _StageRun
 from sampan.train.memory import StageMemory
 from sampan.train.run_log import RunLog
-from sampan.train.run_state import open_workspace
+from sampan.train.run_state import open_run
 
 NUM_STEPS, SAVE_EVERY = 24, 2
 JOB = """
@@ -54,7 +54,7 @@ Train = Callable[..., Path]
 
 def train(job: Job, *, resume: bool = False, says: Console | None = None) -> Path:
     """Train a job's stages as `sampan train` does, without counting memory before and writing a model after."""
-    work = open_workspace(job, "cpu", "fp32", resume=resume, console=says or Console(quiet=True))
+    work = open_run(job, "cpu", "fp32", resume=resume, console=says or Console(quiet=True))
     nothing = Estimate(StageMemory(*[0] * 6), 0.0)
     with RunLog(job.out, tensorboard=False, wandb=None, facts={}) as journal:
         for name in job.train.stages:

@@ -12,7 +12,7 @@ from sampan.errors import JobError
 from sampan.frameworks.torch import device
 from sampan.job import parse
 from sampan.train.estimate import estimate_all
-from sampan.train.run_state import RunState, open_workspace
+from sampan.train.run_state import RunState, open_run
 
 JOB = """
 out = "{folder}/run"
@@ -37,7 +37,7 @@ def work(tmp_path: Path) -> RunState:
         Image.new("RGB", (128, 128), (40 * number, 80, 120)).save(tmp_path / "set" / f"{number}.png")
         (tmp_path / "set" / f"{number}.txt").write_text(f"picture {number}", encoding="utf-8")
     job = parse(JOB.format(folder=tmp_path.as_posix()))
-    return open_workspace(job, "cpu", "fp32", resume=False, console=Console(quiet=True))
+    return open_run(job, "cpu", "fp32", resume=False, console=Console(quiet=True))
 
 
 def test_nothing_is_encoded_and_every_stage_has_its_need(work: RunState):

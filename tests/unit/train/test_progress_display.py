@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
-from sampan.train.progress_display import EVERY_S, SmoothedMean, TimeLeft, gauge
+from sampan.train.progress_display import EVERY_S, ProgressDisplay, SmoothedMean, TimeLeft
 
 
 def shown(is_terminal: bool, step_s: float, losses: list[float], total: int, first: int = 0) -> str:
@@ -17,7 +17,7 @@ def shown(is_terminal: bool, step_s: float, losses: list[float], total: int, fir
     file = io.StringIO()
     console = Console(file=file, force_terminal=is_terminal, width=140, legacy_windows=False)
     now_s = 0.0
-    with gauge(console, "decoder", first, total, clock=lambda: now_s) as show:
+    with ProgressDisplay(console, "decoder", first, total, clock=lambda: now_s) as show:
         for step, loss in enumerate(losses, first + 1):
             now_s += step_s
             show(step, loss=loss, images_per_s=12.34, mfu=None, memory_bytes=None, skipped=0)
@@ -41,7 +41,7 @@ def test_a_short_stage_still_says_that_it_is_done():
 
 def test_everything_that_is_known_is_said():
     file = io.StringIO()
-    with gauge(Console(file=file, width=60), "ar", 98, 100) as show:
+    with ProgressDisplay(Console(file=file, width=60), "ar", 98, 100) as show:
         show(99, loss=1.0, images_per_s=3.0)
         show(100, loss=math.nan, images_per_s=3.0, mfu=0.4123, memory_bytes=12.5 * 2**30, skipped=2)
     # not broken into lines, however narrow a file is said to be

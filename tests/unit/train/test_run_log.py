@@ -79,7 +79,7 @@ def test_steps_that_are_taken_again_stand_once_and_a_torn_line_goes(tmp_path: Pa
         file.write(b'{"stage": "ar", "step": 4, "lo\xe4')
     with opened(tmp_path) as book:  # what is written next does not stick to it
         book.step("ar", 4, {"loss": 8})
-        book.forget("vae", 1)
+        book.truncate("vae", 1)
         book.step("vae", 2, {"loss": 20})
     assert [(row["stage"], row["step"], row["loss"]) for row in rows(log)] == [
         ("vae", 1, 1), ("ar", 3, 9), ("ar", 4, 8), ("vae", 2, 20),
@@ -110,9 +110,8 @@ def test_a_picture_is_there_whole_with_its_captions(tmp_path: Path):
     image = Image.new("RGB", (4, 3), (1, 2, 3))
     image.info["Description"] = "um limão | 你好"
     with opened(tmp_path) as book:
-        path = book.image("vae", 20, "samples", image)
-    assert path == tmp_path / "samples" / "vae-00000020-samples.png"
-    with Image.open(path) as read:
+        book.image("vae", 20, "samples", image)
+    with Image.open(tmp_path / "samples" / "vae-00000020-samples.png") as read:
         assert read.size == (4, 3)
         assert read.text == {"Description": "um limão | 你好"}  # type: ignore[attr-defined]
 
@@ -171,7 +170,7 @@ def test_tensorboard_shows_a_step_that_was_taken_again_once(tmp_path: Path, monk
         # every attempt is a process of its own, seconds later
         monkeypatch.setattr("sampan.train.tensorboard.time.time", lambda attempt=attempt: 1.8e9 + 10 * attempt)
         with opened(tmp_path, tensorboard=True) as book:
-            book.forget("vae", begin)
+            book.truncate("vae", begin)
             for step in range(begin + 1, to + 1):
                 book.step("vae", step, {"loss": 100 * attempt + step})
     found = events(tmp_path / "tensorboard" / "vae").Scalars("loss")

@@ -36,7 +36,7 @@ def test_a_resumed_run_keeps_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     out.mkdir()
     for begin in (0, 2):
         with RunLog(out, tensorboard=False, wandb="boats", facts={"seed": 1, "out": "x"}) as book:
-            book.forget("vae", begin)
+            book.truncate("vae", begin)
             for step in (begin + 1, begin + 2):
                 book.step("vae", step, {"loss": math.nan if step == 2 else 1 / step})
             book.image("vae", begin + 2, "samples", Image.new("RGB", (4, 4)))

@@ -1,7 +1,7 @@
-"""The seam on TensorFlow, for the comparison: a training step of the generator and of the decoder on a CPU, in fp32.
+"""The framework interface on TensorFlow, for the comparison: a training step of generator and decoder on a CPU, in fp32.
 
 It offers what those two parts, their losses and an AdamW step need, eager and as a graph (`tf.function`), and nothing
-else: sampan.frameworks.LEFT_OUT names what is not here. Keras is not used, so that parameters have the released names.
+else: the contract's tests name what is not here. Keras is not used, so that parameters have the released names.
 
 Importing the package keeps TensorFlow from logging its start-up, unless the user has said what it shall log, and gives its
 tensors a method `reshape`. That is all of an array's interface that model code uses and TensorFlow's tensors lack. The

@@ -5,7 +5,6 @@ The comparison is on the CPU, where all frameworks are; a GPU that this TensorFl
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +16,7 @@ import tensorflow as tf
 from sampan import host
 from sampan.bench.tensorflow.nn import without_memory
 from sampan.errors import DeviceError
-from sampan.frameworks import rate
+from sampan.frameworks import devices
 
 DTYPES = {"fp32": tf.float32}
 _THREADS = "TF_NUM_INTRAOP_THREADS"  # OMP_NUM_THREADS says nothing to TensorFlow
@@ -58,11 +57,6 @@ def resolve_dtype(name: str, device: str) -> str:
             "use dtype fp32",
         )
     return "fp32"
-
-
-def dtype(name: str) -> tf.DType:
-    """Return the framework's dtype of "fp32"."""
-    return DTYPES[name]
 
 
 def on_meta() -> AbstractContextManager[Any]:
@@ -117,26 +111,14 @@ def set_threads(count: int | None) -> int:
                 f"it has computed something already: {str(error).strip()}",
             ) from error
     # 0 is TensorFlow's own choice: what its environment variable says, or as many as there are cores
-    return threading.get_intra_op_parallelism_threads() or int(os.environ.get(_THREADS, "0")) or _usable_cores()
-
-
-def move(module: Any, device: str) -> None:
-    """Do nothing: there is one device."""
-
-
-def release(device: str) -> None:
-    """Free what only cycles of objects hold."""
-    gc.collect()
+    return (
+        threading.get_intra_op_parallelism_threads() or int(os.environ.get(_THREADS, "0")) or host.usable_cores() or 1
+    )
 
 
 def synchronize(device: str) -> None:
     """Wait until the device has done what it was given."""
     tf.test.experimental.sync_devices()
-
-
-def memory_bytes(device: str) -> tuple[int | None, int | None]:
-    """Return the machine's memory, or the container's share of it, and what of it this process can still have."""
-    return host.memory_bytes()
 
 
 def peak_memory_bytes(device: str) -> int | None:
@@ -159,8 +141,4 @@ def matmul_flops_per_s(device: str, dtype: str) -> float:
         del product
         return elapsed
 
-    return rate.matmul_flops_per_s(device, seconds)
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return devices.matmul_flops_per_s(device, seconds)

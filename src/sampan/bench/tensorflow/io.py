@@ -6,7 +6,6 @@ written: what TensorFlow computes is compared, not kept.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from sampan.bench.tensorflow import device as dev
 from sampan.bench.tensorflow.nn import Module
-from sampan.frameworks import stored
+from sampan.errors import DeviceError
+from sampan.frameworks import weight_files
 
 
 def shapes(module: Module) -> dict[str, tuple[int, ...]]:
@@ -28,6 +29,7 @@ def load_weights(
     files: Mapping[str, Path],
     *,
     device: str,
+    dtype: str = "fp32",
     arrays: Mapping[str, Any] | None = None,
     trainable: Callable[[str], bool] = lambda name: True,
     prefix: str = "",
@@ -40,6 +42,7 @@ def load_weights(
     Args:
         files: Tensor name to the safetensors file that holds it. With `arrays`, all the module's, and no other.
         device: Taken for the other frameworks' sake: there is the CPU.
+        dtype: "fp32".
         arrays: Tensor name to an array of the host, for those that no file has. They are asked for one at a time.
         trainable: Says of a name whether it is trained.
         prefix: Beginning of the module's names that the files do not have.
@@ -47,26 +50,17 @@ def load_weights(
 
     Raises:
         CheckpointError: A tensor is missing, unexpected, of another shape or quantized, or a file cannot be read.
+        DeviceError: Another dtype than "fp32", or there is not enough memory.
     """
-    grouped: dict[Path, list[str]] = defaultdict(list)
-    for tensor_name, path in files.items():
-        grouped[path].append(tensor_name)
-    arrays = arrays or {}
-    wanted_shapes = shapes(module)
-    stored.check(wanted_shapes, grouped, {*files, *arrays}, name, prefix)
-
-    def put(tensor_name: str, values: Any) -> None:
-        value = np.asarray(values).astype(np.float32)
-        if value.shape != wanted_shapes[tensor_name]:
-            raise ValueError(f"`{tensor_name}` is {value.shape}, not {wanted_shapes[tensor_name]}")
-        module.put_parameter(tensor_name, tf.Variable(tf.constant(value), trainable=trainable(tensor_name)))
-
-    for path, tensor_names in grouped.items():
-        with stored.opened(path, "np") as file:
-            for tensor_name in tensor_names:
-                put(tensor_name, file.get_tensor(tensor_name.removeprefix(prefix)))
-    for tensor_name in arrays:
-        put(tensor_name, arrays[tensor_name])
+    dev.resolve_dtype(dtype, device)
+    try:
+        for tensor_name, value in weight_files.read_weights(
+            shapes(module), files, arrays or {}, framework="np", name=name, prefix=prefix
+        ):
+            variable = tf.Variable(tf.constant(np.asarray(value).astype(np.float32)), trainable=trainable(tensor_name))
+            module.put_parameter(tensor_name, variable)
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        raise DeviceError(f"{name} does not fit in memory", str(error).split(". ", maxsplit=1)[0]) from error
 
 
 def put_weights(module: Module, values: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Pure array functions on TensorFlow, those that generator, decoder and their losses need.
 
-Names and meaning are the seam's (sampan.frameworks.OPS_NAMES). Shapes are known when a graph is traced, so that they are
-Python integers here as there.
+Names and meaning are the framework interface's (sampan.frameworks.OPS_NAMES). Shapes are known when a graph is
+traced, so that they are Python integers here as there.
 """
 
 from __future__ import annotations

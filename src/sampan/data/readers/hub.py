@@ -14,15 +14,16 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sampan.data.image_source import FileSource, ImageSource, stamp
+from sampan.data.image_source import FileSource, stamp
 from sampan.data.readers import Columns, Listing
-from sampan.data.readers.rows import BadRowError, Rows, inside
-from sampan.data.readers.tables import ImageReference, TableBatch, check_columns, found_in, gather
-from sampan.data.table_images import ArrowImage, arrow_table, import_pyarrow
-from sampan.errors import DataError, did_you_mean
+from sampan.data.readers.rows import Rows, inside
+from sampan.data.readers.tables import ImageReference, check_columns, found_in, gather
+from sampan.data.table_images import TableImage, arrow_table, import_pyarrow
+from sampan.errors import BadRowError, DataError, did_you_mean
 
 _NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?(?::(?P<config>[\w.-]+))?")
 _FIRST_VERSION_WITHOUT_CODE = 4
@@ -55,87 +56,76 @@ def read(
         split = _choose_split(place, split, splits)
         table = datasets.load_dataset(place.name, config, split=split, revision=place.revision)
     check_columns(table.data.schema, columns, place.what)
-    rows = Rows()
+    rows = Rows(limit)
     title = f"{place.title}/{split}"
     folders = _trusted_folders(datasets, place)
     first = 0
     for cached in table.cache_files:
-        first += _read_arrow(Path(cached["filename"]), place, title, first, folders, columns, rows, limit)
+        first += _read_arrow(Path(cached["filename"]), place, title, first, folders, columns, rows)
     if limit is None and first != len(table):
         raise DataError(f"{place.what} cannot be read", f"its cache holds {first} rows and should hold {len(table)}")
     return rows.listing()
 
 
 def _read_arrow(
-    file: Path,
+    path: Path,
     place: _Place,
     title: str,
     first: int,
     folders: list[Path],
     columns: Columns,
     rows: Rows,
-    limit: int | None,
 ) -> int:
     """Add the rows of an arrow file and return how many it has; captions are read, bytes of pictures are not."""
     pyarrow = import_pyarrow()
     try:
-        table = arrow_table(file, stamp(file))
+        table = arrow_table(path, stamp(path))
         for start in range(0, table.num_rows, _ROWS_AT_ONCE):
-            if limit is not None and len(rows) >= limit:
+            if rows.is_full:
                 break
             part = table.slice(start, _ROWS_AT_ONCE)
-            values = [part[column].to_pylist() for column in columns.captions]
-            no_references: list[list[ImageReference]] = [[] for _ in range(part.num_rows)]
-            piece = TableBatch(
-                where=_Named(title, first + start),
-                captions=list(zip(*values, strict=True)) if values else [()] * part.num_rows,
-                images=list(found_in(part[columns.image])),
-                references=list(found_in(part[columns.references])) if columns.references else no_references,
-                source=_Sources(file, start, folders, place.is_folder),
+            gather(
+                rows,
+                columns,
+                title=title,
+                first=first + start,
+                texts=part,
+                pictures=lambda column, part=part: found_in(part[column]),
+                cell=partial(_cell, path, start),
+                file=partial(_named_file, folders, place.is_folder),
             )
-            gather(rows, piece, columns, limit)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(
-            f"the cached table `{file}` cannot be read", str(error), "delete it, and it is made again"
+            f"the cached table `{path}` cannot be read", str(error), "delete it, and it is made again"
         ) from error
     return table.num_rows
 
 
-class _Named:
-    """Names rows of a set."""
-
-    def __init__(self, title: str, first: int):
-        self._title, self._first = title, first
-
-    def __call__(self, place: int) -> str:
-        return f"{self._title}[{self._first + place}]"
+def _cell(path: Path, start: int, place: int, column: str, picture: ImageReference) -> TableImage:
+    return TableImage(path, start + place, column, picture.item, picture.label)
 
 
-class _Sources:
-    """Gives the sources of the pictures of an arrow file: its own rows, or files that they name in trusted folders."""
+def _named_file(folders: list[Path], is_folder: bool, name: str) -> FileSource:
+    """Return a picture file that a row names.
 
-    def __init__(self, file: Path, first: int, folders: list[Path], is_folder: bool):
-        self._file, self._first, self._is_folder = file, first, is_folder
-        self._folders = [(folder.resolve(), folder) for folder in folders]
+    Args:
+        folders: Where such files may lie, as `_trusted_folders` gives them.
+        is_folder: The set is a folder on this machine; names are then relative to it.
 
-    def __call__(self, place: int, column: str, found: ImageReference) -> ImageSource:
-        if found.has_bytes:
-            return ArrowImage(self._file, self._first + place, column, found.item, found.label)
-        if not found.path:
-            raise BadRowError("no-file", f"an entry of `{column}` has no picture")
-        path = Path(found.path)
-        if not path.is_absolute():
-            if not self._is_folder:
-                raise BadRowError("no-file", f"`{found.path}` is only the name of a picture, which is not in the set")
-            root, folder = self._folders[0]
-            return FileSource(inside(root, folder, found.path))
-        # `datasets` names files by where it found or put them; a row that names any other file is refused
-        for root, _ in self._folders:
-            if path.resolve().is_relative_to(root):
-                if not path.is_file():
-                    raise BadRowError("no-file", f"`{path}` is not there")
-                return FileSource(path)
+    Raises:
+        BadRowError: It lies elsewhere or is not there.
+    """
+    path = Path(name)
+    if not path.is_absolute():
+        if not is_folder:
+            raise BadRowError("no-file", f"`{name}` is only the name of a picture, which is not in the set")
+        return FileSource(inside(folders[0].resolve(), folders[0], name))
+    # `datasets` names files by where it found or put them; a row that names any other file is refused
+    if not any(path.resolve().is_relative_to(folder.resolve()) for folder in folders):
         raise BadRowError("outside", f"`{path}` is outside the set")
+    if not path.is_file():
+        raise BadRowError("no-file", f"`{path}` is not there")
+    return FileSource(path)
 
 
 # ---------------------------------------------------------------------------------------------------- which set it is
@@ -169,14 +159,14 @@ def _place(text: str) -> _Place:
         return _Place(folder, None, config, True)
     if Path(text).exists():
         raise DataError(f"`{text}` cannot be read", "it is a file, and a set in a Hub layout is a folder")
-    found = _NAME.fullmatch(text.replace("\\", "/"))  # as a path, a name has the separators of the platform
-    if found is None or text.startswith((".", "~")):
+    match = _NAME.fullmatch(text.replace("\\", "/"))  # as a path, a name has the separators of the platform
+    if match is None or text.startswith((".", "~")):
         raise DataError(
             f"`{text}` cannot be read",
             "there is no such folder, and it is not a name on the Hub",
             "a name on the Hub is `owner/name`, `owner/name@revision` or `owner/name:config`",
         )
-    return _Place(found["name"], found["revision"], found["config"], False)
+    return _Place(match["name"], match["revision"], match["config"], False)
 
 
 def _choose_config(datasets: Any, place: _Place) -> str:

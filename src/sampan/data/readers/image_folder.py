@@ -21,8 +21,8 @@ from typing import Any
 from sampan.data import pictures
 from sampan.data.image_source import FileSource
 from sampan.data.readers import Columns, Listing
-from sampan.data.readers.rows import BadRowError, Rows, captions, inside
-from sampan.errors import DataError, JobError, did_you_mean
+from sampan.data.readers.rows import Rows, captions, inside
+from sampan.errors import BadRowError, DataError, JobError, did_you_mean
 
 Row = tuple[str, Mapping[str, Any] | BadRowError]
 """Where a row stands, and its fields or the reason why it has none."""
@@ -48,18 +48,15 @@ def read(
     rows = Rows()
     try:
         for where, fields in islice(_rows(folder, names), limit):
-            try:
+            with rows.row(where):
                 if isinstance(fields, BadRowError):
                     raise fields
                 named = [names.picture(fields), *names.references(fields)]
-                said = names.captions(fields)
+                texts = names.captions(fields)
                 sources = [FileSource(inside(root, folder, name)) for name in named]
-            except BadRowError as reason:
-                rows.leave_out(where, reason.kind, str(reason))
-            else:
                 # a picture may have several rows (plain, and as the target of an edit), so its name alone is no key
                 key = " < ".join(PurePosixPath(name).as_posix() for name in named)
-                rows.add(key, where, sources[0], said, sources[1:])
+                rows.add(key, where, sources[0], texts, sources[1:])
     except OSError as error:
         raise DataError(f"picture folder `{folder}` cannot be read", str(error)) from error
     if not len(rows):
@@ -87,12 +84,12 @@ class _Names:
     """What the fields of a row are called, and what they must be."""
 
     def __init__(self, columns: Columns):
-        own = Columns()
-        self.file_name = columns.image if columns.image != own.image else "file_name"
+        default = Columns()
+        self.file_name = columns.image if columns.image != default.image else "file_name"
         self.reference = columns.references or "references"
-        self.given_captions = columns.captions if columns.captions != own.captions else None
-        given = [self.file_name, *(self.given_captions or ()), *([columns.references] if columns.references else [])]
-        self.must_be_there = tuple(name for name in given if name != "file_name")
+        self.given_captions = columns.captions if columns.captions != default.captions else None
+        renamed = [self.file_name, *(self.given_captions or ()), *([columns.references] if columns.references else [])]
+        self.must_be_there = tuple(name for name in renamed if name != "file_name")
 
     def picture(self, fields: Mapping[str, Any]) -> str:
         name = fields.get(self.file_name)
@@ -101,11 +98,11 @@ class _Names:
         return name
 
     def references(self, fields: Mapping[str, Any]) -> list[str]:
-        given = fields.get(self.reference) or []
-        given = [given] if isinstance(given, str) else given
-        if not isinstance(given, list) or not all(isinstance(name, str) and name.strip() for name in given):
+        names = fields.get(self.reference) or []
+        names = [names] if isinstance(names, str) else names
+        if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
             raise BadRowError("bad-row", f"`{self.reference}` is not a list of file names")
-        return given
+        return names
 
     def captions(self, fields: Mapping[str, Any]) -> tuple[str, ...]:
         if self.given_captions is not None:
@@ -118,17 +115,17 @@ class _Names:
 
 
 def _rows(folder: Path, names: _Names) -> Iterator[Row]:
-    found = [name for name in ("metadata.jsonl", "metadata.csv") if (folder / name).is_file()]
-    if len(found) > 1:
+    descriptions = [name for name in ("metadata.jsonl", "metadata.csv") if (folder / name).is_file()]
+    if len(descriptions) > 1:
         raise DataError(
             f"picture folder `{folder}` cannot be read",
-            f"it has both {found[0]} and {found[1]}, and which one holds is not known",
+            f"it has both {descriptions[0]} and {descriptions[1]}, and which one holds is not known",
             "keep one of them",
         )
-    if not found:
+    if not descriptions:
         return _text_files(folder)
-    data = (folder / found[0]).read_bytes().removeprefix(b"\xef\xbb\xbf")
-    return _jsonl(data) if found[0] == "metadata.jsonl" else _csv(folder, data, names)
+    data = (folder / descriptions[0]).read_bytes().removeprefix(b"\xef\xbb\xbf")
+    return _jsonl(data) if descriptions[0] == "metadata.jsonl" else _csv(folder, data, names)
 
 
 def _jsonl(data: bytes) -> Iterator[Row]:

@@ -9,22 +9,22 @@ are counted from 0, as other readers of parquet do.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sampan.data.image_source import FileSource, ImageSource
+from sampan.data.image_source import FileSource
 from sampan.data.readers import Columns, Listing, parts
-from sampan.data.readers.rows import BadRowError, Rows, inside
+from sampan.data.readers.rows import Rows, inside
 from sampan.data.readers.tables import (
     ImageReference,
-    TableBatch,
     check_columns,
     count_absent,
     found_in,
     gather,
     is_plain_bytes,
 )
-from sampan.data.table_images import ParquetImage, import_pyarrow
+from sampan.data.table_images import TableImage, import_pyarrow
 from sampan.errors import DataError
 
 
@@ -45,13 +45,13 @@ def read(
     """
     pyarrow = import_pyarrow()
     columns = columns or Columns()
-    rows = Rows()
+    rows = Rows(limit)
     files = parts.find(path, ".parquet", split, "parquet files")
     for name, file in files:
-        if limit is not None and len(rows) >= limit:
+        if rows.is_full:
             break
         try:
-            _read_file(name, file, columns, rows, limit)
+            _read_file(name, file, columns, rows)
         except (pyarrow.ArrowException, OSError) as error:
             if len(files) == 1:
                 raise DataError(f"parquet file `{file}` cannot be read", str(error)) from error
@@ -59,33 +59,34 @@ def read(
     return rows.listing()
 
 
-def _read_file(name: str, path: Path, columns: Columns, rows: Rows, limit: int | None) -> None:
+def _read_file(name: str, path: Path, columns: Columns, rows: Rows) -> None:
     from pyarrow import parquet
 
+    root = path.parent.resolve()
     with parquet.ParquetFile(path) as file:
         check_columns(file.schema_arrow, columns, f"`{path}`")
         first = 0
         for group in range(file.num_row_groups):
-            num_rows = file.metadata.row_group(group).num_rows
-            if limit is not None and len(rows) >= limit:
+            if rows.is_full:
                 return
-            said = file.read_row_group(group, columns=list(columns.captions), use_threads=False)
-            values = [said[column].to_pylist() for column in columns.captions]
-            references = (
-                _found(file, group, columns.references) if columns.references else [[] for _ in range(num_rows)]
+            gather(
+                rows,
+                columns,
+                title=name,
+                first=first,
+                texts=file.read_row_group(group, columns=list(columns.captions), use_threads=False),
+                pictures=partial(_pictures, file, group),
+                cell=partial(_cell, path, group),
+                file=lambda name: FileSource(inside(root, path.parent, name)),
             )
-            piece = TableBatch(
-                where=_Named(name, first),
-                captions=list(zip(*values, strict=True)) if values else [()] * num_rows,
-                images=_found(file, group, columns.image),
-                references=references,
-                source=_Sources(path, group),
-            )
-            gather(rows, piece, columns, limit)
-            first += num_rows
+            first += file.metadata.row_group(group).num_rows
 
 
-def _found(file: Any, group: int, column: str) -> list[list[ImageReference]]:
+def _cell(path: Path, group: int, place: int, column: str, picture: ImageReference) -> TableImage:
+    return TableImage(path, place, column, picture.item, picture.label, group)
+
+
+def _pictures(file: Any, group: int, column: str) -> list[list[ImageReference]]:
     """Return the pictures of each row of a row group, without their bytes where the file says that none lacks them."""
     facts = file.metadata.row_group(group)
     leaves = {facts.column(index).path_in_schema: facts.column(index) for index in range(facts.num_columns)}
@@ -101,28 +102,3 @@ def _found(file: Any, group: int, column: str) -> list[list[ImageReference]]:
         if num_nulls == count_absent(light):  # no struct lacks its bytes
             return list(found_in(light, has_bytes=True))
     return list(found_in(file.read_row_group(group, columns=[column], use_threads=False)[column]))
-
-
-class _Named:
-    """Names the rows of a row group."""
-
-    def __init__(self, name: str, first: int):
-        self._name, self._first = name, first
-
-    def __call__(self, place: int) -> str:
-        return f"{self._name}[{self._first + place}]"
-
-
-class _Sources:
-    """Gives the sources of the pictures of a row group."""
-
-    def __init__(self, path: Path, group: int):
-        self._path, self._group = path, group
-        self._root = path.parent.resolve()
-
-    def __call__(self, place: int, column: str, found: ImageReference) -> ImageSource:
-        if found.has_bytes:
-            return ParquetImage(self._path, self._group, place, column, found.item, found.label)
-        if not found.path:
-            raise BadRowError("no-file", f"an entry of `{column}` has no picture")
-        return FileSource(inside(self._root, self._path.parent, found.path))

@@ -46,14 +46,14 @@ def find(path: str | Path, suffix: str, split: str | None, what: str) -> list[tu
     # the part before the first sign of a pattern is where the set lies; what comes after it names the files
     start = min(text.find(sign) for sign in "*?[{" if sign in text)
     base = Path(text[: text.rfind("/", 0, start) + 1])
-    found: dict[str, Path] = {}
+    named: dict[str, Path] = {}
     for name in _expand(text[text.rfind("/", 0, start) + 1 :]):
         matches = sorted(base.glob(name)) if glob.has_magic(name) else [base / name]
         matches = [file for file in matches if file.is_file()]
         if not matches:
             raise DataError(f"{what} `{path}` cannot be read", f"there is no file `{base / name}`")
-        found |= {file.relative_to(base).as_posix(): file for file in matches}
-    return list(found.items())
+        named |= {file.relative_to(base).as_posix(): file for file in matches}
+    return list(named.items())
 
 
 def _of_folder(folder: Path, suffix: str, split: str | None, what: str) -> list[tuple[str, Path]]:
@@ -77,15 +77,15 @@ def _of_folder(folder: Path, suffix: str, split: str | None, what: str) -> list[
 
 def _expand(pattern: str) -> list[str]:
     """Return the names that a pattern with braces stands for; `{08..11}` keeps the leading zeros."""
-    found = _BRACES.search(pattern)
-    if not found:
+    braces = _BRACES.search(pattern)
+    if not braces:
         return [pattern]
-    if numbers := _RANGE.fullmatch(found[1]):
+    if numbers := _RANGE.fullmatch(braces[1]):
         first, last = int(numbers[1]), int(numbers[2])
         if last < first or last - first >= _MAX_NAMES:
-            raise DataError(f"`{{{found[1]}}}` is not a range of files", f"it goes from {first:,} to {last:,}")
+            raise DataError(f"`{{{braces[1]}}}` is not a range of files", f"it goes from {first:,} to {last:,}")
         words = [f"{number:0{len(numbers[1])}d}" for number in range(first, last + 1)]
     else:
-        words = found[1].split(",")
-    head, tail = pattern[: found.start()], pattern[found.end() :]
+        words = braces[1].split(",")
+    head, tail = pattern[: braces.start()], pattern[braces.end() :]
     return [head + word + rest for rest in _expand(tail) for word in words] if tail else [head + word for word in words]

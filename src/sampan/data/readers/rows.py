@@ -3,36 +3,44 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from sampan.data.image_source import ImageSource
 from sampan.data.readers import Listing, RowFault, Sample
-
-
-class BadRowError(Exception):
-    """The reason why a row is left out; a reader makes a fault of it.
-
-    Args:
-        kind: One of sampan.data.report.KINDS.
-    """
-
-    def __init__(self, kind: str, reason: str):
-        self.kind = kind
-        super().__init__(reason)
+from sampan.errors import BadRowError
 
 
 class Rows:
-    """Samples and faults, gathered in the order of the rows."""
+    """Samples and faults, gathered in the order of the rows.
 
-    def __init__(self) -> None:
+    Args:
+        limit: How many are wanted at most; None for all.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = limit
         self._samples: list[Sample] = []
         self._faults: list[RowFault] = []
         self._seen: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._samples) + len(self._faults)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many rows are there as are wanted."""
+        return self._limit is not None and len(self) >= self._limit
+
+    @contextmanager
+    def row(self, where: str) -> Iterator[None]:
+        """Make a fault of the row that is read in the block, where it cannot be used."""
+        try:
+            yield
+        except BadRowError as reason:
+            self.leave_out(where, reason.kind, str(reason))
 
     def add(
         self,
@@ -56,14 +64,14 @@ class Rows:
         return Listing(tuple(self._samples), tuple(self._faults), len(self))
 
 
-def captions(given: Iterable[Any]) -> tuple[str, ...]:
+def captions(values: Iterable[Any]) -> tuple[str, ...]:
     """Return the captions among texts, lists of texts and objects of texts, each once, in their order.
 
     Raises:
-        BadRow: One is not a text, or there is none.
+        BadRowError: One is not a text, or there is none.
     """
-    found: dict[str, None] = {}
-    for value in given:
+    unique: dict[str, None] = {}
+    for value in values:
         if isinstance(value, dict):
             texts: Iterable[Any] = value.values()
         else:
@@ -78,10 +86,10 @@ def captions(given: Iterable[Any]) -> tuple[str, ...]:
             except UnicodeEncodeError:
                 raise BadRowError("bad-row", "a caption is not valid Unicode") from None
             if text.strip():
-                found[text.strip()] = None
-    if not found:
+                unique[text.strip()] = None
+    if not unique:
         raise BadRowError("no-caption", "no caption")
-    return tuple(found)
+    return tuple(unique)
 
 
 def inside(root: Path, folder: Path, name: str) -> Path:
@@ -91,7 +99,7 @@ def inside(root: Path, folder: Path, name: str) -> Path:
         root: The folder, resolved.
 
     Raises:
-        BadRow: The name leads out, or there is no such file.
+        BadRowError: The name leads out, or there is no such file.
     """
     for kind in (PurePosixPath(name), PureWindowsPath(name)):
         if kind.anchor or ".." in kind.parts:

@@ -7,15 +7,15 @@ of these can be references. Which cells have bytes is asked of the table; the by
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sampan.data.image_source import ImageSource
 from sampan.data.readers import Columns
-from sampan.data.readers.rows import BadRowError, Rows, captions
+from sampan.data.readers.rows import Rows, captions
 from sampan.data.table_images import import_pyarrow
-from sampan.errors import JobError, did_you_mean
+from sampan.errors import BadRowError, JobError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -38,41 +38,49 @@ class ImageReference:
         return re.split(r"[\\/]", self.path)[-1]
 
 
-@dataclass(frozen=True)
-class TableBatch:
-    """Rows of a table that were read together; all sequences have an entry a row.
+def gather(
+    rows: Rows,
+    columns: Columns,
+    *,
+    title: str,
+    first: int,
+    texts: Any,
+    pictures: Callable[[str], Iterable[list[ImageReference]]],
+    cell: Callable[[int, str, ImageReference], ImageSource],
+    file: Callable[[str], ImageSource],
+) -> None:
+    """Add rows of a table that were read together, as many as are wanted.
 
     Args:
-        where: Names a row by its place in the piece; it is the sample's key too.
-        captions: The values of the caption columns.
-        source: Gives the source of a picture from (place in the piece, column, picture); may raise BadRow.
+        title: What the table is called; with a row's number it names the row and its sample.
+        first: Number of the first of the rows in the table.
+        texts: The caption columns, as pyarrow has them.
+        pictures: Gives the pictures of each row in a column.
+        cell: Gives the source of a picture that lies in the table, from (place among the rows, column, picture).
+        file: Gives the source of a picture whose file is named; may raise BadRowError.
     """
 
-    where: Callable[[int], str]
-    captions: Sequence[tuple[Any, ...]]
-    images: Sequence[list[ImageReference]]
-    references: Sequence[list[ImageReference]]
-    source: Callable[[int, str, ImageReference], ImageSource]
+    def source(place: int, column: str, picture: ImageReference) -> ImageSource:
+        if picture.has_bytes:
+            return cell(place, column, picture)
+        if not picture.path:
+            raise BadRowError("no-file", f"an entry of `{column}` has no picture")
+        return file(picture.path)
 
-
-def gather(rows: Rows, piece: TableBatch, columns: Columns, limit: int | None) -> None:
-    """Add the rows of a piece, up to `limit` rows in all."""
-    for place, (said, images, references) in enumerate(
-        zip(piece.captions, piece.images, piece.references, strict=True)
-    ):
-        if limit is not None and len(rows) >= limit:
+    captions_by_column = [texts[column].to_pylist() for column in columns.captions]
+    references_by_row = list(pictures(columns.references)) if columns.references else None
+    for place, images in enumerate(pictures(columns.image)):
+        if rows.is_full:
             return
-        where = piece.where(place)
-        try:
+        where = f"{title}[{first + place}]"
+        with rows.row(where):
             if not images:
                 raise BadRowError("no-file", f"no picture in `{columns.image}`")
-            image = piece.source(place, columns.image, images[0])
-            shown = [piece.source(place, columns.references or "", found) for found in references]
-            texts = captions(said)
-        except BadRowError as reason:
-            rows.leave_out(where, reason.kind, str(reason))
-        else:
-            rows.add(where, where, image, texts, shown)
+            image = source(place, columns.image, images[0])
+            named = references_by_row[place] if references_by_row else ()
+            references = [source(place, columns.references or "", picture) for picture in named]
+            row_captions = captions(values[place] for values in captions_by_column)
+            rows.add(where, where, image, row_captions, references)
 
 
 def check_columns(schema: Any, columns: Columns, what: str) -> None:
@@ -88,21 +96,21 @@ def check_columns(schema: Any, columns: Columns, what: str) -> None:
     wanted += [("data.caption_columns", name, ("text", "texts")) for name in columns.captions]
     if columns.references is not None:
         wanted += [("data.references_column", columns.references, ("a picture", "pictures", "text", "texts"))]
-    there = {field.name: _holds(field.type) for field in schema}
-    said = "its columns are " + ", ".join(f"`{name}` ({holds})" for name, holds in there.items())
-    for setting, name, kinds in wanted:
-        fitting = [column for column, holds in there.items() if holds in kinds]
-        if name not in there:
+    kinds_by_column = {field.name: _holds(field.type) for field in schema}
+    listed = "its columns are " + ", ".join(f"`{name}` ({holds})" for name, holds in kinds_by_column.items())
+    for setting, name, allowed in wanted:
+        fitting = [column for column, holds in kinds_by_column.items() if holds in allowed]
+        if name not in kinds_by_column:
             hint = did_you_mean(name, fitting)
             raise JobError(
                 f"`{setting}` names `{name}`, which is not a column of {what}",
-                said,
+                listed,
                 hint.replace("known:", f"{setting} could be") if hint else None,
             )
-        if there[name] not in kinds:
+        if kinds_by_column[name] not in allowed:
             raise JobError(
-                f"`{setting}` names `{name}`, which holds {there[name]} in {what}",
-                said,
+                f"`{setting}` names `{name}`, which holds {kinds_by_column[name]} in {what}",
+                listed,
                 f"{setting} could be " + ", ".join(f"`{column}`" for column in fitting) if fitting else None,
             )
 
@@ -142,7 +150,7 @@ def found_in(column: Any, has_bytes: bool | None = None) -> Iterator[list[ImageR
     pyarrow = import_pyarrow()
     for chunk in column.chunks:
         if not _is_list(chunk.type):
-            yield from ([found] if found.has_bytes or found.path else [] for found in _flat(chunk, has_bytes))
+            yield from ([picture] if picture.has_bytes or picture.path else [] for picture in _flat(chunk, has_bytes))
             continue
         flat = _flat(chunk.flatten(), has_bytes)
         for length in pyarrow.compute.list_value_length(chunk).to_pylist():

@@ -27,8 +27,8 @@ from typing import Any, BinaryIO
 from sampan.data import pictures
 from sampan.data.image_source import SliceSource
 from sampan.data.readers import Columns, Listing, parts
-from sampan.data.readers.rows import BadRowError, Rows, captions
-from sampan.errors import DataError
+from sampan.data.readers.rows import Rows, captions
+from sampan.errors import BadRowError, DataError
 
 _CAPTION_FIELDS = ("text", "texts", "caption", "captions")
 _REFERENCE = re.compile(r"(?:ref|reference|references)[-_]?(\d*)")
@@ -62,11 +62,11 @@ def read(
         for file in sorted(Path(path).rglob("*")):
             if file.name.lower().endswith(_COMPRESSED_SUFFIXES):
                 raise _compressed(file, None)
-    rows = Rows()
+    rows = Rows(limit)
     for name, file in parts.find(path, ".tar", split, "tars"):
-        if limit is not None and len(rows) >= limit:
+        if rows.is_full:
             break
-        _read_tar(name, file, wanted, rows, limit)
+        _read_tar(name, file, wanted, rows)
     return rows.listing()
 
 
@@ -81,7 +81,7 @@ class _Group:
     fault: BadRowError | None = None
 
 
-def _read_tar(name: str, file: Path, wanted: tuple[str, ...], rows: Rows, limit: int | None) -> None:
+def _read_tar(name: str, file: Path, wanted: tuple[str, ...], rows: Rows) -> None:
     try:
         with open(file, "rb") as opened:
             magic = opened.read(8)
@@ -89,20 +89,17 @@ def _read_tar(name: str, file: Path, wanted: tuple[str, ...], rows: Rows, limit:
                 raise _compressed(file, how)
             groups, damage = _groups(opened)
             for key, group in groups.items():
-                if limit is not None and len(rows) >= limit:
+                if rows.is_full:
                     return
                 where = f"{name}/{key}"
-                try:
+                with rows.row(where):
                     target, references = _pictures(group)
-                    said = captions(_captions(opened, group, wanted))
-                except BadRowError as reason:
-                    rows.leave_out(where, reason.kind, str(reason))
-                else:
+                    texts = captions(_captions(opened, group, wanted))
                     sources = [_slice(file, member) for member in (target, *references)]
-                    rows.add(where, where, sources[0], said, sources[1:])
+                    rows.add(where, where, sources[0], texts, sources[1:])
     except OSError as error:
         raise DataError(f"tar `{file}` cannot be read", str(error)) from error
-    if damage and (limit is None or len(rows) < limit):
+    if damage and not rows.is_full:
         rows.leave_out(name, "damaged-shard", damage)
 
 

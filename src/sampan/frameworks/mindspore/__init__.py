@@ -1,4 +1,4 @@
-"""The seam on MindSpore, for CPU and Ascend.
+"""The framework interface on MindSpore, for CPU and Ascend.
 
 Importing the package sets what MindSpore reads once, at its own import: only errors are logged; what a failed compilation
 writes goes to the system's folder for temporary files instead of the current one; and ranks wait for one another as long as

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import mindspore as ms
@@ -25,7 +24,7 @@ from mindspore.nn.utils import no_init_parameters
 
 from sampan import host
 from sampan.errors import DeviceError
-from sampan.frameworks import rate
+from sampan.frameworks import devices
 
 DTYPES = {"fp32": ms.float32, "bf16": ms.bfloat16, "fp16": ms.float16}
 _NUMPY_OF = {"fp32": np.float32, "fp16": np.float16}
@@ -160,9 +159,9 @@ def set_threads(count: int | None) -> int:
         return os.cpu_count() or 1
     allowed = sorted(os.sched_getaffinity(0))
     if count is not None and count < len(allowed):
-        for task in Path("/proc/self/task").iterdir():
+        for thread in host.thread_ids():
             with contextlib.suppress(ProcessLookupError):  # a thread that has ended meanwhile
-                os.sched_setaffinity(int(task.name), allowed[:count])
+                os.sched_setaffinity(thread, allowed[:count])
         ctypes.CDLL("libgomp.so.1").omp_set_num_threads(count)
     return len(os.sched_getaffinity(0))
 
@@ -218,4 +217,4 @@ def matmul_flops_per_s(device: str, dtype: str) -> float:
         del product
         return time.perf_counter() - start
 
-    return rate.matmul_flops_per_s(device, seconds)
+    return devices.matmul_flops_per_s(device, seconds)

@@ -7,7 +7,7 @@ weights, moments and average, updates it, and gathers the rest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -17,10 +17,10 @@ import numpy as np
 from mindspore import Tensor, mint
 
 from sampan.frameworks.mindspore import blockwise, parallel
+from sampan.frameworks.optimizer import MOMENTS
 from sampan.frameworks.quantized import BLOCK, num_blocks
 
 MOST_VALUES = 2**28  # of a vector with more than one tensor: in a step every rank has one or two of them whole
-MOMENTS = {"exp_avg": True, "exp_avg_sq": False}  # name, and whether it has a sign
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class VectorKind:
         decay: Weight decay.
         count: Updates so far.
         starts: Updates of the whole before theirs begin.
-        coded: Moments are held in 8 bits.
+        quantized: Moments are held in 8 bits.
     """
 
     decay: float
     count: int
     starts: int
-    coded: bool
+    quantized: bool
 
 
 @dataclass
@@ -57,7 +57,7 @@ class FlatVector:
 
     def __post_init__(self) -> None:
         self.count = self.kind.count
-        step = BLOCK if self.kind.coded else 1
+        step = BLOCK if self.kind.quantized else 1
         self.sizes = {name: prod(shape) for name, shape in self.shapes.items()}
         self.rooms = {name: -(-size // step) * step for name, size in self.sizes.items()}
         whole = sum(self.rooms.values())
@@ -99,7 +99,7 @@ class FlatVector:
 
     def keep_moment(self, name: str, values: Tensor) -> None:
         """Keep this rank's slice of a moment."""
-        if self.kind.coded:
+        if self.kind.quantized:
             codes, scales = blockwise.encode(values, MOMENTS[name])
             self.kept[f"{name}.codes"], self.kept[f"{name}.scales"] = codes, scales
         else:
@@ -128,10 +128,10 @@ class FlatVector:
             pieces = {}
             for name in self.shapes:
                 key = f"{name}.{moment}"
-                was_coded = f"{key}.codes" in moments
-                if was_coded != self.kind.coded:
-                    converted["8 bits" if self.kind.coded else "fp32"] += 1
-                pieces[name] = _decoded(moments, key, signed) if was_coded else Tensor(moments[key])
+                was_quantized = f"{key}.codes" in moments
+                if was_quantized != self.kind.quantized:
+                    converted["8 bits" if self.kind.quantized else "fp32"] += 1
+                pieces[name] = _decoded(moments, key, signed) if was_quantized else Tensor(moments[key])
             self.keep_moment(moment, self.own(self.joined(pieces)))
         return converted
 
@@ -165,8 +165,3 @@ def _whole_on_host(part: Tensor) -> np.ndarray[Any, Any]:
 
 def _zeros(size: int) -> Tensor:
     return Tensor(np.zeros(size, np.float32))
-
-
-def host_bytes(parts: Sequence[Tensor]) -> int:
-    """Return the bytes of tensors."""
-    return sum(part.size * part.itemsize for part in parts)

@@ -7,10 +7,7 @@ ever read.
 
 from __future__ import annotations
 
-import copy
-from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +15,25 @@ import mindspore as ms
 import ml_dtypes
 import numpy as np
 from mindspore import Parameter, Tensor
-from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from sampan.errors import CheckpointError
-from sampan.files import replacing
-from sampan.frameworks import stored
+from sampan.frameworks import weight_files
 from sampan.frameworks.mindspore.device import DTYPES
 from sampan.frameworks.mindspore.nn import put_parameter
+from sampan.frameworks.weight_files import dtype_name, num_bytes
+
+__all__ = [
+    "LazyTensor",
+    "dtype_name",
+    "load_weights",
+    "num_bytes",
+    "put_weights",
+    "read_tensors",
+    "save_tensors",
+    "shapes",
+]
 
 Tensors = dict[str, Tensor]
-_WRITTEN = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def shapes(module: Any) -> dict[str, tuple[int, ...]]:
@@ -44,6 +49,7 @@ def load_weights(
     dtype: str | Callable[[str], str] = "stored",
     keep_fp32: tuple[str, ...] = (),
     arrays: Mapping[str, Any] | None = None,
+    trainable: Callable[[str], bool] | None = None,
     prefix: str = "",
     name: str = "the model",
 ) -> None:
@@ -56,34 +62,23 @@ def load_weights(
         dtype: "fp32", "bf16", "fp16", or "stored" for the dtype of the file; or what returns one of these for a name.
         keep_fp32: Beginnings of names that become fp32 whatever `dtype` says.
         arrays: Tensor name to an array of the host, for those that no file has. They are asked for one at a time.
+        trainable: Says of a parameter's name whether it is trained; None leaves that as it is.
         prefix: Beginning of the module's names that the files do not have.
         name: What errors call the module.
 
     Raises:
         CheckpointError: A tensor is missing, unexpected, of another shape or quantized, or a file cannot be read.
     """
-    grouped: dict[Path, list[str]] = defaultdict(list)
-    for tensor_name, path in files.items():
-        grouped[path].append(tensor_name)
-    arrays = arrays or {}
-    wanted_shapes = shapes(module)
-    stored.check(wanted_shapes, grouped, {*files, *arrays}, name, prefix)
-
-    def put(tensor_name: str, values: Any) -> None:
-        kind = "fp32" if tensor_name.startswith(keep_fp32) else dtype if isinstance(dtype, str) else dtype(tensor_name)
-        tensor = Tensor(np.ascontiguousarray(values))
+    for tensor_name, value in weight_files.read_weights(
+        shapes(module), files, arrays or {}, framework="np", name=name, prefix=prefix
+    ):
+        kind = weight_files.choose_dtype(tensor_name, dtype, keep_fp32)
+        tensor = Tensor(np.ascontiguousarray(value))
         wanted = tensor.dtype if kind == "stored" else DTYPES[kind]
         put_parameter(module, tensor_name, tensor.astype(wanted), wanted)
-
-    for path, tensor_names in grouped.items():
-        with stored.opened(path, "np") as file:
-            for tensor_name in tensor_names:
-                put(tensor_name, file.get_tensor(tensor_name.removeprefix(prefix)))
-    for tensor_name in arrays:
-        made = arrays[tensor_name]
-        if tuple(made.shape) != wanted_shapes[tensor_name]:
-            raise ValueError(f"`{tensor_name}` is {tuple(made.shape)}, not {wanted_shapes[tensor_name]}")
-        put(tensor_name, made)
+    if trainable is not None:
+        for parameter_name, parameter in module.parameters_and_names():
+            parameter.requires_grad = trainable(parameter_name)
 
 
 def read_tensors(path: Path, device: str, names: Collection[str] | None = None) -> Tensors:
@@ -92,7 +87,7 @@ def read_tensors(path: Path, device: str, names: Collection[str] | None = None) 
     Raises:
         CheckpointError: The file is missing or cannot be read.
     """
-    with stored.opened(path, "np") as file:
+    with weight_files.open_safetensors(path, "np") as file:
         return {name: Tensor(file.get_tensor(name)) for name in (file.keys() if names is None else names)}
 
 
@@ -110,51 +105,11 @@ def put_weights(module: Any, values: Mapping[str, Any]) -> None:
         weights[name].set_data(value.astype(weights[name].dtype))
 
 
-class LazyTensor:
-    """A tensor that is still in its file: its shape and dtype are known, and `read` returns it.
+class LazyTensor(weight_files.BaseLazyTensor):
+    """A tensor that is still in its file."""
 
-    `save_tensors` takes these as it takes tensors, and holds those of one file only.
-
-    Args:
-        shape, dtype: As the file's header has them; the dtype in its words, as "BF16".
-
-    Raises:
-        CheckpointError: It is stored quantized.
-    """
-
-    def __init__(self, path: Path, name: str, shape: tuple[int, ...], dtype: str):
-        if dtype not in stored.FLOATING:
-            raise CheckpointError(f"`{name}` in `{path}` cannot be used", f"it is quantized: {dtype}")
-        self.path, self.name, self.shape = path, name, tuple(shape)
-        self.kind = stored.FLOATING[dtype]
-        self._change: Callable[[Tensor], Tensor] = lambda tensor: tensor
-
-    def changed(self, change: Callable[[Tensor], Tensor], dtype: str | None = None) -> LazyTensor:
-        """Return the same, with `change` applied to it when it is read.
-
-        Args:
-            change: Keeps the shape.
-            dtype: What it casts to, "fp32", "bf16" or "fp16"; None where it keeps the dtype too.
-        """
-        after = copy.copy(self)
-        after.kind = dtype_name(self, dtype)
-        after._change = lambda tensor: change(self._change(tensor))
-        return after
-
-    def read(self) -> Tensor:
-        """Return the tensor."""
-        return self._change(read_tensors(self.path, "cpu", (self.name,))[self.name])
-
-
-def num_bytes(tensor: Tensor | LazyTensor, dtype: str | None = None) -> int:
-    """Return the bytes that `save_tensors` writes for a tensor."""
-    return prod(tensor.shape) * np.dtype(_numpy_dtype(dtype_name(tensor, dtype))).itemsize
-
-
-def dtype_name(tensor: Tensor | LazyTensor, dtype: str | None = None) -> str:
-    """Return the name that config files have for the dtype `save_tensors` writes: "float32", "bfloat16" …"""
-    kind = tensor.kind if isinstance(tensor, LazyTensor) else str(tensor.dtype).lower()
-    return _WRITTEN[dtype] if dtype is not None and "float" in kind else kind
+    def _read(self) -> Tensor:
+        return read_tensors(self.path, "cpu", (self.name,))[self.name]
 
 
 def save_tensors(
@@ -172,14 +127,8 @@ def save_tensors(
         name: _on_host(tensor.read() if isinstance(tensor, LazyTensor) else tensor, dtype_name(tensor, dtype))
         for name, tensor in tensors.items()
     }
-    try:
-        with replacing(path) as beside:
-            beside.touch()
-            mode = beside.stat().st_mode  # what this user's files are open to; safetensors makes a private file
-            save_file(ready, beside, dict(metadata))
-            beside.chmod(mode)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"`{path}` cannot be written", str(error)) from error
+    with weight_files.write_safetensors(path) as beside:
+        save_file(ready, beside, dict(metadata))
 
 
 def _numpy_dtype(kind: str) -> Any:

@@ -36,9 +36,8 @@ import numpy as np
 
 from sampan.frameworks.mindspore import ops, parallel
 from sampan.frameworks.mindspore.flat import MOST_VALUES
-from sampan.frameworks.mindspore.nn import Module
-from sampan.frameworks.mindspore.weights import token_tables
-from sampan.frameworks.quantized import is_coded
+from sampan.frameworks.mindspore.nn import Module, token_tables
+from sampan.frameworks.quantized import is_quantized
 from sampan.frameworks.records import ParameterCount, PassCost
 from sampan.frameworks.shapes import array
 from sampan.frameworks.shapes import ops as outlined
@@ -69,7 +68,7 @@ def count(
             continue
         used = values // rows * min((frozen_rows or {}).get(name, rows), rows)
         trained, in_rows = trained + used, in_rows + values - used
-        coded += used if is_coded(used, name in tables) else 0
+        coded += used if is_quantized(used, name in tables) else 0
         largest = max(largest, used)
     ranks, longest = parallel.num_ranks(), min(trained, max(largest, MOST_VALUES))
     copies = _UPDATE_COPIES * longest // ranks + (_WHOLE_COPIES * longest if ranks > 1 else 0)
@@ -97,7 +96,7 @@ def measure(
         loss: As the updater takes it. It may not look at values: there are none.
         arrays: What it takes after the module. Of NumPy arrays only shapes and dtypes matter; the rest stays as it is.
         device: Where the run is to be.
-        dtype, trainable, trainable_dtype: As `update.materialize` takes them.
+        dtype, trainable, trainable_dtype: As `io.load_weights` and the train step take them.
         autocast: As the updater takes it.
 
     Raises:

@@ -1,7 +1,7 @@
 """Layer classes on MindSpore, with the parameter names of PyTorch's and weights as [out, in, …].
 
 MindSpore's own layers are not used: they name their parameters otherwise (`embedding_table`, `gamma`). A layer calls the
-seam's functions through their module, so that whoever exchanges one of them (to count, to compare) reaches the layers too.
+interface's functions through their module, so that replacing one of them (to count, to compare) reaches the layers too.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ __all__ = [
     "Module",
     "ModuleList",
     "add_low_rank",
+    "find_cell",
     "linear_layers",
     "ones_param",
+    "put_parameter",
+    "token_tables",
     "zeros_param",
 ]
 
@@ -64,7 +67,7 @@ def zeros_param(*shape: int) -> Parameter:
 
 
 class Linear(Module):
-    """y = Wx + b, and with a low-rank addition (`add_low_rank`) y = Wx + b + B(A x)·scale."""
+    """y = Wx + b, and with a LoRA adapter (`add_low_rank`) y = Wx + b + B(A x)·scale."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True):
         super().__init__()
@@ -81,7 +84,7 @@ class Linear(Module):
 
 
 class _Factor(Linear):
-    """A or B of a low-rank addition."""
+    """A or B of a LoRA adapter."""
 
 
 class Embedding(Module):
@@ -143,7 +146,7 @@ def add_low_rank(
     device: str | None = None,
     dtype: str = "fp32",
 ) -> None:
-    """Give linear layers a low-rank addition: from then on y = Wx + b + B(A x)·scale.
+    """Give linear layers a LoRA adapter: from then on y = Wx + b + B(A x)·scale.
 
     The layer keeps its own names; beside them stand `lora_A.weight` (rank, in) and `lora_B.weight` (out, rank), which are
     PEFT's names for them. Both are zero until they are given values, and take part in training; whether W does is not
@@ -182,12 +185,24 @@ def put_parameter(
         dtype: MindSpore's dtype of the new one.
         trainable: Whether it takes part in training; None keeps what was.
     """
-    path, _, leaf = name.rpartition(".")
-    cell = module
-    for step in path.split(".") if path else ():
-        cell = cell._cells[step]
+    cell, leaf = find_cell(module, name), name.rpartition(".")[2]
     before = cell._params[leaf]
     if value is None:
         value = initializer("zeros", before.shape, dtype) if before.has_init else before.value().astype(dtype)
     made = Parameter(value, name=name, requires_grad=before.requires_grad if trainable is None else trainable)
     cell._params[leaf] = made
+
+
+def find_cell(module: Any, name: str) -> Any:
+    """Return the cell that owns a parameter of that dotted name."""
+    cell = module
+    for step in name.split(".")[:-1]:
+        cell = cell._cells[step]
+    return cell
+
+
+def token_tables(module: Any) -> set[str]:
+    """Return the names of a module's embedding tables."""
+    return {
+        f"{name}.weight" if name else "weight" for name, cell in module.cells_and_names() if isinstance(cell, Embedding)
+    }

@@ -1,4 +1,4 @@
-"""Pure array functions on MindSpore. Names and meaning are the seam's (sampan.frameworks.OPS_NAMES).
+"""Pure array functions on MindSpore. Names and meaning are the framework interface's (sampan.frameworks.OPS_NAMES).
 
 Where a weight meets an array of another dtype, the array is brought to the weight's: there is no autocast, so that what is
 computed in which dtype can be read here. Statistics of norms, softmax and losses are fp32 whatever the dtype.

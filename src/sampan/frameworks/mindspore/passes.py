@@ -42,35 +42,33 @@ class GradientPass:
     ):
         self.names, self.more_names = list(parameters), list[str]()
         weights = tuple(parameters.values())
-        # a compiled function is read as text: it may neither keep anything nor look at types, and gives one flat tuple
-        fixed = [None if isinstance(given, Tensor) else given for given in batch]
-        is_tensor = [isinstance(given, Tensor) for given in batch]
+        fixed = [None if isinstance(array, Tensor) else array for array in batch]
+        is_tensor = [isinstance(array, Tensor) for array in batch]
         places = [sum(is_tensor[:index]) for index in range(len(batch))]
 
+        # a compiled function is read as text: it may neither keep anything nor look at types, and gives one flat tuple
         def value(scale: Tensor, *tensors: Tensor) -> Any:
-            whole = [tensors[places[i]] if is_tensor[i] else fixed[i] for i in range(len(fixed))]
-            found, more = _split(loss(module, *whole))
-            return found * scale, (found, *more)
+            result = loss(module, *[tensors[places[i]] if is_tensor[i] else fixed[i] for i in range(len(fixed))])
+            if not compiled:
+                self._keep_names(result)
+            number, more = _split(result)
+            return number * scale, (number, *more)
 
-        def noted(scale: Tensor, *tensors: Tensor) -> Any:
-            result = loss(module, *(tensors[places[i]] if is_tensor[i] else fixed[i] for i in range(len(fixed))))
-            self.more_names = list(result[1]) if isinstance(result, tuple) else []
-            found, more = _split(result)
-            return found * scale, (found, *more)
-
-        slopes: Any = ms.value_and_grad
+        differentiate: Any = ms.value_and_grad
+        run = differentiate(value, None, weights, has_aux=True)
         if not compiled:
-            self.run = slopes(noted, None, weights, has_aux=True)
+            self.run = run
             return
         with dev.no_grad():
-            result = loss(module, *batch)
+            self._keep_names(loss(module, *batch))
+
+        def call(*tensors: Tensor) -> Any:
+            return run(*tensors)
+
+        self.run = ms.jit(call)
+
+    def _keep_names(self, result: Any) -> None:
         self.more_names = list(result[1]) if isinstance(result, tuple) else []
-        function = slopes(value, None, weights, has_aux=True)
-
-        def both(*tensors: Tensor) -> Any:
-            return function(*tensors)
-
-        self.run = ms.jit(both)
 
     def __call__(self, batch: Sequence[Any], loss_scale: float) -> MicroBatchResult:
         """Run a batch; gradients carry the scale, the loss does not."""
@@ -87,19 +85,3 @@ def _split(result: Any) -> Any:
     if isinstance(result, tuple):
         return result[0], list(result[1].values())
     return result, []
-
-
-def gradients(
-    module: Any, loss: Callable[..., Any], batch: Sequence[Any]
-) -> tuple[float, dict[str, np.ndarray[Any, Any]]]:
-    """Return a batch's loss and its gradient by every trained parameter's name, on the host."""
-    names = [name for name, parameter in module.parameters_and_names() if parameter.requires_grad]
-
-    def value(*given: Any) -> Tensor:
-        result = loss(module, *given)
-        return result[0] if isinstance(result, tuple) else result
-
-    found = dict(module.parameters_and_names())
-    both: Any = ms.value_and_grad
-    number, slopes = both(value, None, tuple(found[name] for name in names))(*batch)
-    return float(number.asnumpy()), {name: dev.to_numpy(g) for name, g in zip(names, slopes, strict=True)}

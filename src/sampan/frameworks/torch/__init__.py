@@ -1,1 +1,1 @@
-"""The seam on PyTorch, for CPU, CUDA, MPS and (through torch_npu) Ascend."""
+"""The framework interface on PyTorch, for CPU, CUDA, MPS and (through torch_npu) Ascend."""

@@ -16,12 +16,11 @@ from collections.abc import Collection, Mapping
 
 import torch
 
+from sampan.frameworks.optimizer import EPS, MOMENTS, conversion_note
 from sampan.frameworks.quantized import BLOCK, num_blocks
 from sampan.frameworks.torch import blockwise
 
 Tensors = dict[str, torch.Tensor]
-EPS = 1e-8
-MOMENTS = {"exp_avg": True, "exp_avg_sq": False}  # name, and whether it has a sign
 CHUNK = 2**23  # values computed at once; what is in between is fp32
 WORKSPACE_BYTES = 9 * 4 * CHUNK  # the most that is in between
 
@@ -88,7 +87,7 @@ class TensorwiseAdamW:
     Args:
         tensors: What is trained, by name, in fp32 or bf16; contiguous.
         decays: Weight decay by name.
-        coded: Names whose moments are held in 8 bits.
+        quantized: Names whose moments are held in 8 bits.
         seed: Key of the draws that round weights.
     """
 
@@ -98,10 +97,10 @@ class TensorwiseAdamW:
         decays: Mapping[str, float],
         beta1: float,
         beta2: float,
-        coded: Collection[str],
+        quantized: Collection[str],
         seed: int,
     ):
-        self.tensors, self.decays, self.coded, self.seed = tensors, decays, frozenset(coded), seed
+        self.tensors, self.decays, self.quantized, self.seed = tensors, decays, frozenset(quantized), seed
         self.betas = {"exp_avg": beta1, "exp_avg_sq": beta2}
         self.moments: Tensors = {}
         self.counts: dict[str, int] = {}
@@ -129,29 +128,28 @@ class TensorwiseAdamW:
             whole = slice(0, self.tensors[name].numel())
             for moment, signed in MOMENTS.items():
                 key, device = f"{name}.{moment}", self.tensors[name].device
-                is_coded, was_coded = name in self.coded, f"{key}.codes" in moments
-                if is_coded and was_coded:
+                is_quantized, was_quantized = name in self.quantized, f"{key}.codes" in moments
+                if is_quantized and was_quantized:
                     self.moments |= {
                         f"{key}.{part}": moments[f"{key}.{part}"].to(device) for part in ("codes", "scales")
                     }
-                elif is_coded or was_coded:
-                    converted["8 bits" if is_coded else "fp32"] += 1
-                    if was_coded:
+                elif is_quantized or was_quantized:
+                    converted["8 bits" if is_quantized else "fp32"] += 1
+                    if was_quantized:
                         codes, scales = (moments[f"{key}.{part}"].to(device) for part in ("codes", "scales"))
                         self._write(name, moment, whole, blockwise.decode(codes.view(-1), scales, signed))
                     else:
                         self._write(name, moment, whole, moments[key].to(device).view(-1))
                 else:
                     self.moments[key] = moments[key].to(device)
-        said = [f"{count} moments go on in {kind}" for kind, count in converted.items() if count]
-        return " and ".join(said) or None
+        return conversion_note(converted)
 
     def _begin(self, name: str) -> None:
         tensor = self.tensors[name]
         self.counts[name] = 0
         for moment in MOMENTS:
             key = f"{name}.{moment}"
-            if name in self.coded:
+            if name in self.quantized:
                 zero = int(blockwise.encode(torch.zeros(1), MOMENTS[moment])[0])
                 blocks = num_blocks(tensor.numel())
                 self.moments[f"{key}.codes"] = torch.full(tensor.shape, zero, dtype=torch.uint8, device=tensor.device)
@@ -186,14 +184,14 @@ class TensorwiseAdamW:
     def _read(self, name: str, moment: str, part: slice) -> torch.Tensor:
         """Return a stretch of a moment in fp32: the moment itself where it is held so."""
         key = f"{name}.{moment}"
-        if name not in self.coded:
+        if name not in self.quantized:
             return self.moments[key].view(-1)[part]
         codes, scales = self.moments[f"{key}.codes"].view(-1), self.moments[f"{key}.scales"]
         return blockwise.decode(codes[part], scales[_blocks(part)], MOMENTS[moment])
 
     def _write(self, name: str, moment: str, part: slice, numbers: torch.Tensor) -> None:
         key = f"{name}.{moment}"
-        if name in self.coded:
+        if name in self.quantized:
             codes, scales = blockwise.encode(numbers, MOMENTS[moment])
             self.moments[f"{key}.codes"].view(-1)[part] = codes
             self.moments[f"{key}.scales"][_blocks(part)] = scales

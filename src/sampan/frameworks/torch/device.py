@@ -13,7 +13,7 @@ import torch
 
 from sampan import host
 from sampan.errors import DeviceError
-from sampan.frameworks import rate
+from sampan.frameworks import devices
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -204,7 +204,7 @@ def matmul_flops_per_s(device: str, dtype: str) -> float:
         synchronize(device)
         return time.perf_counter() - start
 
-    return rate.matmul_flops_per_s(device, seconds)
+    return devices.matmul_flops_per_s(device, seconds)
 
 
 def _npu_available() -> bool:

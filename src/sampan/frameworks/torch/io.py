@@ -6,20 +6,28 @@ no second copy of itself; written beside, synced and renamed, so that a file is 
 
 from __future__ import annotations
 
-import copy
-from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from sampan.errors import CheckpointError, DeviceError
-from sampan.files import replacing
-from sampan.frameworks import stored
+from sampan.errors import DeviceError
+from sampan.frameworks import weight_files
 from sampan.frameworks.torch.device import DTYPES
+from sampan.frameworks.weight_files import dtype_name, num_bytes
+
+__all__ = [
+    "LazyTensor",
+    "dtype_name",
+    "load_weights",
+    "num_bytes",
+    "put_weights",
+    "read_tensors",
+    "save_tensors",
+    "shapes",
+]
 
 Tensors = dict[str, torch.Tensor]
 
@@ -37,6 +45,7 @@ def load_weights(
     dtype: str | Callable[[str], str] = "stored",
     keep_fp32: tuple[str, ...] = (),
     arrays: Mapping[str, Any] | None = None,
+    trainable: Callable[[str], bool] | None = None,
     prefix: str = "",
     name: str = "the model",
 ) -> None:
@@ -49,6 +58,7 @@ def load_weights(
         dtype: "fp32", "bf16", or "stored" for the dtype of the file; or what returns one of these for a tensor's name.
         keep_fp32: Beginnings of names that become fp32 whatever `dtype` says.
         arrays: Tensor name to an array of the host, for those that no file has. They are asked for one at a time.
+        trainable: Says of a parameter's name whether it is trained; None leaves that as it is.
         prefix: Beginning of the module's names that the files do not have.
         name: What errors call the module.
 
@@ -56,29 +66,14 @@ def load_weights(
         CheckpointError: A tensor is missing, unexpected, of another shape or quantized, or a file cannot be read.
         DeviceError: The weights do not fit on the device.
     """
-    grouped: dict[Path, list[str]] = defaultdict(list)
-    for tensor_name, path in files.items():
-        grouped[path].append(tensor_name)
-    arrays = arrays or {}
-    wanted_shapes = shapes(module)
-    stored.check(wanted_shapes, grouped, {*files, *arrays}, name, prefix)
-
-    def cast_to(tensor_name: str) -> torch.dtype | None:
-        kind = "fp32" if tensor_name.startswith(keep_fp32) else dtype if isinstance(dtype, str) else dtype(tensor_name)
-        return None if kind == "stored" else DTYPES[kind]
-
     loaded: Tensors = {}
     try:
-        for path, tensor_names in grouped.items():
-            with stored.opened(path, "pt") as file:
-                for tensor_name in tensor_names:
-                    found = file.get_tensor(tensor_name.removeprefix(prefix))
-                    loaded[tensor_name] = _placed(found, device, cast_to(tensor_name))
-        for tensor_name in arrays:
-            made = torch.from_numpy(arrays[tensor_name])
-            if tuple(made.shape) != wanted_shapes[tensor_name]:
-                raise ValueError(f"`{tensor_name}` is {tuple(made.shape)}, not {wanted_shapes[tensor_name]}")
-            loaded[tensor_name] = _placed(made, device, cast_to(tensor_name))
+        for tensor_name, value in weight_files.read_weights(
+            shapes(module), files, arrays or {}, framework="pt", name=name, prefix=prefix
+        ):
+            kind = weight_files.choose_dtype(tensor_name, dtype, keep_fp32)
+            tensor = value if isinstance(value, torch.Tensor) else torch.from_numpy(value)
+            loaded[tensor_name] = _place(tensor, device, None if kind == "stored" else DTYPES[kind])
     except torch.OutOfMemoryError as error:
         loaded.clear()
         raise DeviceError(
@@ -87,6 +82,9 @@ def load_weights(
             "use --offload, --dtype bf16, or --device cpu",
         ) from error
     module.load_state_dict(loaded, strict=True, assign=True)
+    if trainable is not None:
+        for parameter_name, parameter in module.named_parameters():
+            parameter.requires_grad_(trainable(parameter_name))
 
 
 def read_tensors(path: Path, device: str, names: Collection[str] | None = None) -> Tensors:
@@ -95,9 +93,9 @@ def read_tensors(path: Path, device: str, names: Collection[str] | None = None) 
     Raises:
         CheckpointError: The file is missing or cannot be read.
     """
-    with stored.opened(path, "pt") as file:
+    with weight_files.open_safetensors(path, "pt") as file:
         wanted = file.keys() if names is None else names
-        return {name: _placed(file.get_tensor(name), device, None) for name in wanted}
+        return {name: _place(file.get_tensor(name), device, None) for name in wanted}
 
 
 def put_weights(module: torch.nn.Module, values: Mapping[str, Any]) -> None:
@@ -114,54 +112,11 @@ def put_weights(module: torch.nn.Module, values: Mapping[str, Any]) -> None:
             weights[name].copy_(torch.as_tensor(value))
 
 
-class LazyTensor:
-    """A tensor that is still in its file: its shape and dtype are known, and `read` returns it.
+class LazyTensor(weight_files.BaseLazyTensor):
+    """A tensor that is still in its file."""
 
-    `save_tensors` takes these as it takes tensors, and holds those of one file only.
-
-    Args:
-        shape, dtype: As the file's header has them; the dtype in its words, as "BF16".
-
-    Raises:
-        CheckpointError: It is stored quantized.
-    """
-
-    def __init__(self, path: Path, name: str, shape: tuple[int, ...], dtype: str):
-        if dtype not in stored.FLOATING:
-            raise CheckpointError(f"`{name}` in `{path}` cannot be used", f"it is quantized: {dtype}")
-        self.path, self.name = path, name
-        self.like = torch.empty(shape, dtype=getattr(torch, stored.FLOATING[dtype]), device="meta")
-        self._change: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor
-
-    @property
-    def shape(self) -> torch.Size:
-        return self.like.shape
-
-    def changed(self, change: Callable[[torch.Tensor], torch.Tensor], dtype: str | None = None) -> LazyTensor:
-        """Return the same, with `change` applied to it when it is read.
-
-        Args:
-            change: Keeps the shape.
-            dtype: What it casts to, "fp32" or "bf16"; None where it keeps the dtype too.
-        """
-        after = copy.copy(self)
-        after.like = self.like.to(_written(self, dtype))
-        after._change = lambda tensor: change(self._change(tensor))
-        return after
-
-    def read(self) -> torch.Tensor:
-        """Return the tensor, on the CPU."""
-        return self._change(read_tensors(self.path, "cpu", (self.name,))[self.name])
-
-
-def num_bytes(tensor: torch.Tensor | LazyTensor, dtype: str | None = None) -> int:
-    """Return the bytes that `save_tensors` writes for a tensor."""
-    return tensor.shape.numel() * _written(tensor, dtype).itemsize
-
-
-def dtype_name(tensor: torch.Tensor | LazyTensor, dtype: str | None = None) -> str:
-    """Return the name that config files have for the dtype `save_tensors` writes: "float32", "bfloat16" …"""
-    return str(_written(tensor, dtype)).removeprefix("torch.")
+    def _read(self) -> torch.Tensor:
+        return read_tensors(self.path, "cpu", (self.name,))[self.name]
 
 
 def save_tensors(
@@ -181,26 +136,15 @@ def save_tensors(
     """
     ready = {
         name: (tensor.read() if isinstance(tensor, LazyTensor) else tensor.detach())
-        .to(device="cpu", dtype=_written(tensor, dtype))
+        .to(device="cpu", dtype=getattr(torch, dtype_name(tensor, dtype)))
         .contiguous()
         for name, tensor in tensors.items()
     }
-    try:
-        with replacing(path) as beside:
-            beside.touch()
-            mode = beside.stat().st_mode  # what this user's files are open to; safetensors makes a private file
-            save_file(ready, beside, dict(metadata))
-            beside.chmod(mode)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"`{path}` cannot be written", str(error)) from error
+    with weight_files.write_safetensors(path) as beside:
+        save_file(ready, beside, dict(metadata))
 
 
-def _placed(tensor: torch.Tensor, device: str, dtype: torch.dtype | None) -> torch.Tensor:
+def _place(tensor: torch.Tensor, device: str, dtype: torch.dtype | None) -> torch.Tensor:
     moved = tensor.to(device)  # first to the device: it casts faster than the host, and less travels
     # on the CPU a copy too: weights that stay mapped would change or crash with the file below them
     return moved.to(dtype or moved.dtype, copy=moved.device.type == "cpu")
-
-
-def _written(tensor: torch.Tensor | LazyTensor, dtype: str | None) -> torch.dtype:
-    like = tensor.like if isinstance(tensor, LazyTensor) else tensor
-    return DTYPES[dtype] if dtype is not None and like.is_floating_point() else like.dtype

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from sampan.frameworks.quantized import is_coded
+from sampan.frameworks.quantized import is_quantized
 from sampan.frameworks.records import ParameterCount, PassCost
 from sampan.frameworks.torch.adamw import WORKSPACE_BYTES, token_tables
 from sampan.frameworks.torch.device import DTYPES
@@ -50,7 +50,7 @@ def count(
         if frozen_rows and name in frozen_rows:
             values = values // len(parameter) * min(frozen_rows[name], len(parameter))
         trained, in_rows = trained + values, in_rows + parameter.numel() - values
-        coded += values if is_coded(values, name in tables) else 0
+        coded += values if is_quantized(values, name in tables) else 0
     return ParameterCount(trained, coded, frozen, in_rows, WORKSPACE_BYTES)
 
 
@@ -72,7 +72,7 @@ def measure(
         loss: As the updater takes it. It may not look at values: there are none.
         arrays: What it takes after the module. Of NumPy arrays only shapes and dtypes matter; the rest stays as it is.
         device: Where the run is to be. The pass is counted for CUDA on a machine that has it, and else as on a CPU.
-        dtype, trainable, trainable_dtype: As `update.materialize` takes them.
+        dtype, trainable, trainable_dtype: As `io.load_weights` and the train step take them.
         autocast: As the updater takes it.
     """
     kind = "cuda" if device.startswith("cuda") and torch.cuda.is_available() else "cpu"

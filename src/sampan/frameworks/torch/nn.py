@@ -64,7 +64,7 @@ def add_low_rank(
     device: str | None = None,
     dtype: str = "fp32",
 ) -> None:
-    """Give linear layers a low-rank addition: from then on y = Wx + b + B(A x)·scale.
+    """Give linear layers a LoRA adapter: from then on y = Wx + b + B(A x)·scale.
 
     The layer keeps its own names; beside them stand `lora_A.weight` (rank, in) and `lora_B.weight` (out, rank), which are
     PEFT's names for them. Both are zero until they are given values, and take part in training; whether W does is not
@@ -98,7 +98,7 @@ class _Factor(Linear):
 
 
 class _LowRankLinear(Linear):
-    """A linear layer with an addition; it takes the place of the plain one and keeps its weights."""
+    """A linear layer with a LoRA adapter; it takes the place of the plain one and keeps its weights."""
 
     def __init__(self, layer: Linear, rank: int, scale: float, device: torch.device, dtype: torch.dtype):
         torch.nn.Module.__init__(self)  # not Linear's, which would make weights of its own

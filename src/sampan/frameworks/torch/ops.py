@@ -1,4 +1,4 @@
-"""Pure array functions on PyTorch. Names and meaning are the seam's (sampan.frameworks.OPS_NAMES)."""
+"""Pure array functions on PyTorch. Names and meaning are the framework interface's (sampan.frameworks.OPS_NAMES)."""
 
 from __future__ import annotations
 

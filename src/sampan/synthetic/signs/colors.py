@@ -26,7 +26,6 @@ COLORS: dict[str, RGB] = {
     "black": (16, 16, 18),
 }
 DARK = ("red", "purple", "blue", "navy", "teal", "green", "brown", "dark grey", "black")
-LIGHT = tuple(name for name in COLORS if name not in DARK)
 LEAST_CONTRAST = 4.5  # WCAG 2.2, success criterion 1.4.3, level AA
 
 
@@ -48,7 +47,7 @@ def readable_on(plate: str) -> tuple[str, ...]:
     return tuple(name for name in COLORS if contrast(COLORS[name], COLORS[plate]) >= LEAST_CONTRAST)
 
 
-def mixed(one: RGB, other: RGB, share: float) -> RGB:
+def mix(one: RGB, other: RGB, share: float) -> RGB:
     """Return a colour between two: 0 is the one, 1 the other."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
     return red, green, blue

@@ -130,7 +130,7 @@ class Canvas:
         block = text_rendering.fit(lines, font, right - left, bottom - top, most * self.side_px)
         return block, (left + right - block.width_px) / 2, (top + bottom - block.height_px) / 2
 
-    def finished(self) -> Image.Image:
+    def finish(self) -> Image.Image:
         """Return the picture at its own size."""
         return self.image.reduce(FINER)
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from sampan.synthetic.signs.colors import RGB, mixed
+from sampan.synthetic.signs.colors import RGB, mix
 from sampan.synthetic.signs.drawing import Canvas
 
 Kind = TypeVar("Kind")
@@ -60,7 +60,7 @@ def street(canvas: Canvas, random: np.random.Generator) -> None:
         canvas.rectangle((left, top, left + width, 0.9), front)
         for x in np.arange(left + 0.05, left + width - 0.06, 0.09):
             for y in np.arange(top + 0.05, 0.78, 0.13):
-                canvas.rectangle((float(x), float(y), float(x) + 0.045, float(y) + 0.07), mixed(front, _BLACK, 0.35))
+                canvas.rectangle((float(x), float(y), float(x) + 0.045, float(y) + 0.07), mix(front, _BLACK, 0.35))
         left += width
     canvas.rectangle((0, 0.86, 1, 1), (120, 122, 126))
     canvas.rectangle((0, 0.85, 1, 0.875), (176, 176, 174))
@@ -73,18 +73,18 @@ def bricks(canvas: Canvas, random: np.random.Generator) -> None:
 
 def dark_bricks(canvas: Canvas, random: np.random.Generator, color: RGB) -> None:
     """Draw a brick wall in a colour of night."""
-    _courses(canvas, random, color, mixed(color, _WHITE, 0.07))
+    _courses(canvas, random, color, mix(color, _WHITE, 0.07))
 
 
 def planks(canvas: Canvas, random: np.random.Generator) -> None:
     """Draw a wall of wooden planks."""
     base = one_of(random, ((178, 134, 88), (156, 112, 72), (196, 160, 116)))
     for row in range(8):
-        shade = mixed(base, _BLACK, float(random.uniform(0, 0.14)))
+        shade = mix(base, _BLACK, float(random.uniform(0, 0.14)))
         canvas.rectangle((0, row / 8, 1, (row + 1) / 8), shade)
-        canvas.line([(0, row / 8), (1, row / 8)], mixed(base, _BLACK, 0.4), 0.008)
+        canvas.line([(0, row / 8), (1, row / 8)], mix(base, _BLACK, 0.4), 0.008)
         x = float(random.uniform(0.05, 0.95))
-        canvas.line([(x, row / 8), (x, (row + 1) / 8)], mixed(base, _BLACK, 0.4), 0.006)
+        canvas.line([(x, row / 8), (x, (row + 1) / 8)], mix(base, _BLACK, 0.4), 0.006)
 
 
 def plaster(canvas: Canvas, random: np.random.Generator) -> None:
@@ -94,7 +94,7 @@ def plaster(canvas: Canvas, random: np.random.Generator) -> None:
     for _ in range(3):
         x, y = (float(random.uniform(0, 1)) for _ in range(2))
         steps = [(x + float(random.uniform(-0.06, 0.06)), y + k * 0.05) for k in range(4)]
-        canvas.line(steps, mixed(base, _BLACK, 0.18), 0.005)
+        canvas.line(steps, mix(base, _BLACK, 0.18), 0.005)
 
 
 def room(canvas: Canvas, random: np.random.Generator) -> None:
@@ -102,9 +102,9 @@ def room(canvas: Canvas, random: np.random.Generator) -> None:
     wall = one_of(random, ((214, 222, 228), (232, 222, 200), (206, 220, 204), (228, 208, 208)))
     canvas.rectangle((0, 0, 1, 1), wall)
     for x in np.arange(0.05, 1, 0.1):
-        canvas.line([(float(x), 0), (float(x), 0.86)], mixed(wall, _BLACK, 0.05), 0.01)
+        canvas.line([(float(x), 0), (float(x), 0.86)], mix(wall, _BLACK, 0.05), 0.01)
     canvas.rectangle((0, 0.9, 1, 1), (160, 120, 84))
-    canvas.rectangle((0, 0.87, 1, 0.905), mixed(wall, _WHITE, 0.6))
+    canvas.rectangle((0, 0.87, 1, 0.905), mix(wall, _WHITE, 0.6))
 
 
 def table(canvas: Canvas, random: np.random.Generator) -> None:
@@ -113,7 +113,7 @@ def table(canvas: Canvas, random: np.random.Generator) -> None:
     canvas.rectangle((0, 0, 1, 1), base)
     for _ in range(9):
         y, bend = float(random.uniform(0, 1)), float(random.uniform(-0.03, 0.03))
-        canvas.line([(0, y), (0.5, y + bend), (1, y)], mixed(base, _BLACK, 0.12), 0.006)
+        canvas.line([(0, y), (0.5, y + bend), (1, y)], mix(base, _BLACK, 0.12), 0.006)
 
 
 def plain(canvas: Canvas, random: np.random.Generator) -> None:
@@ -127,7 +127,7 @@ def dots(canvas: Canvas, random: np.random.Generator) -> None:
     canvas.rectangle((0, 0, 1, 1), ground)
     for row in range(8):
         for column in range(8):
-            canvas.disc((column + 0.25 + 0.5 * (row % 2)) / 8, (row + 0.5) / 8, 0.022, mixed(ground, _BLACK, 0.13))
+            canvas.disc((column + 0.25 + 0.5 * (row % 2)) / 8, (row + 0.5) / 8, 0.022, mix(ground, _BLACK, 0.13))
 
 
 def stripes(canvas: Canvas, random: np.random.Generator) -> None:
@@ -135,7 +135,7 @@ def stripes(canvas: Canvas, random: np.random.Generator) -> None:
     ground = _pale(random)
     canvas.rectangle((0, 0, 1, 1), ground)
     for column in range(0, 10, 2):
-        canvas.rectangle((column / 10, 0, (column + 1) / 10, 1), mixed(ground, _BLACK, 0.09))
+        canvas.rectangle((column / 10, 0, (column + 1) / 10, 1), mix(ground, _BLACK, 0.09))
 
 
 # name: how to draw it, and what a caption says of it
@@ -169,7 +169,7 @@ def _courses(canvas: Canvas, random: np.random.Generator, brick: RGB, joint: RGB
     for row in range(12):
         for column in range(-1, 6):
             left, top = (column + 0.5 * (row % 2)) / 5.5, row / 12
-            shade = mixed(brick, _BLACK, float(random.uniform(0, 0.16)))
+            shade = mix(brick, _BLACK, float(random.uniform(0, 0.16)))
             canvas.rectangle((left + 0.006, top + 0.006, left + 0.174, top + 0.076), shade)
 
 

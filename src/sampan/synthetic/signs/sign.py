@@ -22,7 +22,7 @@ class Sign:
     Args:
         layout: Name in LAYOUTS of `sampan.synthetic.signs.layouts`.
         plate, ink: Names in COLORS: of what is written on, and of the letters.
-        font: Name in lettering.FONTS.
+        font: Name in text_rendering.FONTS.
         lines: What is written, from above.
         scene: Name in SCENES: what it stands in front of.
         is_mirrored: It points or leans the other way.
@@ -48,16 +48,23 @@ class TextPlace:
     most: float = 0.3
 
 
+def write_all(canvas: Canvas, sign: Sign, places: Sequence[TextPlace]) -> None:
+    """Write a sign's letters where they stand."""
+    for place in places:
+        canvas.write(place.lines, sign.font, place.box, place.most, COLORS[sign.ink])
+
+
 @dataclass(frozen=True)
 class SignLayout:
     """A kind of sign.
 
     Args:
-        paint: Draws the sign over its scenery.
+        paint: Draws the sign, without its letters, over its scenery.
         places: Says where its letters stand.
         nouns: What it is called; the colour goes where `{plate}` is, or `{a_plate}` with an article before it.
         thing: What an instruction calls that which has the plate's colour.
         plates, inks: Colours it comes in; letters are of those among `inks` that can be read on the plate.
+        write: Writes its letters where they stand; None where `paint` has done so, on a layer that it turned.
         most_letters: In a line.
         capitals: It is written in capitals only.
         asked_in_any_case: A caption may quote its words in small letters too; they are drawn in capitals all the same.
@@ -72,6 +79,7 @@ class SignLayout:
     scenes: tuple[str, ...]
     plates: tuple[str, ...] = tuple(COLORS)
     inks: tuple[str, ...] = tuple(COLORS)
+    write: Callable[[Canvas, Sign, Sequence[TextPlace]], None] | None = write_all
     num_lines: tuple[int, int] = (1, 2)
     most_letters: int = 10
     capitals: bool = False
@@ -89,12 +97,6 @@ def in_box(
 ) -> Callable[[Sign], list[TextPlace]]:
     """Return the places of a layout that writes all of its lines in one box."""
     return lambda sign: [TextPlace(sign.lines, (left, top, right, bottom), most)]
-
-
-def write_all(canvas: Canvas, sign: Sign, places: Sequence[TextPlace]) -> None:
-    """Write a sign's letters where they stand."""
-    for place in places:
-        canvas.write(place.lines, sign.font, place.box, place.most, COLORS[sign.ink])
 
 
 def least_capital(sign: Sign, layout: SignLayout) -> float:

@@ -30,7 +30,7 @@ class SignFilter:
 
     Args:
         layouts: Names in LAYOUTS.
-        fonts: Names in lettering.FONTS.
+        fonts: Names in text_rendering.FONTS.
         letters: Fewest and most letters of a line.
         lines: Number of lines, as far as a layout has room for them.
         plates, inks: Colours of what is written on and of the letters, by name.
@@ -126,17 +126,9 @@ class SignSpecs:
         """Return a change of a sign, which belongs where the sign does."""
         before, is_test = self.draw(number), self.split_of(number) == "test"
         random = noise.generator(self.seed, "signs/edit", number)
-        ways: dict[str, Callable[[Sign, bool, np.random.Generator], Sign | None]] = {
-            "word": self._other_word,
-            "plate": self._other_plate,
-            "ink": self._other_ink,
-            "font": self._other_font,
-            "add": self._one_line_more,
-            "remove": self._one_line_less,
-        }
         while True:
             kind = one_of(random, EDITS)
-            after = ways[kind](before, is_test, random)
+            after = self._change(kind, before, is_test, random)
             if after is not None and least_capital(after, LAYOUTS[after.layout]) >= LEAST_CAPITAL:
                 return SignEdit(kind, after)
 
@@ -165,19 +157,31 @@ class SignSpecs:
             and (is_test or not any(is_test_pair(font, word) for word in words))
         ]
 
-    def _other_word(self, before: Sign, is_test: bool, random: np.random.Generator) -> Sign | None:
-        place = int(random.integers(len(before.lines)))
+    def _change(self, kind: str, before: Sign, is_test: bool, random: np.random.Generator) -> Sign | None:
+        """Return a sign changed in one way, or None where it cannot be."""
         lines = list(before.lines)
-        lines[place] = self._like(before, is_test, random)
-        return self._with_lines(before, lines, is_test)
+        if kind == "word":
+            place = int(random.integers(len(lines)))
+            lines[place] = self._like(before, is_test, random)
+            return self._with_lines(before, lines, is_test)
+        if kind == "add":
+            if len(lines) == LAYOUTS[before.layout].num_lines[1]:
+                return None
+            return self._with_lines(before, [*lines, self._like(before, is_test, random)], is_test)
+        if kind == "remove":
+            return dataclasses.replace(before, lines=before.lines[:-1]) if len(lines) > 1 else None
+        options = self._options(kind, before, is_test)
+        return dataclasses.replace(before, **{kind: one_of(random, options)}) if options else None
 
-    def _one_line_more(self, before: Sign, is_test: bool, random: np.random.Generator) -> Sign | None:
-        if len(before.lines) == LAYOUTS[before.layout].num_lines[1]:
-            return None
-        return self._with_lines(before, [*before.lines, self._like(before, is_test, random)], is_test)
-
-    def _one_line_less(self, before: Sign, is_test: bool, random: np.random.Generator) -> Sign | None:
-        return dataclasses.replace(before, lines=before.lines[:-1]) if len(before.lines) > 1 else None
+    def _options(self, kind: str, before: Sign, is_test: bool) -> list[str]:
+        """Return what else the plate, the ink or the font of a sign can be."""
+        pairs = self._compositions[is_test][before.layout]
+        if kind == "plate":
+            return [plate for plate, ink in pairs if ink == before.ink and plate != before.plate]
+        if kind == "ink":
+            return [ink for plate, ink in pairs if plate == before.plate and ink != before.ink]
+        style = FONTS[before.font].style  # fonts of one style differ, but an instruction cannot say how
+        return [font for font in self._fonts(before.lines, is_test) if FONTS[font].style != style]
 
     def _like(self, before: Sign, is_test: bool, random: np.random.Generator) -> str:
         """Return another line in the case of those that are there."""
@@ -195,18 +199,3 @@ class SignSpecs:
         ):
             return None
         return dataclasses.replace(before, lines=tuple(lines))
-
-    def _other_plate(self, before: Sign, is_test: bool, random: np.random.Generator) -> Sign | None:
-        pairs = self._compositions[is_test][before.layout]
-        plates = [plate for plate, ink in pairs if ink == before.ink and plate != before.plate]
-        return dataclasses.replace(before, plate=one_of(random, plates)) if plates else None
-
-    def _other_ink(self, before: Sign, is_test: bool, random: np.random.Generator) -> Sign | None:
-        pairs = self._compositions[is_test][before.layout]
-        inks = [ink for plate, ink in pairs if plate == before.plate and ink != before.ink]
-        return dataclasses.replace(before, ink=one_of(random, inks)) if inks else None
-
-    def _other_font(self, before: Sign, is_test: bool, random: np.random.Generator) -> Sign | None:
-        style = FONTS[before.font].style  # fonts of one style differ, but an instruction cannot say how
-        fonts = [font for font in self._fonts(before.lines, is_test) if FONTS[font].style != style]
-        return dataclasses.replace(before, font=one_of(random, fonts)) if fonts else None

@@ -1,7 +1,7 @@
 """What is kept from training: a digest decides, the same on every machine and for every seed.
 
-Three things are decided, each by itself: a word, a word in a font, and a composition (layout, colour of the plate, colour
-of the letters). Case does not matter: a word in capitals is the same word.
+Four things are decided, each by itself: a word, a word in a font, a composition (layout, colour of the plate, colour of
+the letters), and an emoji on a colour. Case does not matter: a word in capitals is the same word.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def is_test_word(word: str) -> bool:
 
 
 def is_test_pair(font: str, word: str) -> bool:
-    """Say whether no training picture shows a word in a font of lettering.FONTS."""
+    """Say whether no training picture shows a word in a font of text_rendering.FONTS."""
     return FONTS[font].is_held_out or is_test_word(word) or _is_test("pair", font, _plain(word))
 
 
@@ -29,6 +29,11 @@ def is_test_pair(font: str, word: str) -> bool:
 def is_test_composition(layout: str, plate: str, ink: str) -> bool:
     """Say whether no training picture has a layout with a colour of plate and of letters, all by their names."""
     return _is_test("composition", layout, plate, ink)
+
+
+def is_test_emoji(stem: str, plate: str) -> bool:
+    """Say whether no training picture shows an emoji, by its `stem`, on a plate's colour."""
+    return _is_test("emoji on plate", stem, plate)
 
 
 def _plain(word: str) -> str:

@@ -1,6 +1,6 @@
 """The stages of a training run: what each trains, on what, and by which loss.
 
-A stage module offers `make(context) -> Stage`; the loop does the rest.
+A stage module offers `make(inputs) -> Stage`; the loop does the rest.
 """
 
 from __future__ import annotations
@@ -132,10 +132,10 @@ class TrainableStage:
     delayed: dict[str, int] = field(default_factory=dict)
 
 
-def make(name: str, context: StageInputs) -> TrainableStage:
+def make(name: str, inputs: StageInputs) -> TrainableStage:
     """Return a stage by name."""
     module, function = STAGES[name].split(":")
-    return getattr(importlib.import_module(module), function)(context)
+    return getattr(importlib.import_module(module), function)(inputs)
 
 
 def caption_texts(samples: Iterable[Sample]) -> list[str]:

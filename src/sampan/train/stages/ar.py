@@ -17,7 +17,7 @@ from sampan.data.batches import ShuffledOrder
 from sampan.frameworks import io
 from sampan.losses import tokens
 from sampan.models import positions
-from sampan.models.build import outline
+from sampan.models.build import build_on_meta
 from sampan.samplers import noise
 from sampan.train import sample_grid
 from sampan.train.stages import HostBatch, StageInputs, TrainableStage
@@ -27,20 +27,20 @@ _TABLE = "model.language_model.embed_tokens.weight"
 _HEAD = "lm_head.weight"
 
 
-def make(context: StageInputs) -> TrainableStage:
+def make(inputs: StageInputs) -> TrainableStage:
     """Return the stage."""
-    settings, config, seed = context.settings, context.config, context.seed
-    encoded, order = context.encoded(), ShuffledOrder(context.members, seed, "ar/order")
+    settings, config, seed = inputs.settings, inputs.config, inputs.seed
+    encoded, order = inputs.encoded(), ShuffledOrder(inputs.members, seed, "ar/order")
     text, size = config.ar.text, settings.micro_batch_size
 
     def draw(step: int, micro: int) -> HostBatch:
-        chosen = order.take(context.block(step, micro) * size, size)
+        chosen = order.take(inputs.block(step, micro) * size, size)
         samples = []
-        for row, index in zip(context.rows(micro), chosen, strict=True):
+        for row, index in zip(inputs.rows(micro), chosen, strict=True):
             random = noise.generator(seed, "ar", step, row)
-            caption = context.caption(index, random)
+            caption = inputs.caption(index, random)
             caption = "" if random.random() < settings.drop_prompt else caption
-            samples.append(_sample(context, index, caption))
+            samples.append(_sample(inputs, index, caption))
         ids, places, labels, weights = zip(*samples, strict=True)
         lengths = [len(i) for i in ids]
         # the first label of a sample is read off its image-start token, the last token of its prompt
@@ -57,7 +57,7 @@ def make(context: StageInputs) -> TrainableStage:
                 np.concatenate(weights)[None],
                 tuple(lengths),
             ),
-            tuple(context.samples[i].key for i in chosen),
+            tuple(inputs.samples[i].key for i in chosen),
         )
 
     def loss(
@@ -68,21 +68,21 @@ def make(context: StageInputs) -> TrainableStage:
 
     def sample(module: Any, chosen: Sequence[int]) -> Any:
         """Return what is painted from true tokens beside what is painted from those the generator writes."""
-        pictures = context.pictures
-        captions = [context.samples[i].captions[0] for i in chosen]
+        pictures = inputs.pictures
+        captions = [inputs.samples[i].captions[0] for i in chosen]
         found = sample_grid.written(
             module,
             captions,
-            [pictures.size_of(context.image_of[i]) for i in chosen],
-            [[encoded.target_ids(r) for r in context.references_of[i]] for i in chosen],
-            tokenizer=context.prompt_tokenizer, config=config, device=context.device, dtype=context.module_dtype,
+            [pictures.size_of(inputs.image_of[i]) for i in chosen],
+            [[encoded.target_ids(r) for r in inputs.references_of[i]] for i in chosen],
+            tokenizer=inputs.prompt_tokenizer, config=config, device=inputs.device, dtype=inputs.module_dtype,
             seed=seed,
         )  # fmt: skip
-        truths = [encoded.target_ids(context.image_of[i]) for i in chosen]
-        return sample_grid.written_grid(truths, found, captions, context.paint_ids())
+        truths = [encoded.target_ids(inputs.image_of[i]) for i in chosen]
+        return sample_grid.written_grid(truths, found, captions, inputs.paint_ids())
 
-    module = outline("ar", config)
-    freeze_text = context.adapting if settings.freeze_text is None else settings.freeze_text
+    module = build_on_meta("ar", config)
+    freeze_text = inputs.adapting if settings.freeze_text is None else settings.freeze_text
     later = set(io.shapes(module)) - {_TABLE, _HEAD}
     delayed: dict[str, int] = dict.fromkeys(sorted(later), int(settings.head_steps)) if settings.head_steps else {}
     return TrainableStage(
@@ -95,24 +95,24 @@ def make(context: StageInputs) -> TrainableStage:
     )
 
 
-def _sample(context: StageInputs, index: int, caption: str) -> tuple[Ints, Ints, Ints, NDArray[np.float32]]:
+def _sample(inputs: StageInputs, index: int, caption: str) -> tuple[Ints, Ints, Ints, NDArray[np.float32]]:
     """Return one sample's input ids (tokens,), positions (3, tokens), labels (generated,) and their weights.
 
     The end token is predicted and not read, so that the generated tokens read are one fewer than the labels.
     """
-    config, encoded, picture = context.config, context.encoded(), context.image_of[index]
-    references = [encoded.target_ids(i) for i in context.references_of[index]]
+    config, encoded, picture = inputs.config, inputs.encoded(), inputs.image_of[index]
+    references = [encoded.target_ids(i) for i in inputs.references_of[index]]
     target = encoded.target_ids(picture)
     pieces = [target] if references else [encoded.preview_ids(picture), target]
     grids = [positions.grid_of(piece) for piece in pieces]
-    prompt = context.prompt_tokenizer.encode(
+    prompt = inputs.prompt_tokenizer.encode(
         caption, grids[-1], None if references else grids[0], [positions.grid_of(r) for r in references]
     )
     generated = np.concatenate([piece.reshape(-1) for piece in pieces])
     prefix, following = positions.prompt_positions(len(prompt.ids), prompt.references)
     places = np.concatenate([prefix, positions.generated_positions(following, grids)[:, :-1]], axis=1)
     num_preview = 0 if references else pieces[0].size
-    given = context.settings.preview_weight
+    given = inputs.settings.preview_weight
     weight = tokens.preview_weight(num_preview, target.size) if given == "auto" else float(given)
     return (
         np.concatenate([prompt.with_reference_ids(references), generated]),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sampan.data.batches import ShapeGroups
 from sampan.losses import flow
 from sampan.models import positions
-from sampan.models.build import outline
+from sampan.models.build import build_on_meta
 from sampan.models.dit import join_references
 from sampan.models.positions import Grid
 from sampan.models.text import glyph_texts
@@ -30,18 +30,18 @@ Floats = NDArray[np.float32]
 _PER_REFERENCE = 7  # arrays of a reference in a batch
 
 
-def make(context: StageInputs) -> TrainableStage:
+def make(inputs: StageInputs) -> TrainableStage:
     """Return the stage."""
-    settings, config, seed = context.settings, context.config, context.seed
-    dit, encoded, pictures = config.dit, context.encoded(), context.pictures
+    settings, config, seed = inputs.settings, inputs.config, inputs.seed
+    dit, encoded, pictures = config.dit, inputs.encoded(), inputs.pictures
     codes, count = config.ar.vq.num_embeddings, settings.micro_batch_size
     order = ShapeGroups(
-        context.members,
-        [tuple(map(pictures.size_of, (context.image_of[i], *context.references_of[i]))) for i in context.members],
-        context.num_blocks, count, seed, "decoder",
+        inputs.members,
+        [tuple(map(pictures.size_of, (inputs.image_of[i], *inputs.references_of[i]))) for i in inputs.members],
+        inputs.num_blocks, count, seed, "decoder",
     )  # fmt: skip
 
-    alike = _alike(context) if settings.other_words else {}
+    alike = _alike(inputs) if settings.other_words else {}
 
     def grid_of(size: Grid) -> Grid:
         pixels = config.vae.factor * dit.patch_size
@@ -51,39 +51,39 @@ def make(context: StageInputs) -> TrainableStage:
         return positions.upsample_ids(ids, config.upsample).reshape(-1)
 
     def num_references(sample: int) -> int:
-        return len(context.references_of[sample])
+        return len(inputs.references_of[sample])
 
     def draw(step: int, micro: int) -> HostBatch:
-        chosen = order.take(context.block(step, micro))
-        size = pictures.size_of(context.image_of[chosen[0]])
+        chosen = order.take(inputs.block(step, micro))
+        size = pictures.size_of(inputs.image_of[chosen[0]])
         grid = grid_of(size)
         mu = euler.shift(grid[0] * grid[1], config.scheduler)
-        clean = encoded.latents([context.image_of[i] for i in chosen])
+        clean = encoded.latents([inputs.image_of[i] for i in chosen])
         texts: list[Floats] = []
         priors, noises, normals, keep, open_references, sizes = [], [], [], [], [], []
-        for row, index in zip(context.rows(micro), chosen, strict=True):
+        for row, index in zip(inputs.rows(micro), chosen, strict=True):
             random = noise.generator(seed, "decoder", step, row)
             normals.append(random.standard_normal())
             drop_all, drop_words, drop_references = random.random(3) < (
                 settings.drop_condition, settings.drop_glyph, settings.drop_references,
             )  # fmt: skip
-            words = () if drop_all or drop_words else tuple(glyph_texts(context.caption(index, random)))
+            words = () if drop_all or drop_words else tuple(glyph_texts(inputs.caption(index, random)))
             texts.append(encoded.glyph(words))
             open_references.append(not (drop_all or drop_references))
             shown = index
             if index in alike and random.random() < settings.other_words:
                 shown = alike[index][int(random.integers(len(alike[index])))]
-            prior = encoded.target_ids(context.image_of[shown])
+            prior = encoded.target_ids(inputs.image_of[shown])
             replaced = random.random(prior.shape) < settings.prior_noise
             priors.append(prior_of(np.where(replaced, random.integers(0, codes, prior.shape), prior)))
             noises.append(random.standard_normal(clean.shape[1:], np.float32))
             drop_prior = random.random() < settings.drop_prior
             keep.append(0.0 if drop_all or drop_prior else 1.0)
-            sizes.append(positions.size_features(pictures.crop_of(context.image_of[index]), size, dit.condition_dim, 1))
+            sizes.append(positions.size_features(pictures.crop_of(inputs.image_of[index]), size, dit.condition_dim, 1))
         sigma, t = flow.flow_times(np.array(normals), settings.time_mean, settings.time_std, mu)
         num_text = max(len(text) for text in texts)
         references = [
-            _reference([context.references_of[i][k] for i in chosen]) for k in range(num_references(chosen[0]))
+            _reference([inputs.references_of[i][k] for i in chosen]) for k in range(num_references(chosen[0]))
         ]
         num_reference_tokens = sum(ids.shape[1] for _, ids, *_ in references)
         return HostBatch(
@@ -100,7 +100,7 @@ def make(context: StageInputs) -> TrainableStage:
                 _mask([len(text) for text in texts], open_references, num_reference_tokens, num_text, len(priors[0])),
                 *(array for reference in references for array in reference),
             ),
-            tuple(context.samples[i].key for i in chosen),
+            tuple(inputs.samples[i].key for i in chosen),
         )
 
     def _reference(members: list[int]) -> tuple[Any, ...]:
@@ -125,20 +125,20 @@ def make(context: StageInputs) -> TrainableStage:
             for first in each
         ]
         velocity = module(
-            flow.noisy(clean, draws, sigma), embeds, prior, keep, times, sizes, cos, sin,
+            flow.add_noise(clean, draws, sigma), embeds, prior, keep, times, sizes, cos, sin,
             join_references(written) if written else None, mask, recompute=settings.recompute,
         )  # fmt: skip
         return flow.flow_loss(velocity, clean, draws), {}
 
     def sample(module: Any, chosen: Sequence[int]) -> Any:
         """Return originals beside what is painted from their true tokens."""
-        shown = [context.image_of[i] for i in chosen]
+        shown = [inputs.image_of[i] for i in chosen]
 
         def subject(index: int) -> sample_grid.SampleInputs:
-            picture, caption = context.image_of[index], context.samples[index].captions[0]
+            picture, caption = inputs.image_of[index], inputs.samples[index].captions[0]
             references = [
                 (encoded.latents([r])[0], encoded.target_ids(r), pictures.size_of(r))
-                for r in context.references_of[index]
+                for r in inputs.references_of[index]
             ]
             words = encoded.glyph(tuple(glyph_texts(caption)))
             return sample_grid.SampleInputs(
@@ -146,27 +146,25 @@ def make(context: StageInputs) -> TrainableStage:
             )
 
         painted = sample_grid.painted(
-            module, lambda: context.frozen("vae"), [subject(i) for i in chosen], config=config, device=context.device,
-            dtype=context.module_dtype, num_steps=sample_grid.NUM_STEPS, seed=seed, guidance_scale=sample_grid.GUIDANCE,
+            module, lambda: inputs.frozen("vae"), [subject(i) for i in chosen], config=config, device=inputs.device,
+            dtype=inputs.module_dtype, num_steps=sample_grid.NUM_STEPS, seed=seed, guidance_scale=sample_grid.GUIDANCE,
             no_words=encoded.glyph(()),
         )  # fmt: skip
-        return sample_grid.pairs(
-            [pictures[i] for i in shown], painted, [context.samples[i].captions[0] for i in chosen]
-        )
+        return sample_grid.pairs([pictures[i] for i in shown], painted, [inputs.samples[i].captions[0] for i in chosen])
 
-    return TrainableStage(outline("decoder", config), draw, loss, sample=sample)
+    return TrainableStage(build_on_meta("decoder", config), draw, loss, sample=sample)
 
 
-def _alike(context: StageInputs) -> dict[int, list[int]]:
+def _alike(inputs: StageInputs) -> dict[int, list[int]]:
     """Return for each sample with words, references apart, those that by what is said of them differ in the letters alone."""
     groups: dict[tuple[Any, ...], list[int]] = {}
-    for index in context.members:
-        caption = max(context.samples[index].captions, key=len)  # the one that says most
-        if context.references_of[index] or not (texts := glyph_texts(caption)):
+    for index in inputs.members:
+        caption = max(inputs.samples[index].captions, key=len)  # the one that says most
+        if inputs.references_of[index] or not (texts := glyph_texts(caption)):
             continue
         for text in texts:
             caption = caption.replace(text, "_" * len(text))
-        groups.setdefault((context.pictures.size_of(context.image_of[index]), caption), []).append(index)
+        groups.setdefault((inputs.pictures.size_of(inputs.image_of[index]), caption), []).append(index)
     return {index: group for group in groups.values() if len(group) > 1 for index in group}
 
 

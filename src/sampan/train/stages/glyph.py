@@ -21,6 +21,7 @@ from PIL import Image
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
 from sampan.losses.contrast import contrast_loss
+from sampan.losses.shapes import check_shapes
 from sampan.models import positions
 from sampan.models.config import GlyphConfig
 from sampan.models.text import GLYPH_PAD_ID, glyph_batch, glyph_texts
@@ -50,12 +51,10 @@ _FRONT_PAD_EVERY = 4  # micro-batches: strings of a prompt that has an even numb
 _LETTERS = "aáàâãäåąbcçćčdeéèêëęfghiíìîïjklłmnñńoóòôõöøpqrsśšßtuúùûüvwxyýzźżžABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
-def make(context: StageInputs) -> TrainableStage:
+def make(inputs: StageInputs) -> TrainableStage:
     """Return the stage."""
-    settings, config, seed = context.settings, context.config, context.seed
-    texts = [
-        t for caption in caption_texts([context.samples[i] for i in context.members]) for t in glyph_texts(caption)
-    ]
+    settings, config, seed = inputs.settings, inputs.config, inputs.seed
+    texts = [t for caption in caption_texts([inputs.samples[i] for i in inputs.members]) for t in glyph_texts(caption)]
     quoted = [t for t in dict.fromkeys(texts) if can_draw(t)]
     words = WordSource(is_test=False)
     with dev.on_meta():
@@ -72,14 +71,14 @@ def make(context: StageInputs) -> TrainableStage:
 
     def draw(step: int, micro: int) -> HostBatch:
         chosen, pictures, boxes = [], [], []
-        for row in context.rows(micro):
+        for row in inputs.rows(micro):
             chosen.append(word(step, row))
             picture, box = rendered(
                 chosen[-1], noise.generator(seed, "glyph/picture", step, row), text_rendering.TRAIN_FONTS
             )
             pictures.append(picture)
             boxes.append(box)
-        has_front_pad = context.block(step, micro) % _FRONT_PAD_EVERY == 0
+        has_front_pad = inputs.block(step, micro) % _FRONT_PAD_EVERY == 0
         first = {text: row for row, text in reversed(list(enumerate(chosen)))}
         weights = np.array([first[text] == row for row, text in enumerate(chosen)], np.float32)
         arrays = (
@@ -91,28 +90,21 @@ def make(context: StageInputs) -> TrainableStage:
         return HostBatch((*arrays, np.arange(len(chosen)), weights), tuple(chosen))
 
     def loss(
-        module: Any,
-        ids: Any,
-        mask: Any,
-        buckets: Any,
-        letter_waves: Any,
-        told: Any,
-        share: Any,
-        pictures: Any,
-        waves: Any,
-        rows: Any,
-        weights: Any,
-    ) -> tuple[Any, dict[str, Any]]:
+        module: Any, ids: Any, mask: Any, buckets: Any, letter_waves: Any, told: Any, share: Any, pictures: Any, waves: Any,
+        rows: Any, weights: Any,
+    ) -> tuple[Any, dict[str, Any]]:  # fmt: skip
         spelt, said = module.spell(ids, mask, buckets, letter_waves)
         seen = module.read(pictures, waves)
         spelt, seen = ops.cast(spelt, ops.float32), ops.cast(seen, ops.float32)
         contrast = contrast_loss(spelt, seen, rows, weights, settings.temperature)
+        answers = ("word", "byte", "channel")
+        check_shapes(("said", said, answers), ("told", told, answers), ("share", share, ("word", "byte")))
         wrong = ops.cast(said, ops.float32) - told
         place = ops.sum(ops.mean(wrong * wrong, -1) * share)
         return contrast + settings.place_weight * place, {"contrast": contrast, "told": place}
 
     def measure(module: Any) -> dict[str, float]:
-        return evaluate(module, context.device, avoid=quoted)
+        return evaluate(module, inputs.device, avoid=quoted)
 
     return TrainableStage(module, draw, loss, prefix="part.", measure=measure)
 

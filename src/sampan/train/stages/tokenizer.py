@@ -21,6 +21,7 @@ from sampan.frameworks import device as dev
 from sampan.frameworks import ops
 from sampan.losses.contrast import contrast_loss
 from sampan.losses.quantizer import quantize_straight
+from sampan.losses.shapes import check_shapes
 from sampan.models import positions
 from sampan.samplers import noise
 from sampan.train import sample_grid
@@ -30,19 +31,20 @@ from sampan.train.stages import HostBatch, Rows, StageInputs, TrainableStage
 _SEEN_STEPS = 64  # last steps without codes, whose features the codebook is spread over
 _ROUNDS = 3  # of moving each code to the mean of what it stands for
 _TEMPERATURE = 0.07
+_PATCHES = ("image", "token", "value")
 _PREVIEW_SHARE = 0.25
 _CODEBOOK = "part.model.vqmodel.quantize.embedding.weight"
 # in the release and used by nothing: without a gradient it would decay on one framework and stay on another
 _UNUSED = ("part.model.vqmodel.post_quant_conv.weight", "part.model.vqmodel.post_quant_conv.bias")
 
 
-def make(context: StageInputs) -> TrainableStage:
+def make(inputs: StageInputs) -> TrainableStage:
     """Return the stage. A quarter of the micro-batches see the preview's grid, so that both sizes share the codes."""
-    settings, config, seed = context.settings, context.config, context.seed
-    pictures, captions, members = context.pictures, _captions_of(context), context.picture_members()
+    settings, config, seed = inputs.settings, inputs.config, inputs.seed
+    pictures, captions, members = inputs.pictures, _captions_of(inputs), inputs.picture_members()
     batch, geometry = settings.micro_batch_size, config.geometry
     sizes = [pictures.size_of(i) for i in members]
-    order = ShapeGroups(members, sizes, context.num_blocks, batch, seed, "tokenizer")
+    order = ShapeGroups(members, sizes, inputs.num_blocks, batch, seed, "tokenizer")
     with dev.on_meta():
         module = TokenizerWithHeads(config, config.ar.text.vocab_size)
     num_codes = config.ar.vq.num_embeddings
@@ -53,13 +55,13 @@ def make(context: StageInputs) -> TrainableStage:
         extra["seen"] = np.zeros((_SEEN_STEPS, batch * most_tokens, config.ar.vq.embed_dim), np.float32)
 
     def draw(step: int, micro: int) -> HostBatch:
-        chosen = order.take(context.block(step, micro))
+        chosen = order.take(inputs.block(step, micro))
         size = pictures.size_of(chosen[0])
         is_preview = noise.generator(seed, "tokenizer/grid", step, micro).random() < _PREVIEW_SHARE
         grid = geometry.preview_grid(*size) if is_preview else geometry.prior_grid(*size)
         patches = np.stack([grid_patches(pictures[i], grid, config.processor.patch_size) for i in chosen])
         words: list[list[int]] = []
-        for row, index in zip(context.rows(micro), chosen, strict=True):
+        for row, index in zip(inputs.rows(micro), chosen, strict=True):
             known = captions.get(index)
             random = noise.generator(seed, "tokenizer", step, row)
             words.append(known[int(random.integers(len(known)))] if known else [])
@@ -76,26 +78,20 @@ def make(context: StageInputs) -> TrainableStage:
         )
 
     def loss(
-        module: Any,
-        patches: Any,
-        gather_ids: Any,
-        gather_weights: Any,
-        ids: Any,
-        mask: Any,
-        has_caption: Any,
-        rows: Any,
-        is_quantised: Any,
-    ) -> tuple[Any, dict[str, Any]]:
+        module: Any, patches: Any, gather_ids: Any, gather_weights: Any, ids: Any, mask: Any, has_caption: Any, rows: Any,
+        is_quantized: Any,
+    ) -> tuple[Any, dict[str, Any]]:  # fmt: skip
         model = module.part.model
         features = model.visual(patches, gather_ids, gather_weights)
         z, codes = model.vqmodel.project(features), model.vqmodel.codebook()
         chosen = model.vqmodel(features)
-        quantised, vq_loss = quantize_straight(z, codes, chosen, settings.commitment_weight, settings.codebook_weight)
-        quantised, vq_loss = z + (quantised - z) * is_quantised, vq_loss * ops.sum(is_quantised)
-        painted = ops.cast(module.paint(quantised, gather_ids, gather_weights), ops.float32)
+        quantized, vq_loss = quantize_straight(z, codes, chosen, settings.commitment_weight, settings.codebook_weight)
+        quantized, vq_loss = z + (quantized - z) * is_quantized, vq_loss * ops.sum(is_quantized)
+        painted = ops.cast(module.paint(quantized, gather_ids, gather_weights), ops.float32)
+        check_shapes(("painted", painted, _PATCHES), ("patches", patches, _PATCHES))
         error = ops.mean(ops.abs(painted - patches))
         contrast = contrast_loss(
-            module.to_caption(ops.mean(quantised, 1)), module.captions(ids, mask), rows, has_caption, _TEMPERATURE
+            module.to_caption(ops.mean(quantized, 1)), module.captions(ids, mask), rows, has_caption, _TEMPERATURE
         )
         total = error + vq_loss + settings.contrast_weight * contrast
         constant = ops.stop_gradient(z)
@@ -134,16 +130,15 @@ def make(context: StageInputs) -> TrainableStage:
 
     def ids_of(module: Any, index: int, grid: positions.Grid) -> NDArray[np.int64]:
         patches = grid_patches(pictures[index], grid, config.processor.patch_size)[None]
-        return token_ids(module.part, patches, grid, config, context.device, context.module_dtype).reshape(grid)
+        return token_ids(module.part, patches, grid, config, inputs.device, inputs.module_dtype).reshape(grid)
 
     def sample(module: Any, chosen: Sequence[int]) -> Any:
         """Return originals beside what the repainting head makes of their codes."""
-        shown = [context.image_of[i] for i in chosen]
-        found = [ids_of(module, i, geometry.prior_grid(*pictures.size_of(i))) for i in shown]
-        painted = [sample_grid.repainted(module, ids, config, context.device) for ids in found]
-        return sample_grid.pairs(
-            [pictures[i] for i in shown], painted, [context.samples[i].captions[0] for i in chosen]
-        )
+        images = [inputs.image_of[i] for i in chosen]
+        ids = [ids_of(module, i, geometry.prior_grid(*pictures.size_of(i))) for i in images]
+        painted = [sample_grid.repainted(module, i, config, inputs.device) for i in ids]
+        captions = [inputs.samples[i].captions[0] for i in chosen]
+        return sample_grid.pairs([pictures[i] for i in images], painted, captions)
 
     return TrainableStage(
         module,
@@ -190,12 +185,12 @@ def _usage(uses: NDArray[np.int64]) -> dict[str, float]:
     }
 
 
-def _captions_of(context: StageInputs) -> dict[int, list[list[int]]]:
+def _captions_of(inputs: StageInputs) -> dict[int, list[list[int]]]:
     """Return, by picture, the token ids of its captions; references alone have none."""
     found: dict[int, list[list[int]]] = {}
-    for index in context.members:
-        sample = context.samples[index]
+    for index in inputs.members:
+        sample = inputs.samples[index]
         if not sample.references:  # an instruction does not say what is in the picture
-            ids = [context.prompt_tokenizer.text_ids(caption) for caption in sample.captions]
-            found.setdefault(context.image_of[index], []).extend(ids)
+            ids = [inputs.prompt_tokenizer.text_ids(caption) for caption in sample.captions]
+            found.setdefault(inputs.image_of[index], []).extend(ids)
     return found

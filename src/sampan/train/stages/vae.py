@@ -13,7 +13,7 @@ from sampan.data.batches import ShapeGroups
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
 from sampan.losses import autoencoder
-from sampan.models.build import outline
+from sampan.models.build import build_on_meta
 from sampan.models.config import ModelConfig
 from sampan.samplers import noise
 from sampan.train import sample_grid
@@ -22,22 +22,22 @@ from sampan.train.stages import HostBatch, StageInputs, TrainableStage
 _STATISTICS_PICTURES = 512  # enough for means and deviations to two digits
 
 
-def make(context: StageInputs) -> TrainableStage:
+def make(inputs: StageInputs) -> TrainableStage:
     """Return the stage; at its end the latents' mean and deviation per channel are measured and set in the config."""
-    settings, vae, seed = context.settings, context.config.vae, context.seed
-    pictures, members = context.pictures, context.picture_members()
+    settings, vae, seed = inputs.settings, inputs.config.vae, inputs.seed
+    pictures, members = inputs.pictures, inputs.picture_members()
     batch = settings.micro_batch_size
     sizes = [pictures.size_of(i) for i in members]
     crop = min(settings.crop_px or 0, *(min(size) for size in sizes))
     crop -= crop % vae.factor
     # crops of one side come from pictures of any size; whole pictures make a batch of one size
     kinds = [0 if crop else size for size in sizes]
-    order = ShapeGroups(members, kinds, context.num_blocks, batch, seed, "vae")
+    order = ShapeGroups(members, kinds, inputs.num_blocks, batch, seed, "vae")
 
     def draw(step: int, micro: int) -> HostBatch:
-        chosen = order.take(context.block(step, micro))
+        chosen = order.take(inputs.block(step, micro))
         images, draws = [], []
-        for row, index in zip(context.rows(micro), chosen, strict=True):
+        for row, index in zip(inputs.rows(micro), chosen, strict=True):
             random = noise.generator(seed, "vae", step, row)
             image = pictures.arrays([index])[0]
             height, width = (crop, crop) if crop else image.shape[1:]
@@ -55,7 +55,7 @@ def make(context: StageInputs) -> TrainableStage:
         painted = ops.cast(painted, ops.float32)
         error = ops.mean(ops.abs(painted - images))
         edges = autoencoder.edge_loss(painted, images)
-        kl = autoencoder.divergence(ops.cast(mean, ops.float32), ops.cast(log_variance, ops.float32))
+        kl = autoencoder.kl_divergence(ops.cast(mean, ops.float32), ops.cast(log_variance, ops.float32))
         total = error + settings.perceptual_weight * edges + settings.kl_weight * kl
         square = ops.mean((painted - images) * (painted - images))
         return total, {"l1": error, "edges": edges, "kl": kl, "mse": square}
@@ -69,12 +69,12 @@ def make(context: StageInputs) -> TrainableStage:
             for first in range(0, len(group), batch):
                 images = pictures.arrays(group[first : first + batch])
                 with dev.no_grad():
-                    latents = dev.to_numpy(part.encoder(dev.array(images, context.device))[0])
+                    latents = dev.to_numpy(part.encoder(dev.array(images, inputs.device))[0])
                 found.append(latents.transpose(1, 0, 2, 3).reshape(latents.shape[1], -1))
         cells = np.concatenate(found, axis=1)
         mean, std = cells.mean(1), np.maximum(cells.std(1), 1e-4)
         measured = dataclasses.replace(vae, latents_mean=tuple(map(float, mean)), latents_std=tuple(map(float, std)))
-        return dataclasses.replace(context.config, vae=measured)
+        return dataclasses.replace(inputs.config, vae=measured)
 
     def measure(module: Any) -> dict[str, float]:
         """Return the peak signal-to-noise ratio of whole pictures, in decibels, averaged."""
@@ -87,13 +87,13 @@ def make(context: StageInputs) -> TrainableStage:
 
     def again(module: Any, images: Any) -> Any:
         with dev.no_grad():
-            return dev.to_numpy(module.decoder(module.encoder(dev.array(images, context.device))[0]))
+            return dev.to_numpy(module.decoder(module.encoder(dev.array(images, inputs.device))[0]))
 
     def sample(module: Any, chosen: Sequence[int]) -> Any:
-        shown = [context.image_of[i] for i in chosen]
+        shown = [inputs.image_of[i] for i in chosen]
         painted = [again(module, pictures.arrays([i]))[0] for i in shown]
-        return sample_grid.pairs(
-            [pictures[i] for i in shown], painted, [context.samples[i].captions[0] for i in chosen]
-        )
+        return sample_grid.pairs([pictures[i] for i in shown], painted, [inputs.samples[i].captions[0] for i in chosen])
 
-    return TrainableStage(outline("vae", context.config), draw, loss, finish=finish, measure=measure, sample=sample)
+    return TrainableStage(
+        build_on_meta("vae", inputs.config), draw, loss, finish=finish, measure=measure, sample=sample
+    )

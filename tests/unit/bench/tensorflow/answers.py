@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from sampan import frameworks
+from sampan.bench.backends import PACKAGES
 
 FRAMEWORK, FILE, *QUESTIONS = sys.argv[1:]
-frameworks.use(FRAMEWORK, comparing=True)
+frameworks.use(FRAMEWORK, package=PACKAGES[FRAMEWORK])
 
 from sampan.frameworks import device as dev  # noqa: E402  # only now is it known which
-from sampan.frameworks import io, update  # noqa: E402
-from sampan.losses.flow import flow_loss, noisy  # noqa: E402
+from sampan.frameworks import io, train_step  # noqa: E402
+from sampan.losses.flow import add_noise, flow_loss  # noqa: E402
 from sampan.losses.tokens import token_loss  # noqa: E402
 from sampan.models import positions  # noqa: E402
 from sampan.models.ar import ARGenerator  # noqa: E402
@@ -61,9 +62,7 @@ def made(build: Callable[[], Any]) -> Any:
         name: (start + 0.1 * random.standard_normal(start.shape)).astype(np.float32)
         for name, start in initial_weights(io.shapes(module), 3).items()
     }
-    update.materialize(
-        module, None, weights, device="cpu", dtype="fp32", trainable=lambda name: True, trainable_dtype="fp32"
-    )
+    io.load_weights(module, {}, arrays=weights, device="cpu", dtype="fp32")
     return module
 
 
@@ -134,7 +133,12 @@ def dit_loss(
 ) -> Any:  # fmt: skip
     written = [module.reference_kv(*reference, recompute=recompute) for reference in references]
     velocity = module(
-        noisy(clean, noise, sigma), embeds, *image, references=join_references(written), mask=seen, recompute=recompute
+        add_noise(clean, noise, sigma),
+        embeds,
+        *image,
+        references=join_references(written),
+        mask=seen,
+        recompute=recompute,
     )
     return flow_loss(velocity, clean, noise)
 
@@ -163,7 +167,8 @@ def cached(module: Any) -> tuple[Any, Any]:
 def forwards() -> dict[str, Any]:
     """Return what generator and decoder answer in each way they are called."""
     generator, decoder = made(lambda: ARGenerator(TEXT)), made(lambda: DiT(DIT))
-    ids, mask = tokens(2, 10), positions.left_padded_mask([10, 7], 10)
+    ids, mask = tokens(2, 10), np.tril(np.ones((2, 1, 10, 10), bool))
+    mask[1, ..., :3] = np.eye(10, 3, dtype=bool)  # the second prompt is padded in front; a pad sees itself
     packed, alone, batch = packed_batch(), latents((3, 4), 2), decoder_batch()
     with dev.no_grad():
         answers = {
@@ -188,12 +193,12 @@ def gradients(module: Any, loss: Any, batch: Any, compiled: bool) -> dict[str, A
         module.zero_grad()
         loss(module, *batch).backward()
         return {name: dev.to_numpy(parameter.grad).copy() for name, parameter in module.named_parameters()}
-    return update.TrainStep(module, **SETTINGS, compiled=compiled).gradients(loss, batch)
+    return train_step.TrainStep(module, **SETTINGS, compiled=compiled).gradients(loss, batch)
 
 
 def trained(module: Any, loss: Any, batches: Any, compiled: bool) -> dict[str, Any]:
     """Return losses and lengths of gradients of some steps of two micro-batches each, and what a checkpoint would keep."""
-    updater = update.TrainStep(module, **SETTINGS, compiled=compiled)
+    updater = train_step.TrainStep(module, **SETTINGS, compiled=compiled)
     reports = [
         updater.step(loss, [batches[2 * i], batches[2 * i + 1]], lr=1e-3 * min(1.0, (i + 1) / 4))
         for i in range(NUM_STEPS)

@@ -3,6 +3,7 @@ import json
 import pickle
 import sys
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,12 +12,10 @@ from PIL import Image
 from pyarrow import parquet as pq
 
 from sampan.data.image_source import FileSource
-from sampan.data.readers import Columns, Listing
-from sampan.data.readers.hub import _place, _Sources, read
-from sampan.data.readers.rows import BadRowError
-from sampan.data.readers.tables import ImageReference
-from sampan.data.table_images import ArrowImage
-from sampan.errors import DataError, JobError
+from sampan.data.readers import Columns, Listing, hub
+from sampan.data.readers.hub import _named_file, _place, read
+from sampan.data.table_images import TableImage
+from sampan.errors import BadRowError, DataError, JobError
 
 datasets = pytest.importorskip("datasets")
 
@@ -55,7 +54,7 @@ def shown(listing: Listing) -> list[tuple]:
     ]
 
 
-def test_parquet_files_of_a_folder(tmp_path):
+def test_parquet_files_of_a_folder(tmp_path, monkeypatch):
     folder = tmp_path / "birds"
     write_parquet(folder / "data/train-00000-of-00002.parquet", [0, 1])
     write_parquet(folder / "data/train-00001-of-00002.parquet", [2])
@@ -66,7 +65,9 @@ def test_parquet_files_of_a_folder(tmp_path):
         ("birds/train[1]", ("picture 1",), png(1), png(101)),
         ("birds/train[2]", ("picture 2",), png(2)),
     ]
-    assert all(isinstance(sample.image, ArrowImage) for sample in listing.samples)
+    assert all(isinstance(sample.image, TableImage) for sample in listing.samples)
+    monkeypatch.setattr(hub, "_ROWS_AT_ONCE", 1)
+    assert read(folder, split="train", columns=Columns(references="before")) == listing
     assert pickle.loads(pickle.dumps(listing)) == listing  # noqa: S301 - sources travel to worker processes
     assert listing.samples[0].image.name.endswith("/image/0.png")
     assert len({sample.image.fingerprint() for sample in listing.samples}) == 3
@@ -248,15 +249,10 @@ def test_without_the_extra_or_with_an_old_one(tmp_path, monkeypatch):
 
 
 def test_a_set_from_the_hub_has_its_pictures_in_it(tmp_path):
-    source = _Sources(tmp_path / "a.arrow", 5, [tmp_path], is_folder=False)
     (tmp_path / "fetched.png").write_bytes(png(1))
-    assert source(2, "image", ImageReference(None, "a.png", True)) == ArrowImage(
-        tmp_path / "a.arrow", 7, "image", None, "a.png"
-    )
-    assert source(2, "image", ImageReference(None, str(tmp_path / "fetched.png"), False)) == FileSource(
-        tmp_path / "fetched.png"
-    )
+    named = partial(_named_file, [tmp_path], False)
+    assert named(str(tmp_path / "fetched.png")) == FileSource(tmp_path / "fetched.png")
     with pytest.raises(BadRowError, match=r"`fetched\.png` is only the name of a picture"):
-        source(2, "image", ImageReference(None, "fetched.png", False))
+        named("fetched.png")
     with pytest.raises(BadRowError, match="is outside the set"):
-        source(2, "image", ImageReference(None, str(tmp_path.parent / "other.png"), False))
+        named(str(tmp_path.parent / "other.png"))

@@ -9,7 +9,7 @@ from pyarrow import parquet as pq
 from sampan.data.image_source import FileSource
 from sampan.data.readers import Columns, Listing
 from sampan.data.readers.parquet import read
-from sampan.data.table_images import ParquetImage
+from sampan.data.table_images import TableImage
 from sampan.errors import DataError, JobError
 
 CELL = pa.struct({"bytes": pa.binary(), "path": pa.string()})
@@ -197,7 +197,7 @@ def test_a_changed_file_is_read_anew_and_a_lost_row_is_an_oserror(tmp_path):
     with pytest.raises(OSError, match="cannot be read at"):
         last.read()
     with pytest.raises(OSError, match="cannot be read at"):
-        ParquetImage(path, 0, 0, "other").read()
+        TableImage(path, 0, "other", row_group=0).read()
     path.write_bytes(b"PAR1 broken PAR1")
     with pytest.raises(OSError, match="cannot be read at"):
         first.read()

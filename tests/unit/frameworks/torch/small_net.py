@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from sampan.frameworks.torch.update import TrainStep
+from sampan.frameworks.torch.train_step import TrainStep
 
 SETTINGS = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.5, "clip_norm": 1e9, "autocast": "fp32"}
 

@@ -7,7 +7,7 @@ import torch
 
 from sampan.frameworks.torch import adamw, io
 from sampan.frameworks.torch.adamw import TensorwiseAdamW
-from sampan.frameworks.torch.update import TrainStep
+from sampan.frameworks.torch.train_step import TrainStep
 from unit.frameworks.torch.small_net import SETTINGS, copied, error, examples, trained, wide
 
 
@@ -32,7 +32,9 @@ def test_only_large_matrices_have_codes_and_they_take_a_quarter():
 
 def test_one_tensor_after_another_is_the_same_arithmetic_as_all_at_once():
     (one, fused), (other, tensorwise) = wide(), wide()
-    tensorwise.optimizer = TensorwiseAdamW(tensorwise.trained, fused_decays(tensorwise), 0.9, 0.99, coded=(), seed=0)
+    tensorwise.optimizer = TensorwiseAdamW(
+        tensorwise.trained, fused_decays(tensorwise), 0.9, 0.99, quantized=(), seed=0
+    )
     for batch in examples(5):
         fused.step(error, [batch], 1e-2)
         tensorwise.step(error, [batch], 1e-2)

@@ -89,7 +89,7 @@ def test_what_does_not_fit_on_the_device_says_so(files: dict[str, Path], monkeyp
     def full(*arguments: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of …")
 
-    monkeypatch.setattr(io, "_placed", full)
+    monkeypatch.setattr(io, "_place", full)
     with pytest.raises(DeviceError) as caught:
         io.load_weights(on_meta(), files, device="cuda:0", name="`two`")
     assert caught.value.render() == (

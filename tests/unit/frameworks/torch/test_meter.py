@@ -11,11 +11,12 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.profiler import ProfilerActivity, profile
 
+from sampan.frameworks.records import ParameterCount
 from sampan.frameworks.torch import meter
 from sampan.frameworks.torch.adamw import WORKSPACE_BYTES
 from sampan.losses import flow, tokens
 from sampan.models import lora, positions, presets
-from sampan.models.build import build, outline
+from sampan.models.build import build, build_on_meta
 from sampan.models.dit import join_references
 
 NANO = presets.get("nano")
@@ -69,7 +70,7 @@ def decoder_loss(recompute: bool) -> Any:
     ) -> Any:  # fmt: skip
         read = module.reference_kv(clean, prior, keep, times, sizes, reference_cos, reference_sin, recompute=recompute)
         velocity = module(
-            flow.noisy(clean, noise, sigma), text, prior, keep, times, sizes, cos, sin, join_references([read]), mask,
+            flow.add_noise(clean, noise, sigma), text, prior, keep, times, sizes, cos, sin, join_references([read]), mask,
             recompute=recompute,
         )  # fmt: skip
         return flow.flow_loss(velocity, clean, noise), {}
@@ -91,7 +92,7 @@ def real(arrays: Any) -> list[Any]:
 def test_fake_and_real_tensors_cost_the_same_to_the_byte(part: str, autocast: str, weights: str, recompute: bool):
     arrays, loss_of = PASSES[part]
     found = meter.measure(
-        outline(part, CONFIG), loss_of(recompute), arrays, device="cpu", dtype="fp32", trainable_dtype=weights,
+        build_on_meta(part, CONFIG), loss_of(recompute), arrays, device="cpu", dtype="fp32", trainable_dtype=weights,
         autocast=autocast,
     )  # fmt: skip
     module = build(part, CONFIG).to(torch.bfloat16 if weights == "bf16" else torch.float32)
@@ -102,12 +103,12 @@ def test_fake_and_real_tensors_cost_the_same_to_the_byte(part: str, autocast: st
 def test_only_low_rank_additions_are_trained():
     part = "decoder"
     arrays, loss_of = PASSES[part]
-    module = outline(part, CONFIG)
+    module = build_on_meta(part, CONFIG)
     lora.attach(module, part, CONFIG, 4)
     settings = {"device": "cpu", "dtype": "bf16", "autocast": "bf16", "trainable": lora.trainable}
     found = meter.measure(module, loss_of(False), arrays, **settings)
     whole = meter.measure(
-        outline(part, CONFIG),
+        build_on_meta(part, CONFIG),
         loss_of(False),
         arrays,
         device="cpu",
@@ -158,7 +159,7 @@ def test_what_is_kept_is_what_autograd_saves():
 
 
 def test_a_layer_computed_again_is_executed_and_not_useful():
-    arrays, module = ar_batch(24, 10), outline("ar", CONFIG)
+    arrays, module = ar_batch(24, 10), build_on_meta("ar", CONFIG)
     once, again = (
         meter.measure(module, ar_loss(recompute), arrays, device="cpu", dtype="fp32") for recompute in (False, True)
     )
@@ -178,7 +179,9 @@ def test_the_generators_arithmetic_is_the_published_formula():
             full, ar=dataclasses.replace(full.ar, text=dataclasses.replace(full.ar.text, num_hidden_layers=num_layers))
         )
         arrays = (*ar_batch(s, generated, config)[:-1], (s,))
-        return meter.measure(outline("ar", config), ar_loss(False), arrays, device="cpu", dtype="bf16").forward_flops
+        return meter.measure(
+            build_on_meta("ar", config), ar_loss(False), arrays, device="cpu", dtype="bf16"
+        ).forward_flops
 
     one, two = forward(1), forward(2)
     assert two - one == 2 * s * (2 * 4096**2 + 2 * 4096 * 256 + 3 * 4096 * 13696) + 2 * 4096 * s * (s + 1)
@@ -199,4 +202,4 @@ def test_values_are_counted_by_what_becomes_of_them():
         {"table": torch.nn.Embedding(100, 64), "wide": torch.nn.Linear(64, 64), "low": torch.nn.Linear(8, 8)}
     )
     found = meter.count(module, lambda name: not name.startswith("low"), {"table.weight": 30})
-    assert found == meter.Count(30 * 64 + 64 * 64 + 64, 64 * 64, 8 * 8 + 8, 70 * 64, WORKSPACE_BYTES)
+    assert found == ParameterCount(30 * 64 + 64 * 64 + 64, 64 * 64, 8 * 8 + 8, 70 * 64, WORKSPACE_BYTES)

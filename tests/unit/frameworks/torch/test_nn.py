@@ -18,7 +18,7 @@ def model() -> torch.nn.Module:
     )
 
 
-def test_every_name_of_the_seam_is_there():
+def test_every_name_of_the_framework_interface_is_there():
     assert [name for name in NN_NAMES if not hasattr(nn, name)] == []
 
 

@@ -13,7 +13,7 @@ from sampan.synthetic.text_rendering import HELD_OUT_FONTS, TRAIN_FONTS
 frameworks.use("torch")
 
 from sampan.frameworks import device as dev  # noqa: E402
-from sampan.frameworks.torch import update  # noqa: E402
+from sampan.frameworks.torch import io, train_step  # noqa: E402
 from sampan.models.init import initial_weights  # noqa: E402
 from sampan.train.stages import glyph  # noqa: E402
 
@@ -38,16 +38,8 @@ def context(batch=8, steps=40, captions=()):
 
 def ready(stage):
     shapes = {name: tuple(p.shape) for name, p in stage.module.named_parameters()}
-    update.materialize(
-        stage.module,
-        None,
-        initial_weights(shapes, 0),
-        device="cpu",
-        dtype="fp32",
-        trainable=lambda name: True,
-        trainable_dtype="fp32",
-    )
-    return update.TrainStep(
+    io.load_weights(stage.module, {}, arrays=initial_weights(shapes, 0), device="cpu", dtype="fp32")
+    return train_step.TrainStep(
         stage.module,
         lr=2e-3,
         beta1=0.9,

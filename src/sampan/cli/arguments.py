@@ -1,0 +1,257 @@
+"""The options of verbs whose rooms are given plain values; bench, eval, plan, screen and serve have theirs in their rooms."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from sampan.checkpoint.tolerance import TOLERANCES
+from sampan.job import STORED_DTYPES
+from sampan.models.presets import PRESETS
+from sampan.options import (
+    argument,
+    device_option,
+    dtype_option,
+    flag,
+    loras,
+    number,
+    option,
+    overrides,
+    repeated,
+    seed,
+    share,
+    size,
+    span,
+    whole,
+    words,
+)
+from sampan.pipeline.request import DEFAULT_STEPS
+
+_JOB = "job file; `sampan init` writes one"
+_PICTURES = "folder to write; its captions lie in metadata.jsonl"
+_JSON = "print JSON"
+
+
+def tolerance(word: str) -> tuple[str, float]:
+    """Read WHAT=NUMBER."""
+    name, equals, most = word.partition("=")
+    if not equals or name not in TOLERANCES:
+        raise ArgumentTypeError(f"`{word}` is not WHAT=X with one of {', '.join(TOLERANCES)}, as in loss=0.001")
+    return name, number(0)(most)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitArguments:
+    """Write a job file with every setting explained."""
+
+    examples: ClassVar = ("sampan init jobs/birds.toml",)
+    path: Path = argument("", "PATH", default=Path("job.toml"))
+    preset: str = option("%(choices)s", "NAME", default="nano", choices=tuple(PRESETS))
+    force: bool = flag("replace a file that is there")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorArguments:
+    """Say what this machine has, and what fits on it."""
+
+    examples: ClassVar = ("sampan doctor", "sampan doctor --model runs/job --json")
+    model: Path | None = option("also say whether this model folder loads and fits", "DIR", Path)
+    json: bool = flag(_JSON)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareArguments:
+    """Examine the pictures of a job, and encode them by the parts that are finished."""
+
+    examples: ClassVar = ("sampan data prepare job.toml", "sampan data prepare job.toml --set data.workers=8")
+    job: Path = argument(_JOB, "JOB")
+    overrides: tuple[str, ...] = overrides()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmojiArguments:
+    """Write the pictures of a colour-emoji font, with their names as captions."""
+
+    examples: ClassVar = (
+        "sampan data emoji pictures",
+        "sampan data emoji pictures --count 96 --languages en,pt --edits 2",
+    )
+    directory: Path = argument(_PICTURES, "DIR")
+    count: int | None = option("number of emoji; default: all that the font has", "N", whole(1))
+    size: int = option("side of a picture", "PX", whole(1), 128)
+    languages: tuple[str, ...] = option(
+        "languages of the captions, separated by commas", "LIST", words, ("en", "pt", "zh")
+    )
+    edits: int = option("also write each emoji on N coloured backgrounds, as edits of the first", "N", whole(0), 0)
+    font: Path | None = option("colour font; default: the one that comes with sampan", "FILE", Path)
+    seed: int = seed("chooses the colours of the edits")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignsArguments:
+    """Write rendered signs, with the words in quotes in their captions."""
+
+    examples: ClassVar = (
+        "sampan data signs signs --count 1000",
+        "sampan data signs unseen --count 200 --split test --seed 1",
+        "sampan data signs plain --count 500 --layouts placard --letters 3..8 --lines 1",
+    )
+    directory: Path = argument(_PICTURES, "DIR")
+    count: int = option("number of signs", "N", whole(1), MISSING)
+    edits: bool = flag("also write each sign changed in one thing, as an edit of it")
+    size: int = option("side of a picture", "PX", whole(1), 128)
+    split: str = option(
+        "train: no word, font of a word or composition of the test; test: only such; all: any",
+        default="train",
+        choices=("train", "test", "all"),
+    )
+    layouts: tuple[str, ...] | None = option("kinds of signs, separated by commas; default: all", "LIST", words)
+    fonts: tuple[str, ...] | None = option("fonts, separated by commas; default: all of the split", "LIST", words)
+    plates: tuple[str, ...] | None = option("colours of what is written on; default: all of a layout", "LIST", words)
+    inks: tuple[str, ...] | None = option("colours of the letters; default: all that can be read", "LIST", words)
+    letters: tuple[int, int] | None = option("letters of a line; default: as a layout has room", "MIN..MAX", span)
+    lines: int | None = option("lines, as far as a layout has room; default: mixed", "N", whole(1, 3))
+    seed: int = seed("chooses the signs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsArguments:
+    """Write pictures of an emoji over a word."""
+
+    examples: ClassVar = ("sampan data pairs pairs --count 500",)
+    directory: Path = argument(_PICTURES, "DIR")
+    count: int = option("number of pictures", "N", whole(1), MISSING)
+    emoji: int = option("how many, the most ordinary first", "N", whole(1), 256)
+    size: int = option("side of a picture", "PX", whole(64, 2048), 128)
+    split: str = option(
+        "train: no word and no emoji on a colour of the test; test: only such",
+        default="train",
+        choices=("train", "test"),
+    )
+    seed: int = seed("chooses the pairs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainArguments:
+    """Train a model as a job file says."""
+
+    examples: ClassVar = (
+        "sampan train job.toml",
+        "sampan train job.toml --set seed=1 --set stage.ar.lr=1e-4",
+        "sampan train job.toml --resume",
+        "sampan train job.toml --resume runs/job --framework mindspore",
+    )
+    # not required by argparse, which gives a word behind --resume to that; the verb asks for it
+    job: Path | None = argument(_JOB, "JOB", default=None)
+    overrides: tuple[str, ...] = overrides()
+    resume: Path | bool = option(
+        "go on from the last save of the job's run folder, or of the run in RUN, on whatever framework",
+        "RUN",
+        Path,
+        False,
+        const=True,
+    )
+    framework: str | None = option("the same as --set place.framework=F", "F")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateArguments:
+    """Paint pictures from a prompt, and from reference pictures."""
+
+    examples: ClassVar = (
+        'sampan generate "a red apple" --model runs/job --seed 1',
+        'sampan generate "make it blue" --reference apple.png --model FOLDER --size 1024x768 -n 2',
+        'sampan generate "a red apple" --model FOLDER --lora emoji.safetensors:0.8',
+    )
+    prompt: str = argument("what to paint; words in quotes are drawn", "PROMPT", str)
+    references: tuple[Path, ...] = repeated(
+        "picture to edit or to take from", "IMG", Path, name="--reference", group="what is painted"
+    )
+    size: tuple[int, int] | None = option("in pixels; default: the reference's, or the model's own", "WxH", size)
+    count: int = option("number of pictures", "N", whole(1), 1, name="-n")
+    seed: int | None = seed("same seed, same picture; default: a new one", None)
+    steps: int | None = option(
+        f"steps of the diffusion decoder; default: {DEFAULT_STEPS}", "N", whole(1), group="how it is painted"
+    )
+    guidance: float | None = option(
+        "weight of the conditioning; 1 or less: none; default: what the model states, else 1.5", "G", number(0)
+    )
+    temperature: float | None = option("of prior tokens; 0: the likeliest; default: the model's own", "T", number(0))
+    top_p: float | None = option("draw from the likeliest tokens of this mass; default: the model's own", "P", share)
+    top_k: int | None = option("draw from the K likeliest; 0: from all; default: the model's own", "K", whole(0))
+    inject: Path | None = option("safetensors file with prior tokens, noise, glyph embeddings", "FILE", Path)
+    model: str = option(
+        "folder in the released layout, a run, or nano", "FOLDER", default="nano", group="with what, and where"
+    )
+    loras: tuple[tuple[Path, float], ...] = loras()
+    device: str = device_option()
+    dtype: str = dtype_option()
+    framework: str | None = option("torch or mindspore; default: the one that is installed", "F")
+    compile: bool = flag("compile the step that writes a token")
+    offload: bool = flag("hold one part of the model on the device at a time")
+    out: Path | None = option("PNG file; default: sampan-SEED.png", "FILE", Path, group="what is written")
+    no_prompt_metadata: bool = flag("keep the prompt out of the file")
+    json: bool = flag(_JSON)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportArguments:
+    """Write the model of a run as a folder in the released layout."""
+
+    examples: ClassVar = ("sampan checkpoint export runs/job models/mine --dtype bf16",)
+    run_folder: Path = argument("run folder of a training", "RUN")
+    directory: Path = argument("folder to write", "DIR")
+    dtype: str | None = dtype_option(None, otherwise="as trained", choices=STORED_DTYPES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectArguments:
+    """Say what a model folder or a run holds, and what is missing."""
+
+    examples: ClassVar = ("sampan checkpoint inspect models/mine",)
+    directory: Path = argument("model folder, or the run folder of a training", "DIR")
+    json: bool = flag(_JSON)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeArguments:
+    """Write a model with LoRAs merged into its weights."""
+
+    examples: ClassVar = (
+        "sampan checkpoint merge models/mine models/emoji --lora emoji.safetensors:0.8",
+        "sampan checkpoint merge runs/lora models/adapted",
+        "sampan checkpoint merge models/emoji models/back --lora emoji.safetensors:0.8 --subtract",
+    )
+    model: Path = argument("model folder, or a run; of one that trained a LoRA, that LoRA too", "MODEL")
+    directory: Path = argument("folder to write", "DIR")
+    loras: tuple[tuple[Path, float], ...] = loras("merge this LoRA, its scale multiplied by SCALE")
+    subtract: bool = flag("take the LoRAs out of the weights again")
+    dtype: str | None = dtype_option(None, otherwise="as stored", choices=STORED_DTYPES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyArguments:
+    """Check that a run's files are those that were written, and that its steps come out again."""
+
+    examples: ClassVar = (
+        "sampan checkpoint verify runs/job",
+        "sampan checkpoint verify runs/job --replay 3",
+        "sampan checkpoint verify runs/job --replay 3 --seed 7 --framework mindspore --device cpu",
+    )
+    run_folder: Path = argument("run folder of a training", "RUN")
+    replay: int | None = option(
+        "take the steps of K windows between kept checkpoints again, chosen at random; default: none", "K", whole(1)
+    )
+    seed: int | None = seed("same seed, same windows; default: a new one", None)
+    framework: str | None = option("what takes the steps; default: what the run was begun with", "F")
+    device: str | None = device_option(None, otherwise="that of the steps")
+    dtype: str | None = dtype_option(None, otherwise="that of the steps")
+    tolerances: tuple[tuple[str, float], ...] = repeated(
+        ", ".join(f"{name} (default: {most:g})" for name, most in TOLERANCES.items()),
+        "WHAT=X",
+        tolerance,
+        name="--tolerance",
+    )
+    json: bool = flag(_JSON)

@@ -1,0 +1,57 @@
+"""The glyph text encoder."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from sampan.models.config.section import JSON, ConfigSection
+
+
+@dataclass(frozen=True)
+class GlyphConfig(ConfigSection):
+    """The glyph text encoder (ByT5 shape; `text_encoder/config.json`)."""
+
+    NAME = "text_encoder"
+
+    vocab_size: int = 384
+    d_model: int = 1472
+    d_kv: int = 64
+    d_ff: int = 3584
+    num_layers: int = 12
+    num_heads: int = 6
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+
+    def __post_init__(self) -> None:
+        self.require_positive()
+
+    @classmethod
+    def from_json(cls, config: Mapping[str, Any]) -> Self:
+        # the library leaves out what equals its class default, so those defaults stand in for missing keys
+        defaults = {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8, "vocab_size": 32128}
+        config = {**defaults, **config}
+        cls.require({"feed_forward_proj": "relu", **config}, feed_forward_proj="gated-gelu")
+        return cls.pick(config)
+
+    def to_json(self) -> JSON:
+        return {
+            "architectures": ["T5EncoderModel"],
+            "model_type": "t5",
+            "feed_forward_proj": "gated-gelu",
+            "dense_act_fn": "gelu_new",
+            "is_gated_act": True,
+            "is_encoder_decoder": False,
+            "is_decoder": False,
+            "use_cache": False,
+            "tie_word_embeddings": True,
+            "dropout_rate": 0.0,
+            "pad_token_id": 0,
+            "eos_token_id": 1,
+            "decoder_start_token_id": 0,
+            "num_decoder_layers": self.num_layers,
+            **dataclasses.asdict(self),
+        }

@@ -1,0 +1,56 @@
+"""What keeps a run whole: one training a folder, and signals that wait for the end of a step."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from sampan import files
+from sampan.errors import CheckpointError, LockHeldError
+
+
+@contextmanager
+def lock_run(out: Path) -> Iterator[None]:
+    """Keep a second training out of the run folder; the lock of a process that is gone holds nobody up."""
+    made = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(files.locked(out / ".lock"))
+            except LockHeldError as error:
+                raise CheckpointError(
+                    f"another training is running in `{out}`", f"{error.who} holds it", "wait for it or stop it first"
+                ) from error
+            yield
+    finally:
+        if made and not any(out.iterdir()):  # refused before it began: nothing stays behind
+            out.rmdir()
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Yield a list that the first interrupt or termination fills, so that a step is never cut in two.
+
+    A second one ends the program at once. Outside the main thread signals cannot be caught, and nothing changes.
+    """
+    asked: list[int] = []
+
+    def ask(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

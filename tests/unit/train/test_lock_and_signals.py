@@ -1,0 +1,39 @@
+"""One training a folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sampan.errors import CheckpointError
+from sampan.train.lock_and_signals import lock_run
+
+
+def test_a_second_training_in_a_folder_is_refused(tmp_path: Path):
+    out = tmp_path / "run"
+    with lock_run(out):
+        with pytest.raises(CheckpointError) as caught, lock_run(out):
+            pass
+        assert str(caught.value) == (
+            f"error: another training is running in `{out}`\n"
+            f"  because process {os.getpid()} holds it\n\n"
+            "hint: wait for it or stop it first"
+        )
+        (out / "log.jsonl").write_text("")
+    assert [path.name for path in out.iterdir()] == ["log.jsonl"]
+
+
+def test_a_training_that_is_refused_before_it_begins_leaves_nothing(tmp_path: Path):
+    out = tmp_path / "run"
+    with pytest.raises(ValueError, match="refused"), lock_run(out):
+        raise ValueError("refused")
+    assert not out.exists()
+
+
+def test_the_lock_of_a_killed_training_holds_nobody_up(tmp_path: Path):
+    (tmp_path / ".lock").write_text(str(os.getpid()))  # the number of a process that is alive, and another by now
+    with lock_run(tmp_path):
+        pass
+    assert tmp_path.exists() and not list(tmp_path.iterdir())
