@@ -286,20 +286,22 @@ def plan(options: PlanArguments) -> None:
 
     verb.check(options)
     if options.validate is None and options.compare is None:
+        from sampan.compliance import column_for
         from sampan.job import read
 
         if options.job is None:
             raise UsageError("the following arguments are required: JOB")
-        verb.planned(read(options.job, options.overrides), options, _console(data=True), name=str(options.job))
+        job = read(options.job, options.overrides)
+        verb.plan_and_show(job, options, _console(data=True), name=str(options.job), column=column_for(job))
     else:
-        verb.answered(options, _put)
+        verb.report_and_show(options, _put)
 
 
 def screen(options: ScreenArguments) -> None:
     """Say which rules bear on a question; the answer on stdout, files where they were asked for."""
     from sampan.screen import verb
 
-    verb.screened(options, options.facts(), _put)
+    verb.screen(options, options.facts(), _put)
 
 
 def _put(data: object) -> None:

@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 
 from sampan.models.presets import get
-from sampan.plan.generation_memory import generation_needed
+from sampan.plan.inference import inference_memory
 from sampan.plan.records import Op, Phase, WorkloadBlock, memory_op
 from sampan.plan.workloads.own.encoders import glyph_blocks, tokenizer_blocks, vae_decoder, vae_encoder
 from sampan.plan.workloads.own.generator import generator_blocks
@@ -40,7 +40,7 @@ def release(size: int) -> tuple[tuple[Phase, ...], float]:
 @pytest.mark.parametrize(("size", "batch", "published_gib"), PUBLISHED)
 def test_the_releases_own_figures_within_a_tenth(size, batch, published_gib):
     phases, params = release(size)
-    need = generation_needed(phases, params=params, batch=batch)
+    need = inference_memory(phases, params=params, batch=batch)
     assert need.total / GIB == pytest.approx(published_gib, rel=0.1)
 
 
@@ -49,5 +49,5 @@ def test_a_phase_by_hand():
     phase = Phase(
         name="p", blocks=(WorkloadBlock(name="b", ops=(conv, memory_op("norm", 400))),), rows=2, cache_values=50
     )
-    need = generation_needed([phase], params=1000, batch=3, context_bytes=7)
+    need = inference_memory([phase], params=1000, batch=3, context_bytes=7)
     assert (need.frozen, need.activations, need.workspace, need.reserve) == (2000, 300, 2 * 3 * 2 * 2200, 7)
