@@ -14,7 +14,7 @@ from sampan.errors import RequestError, did_you_mean
 from sampan.evaluate import cvtg, recover, suites
 from sampan.evaluate.case import EvalCase, Suite
 from sampan.evaluate.endpoint import EndpointGenerator
-from sampan.evaluate.generators import ImageGenerator, ModelGenerator
+from sampan.evaluate.generators import ABLATIONS, ImageGenerator, ModelGenerator
 from sampan.evaluate.measures import KEYS, measures, others
 from sampan.evaluate.page import ReportImage, facts, page, tables
 from sampan.evaluate.result_cache import ReadingCache, ResultCache
@@ -24,7 +24,6 @@ from sampan.frameworks import device as dev
 from sampan.host import usable_cores
 from sampan.metrics import nearest
 from sampan.metrics.ocr import Reading, find_reader
-from sampan.pipeline.batch import ABLATIONS
 from sampan.pipeline.pipeline import open_pipeline
 from sampan.progress import bars
 from sampan.report import results
@@ -47,7 +46,7 @@ class EvalArguments:
         model: A model folder, a run, or a shipped model's name.
         endpoint: Address of a server that is asked instead; `model` is then its name for it.
         data: The folder of CVTG-2K.
-        ablate: Names in batch.ABLATIONS.
+        ablate: Names in generators.ABLATIONS.
         size: Side of the pictures in pixels; None is the model's own.
         batch: Questions under way together.
         keep: Folder of pictures that are painted already; `fresh` paints those of this measurement again.

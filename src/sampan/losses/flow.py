@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from sampan.frameworks import ops
 from sampan.models.layers import Array
-from sampan.samplers.euler import shifted
+from sampan.samplers.euler import shift_time
 
 Floats = NDArray[np.float32]
 
@@ -24,7 +24,7 @@ def flow_times(draws: NDArray[np.float64], mean: float, std: float, mu: float) -
     Source: Esser et al. 2024 (logit-normal sampling, resolution shift).
     """
     unshifted = (1 / (1 + np.exp(-(mean + std * draws)))).astype(np.float32)
-    return shifted(unshifted, mu).astype(np.float32), np.maximum(1000 * unshifted - 1, 0).astype(np.float32)
+    return shift_time(unshifted, mu).astype(np.float32), np.maximum(1000 * unshifted - 1, 0).astype(np.float32)
 
 
 def noisy(clean: Array, noise: Array, sigma: Array) -> Array:

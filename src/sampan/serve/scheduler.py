@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sampan.serve.engine import Engine, ImageTask, SharedInputs
+from sampan.serve.engine import Engine, ImageTask, prepare_task
 from sampan.serve.keys import ANYBODY
 from sampan.serve.refusal import ApiError
 
@@ -108,7 +108,7 @@ class Scheduler:
 
     def submit(self, pictures: Sequence[ImageTask]) -> None:
         """Put pictures of one request into the queue; `admit` has let them in."""
-        subject = SharedInputs(self.engine.pipeline, pictures[0].asked)
+        subject = prepare_task(self.engine.pipeline, pictures[0].asked)
         with self._change:
             for picture in pictures:
                 picture.subject = subject

@@ -102,12 +102,12 @@ class RunState:
             update.load_weights(module, io.read_tensors(folder / "ema.safetensors", "cpu"))
             update.freeze(module)
             dev.move(module, self.device)
-            return lambda ids: sample_grid.repainted(module, ids, self.config, self.device)
+            return lambda ids: sample_grid.repaint(module, ids, self.config, self.device)
         prior_px, no_words = self.config.geometry.prior_px, self.encoded().glyph(())
 
         def paint(ids: Any) -> Any:
             subject = sample_grid.SampleInputs(ids, no_words, (ids.shape[0] * prior_px, ids.shape[1] * prior_px))
-            return sample_grid.painted(
+            return sample_grid.paint_samples(
                 self.frozen("decoder"), lambda: self.frozen("vae"), [subject], config=self.config, device=self.device,
                 dtype="fp32", num_steps=sample_grid.NUM_STEPS, seed=self.job.seed,
             )[0]  # fmt: skip

@@ -17,17 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from sampan.data import encode
 from sampan.data.pictures import to_uint8
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
 from sampan.models import pixels, positions
 from sampan.models.config import ModelConfig
+from sampan.models.encoders import decode_latents
 from sampan.models.positions import Grid
 from sampan.models.text import PromptTokenizer
-from sampan.pipeline import ar_decode
-from sampan.pipeline.denoise import Denoiser
-from sampan.samplers import noise
+from sampan.pipeline.denoise import DenoiseInputs, Denoiser, initial_noise
+from sampan.pipeline.prepare import lay_out_tokens
+from sampan.pipeline.tokens import BatchedDecoder, generate_tokens
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -180,7 +180,7 @@ class SampleInputs:
     references: tuple[tuple[Floats, Ints, Grid], ...] = ()
 
 
-def repainted(module: Any, ids: Ints, config: ModelConfig, device: str) -> Floats:
+def repaint(module: Any, ids: Ints, config: ModelConfig, device: str) -> Floats:
     """Return the image (3, rows·patch, columns·patch) that the tokenizer's repainting head makes of ids (rows, columns).
 
     Args:
@@ -194,10 +194,10 @@ def repainted(module: Any, ids: Ints, config: ModelConfig, device: str) -> Float
     return pixels.from_patches(patches[0].astype(np.float32), (rows, columns), config.processor.patch_size)
 
 
-def painted(
+def paint_samples(
     decoder: Any,
     vae: Callable[[], Any],
-    subjects: Sequence[SampleInputs],
+    samples: Sequence[SampleInputs],
     *,
     config: ModelConfig,
     device: str,
@@ -214,26 +214,24 @@ def painted(
         vae: Called for the finished autoencoder, on the device in fp32, when the latents are there.
         guidance_scale: Over 1, `no_words` is needed: the embeddings (1, width) of the empty string.
     """
-    latents = []
-    painter = Denoiser(decoder, config, device, dtype)
-    for number, subject in enumerate(subjects):
-        height, width = (side // config.vae.factor for side in subject.size)
-        shape = (1, config.vae.latent_channels, height, width)
-        draw = noise.generator(seed, "preview", number).standard_normal(shape, np.float32)
-        given = [(latent[None], ids, size) for latent, ids, size in subject.references]
-        references = painter.reference_kv([g[0] for g in given], [g[1] for g in given], [g[2] for g in given])
-        unconditional = None if guidance_scale <= 1 or no_words is None else no_words[None]
-        latents.append(
-            painter.paint(
-                subject.ids[None], draw, subject.glyph[None], unconditional, references, subject.size, num_steps,
-                guidance_scale,
-            )
-        )  # fmt: skip
+    denoiser, latents = Denoiser(decoder, config, device, dtype), []
+    for number, sample in enumerate(samples):
+        inputs = DenoiseInputs(
+            sample.ids[None],
+            initial_noise(seed, number, sample.size, config, "preview")[None],
+            sample.glyph[None],
+            sample.size,
+            num_steps,
+            guidance_scale,
+            None if no_words is None else no_words[None],
+            denoiser.reference_kv([(latent[None], ids, size) for latent, ids, size in sample.references]),
+        )
+        latents.append(denoiser.denoise(inputs))
     part = vae()
-    return [encode.images(part, latent, config, device, "fp32")[0] for latent in latents]
+    return [decode_latents(part, latent, config, device, "fp32")[0] for latent in latents]
 
 
-def written(
+def write_samples(
     model: Any,
     captions: Sequence[str],
     sizes: Sequence[Grid],
@@ -255,24 +253,12 @@ def written(
     Raises:
         RequestError: A caption spells a control token.
     """
-    found = []
-    for number, (caption, size, given) in enumerate(zip(captions, sizes, references, strict=True)):
-        target = config.geometry.prior_grid(*size)
-        preview = None if given else config.geometry.preview_grid(*size)
-        ids = ar_decode.write_prior(
-            model,
-            tokenizer.encode(caption, target, preview, [(ids.shape[0], ids.shape[1]) for ids in given]),
-            given,
-            (target,) if preview is None else (preview, target),
-            config=config,
-            sampling=config.sampling,
-            seed=seed,
-            pictures=(number,),
-            device=device,
-            dtype=dtype,
-        )
-        found.append(ids[0])
-    return found
+    decoder, sequences = BatchedDecoder(model, device, dtype), []
+    for number, (caption, size, ids) in enumerate(zip(captions, sizes, references, strict=True)):
+        layout = lay_out_tokens(caption, size, ids, tokenizer=tokenizer, config=config)
+        sequences.append(layout.sequence(config, config.sampling, seed, number))
+        generate_tokens(decoder, sequences[-1:])
+    return [sequence.grid_ids(-1) for sequence in sequences]
 
 
 def written_grid(

@@ -112,7 +112,7 @@ def test_a_missing_reader_is_said_before_anything_is_painted(options: EvalArgume
 
 def test_the_command_line_knows_what_the_verb_knows():
     from sampan.cli import eval_options
-    from sampan.pipeline.batch import ABLATIONS
+    from sampan.evaluate.generators import ABLATIONS
 
     assert eval_options.SUITES == verb.SUITES and tuple(ABLATIONS) == eval_options.ABLATIONS
 

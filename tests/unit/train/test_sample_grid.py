@@ -128,11 +128,11 @@ def test_the_head_repaints_ids_of_any_grid():
         outline = TokenizerWithHeads(CONFIG, CONFIG.ar.text.vocab_size)
     module = awake(outline)
     ids = np.arange(6).reshape(2, 3)
-    image = sample_grid.repainted(module, ids, CONFIG, "cpu")
+    image = sample_grid.repaint(module, ids, CONFIG, "cpu")
     patch = CONFIG.processor.patch_size
     assert image.shape == (3, 2 * patch, 3 * patch)
-    assert np.array_equal(image, sample_grid.repainted(module, ids, CONFIG, "cpu"))
-    assert not np.array_equal(image, sample_grid.repainted(module, ids + 1, CONFIG, "cpu"))
+    assert np.array_equal(image, sample_grid.repaint(module, ids, CONFIG, "cpu"))
+    assert not np.array_equal(image, sample_grid.repaint(module, ids + 1, CONFIG, "cpu"))
 
 
 def test_the_decoder_paints_from_ids_the_same_each_time():
@@ -151,7 +151,7 @@ def test_the_decoder_paints_from_ids_the_same_each_time():
     edited = SampleInputs(ids, plain.glyph, (64, 64), ((latent, ids, (64, 64)),))
 
     def paint(*subjects: SampleInputs, seed: int = 0, **settings: Any) -> list[np.ndarray]:
-        return sample_grid.painted(
+        return sample_grid.paint_samples(
             decoder,
             lambda: vae,
             subjects,
@@ -180,7 +180,7 @@ def test_the_generator_writes_ids_the_same_each_time(tokenizer: text.PromptToken
     def write(
         captions: list[str], sizes: list[tuple[int, int]], references: list[list[np.ndarray]]
     ) -> list[np.ndarray]:
-        return sample_grid.written(
+        return sample_grid.write_samples(
             model, captions, sizes, references,
             tokenizer=tokenizer, config=CONFIG, device="cpu", dtype="fp32", seed=0,
         )  # fmt: skip

@@ -70,7 +70,7 @@ def make(context: StageInputs) -> TrainableStage:
         """Return what is painted from true tokens beside what is painted from those the generator writes."""
         pictures = context.pictures
         captions = [context.samples[i].captions[0] for i in chosen]
-        found = sample_grid.written(
+        found = sample_grid.write_samples(
             module,
             captions,
             [pictures.size_of(context.image_of[i]) for i in chosen],

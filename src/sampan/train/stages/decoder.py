@@ -145,7 +145,7 @@ def make(context: StageInputs) -> TrainableStage:
                 encoded.target_ids(picture), words, pictures.size_of(picture), tuple(references)
             )
 
-        painted = sample_grid.painted(
+        painted = sample_grid.paint_samples(
             module, lambda: context.frozen("vae"), [subject(i) for i in chosen], config=config, device=context.device,
             dtype=context.module_dtype, num_steps=sample_grid.NUM_STEPS, seed=seed, guidance_scale=sample_grid.GUIDANCE,
             no_words=encoded.glyph(()),

@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampan.data.batches import ShapeGroups
-from sampan.data.encode import grid_patches, token_ids
+from sampan.data.views import grid_patches
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
 from sampan.losses.contrast import contrast_loss
 from sampan.losses.quantizer import quantize_straight
 from sampan.models import positions
+from sampan.models.encoders import encode_tokens
 from sampan.samplers import noise
 from sampan.train import sample_grid
 from sampan.train.heads import TokenizerWithHeads
@@ -134,13 +135,13 @@ def make(context: StageInputs) -> TrainableStage:
 
     def ids_of(module: Any, index: int, grid: positions.Grid) -> NDArray[np.int64]:
         patches = grid_patches(pictures[index], grid, config.processor.patch_size)[None]
-        return token_ids(module.part, patches, grid, config, context.device, context.module_dtype).reshape(grid)
+        return encode_tokens(module.part, patches, grid, config, context.device, context.module_dtype).reshape(grid)
 
     def sample(module: Any, chosen: Sequence[int]) -> Any:
         """Return originals beside what the repainting head makes of their codes."""
         shown = [context.image_of[i] for i in chosen]
         found = [ids_of(module, i, geometry.prior_grid(*pictures.size_of(i))) for i in shown]
-        painted = [sample_grid.repainted(module, ids, config, context.device) for ids in found]
+        painted = [sample_grid.repaint(module, ids, config, context.device) for ids in found]
         return sample_grid.pairs(
             [pictures[i] for i in shown], painted, [context.samples[i].captions[0] for i in chosen]
         )
