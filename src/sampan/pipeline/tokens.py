@@ -30,6 +30,7 @@ from sampan.samplers.top_p import sample_token, top_p_probabilities
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
+_Alike = dict[tuple[SamplingConfig, int], list[int]]
 _AHEAD = 64  # steps whose rotations and masks go to the device at once
 
 
@@ -100,6 +101,7 @@ class BatchedDecoder:
         self._slot = 0  # where the next token of every sequence goes
         self._tables: tuple[Any, ...] = ()  # of the next steps: cos, sin, mask, slot
         self._tables_slot = 0  # the slot of the first of them
+        self._alike: _Alike = {}
 
     def join(self, sequences: Sequence[TokenSequence]) -> None:
         """Read the prompt that these sequences share, write the first token of each, and take them along."""
@@ -121,18 +123,20 @@ class BatchedDecoder:
                 num_logits=1,
             )
             assert cache is not None, "one was passed"
-            self._sample(sequences, np.repeat(dev.to_numpy(logits)[:, -1], len(sequences), axis=0))
+            _sample(sequences, _alike(sequences), np.repeat(dev.to_numpy(logits)[:, -1], len(sequences), axis=0))
             self._extend(cache, num_prompt, sequences)
 
     def step(self) -> None:
         """Write the next token of every sequence that is not done; those that are leave."""
-        self.keep([sequence for sequence in self.sequences if not sequence.done])
+        if any(sequence.done for sequence in self.sequences):
+            self.keep([sequence for sequence in self.sequences if not sequence.done])
         if not self.sequences:
             return
         tokens = np.asarray([[sequence.written[-1]] for sequence in self.sequences], np.int64)
         with dev.no_grad():
             if not self._tables or self._slot >= self._tables_slot + _AHEAD:
                 self._tables, self._tables_slot = self._tables_ahead(), self._slot
+                self._alike = _alike(self.sequences)
             cos, sin, mask, slots = self._tables
             index = self._slot - self._tables_slot
             at = slice(index, index + 1)
@@ -140,7 +144,7 @@ class BatchedDecoder:
                 dev.array(tokens, self.device), cos[:, :, at], sin[:, :, at], mask[:, :, at], self._cache, slots[index]
             )
             self._slot += 1
-            self._sample(self.sequences, dev.to_numpy(logits)[:, -1])
+            _sample(self.sequences, self._alike, dev.to_numpy(logits)[:, -1])
 
     def keep(self, sequences: Sequence[TokenSequence]) -> None:
         """Go on with some of the sequences alone."""
@@ -177,15 +181,6 @@ class BatchedDecoder:
         readable = (keys >= np.asarray(self._begins)[:, None, None]) & (keys <= self._slot + ahead[:, None])
         return tuple(dev.array(a, self.device) for a in (*tables, readable[:, None], self._slot + ahead))
 
-    def _sample(self, sequences: Sequence[TokenSequence], logits: Floats) -> None:
-        alike: dict[tuple[SamplingConfig, int], list[int]] = {}
-        for index, sequence in enumerate(sequences):
-            alike.setdefault((sequence.sampling, sequence.num_codes), []).append(index)
-        for (sampling, num_codes), members in alike.items():
-            probabilities = top_p_probabilities(logits[members, :num_codes], sampling)
-            for index, row in zip(members, probabilities, strict=True):
-                sequences[index].sample(row)
-
     def _extend(self, cache: Cache, num_prompt: int, sequences: Sequence[TokenSequence]) -> None:
         """Put sequences that have the same prompt behind those that are there."""
         begin = max(self._slot, num_prompt)  # where all sequences write next
@@ -212,6 +207,22 @@ class BatchedDecoder:
         gaps = [(rows, heads, count, width) for count in (front, num_slots - front - used)]
         before, after = ([dev.zeros(shape, self.device, self.dtype)] if shape[2] else [] for shape in gaps)
         return ops.concat([*before, array[:, :, :used], *after], 2)
+
+
+def _alike(sequences: Sequence[TokenSequence]) -> _Alike:
+    """Return the indices of sequences whose tokens are drawn in the same way."""
+    alike: _Alike = {}
+    for index, sequence in enumerate(sequences):
+        alike.setdefault((sequence.sampling, sequence.num_codes), []).append(index)
+    return alike
+
+
+def _sample(sequences: Sequence[TokenSequence], alike: _Alike, logits: Floats) -> None:
+    """Draw the next token of each sequence from logits (sequences, classes)."""
+    for (sampling, num_codes), members in alike.items():
+        probabilities = top_p_probabilities(logits[members, :num_codes], sampling)
+        for index, row in zip(members, probabilities, strict=True):
+            sequences[index].sample(row)
 
 
 def generate_tokens(

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampan.models.config import SamplingConfig
-from sampan.samplers.axes import check_shape
 
 Floats = NDArray[np.float32]
 
@@ -26,20 +25,22 @@ def top_p_probabilities(logits: Floats, config: SamplingConfig) -> NDArray[np.fl
     Source: top-k: Fan et al. 2018, "Hierarchical Neural Story Generation"; top-p: Holtzman et al. 2020, "The Curious Case of
     Neural Text Degeneration", eq. 2 and 3.
     """
-    check_shape("logits", logits, ("sequences", "classes"), (None, None))
+    if logits.ndim != 2:
+        raise ValueError(f"`logits` has the shape {logits.shape} and must be (sequences, classes)")
     rows, classes = logits.shape
     if config.temperature == 0:
         return np.eye(classes)[logits.argmax(-1)]
     scaled = logits.astype(np.float64) / config.temperature
     order = np.argsort(-scaled, axis=-1, kind="stable")[:, : min(config.top_k or classes, classes)]
-    ranked = np.take_along_axis(scaled, order, -1)
+    each = np.arange(rows)[:, None]
+    ranked = scaled[each, order]
     weights = np.exp(ranked - ranked[:, :1])
     weights /= weights.sum(-1, keepdims=True)
     # a token stays while the mass before it is under top_p
     before = np.cumsum(weights, -1) - weights
     weights = np.where(before < config.top_p, weights, 0.0)
     probabilities = np.zeros((rows, classes))
-    np.put_along_axis(probabilities, order, weights / weights.sum(-1, keepdims=True), -1)
+    probabilities[each, order] = weights / weights.sum(-1, keepdims=True)
     return probabilities
 
 
@@ -52,6 +53,7 @@ def sample_token(probabilities: NDArray[np.float64], draw: np.random.Generator) 
     Raises:
         ValueError: The probabilities have another number of axes.
     """
-    check_shape("probabilities", probabilities, ("classes",), (None,))
+    if probabilities.ndim != 1:
+        raise ValueError(f"`probabilities` has the shape {probabilities.shape} and must be (classes,)")
     cumulative = np.cumsum(probabilities)
     return min(int(np.searchsorted(cumulative, draw.random() * cumulative[-1], "right")), len(probabilities) - 1)

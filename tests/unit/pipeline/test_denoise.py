@@ -88,7 +88,7 @@ def inputs(**changes: Any) -> DenoiseInputs:
         ({"prior_ids": np.zeros((2, 3, 4), np.int64)}, "axis `row` of `prior_ids` is 3 and must be 4"),
         ({"prior_ids": np.zeros((4, 4), np.int64)}, "`prior_ids` has 2 axes"),
         ({"glyph_embeds": np.ones((2, 3, 5), np.float32)}, "axis `width` of `glyph_embeds` is 5 and must be"),
-        ({"size": (64, 80)}, "axis `width` of `noise` is 16 and must be 20"),
+        ({"size": (64, 80)}, "axis `column` of `prior_ids` is 4 and must be 5"),
         (
             {"inpainting": InpaintingRegion(np.zeros((1, *SHAPE), np.float32), np.zeros((1, 1, 4, 16), np.float32))},
             "axis `height` of `mask` is 4 and must be 16",

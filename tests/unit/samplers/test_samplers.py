@@ -101,9 +101,7 @@ def test_shapes_that_do_not_fit_are_refused_by_the_name_of_their_axis():
         euler.apply_guidance(latent, latent[:1], 2.0)
     with pytest.raises(ValueError, match=r"`velocity` beside `latent` has 3 axes, \(4, 8, 6\), and must have 4"):
         euler.euler_step(latent, latent[0], sigmas, 0)
-    with pytest.raises(
-        ValueError, match=r"`logits` has 1 axes, \(5,\), and must have 2: \(sequences any, classes any\)"
-    ):
+    with pytest.raises(ValueError, match=r"`logits` has the shape \(5,\) and must be \(sequences, classes\)"):
         top_p_probabilities(np.zeros(5, np.float32), SamplingConfig())
-    with pytest.raises(ValueError, match="`probabilities` has 2 axes"):
+    with pytest.raises(ValueError, match=r"`probabilities` has the shape \(1, 2\) and must be \(classes,\)"):
         sample_token(np.ones((1, 2)), noise.generator(0, "tokens", 0))
