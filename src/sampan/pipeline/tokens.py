@@ -95,7 +95,7 @@ class BatchedDecoder:
     def __init__(self, model: ARGenerator, device: str, dtype: str, step: Callable[..., Any] | None = None):
         self.model, self.device, self.dtype = model, device, dtype
         self.sequences: list[TokenSequence] = []
-        self._step_model = step or model
+        self._step_model = model if step is None else step  # a compiled module has no truth value
         self._begins: list[int] = []  # the first slot of each sequence
         self._cache: Cache = ()
         self._slot = 0  # where the next token of every sequence goes
@@ -220,7 +220,8 @@ def _alike(sequences: Sequence[TokenSequence]) -> _Alike:
 def _sample(sequences: Sequence[TokenSequence], alike: _Alike, logits: Floats) -> None:
     """Draw the next token of each sequence from logits (sequences, classes)."""
     for (sampling, num_codes), members in alike.items():
-        probabilities = top_p_probabilities(logits[members, :num_codes], sampling)
+        rows = logits if len(alike) == 1 else logits[members]
+        probabilities = top_p_probabilities(rows[:, :num_codes], sampling)
         for index, row in zip(members, probabilities, strict=True):
             sequences[index].sample(row)
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from sampan.checkpoint.folder import open_folder
+from sampan.pipeline import tokens
 from sampan.pipeline.batch import generate_priors
 from sampan.pipeline.pipeline import Pipeline
 from sampan.pipeline.prepare import prepare
 from sampan.pipeline.request import ImageRequest
-from sampan.pipeline.tokens import BatchedDecoder, TokenSequence
+from sampan.pipeline.tokens import BatchedDecoder, TokenSequence, generate_tokens
 
 PROMPTS = (
     "a boat",
@@ -115,3 +116,32 @@ def test_a_row_has_as_many_tokens_as_its_grids(pipeline: Pipeline):
     assert steps == one.total - 1 and len(one.written) == one.total  # reading the prompt writes the first
     together.step()
     assert together.sequences == [] and len(one.written) == one.total
+
+
+def test_the_step_may_be_another_function_than_reads_the_prompt(pipeline: Pipeline, alone: list[Any]):
+    class Step:
+        def __init__(self) -> None:
+            self.calls, self.shapes = 0, set()
+
+        def __len__(self) -> int:
+            raise TypeError("a compiled module has no length, and so no truth value")
+
+        def __call__(self, *arguments: Any) -> Any:
+            self.calls += 1
+            self.shapes.add(tuple(tuple(a.shape) for a in (*arguments[:4], arguments[4][0][0], arguments[5])))
+            return pipeline.part("ar")(*arguments)
+
+    step, one = Step(), row(pipeline, 1)
+    generate_tokens(BatchedDecoder(pipeline.part("ar"), "cpu", "fp32", step), [one])
+    assert step.calls == one.total - 1 and np.array_equal(one.grid_ids(-1), alone[1])
+    assert len(step.shapes) == 1  # or every token would be compiled anew
+
+
+def test_more_tokens_than_tables_are_sent_to_the_device_at_once(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tokens, "_AHEAD", 3)
+    rows = [row(pipeline, seed) for seed in range(3)]
+    generate_tokens(writer(pipeline), rows)
+    whole = [row(pipeline, seed) for seed in range(3)]
+    monkeypatch.undo()
+    generate_tokens(writer(pipeline), whole)
+    assert [one.written for one in rows] == [one.written for one in whole]
