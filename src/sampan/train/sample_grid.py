@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import bisect
 import unicodedata
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -23,11 +22,7 @@ from sampan.frameworks import ops
 from sampan.models import pixels, positions
 from sampan.models.config import ModelConfig
 from sampan.models.encoders import decode_latents
-from sampan.models.positions import Grid
-from sampan.models.text import PromptTokenizer
-from sampan.pipeline.denoise import DenoiseInputs, Denoiser, initial_noise
-from sampan.pipeline.prepare import lay_out_tokens
-from sampan.pipeline.tokens import BatchedDecoder, generate_tokens
+from sampan.pipeline.denoise import DenoiseInputs, Denoiser
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -163,23 +158,6 @@ def _draws(sign: str) -> bool:
 # --- what stages do ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class SampleInputs:
-    """What the decoder is told of one picture.
-
-    Args:
-        ids: Prior ids (rows, columns).
-        glyph: Of the words to be drawn (bytes, width).
-        size: (height, width) in pixels.
-        references: For each, its normalised latent (channels, h, w), its ids (rows, columns) and its size in pixels.
-    """
-
-    ids: Ints
-    glyph: Floats
-    size: Grid
-    references: tuple[tuple[Floats, Ints, Grid], ...] = ()
-
-
 def repaint(module: Any, ids: Ints, config: ModelConfig, device: str) -> Floats:
     """Return the image (3, rows·patch, columns·patch) that the tokenizer's repainting head makes of ids (rows, columns).
 
@@ -194,71 +172,15 @@ def repaint(module: Any, ids: Ints, config: ModelConfig, device: str) -> Floats:
     return pixels.from_patches(patches[0].astype(np.float32), (rows, columns), config.processor.patch_size)
 
 
-def paint_samples(
-    decoder: Any,
-    vae: Callable[[], Any],
-    samples: Sequence[SampleInputs],
-    *,
-    config: ModelConfig,
-    device: str,
-    dtype: str,
-    num_steps: int,
-    seed: int,
-    guidance_scale: float = 1.0,
-    no_words: Floats | None = None,
-) -> list[Floats]:
-    """Return the images (3, height, width) that a decoder paints, from the same noise each time.
+def denoise_samples(denoiser: Denoiser, vae: Callable[[], Any], samples: Iterable[DenoiseInputs]) -> list[Floats]:
+    """Return the images (3, height, width) that a decoder paints of samples, one by one.
 
     Args:
-        decoder: On the device, in `dtype`.
         vae: Called for the finished autoencoder, on the device in fp32, when the latents are there.
-        guidance_scale: Over 1, `no_words` is needed: the embeddings (1, width) of the empty string.
     """
-    denoiser, latents = Denoiser(decoder, config, device, dtype), []
-    for number, sample in enumerate(samples):
-        inputs = DenoiseInputs(
-            sample.ids[None],
-            initial_noise(seed, number, sample.size, config, "preview")[None],
-            sample.glyph[None],
-            sample.size,
-            num_steps,
-            guidance_scale,
-            None if no_words is None else no_words[None],
-            denoiser.reference_kv([(latent[None], ids, size) for latent, ids, size in sample.references]),
-        )
-        latents.append(denoiser.denoise(inputs))
+    latents = [denoiser.denoise(inputs) for inputs in samples]
     part = vae()
-    return [decode_latents(part, latent, config, device, "fp32")[0] for latent in latents]
-
-
-def write_samples(
-    model: Any,
-    captions: Sequence[str],
-    sizes: Sequence[Grid],
-    references: Sequence[Sequence[Ints]],
-    *,
-    tokenizer: PromptTokenizer,
-    config: ModelConfig,
-    device: str,
-    dtype: str,
-    seed: int,
-) -> list[Ints]:
-    """Return the ids (rows, columns) that the generator writes for captions, drawn the same way each time.
-
-    Args:
-        model: The generator, on the device, in `dtype`.
-        sizes: The (height, width) in pixels of each picture.
-        references: For each caption, the ids (rows, columns) of its references.
-
-    Raises:
-        RequestError: A caption spells a control token.
-    """
-    decoder, sequences = BatchedDecoder(model, device, dtype), []
-    for number, (caption, size, ids) in enumerate(zip(captions, sizes, references, strict=True)):
-        layout = lay_out_tokens(caption, size, ids, tokenizer=tokenizer, config=config)
-        sequences.append(layout.sequence(config, config.sampling, seed, number))
-        generate_tokens(decoder, sequences[-1:])
-    return [sequence.grid_ids(-1) for sequence in sequences]
+    return [decode_latents(part, latent, denoiser.config, denoiser.device, "fp32")[0] for latent in latents]
 
 
 def written_grid(

@@ -15,6 +15,7 @@ from sampan.pipeline.denoise import initial_noise, latent_shape
 from sampan.pipeline.pipeline import Pipeline
 from sampan.pipeline.prepare import Prepared, lay_out_tokens, prepare
 from sampan.pipeline.request import ImageRequest
+from sampan.pipeline.tokens import generate_tokens
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,26 @@ def test_with_references_there_is_no_preview(pipeline: Pipeline):
     first = edit.references[0][0]
     assert edit.prompt_ids[first : first + 6].tolist() == [0, 1, 2, 3, 4, 5]
     assert len(lay_out_tokens("a", (64, 96), [], tokenizer=tokenizer, config=config, with_preview=False).grids) == 1
+
+
+def test_tokens_of_any_size_and_reference_are_written_the_same_each_time(pipeline: Pipeline):
+    config, reference = pipeline.config, np.zeros((2, 2), np.int64)
+
+    def write(*asked: tuple[str, tuple[int, int], list[np.ndarray]]) -> list[np.ndarray]:
+        sequences = [
+            lay_out_tokens(*one, tokenizer=pipeline.prompt_tokenizer, config=config).sequence(
+                config, config.sampling, 0, number
+            )
+            for number, one in enumerate(asked)
+        ]
+        generate_tokens(pipeline.token_decoder(), sequences)
+        return [sequence.grid_ids(-1) for sequence in sequences]
+
+    first, second = write(("a boat", (64, 64), []), ("a red apple", (64, 96), [reference]))
+    assert (first.shape, second.shape) == ((2, 2), (2, 3))
+    num_codes = config.ar.vq.num_embeddings
+    assert 0 <= min(first.min(), second.min()) <= max(first.max(), second.max()) < num_codes
+    assert np.array_equal(write(("a boat", (64, 64), []))[0], first)
 
 
 def test_the_noise_of_an_image_is_named_by_its_seed_and_number(pipeline: Pipeline):

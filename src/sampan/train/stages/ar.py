@@ -18,6 +18,8 @@ from sampan.frameworks import io
 from sampan.losses import tokens
 from sampan.models import positions
 from sampan.models.build import outline
+from sampan.pipeline.prepare import lay_out_tokens
+from sampan.pipeline.tokens import BatchedDecoder, generate_tokens
 from sampan.samplers import noise
 from sampan.train import sample_grid
 from sampan.train.stages import HostBatch, StageInputs, TrainableStage
@@ -68,16 +70,19 @@ def make(context: StageInputs) -> TrainableStage:
 
     def sample(module: Any, chosen: Sequence[int]) -> Any:
         """Return what is painted from true tokens beside what is painted from those the generator writes."""
-        pictures = context.pictures
         captions = [context.samples[i].captions[0] for i in chosen]
-        found = sample_grid.write_samples(
-            module,
-            captions,
-            [pictures.size_of(context.image_of[i]) for i in chosen],
-            [[encoded.target_ids(r) for r in context.references_of[i]] for i in chosen],
-            tokenizer=context.prompt_tokenizer, config=config, device=context.device, dtype=context.module_dtype,
-            seed=seed,
-        )  # fmt: skip
+        decoder, sequences = BatchedDecoder(module, context.device, context.module_dtype), []
+        for number, (caption, index) in enumerate(zip(captions, chosen, strict=True)):
+            layout = lay_out_tokens(
+                caption,
+                context.pictures.size_of(context.image_of[index]),
+                [encoded.target_ids(reference) for reference in context.references_of[index]],
+                tokenizer=context.prompt_tokenizer,
+                config=config,
+            )
+            sequences.append(layout.sequence(config, config.sampling, seed, number))
+            generate_tokens(decoder, sequences[-1:])
+        found = [sequence.grid_ids(-1) for sequence in sequences]
         truths = [encoded.target_ids(context.image_of[i]) for i in chosen]
         return sample_grid.written_grid(truths, found, captions, context.paint_ids())
 
