@@ -14,7 +14,7 @@ from sampan.evaluate import cvtg, recover, suites
 from sampan.evaluate.arguments import SUITES, EvalArguments
 from sampan.evaluate.case import Suite
 from sampan.evaluate.endpoint import EndpointGenerator
-from sampan.evaluate.generators import ImageGenerator, ModelGenerator
+from sampan.evaluate.generators import ABLATIONS, ImageGenerator, ModelGenerator
 from sampan.evaluate.measures import KEYS, measures, mismatched_cases
 from sampan.evaluate.page import ReportImage, page
 from sampan.evaluate.report import facts, tables
@@ -25,7 +25,6 @@ from sampan.frameworks import device as dev
 from sampan.host import usable_cores
 from sampan.metrics import nearest
 from sampan.metrics.ocr import Reading, find_reader
-from sampan.pipeline.batch import ABLATIONS
 from sampan.pipeline.pipeline import open_pipeline
 from sampan.progress import bars
 from sampan.report import results

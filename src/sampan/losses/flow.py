@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sampan.frameworks import ops
 from sampan.losses.shapes import IMAGE, check_shapes
 from sampan.models.layers import Array
-from sampan.samplers.euler import shifted
+from sampan.samplers.euler import shift_time
 
 Floats = NDArray[np.float32]
 
@@ -25,7 +25,7 @@ def flow_times(draws: NDArray[np.float64], mean: float, std: float, mu: float) -
     Source: Esser et al. 2024 (logit-normal sampling, resolution shift).
     """
     unshifted = (1 / (1 + np.exp(-(mean + std * draws)))).astype(np.float32)
-    return shifted(unshifted, mu).astype(np.float32), np.maximum(1000 * unshifted - 1, 0).astype(np.float32)
+    return shift_time(unshifted, mu).astype(np.float32), np.maximum(1000 * unshifted - 1, 0).astype(np.float32)
 
 
 def add_noise(clean: Array, noise: Array, sigma: Array) -> Array:

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from sampan.errors import RequestError
 from sampan.models.config import ModelConfig
 from sampan.models.positions import Grid
+from sampan.pipeline.denoise import latent_shape
 from sampan.pipeline.request import ImageRequest
 
 Floats = NDArray[np.float32]
@@ -37,7 +38,7 @@ def read_injected(request: ImageRequest, size: Grid, config: ModelConfig) -> Inj
     path = request.inject
     wanted: dict[str, tuple[int | None, ...]] = {
         "prior_token_ids": config.geometry.prior_grid(*size),
-        "noise": (1, config.vae.latent_channels, size[0] // config.vae.factor, size[1] // config.vae.factor),
+        "noise": (1, *latent_shape(size, config)),
         "glyph_embeds": (1, None, config.glyph.d_model),
     }
     try:

@@ -23,6 +23,7 @@ from sampan.job import STAGES, Job
 from sampan.models import lora, presets, text
 from sampan.models.build import build
 from sampan.models.config import ModelConfig
+from sampan.pipeline.denoise import DenoiseInputs, Denoiser, initial_noise
 from sampan.progress import bars
 from sampan.train import distributed, sample_grid
 from sampan.train.dataset import TrainingSet, num_workers, open_dataset
@@ -101,15 +102,15 @@ class RunState:
         if folder is not None:
             module = TokenizerWithHeads(self.config, self.config.ar.text.vocab_size)
             self._freeze(module, io.read_tensors(folder / "ema.safetensors", "cpu"))
-            return lambda ids: sample_grid.repainted(module, ids, self.config, self.device)
+            return lambda ids: sample_grid.repaint(module, ids, self.config, self.device)
         prior_px, no_words = self.config.geometry.prior_px, self.encoded().glyph(())
 
         def paint(ids: Any) -> Any:
-            subject = sample_grid.SampleInputs(ids, no_words, (ids.shape[0] * prior_px, ids.shape[1] * prior_px))
-            return sample_grid.painted(
-                self.frozen("decoder"), lambda: self.frozen("vae"), [subject], config=self.config, device=self.device,
-                dtype="fp32", num_steps=sample_grid.NUM_STEPS, seed=self.job.seed,
-            )[0]  # fmt: skip
+            size = (ids.shape[0] * prior_px, ids.shape[1] * prior_px)
+            noise = initial_noise(self.job.seed, 0, size, self.config, "preview")
+            inputs = DenoiseInputs(ids[None], noise[None], no_words[None], size, sample_grid.NUM_STEPS)
+            denoiser = Denoiser(self.frozen("decoder"), self.config, self.device, "fp32")
+            return sample_grid.denoise_samples(denoiser, lambda: self.frozen("vae"), [inputs])[0]
 
         return paint
 

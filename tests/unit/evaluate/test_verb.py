@@ -113,7 +113,7 @@ def test_a_missing_reader_is_said_before_anything_is_painted(options: EvalArgume
 
 def test_the_command_line_knows_what_the_verb_knows():
     from sampan.evaluate import arguments, suites
-    from sampan.pipeline.batch import ABLATIONS
+    from sampan.evaluate.generators import ABLATIONS
 
     assert (*suites.SUITES, "cvtg") == arguments.SUITES and tuple(ABLATIONS) == arguments.ABLATIONS
 

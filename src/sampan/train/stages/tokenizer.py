@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampan.data.batches import ShapeGroups
-from sampan.data.encode import grid_patches, token_ids
+from sampan.data.transforms import grid_patches
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
 from sampan.losses.contrast import contrast_loss
 from sampan.losses.quantizer import quantize_straight
 from sampan.losses.shapes import check_shapes
 from sampan.models import positions
+from sampan.models.encoders import encode_tokens
 from sampan.samplers import noise
 from sampan.train import sample_grid
 from sampan.train.heads import TokenizerWithHeads
@@ -130,13 +131,13 @@ def make(inputs: StageInputs) -> TrainableStage:
 
     def ids_of(module: Any, index: int, grid: positions.Grid) -> NDArray[np.int64]:
         patches = grid_patches(pictures[index], grid, config.processor.patch_size)[None]
-        return token_ids(module.part, patches, grid, config, inputs.device, inputs.module_dtype).reshape(grid)
+        return encode_tokens(module.part, patches, grid, config, inputs.device, inputs.module_dtype).reshape(grid)
 
     def sample(module: Any, chosen: Sequence[int]) -> Any:
         """Return originals beside what the repainting head makes of their codes."""
         images = [inputs.image_of[i] for i in chosen]
         ids = [ids_of(module, i, geometry.prior_grid(*pictures.size_of(i))) for i in images]
-        painted = [sample_grid.repainted(module, i, config, inputs.device) for i in ids]
+        painted = [sample_grid.repaint(module, i, config, inputs.device) for i in ids]
         captions = [inputs.samples[i].captions[0] for i in chosen]
         return sample_grid.pairs([pictures[i] for i in images], painted, captions)
 
