@@ -9,7 +9,7 @@ from typing import ClassVar
 from sampan.options import device_option, dtype_option, flag, loras, number, option, seed, span, whole, words
 
 SUITES = ("signs", "emoji", "edit", "cvtg")
-ABLATIONS = ("prior", "glyph", "preview", "decoder")  # sampan.pipeline.batch.ABLATIONS says what each is
+ABLATIONS = ("prior", "glyph", "preview", "decoder")  # sampan.evaluate.generators.ABLATIONS says what each is
 
 
 @dataclass(frozen=True, kw_only=True)

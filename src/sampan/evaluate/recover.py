@@ -18,6 +18,7 @@ from sampan.metrics.likeness import psnr, ssim
 from sampan.metrics.ocr import Reading, score_words
 from sampan.pipeline.batch import generate_images
 from sampan.pipeline.pipeline import Pipeline
+from sampan.pipeline.prepare import Pixels
 from sampan.pipeline.request import ImageRequest
 
 Read = Callable[[list[Image.Image]], list[Reading]]
@@ -38,18 +39,23 @@ def through_tokens(
     pipeline: Pipeline, images: Sequence[Image.Image], num_steps: int, guidance_scale: float, progress: Report
 ) -> list[Image.Image]:
     """Return what the decoder paints from the true tokens of pictures, told no words."""
-    requests = []
-    for number, image in enumerate(images):
-        request = ImageRequest(
-            "",
-            width_px=image.width,
-            height_px=image.height,
-            seed=number,
-            num_inference_steps=num_steps,
-            guidance_scale=guidance_scale,
-        )
-        requests.append(prepare_without(frozenset({"prior"}), pipeline, request, truth=image))
-    return [Image.fromarray(made) for (made,) in generate_images(pipeline, requests, images_at_once=BATCH)]
+    painted: list[Pixels] = []
+    for first in range(0, len(images), BATCH):
+        progress("from tokens alone", first, len(images))
+        requests = []
+        for number, image in enumerate(images[first : first + BATCH]):
+            request = ImageRequest(
+                "",
+                width_px=image.width,
+                height_px=image.height,
+                seed=number,
+                num_inference_steps=num_steps,
+                guidance_scale=guidance_scale,
+            )
+            requests.append(prepare_without(frozenset({"prior"}), pipeline, request, truth=image))
+        painted += [image for (image,) in generate_images(pipeline, requests, images_at_once=BATCH)]
+    progress("from tokens alone", len(images), len(images))
+    return [Image.fromarray(image) for image in painted]
 
 
 def reconstruction(

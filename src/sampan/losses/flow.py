@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampan.frameworks import ops
-from sampan.losses.shapes import IMAGE, check_shapes
 from sampan.models.layers import Array
+from sampan.models.shapes import IMAGE, check_shapes
 from sampan.samplers.euler import shift_time
 
 Floats = NDArray[np.float32]

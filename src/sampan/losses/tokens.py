@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampan.frameworks import ops
-from sampan.losses.shapes import check_shapes
 from sampan.models.layers import Array
+from sampan.models.shapes import check_shapes
 
 
 def preview_weight(num_preview: int, num_target: int) -> float:

@@ -15,8 +15,8 @@ from sampan.models import positions
 from sampan.models.config import ModelConfig
 from sampan.models.dit import KV, join_references
 from sampan.models.positions import Grid
+from sampan.models.shapes import IMAGE, check_shapes
 from sampan.samplers import euler, noise
-from sampan.samplers.axes import LATENT_AXES, check_shape
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -251,17 +251,23 @@ class Denoiser:
         )
 
     def _check(self, inputs: DenoiseInputs) -> None:
-        latent, width = latent_shape(inputs.size, self.config), self.config.dit.text_embed_dim
-        count, text = len(inputs.prior_ids), ("batch", "token", "width")
-        prior_grid = self.config.geometry.prior_grid(*inputs.size)
-        check_shape("prior_ids", inputs.prior_ids, ("batch", "row", "column"), (None, *prior_grid))
-        check_shape("noise", inputs.noise, LATENT_AXES, (count, *latent))
-        check_shape("glyph_embeds", inputs.glyph_embeds, text, (count, None, width))
+        text, region = ("batch", "token", "channel of words"), inputs.inpainting
+        grid, latent = self.config.geometry.prior_grid(*inputs.size), latent_shape(inputs.size, self.config)
+        arrays = [
+            # what the size and the model ask for, without memory of its own
+            ("the size's grid", np.broadcast_to(0, grid), ("row", "column")),
+            ("the size's latent", np.broadcast_to(0, latent), IMAGE[1:]),
+            ("the model's words", np.broadcast_to(0, (self.config.dit.text_embed_dim,)), text[2:]),
+            ("prior_ids", inputs.prior_ids, ("batch", "row", "column")),
+            ("noise", inputs.noise, IMAGE),
+            ("glyph_embeds", inputs.glyph_embeds, text),
+        ]
         if inputs.no_glyph_embeds is not None:
-            check_shape("no_glyph_embeds", inputs.no_glyph_embeds, text, (1, None, width))
-        if inputs.inpainting is not None:
-            check_shape("latent", inputs.inpainting.latent, LATENT_AXES, (1, *latent))
-            check_shape("mask", inputs.inpainting.mask, LATENT_AXES, (1, 1, *latent[1:]))
+            arrays.append(("no_glyph_embeds", inputs.no_glyph_embeds, ("one", "token of no words", text[2])))
+        if region is not None:
+            arrays.append(("latent of the region", region.latent, ("one", *IMAGE[1:])))
+            arrays.append(("mask", region.mask, ("one", "channel of the mask", *IMAGE[2:])))
+        check_shapes(*arrays)
 
     def _time_features(self, t: float, count: int) -> Any:
         return dev.array(positions.sinusoid([t] * count, self.config.dit.time_embed_dim), self.device)

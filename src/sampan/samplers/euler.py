@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampan.models.config import SchedulerConfig
-from sampan.samplers.axes import check_same_shape
+from sampan.models.shapes import IMAGE, check_shapes
 
 Floats = NDArray[np.float32]
 
@@ -64,17 +64,17 @@ def euler_step(latent: Any, velocity: Any, sigmas: Floats, step: int) -> Any:
     Source: the forward Euler method on the flow dz = v·dσ of Liu et al. 2022, "Flow Straight and Fast", and Lipman et al.
     2023, "Flow Matching for Generative Modeling", eq. 1, with time reversed: 1 is noise.
     """
-    check_same_shape("velocity", velocity, "latent", latent)
+    check_shapes(("latent", latent, IMAGE), ("velocity", velocity, IMAGE))
     return latent + float(sigmas[step + 1] - sigmas[step]) * velocity
 
 
 def apply_guidance(conditional: Any, unconditional: Any, scale: float) -> Any:
-    """Return unconditional + scale·(conditional - unconditional) of two velocities of the same shape.
+    """Return unconditional + scale·(conditional - unconditional) of two velocities (batch, channel, height, width).
 
     Raises:
         ValueError: The shapes differ.
 
     Source: Ho and Salimans 2022, "Classifier-Free Diffusion Guidance", eq. 6, with scale = 1 + w.
     """
-    check_same_shape("conditional", conditional, "unconditional", unconditional)
+    check_shapes(("conditional", conditional, IMAGE), ("unconditional", unconditional, IMAGE))
     return unconditional + scale * (conditional - unconditional)

@@ -83,15 +83,24 @@ def inputs(**changes: Any) -> DenoiseInputs:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"noise": np.zeros((2, SHAPE[0], 16, 9), np.float32)}, "axis `width` of `noise` is 9 and must be 16"),
-        ({"noise": np.zeros((3, *SHAPE), np.float32)}, "axis `batch` of `noise` is 3 and must be 2"),
-        ({"prior_ids": np.zeros((2, 3, 4), np.int64)}, "axis `row` of `prior_ids` is 3 and must be 4"),
-        ({"prior_ids": np.zeros((4, 4), np.int64)}, "`prior_ids` has 2 axes"),
-        ({"glyph_embeds": np.ones((2, 3, 5), np.float32)}, "axis `width` of `glyph_embeds` is 5 and must be"),
-        ({"size": (64, 80)}, "axis `column` of `prior_ids` is 4 and must be 5"),
+        (
+            {"noise": np.zeros((2, SHAPE[0], 16, 9), np.float32)},
+            "`noise` has 9 on the axis width, and `the size's latent` has 16",
+        ),
+        ({"noise": np.zeros((3, *SHAPE), np.float32)}, "`noise` has 3 on the axis batch, and `prior_ids` has 2"),
+        (
+            {"prior_ids": np.zeros((2, 3, 4), np.int64)},
+            "`prior_ids` has 3 on the axis row, and `the size's grid` has 4",
+        ),
+        ({"prior_ids": np.zeros((4, 4), np.int64)}, r"`prior_ids` has the shape \(4, 4\), and should have the axes"),
+        (
+            {"glyph_embeds": np.ones((2, 3, 5), np.float32)},
+            "`glyph_embeds` has 5 on the axis channel of words",
+        ),
+        ({"size": (64, 80)}, "`prior_ids` has 4 on the axis column, and `the size's grid` has 5"),
         (
             {"inpainting": InpaintingRegion(np.zeros((1, *SHAPE), np.float32), np.zeros((1, 1, 4, 16), np.float32))},
-            "axis `height` of `mask` is 4 and must be 16",
+            "`mask` has 4 on the axis height, and `the size's latent` has 16",
         ),
     ],
 )

@@ -54,7 +54,7 @@ def test_the_shift_of_the_released_sizes(side_px: int, mu: float):
 
 
 def test_a_straight_flow_is_followed_exactly():
-    clean, start = np.float32([3.0, -1.0]), np.float32([0.5, 2.0])
+    clean, start = np.float32([[[[3.0, -1.0]]]]), np.float32([[[[0.5, 2.0]]]])
     times, sigmas = euler.schedule(4, 256, SchedulerConfig())
     latent = start
     for step in range(len(times)):
@@ -65,18 +65,19 @@ def test_a_straight_flow_is_followed_exactly():
 def test_a_curved_flow_is_followed_with_first_order():
     def end(num_steps: int) -> float:
         sigmas = np.linspace(1, 0, num_steps + 1).astype(np.float32)
-        latent = np.float32(1)
+        latent = np.ones((1, 1, 1, 1), np.float32)
         for step in range(num_steps):
             latent = euler.euler_step(latent, latent, sigmas, step)
-        return float(latent)
+        return float(latent[0, 0, 0, 0])
 
     errors = [abs(end(n) - np.exp(-1)) for n in (20, 40, 80)]
     assert 1.9 < errors[0] / errors[1] < 2.1 and 1.9 < errors[1] / errors[2] < 2.1
 
 
 def test_guidance_of_one_is_the_conditional_branch():
-    assert euler.apply_guidance(3.0, 1.0, 1.0) == 3.0
-    assert euler.apply_guidance(3.0, 1.0, 1.5) == 4.0
+    three, one = np.full((1, 1, 1, 1), 3.0), np.ones((1, 1, 1, 1))
+    assert euler.apply_guidance(three, one, 1.0) == 3.0
+    assert euler.apply_guidance(three, one, 1.5) == 4.0
 
 
 def test_the_shift_of_a_schedule_is_that_of_training():
@@ -95,11 +96,11 @@ def test_a_token_is_drawn_as_often_as_it_is_likely():
 
 def test_shapes_that_do_not_fit_are_refused_by_the_name_of_their_axis():
     latent, sigmas = np.zeros((2, 4, 8, 6), np.float32), np.float32([1, 0])
-    with pytest.raises(ValueError, match=r"axis `height` of `velocity` beside `latent` is 1 and must be 8"):
+    with pytest.raises(ValueError, match="`velocity` has 1 on the axis height, and `latent` has 8"):
         euler.euler_step(latent, latent[:, :, :1], sigmas, 0)
-    with pytest.raises(ValueError, match=r"axis `batch` of `conditional` beside `unconditional` is 2 and must be 1"):
+    with pytest.raises(ValueError, match="`unconditional` has 1 on the axis batch, and `conditional` has 2"):
         euler.apply_guidance(latent, latent[:1], 2.0)
-    with pytest.raises(ValueError, match=r"`velocity` beside `latent` has 3 axes, \(4, 8, 6\), and must have 4"):
+    with pytest.raises(ValueError, match=r"`velocity` has the shape \(4, 8, 6\), and should have the axes"):
         euler.euler_step(latent, latent[0], sigmas, 0)
     with pytest.raises(ValueError, match=r"`logits` has the shape \(5,\) and must be \(sequences, classes\)"):
         top_p_probabilities(np.zeros(5, np.float32), SamplingConfig())

@@ -21,9 +21,9 @@ from PIL import Image
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
 from sampan.losses.contrast import contrast_loss
-from sampan.losses.shapes import check_shapes
 from sampan.models import positions
 from sampan.models.config import GlyphConfig
+from sampan.models.shapes import check_shapes
 from sampan.models.text import GLYPH_PAD_ID, glyph_batch, glyph_texts
 from sampan.samplers import noise
 from sampan.synthetic import text_rendering

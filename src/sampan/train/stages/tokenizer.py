@@ -21,9 +21,9 @@ from sampan.frameworks import device as dev
 from sampan.frameworks import ops
 from sampan.losses.contrast import contrast_loss
 from sampan.losses.quantizer import quantize_straight
-from sampan.losses.shapes import check_shapes
 from sampan.models import positions
 from sampan.models.encoders import encode_tokens
+from sampan.models.shapes import check_shapes
 from sampan.samplers import noise
 from sampan.train import sample_grid
 from sampan.train.heads import TokenizerWithHeads
