@@ -115,7 +115,7 @@ class DataReport:
         if self.num_captions:
             total, fewest, most = self.num_captions
             each = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
-            lines.append(f"{total:,} captions, {each} for a row")
+            lines.append(f"captions: {total:,}, {each} for a row")
         if not self.counts:
             return lines
         entries = (*self.left_out, *self.converted, *self.noted)

@@ -26,6 +26,7 @@ from sampan.data.readers.rows import Rows
 from sampan.errors import BadRowError, DataError, did_you_mean
 
 _CAPTION_SUFFIXES = (".txt", ".caption")
+_OTHER_READERS = {".tar": "webdataset", ".parquet": "parquet"}
 
 
 def read(
@@ -106,6 +107,7 @@ class _Files:
         self.unread: list[str] = []  # pictures of formats that are not read
         self.captions: dict[str, str] = {}  # by the name as it is compared
         self.descriptions: list[str] = []
+        self.other_reader: str | None = None
         for file in files:
             name = file.relative_to(folder.path).as_posix()
             suffix = file.suffix.lower()
@@ -115,6 +117,8 @@ class _Files:
                 self.unread.append(name)
             elif suffix in _CAPTION_SUFFIXES and file.is_file():
                 self.captions[composed(name[: -len(suffix)]) + suffix] = name
+            elif suffix in _OTHER_READERS:
+                self.other_reader = _OTHER_READERS[suffix]
             elif file.name in DESCRIPTIONS:
                 self.descriptions.append(name)
 
@@ -152,12 +156,16 @@ def _beside(files: _Files, rows: Rows) -> Iterator[Row]:
     """Yield a row for each picture, with what its caption file says."""
     folder = files.folder.path
     captioned = {picture: files.captions_of(picture) for picture in files.pictures}
-    if not files.pictures or not (rows.options.has_default or any(captioned.values())) or _is_split(files, captioned):
+    # captions for all are not put in place of those that metadata files of subfolders have
+    has_captions = any(captioned.values()) or (rows.options.has_default and not files.splits())
+    if not files.pictures or not has_captions:
         because = ["it has no metadata.jsonl, no metadata.csv, and no pictures with `.txt` captions beside them"]
         hint = EXAMPLE
         if splits := files.splits():
             because.append(f"there are metadata files in {', '.join(f'`{name}`' for name in splits[:5])}")
             hint = f'read one of these: data.split = "{splits[0]}"'
+        elif not files.pictures and files.other_reader:
+            hint = f'data.reader = "{files.other_reader}"'
         elif files.pictures:
             hint += "; or give all one caption: data.caption or data.trigger"
         raise DataError(f"picture folder `{folder}` cannot be read", because, hint)
@@ -178,11 +186,6 @@ def _beside(files: _Files, rows: Rows) -> Iterator[Row]:
         if set(files.captions_of(picture)) - holding:
             kind = pictures.OTHER_SUFFIXES[PurePosixPath(picture).suffix.lower()]
             yield picture, BadRowError("not-a-picture", f"{kind} is not read; make a PNG or a JPEG of it")
-
-
-def _is_split(files: _Files, captioned: dict[str, list[str]]) -> bool:
-    """Whether the captions are in metadata files of subfolders."""
-    return bool(files.splits()) and not any(captioned.values())
 
 
 def _note(files: _Files, rows: Rows, used: set[str] | None, description: str | None, split: str | None) -> None:
