@@ -128,9 +128,9 @@ def _value(value: Any, setting: Setting, at: toml.Key, source: _Source) -> Any:
     converted = next((found for kind in kinds_in(setting.kind) if (found := _as_kind(value, kind)) is not None), None)
     if converted is None:
         source.refuse(at, f"must be {setting.kinds()}, got {toml.value(value)}")
-    if isinstance(converted, Path) and (signs := re.findall(r"[\x00-\x1f\x7f]", value)):
+    if isinstance(converted, Path) and (signs := re.findall(r"[\b\t\n\f\r]", value)):
         # "C:\new" is read as C:, a line end, and ew
-        source.refuse(at, f"holds {toml.value(signs[0])}, which no path has; got {toml.value(value)}", _PATH_HINT)
+        source.refuse(at, f"has {toml.value(signs[0])} in it, got {toml.value(value)}", _PATH_HINT)
     if problem := setting.problem(value):
         near = did_you_mean(converted, setting.choices) if setting.choices and isinstance(converted, str) else None
         source.refuse(at, problem, near if near and near.startswith("did") else None)
