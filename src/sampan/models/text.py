@@ -177,8 +177,8 @@ def has_far_apostrophes(prompt: str) -> bool:
 
 
 def _between_apostrophes(prompt: str) -> list[str]:
-    texts, place = [], 0
-    while found := re.compile(_QUOTES[0]).search(prompt, place):
+    between, texts, place = re.compile(_QUOTES[0]), [], 0
+    while found := between.search(prompt, place):
         fits = _can_be_drawn(found[1])
         texts += [found[1]] if fits else []
         place = found.end() if fits else found.start() + 1
