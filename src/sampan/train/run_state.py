@@ -196,7 +196,7 @@ def open_run(job: Job, device: str, dtype: str, *, resume: bool, console: Any) -
         for name in job.train.stages:
             lora.targets(name, config, job.lora.targets)  # a name that fits no layer is said now
     _check_folder(job, resume)
-    data = open_dataset(job.data, config, job.data.cache or job.out / "cache", console)
+    data = open_dataset(job.data, config, job.data.cache or job.out / "cache", console, _tokenizer(start))
     if not data.training:
         raise DataError(
             f"there is nothing to train on in `{job.data.path}`",
@@ -220,10 +220,10 @@ def reopen_run(job: Job, out: Path, device: str, dtype: str, *, cache: Path, con
     start = read_record(out)["model"].get("start")  # found from any current directory, unlike the job's
     model = dataclasses.replace(job.model, start=Path(start) if start else None)
     job = dataclasses.replace(job, out=out, model=model, data=dataclasses.replace(job.data, cache=cache))
-    config = export.read_config(out)
-    data = open_dataset(job.data, config, cache, console)
+    config, folder = export.read_config(out), open_folder(Path(start)) if start else None
+    data = open_dataset(job.data, config, cache, console, _tokenizer(folder))
     _compare(job, _identity(job, data.digest))
-    return RunState(job, device, dtype, console, open_folder(Path(start)) if start else None, config, data)
+    return RunState(job, device, dtype, console, folder, config, data)
 
 
 def prepare(job: Job, *, console: Any) -> Path:
@@ -243,7 +243,8 @@ def prepare(job: Job, *, console: Any) -> Path:
         _compare(job, _identity(job))
     config = export.read_config(job.out) if is_run else _config(job, start)
     cache = job.data.cache or job.out / "cache"
-    work = RunState(job, device, "fp32", console, start, config, open_dataset(job.data, config, cache, console))
+    data = open_dataset(job.data, config, cache, console, _tokenizer(start))
+    work = RunState(job, device, "fp32", console, start, config, data)
     ready = [name for name in ENCODERS if work.is_encoder_ready(name)]
     if ready:
         work.encoded()
@@ -255,6 +256,11 @@ def prepare(job: Job, *, console: Any) -> Path:
             highlight=False,
         )
     return cache
+
+
+def _tokenizer(start: ModelFolder | None) -> text.PromptTokenizer | None:
+    """Return the prompt tokenizer of the folder that a run starts from; None where it is learned."""
+    return start.prompt_tokenizer() if start else None
 
 
 def _config(job: Job, start: ModelFolder | None) -> ModelConfig:
