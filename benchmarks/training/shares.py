@@ -13,7 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sampan.models import positions
-from sampan.models.build import outline
+from sampan.models.build import build_on_meta
 from sampan.models.config import ModelConfig
 
 
@@ -23,7 +23,7 @@ def encoder_share(config: ModelConfig, px: int, stage: str) -> float:
     if stage == "ar":
         return (_tokenizer(config, target) + _tokenizer(config, preview)) / (3 * _generator(config, (preview, target)))
     vae = _flops(
-        outline("vae", config).encode,
+        build_on_meta("vae", config).encode,
         np.zeros((1, 3, px, px), np.float32),
         *np.zeros((2, 1, config.vae.latent_channels, 1, 1)),
     )
@@ -33,20 +33,20 @@ def encoder_share(config: ModelConfig, px: int, stage: str) -> float:
 def _tokenizer(config: ModelConfig, grid: positions.Grid) -> int:
     ids, weights = positions.bilinear_gather(grid, config.ar.vision.grid_side)
     patches = np.zeros((1, grid[0] * grid[1], 3 * config.processor.patch_size**2), np.float32)
-    return _flops(outline("tokenizer", config), patches, ids, weights)
+    return _flops(build_on_meta("tokenizer", config), patches, ids, weights)
 
 
 def _generator(config: ModelConfig, grids: tuple[positions.Grid, ...]) -> int:
     places = positions.generated_positions(0, grids)
     cos, sin = positions.rope_text(places[:, None], config.ar.text)
-    return _flops(outline("ar", config), np.zeros((1, places.shape[1]), np.int64), cos, sin)
+    return _flops(build_on_meta("ar", config), np.zeros((1, places.shape[1]), np.int64), cos, sin)
 
 
 def _decoder(config: ModelConfig, px: int) -> int:
     dit, side = config.dit, px // config.vae.factor
     grid = (side // dit.patch_size, side // dit.patch_size)
     return _flops(
-        outline("decoder", config),
+        build_on_meta("decoder", config),
         np.zeros((1, dit.in_channels, side, side), np.float32),
         np.zeros((1, 1, dit.text_embed_dim), np.float32),
         np.zeros((1, grid[0] * grid[1]), np.int64),

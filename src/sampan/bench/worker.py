@@ -67,12 +67,12 @@ class Worker:
         from sampan.frameworks import device as dev
         from sampan.frameworks import io, update
         from sampan.models import presets
-        from sampan.models.build import outline
+        from sampan.models.build import build_on_meta
 
         if model is None:
             self.module, self.loss = blocks.block(part), blocks.BLOCK_LOSSES[part]
         else:
-            self.module = outline(part, presets.get(model["preset"], model["override"]))
+            self.module = build_on_meta(part, presets.get(model["preset"], model["override"]))
             self.loss = blocks.LOSSES[part]
         update.materialize(
             self.module,

@@ -33,7 +33,7 @@ PARTS = {
 }
 
 
-def outline(part: str, config: ModelConfig) -> Any:
+def build_on_meta(part: str, config: ModelConfig) -> Any:
     """Return the module of a part without memory for its weights, which are given to it later."""
     from sampan.frameworks import device as dev  # here, because who only wants PARTS needs no framework
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from sampan.errors import JobError, did_you_mean
 from sampan.frameworks import nn
-from sampan.models.build import outline
+from sampan.models.build import build_on_meta
 from sampan.models.config import ModelConfig
 
 PARTS = ("ar", "decoder")  # the parts that can be adapted
@@ -25,7 +25,7 @@ DEFAULTS = {  # attention and feed-forward of every layer
 
 def linear_layers(part: str, config: ModelConfig) -> dict[str, tuple[int, int]]:
     """Return the linear layers of a part by name, each with its (width out, width in)."""
-    return nn.linear_layers(outline(part, config))
+    return nn.linear_layers(build_on_meta(part, config))
 
 
 def targets(part: str, config: ModelConfig, names: tuple[str, ...] | None) -> list[str]:

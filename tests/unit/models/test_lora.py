@@ -8,7 +8,7 @@ import pytest
 from sampan.errors import JobError
 from sampan.frameworks import io
 from sampan.models import lora, presets
-from sampan.models.build import build, outline
+from sampan.models.build import build, build_on_meta
 from sampan.models.init import initial_weights
 
 CONFIG = presets.get("nano", {})
@@ -79,7 +79,7 @@ def test_names_that_lead_nowhere(part: str, names: tuple[str, ...], said: str):
 
 
 def test_additions_are_attached_without_memory_and_drawn_from_counters():
-    module = outline("decoder", CONFIG)
+    module = build_on_meta("decoder", CONFIG)
     before = io.shapes(module)
     layers = lora.attach(module, "decoder", CONFIG, 4, 2.0, ("to_q",))
     new = {name: shape for name, shape in io.shapes(module).items() if name not in before}

@@ -10,12 +10,13 @@ import pytest
 
 from sampan.errors import JobError
 from sampan.frameworks import meter
+from sampan.frameworks.records import ParameterCount, PassCost
 from sampan.models import lora, presets
-from sampan.models.build import outline
+from sampan.models.build import build_on_meta
 from sampan.train.memory import MemorySetting, StageMemory, alternatives, needed, refuse_or_say
 
 GIB = 2**30
-PASS = meter.Measured(
+PASS = PassCost(
     forward_flops=1,
     useful_flops=3,
     executed_flops=4,
@@ -24,7 +25,7 @@ PASS = meter.Measured(
     peak_bytes=4500,
     batch_bytes=5,
 )
-COUNT = meter.Count(trained=1000, coded=512, frozen=100, frozen_rows=10, workspace_bytes=10**9)
+COUNT = ParameterCount(trained=1000, coded=512, frozen=100, frozen_rows=10, workspace_bytes=10**9)
 PLAIN: dict[str, Any] = {"trained_dtype": "fp32", "frozen_dtype": "bf16", "moments": "fp32", "averaged": True}
 
 
@@ -71,7 +72,7 @@ def test_ranks_share_what_the_update_needs_and_not_working_weights():
 )
 def test_the_released_sizes_without_a_pass(part: str, method: str, settings: dict[str, Any], gib: float):
     config = presets.get("glm-image")
-    module, trainable = outline(part, config), lambda name: True
+    module, trainable = build_on_meta(part, config), lambda name: True
     rows = {}
     if method == "lora":
         lora.attach(module, part, config, 16)
@@ -82,7 +83,7 @@ def test_the_released_sizes_without_a_pass(part: str, method: str, settings: dic
     total = {"decoder": 6_926_882_880, "ar": 8_847_155_200 + 67_633_152}[part]
     additions = count.trained if method == "lora" else 0
     assert count.trained + count.frozen + count.frozen_rows == total + additions
-    need = needed(count, meter.Measured(0, 0, 0, 0, 0, 0, 0), **PLAIN | settings)
+    need = needed(count, PassCost(0, 0, 0, 0, 0, 0, 0), **PLAIN | settings)
     assert (need.total - need.workspace) / GIB == pytest.approx(gib, abs=0.06)
 
 

@@ -1,9 +1,8 @@
 """What one training pass costs on MindSpore, found before a run: arithmetic, and the memory of what lives during it.
 
-MindSpore has no fake tensors. The real module and the real loss run on outlines (sampan.frameworks.shapes): while they do,
-outlines stand in the place of the module's parameters and of the seam's functions. FLOPs are exact. Memory is the sum of
-what each operation's gradient keeps, by the rules there; what a kernel takes for itself and how an allocator rounds is not
-seen. On Ascend norms and attention are fused kernels; on a CPU they are written out, attention with all pairs.
+The real module and the real loss run on shapes (sampan.frameworks.shapes). FLOPs are exact. Memory is the sum of what each
+operation's gradient keeps; what a kernel takes for itself and how an allocator rounds is not seen. On Ascend norms and
+attention are fused kernels; on a CPU they are written out, attention with all pairs.
 
 Beside PyTorch's meter, for a micro-batch of every stage at the released sizes (pictures of 1024 px, fp32), FLOPs of forward,
 useful and executed are equal to the last digit. Bytes kept, and the most that lives at a time, as shares of PyTorch's:
@@ -28,7 +27,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from math import prod
 from typing import Any
 
@@ -38,11 +36,10 @@ from sampan.frameworks.mindspore import ops, parallel
 from sampan.frameworks.mindspore.flat import MOST_VALUES
 from sampan.frameworks.mindspore.nn import Module
 from sampan.frameworks.mindspore.weights import token_tables
-from sampan.frameworks.quantized import is_coded
 from sampan.frameworks.records import ParameterCount, PassCost
-from sampan.frameworks.shapes import array
-from sampan.frameworks.shapes import ops as outlined
-from sampan.frameworks.shapes.tape import BYTES, CostTape
+from sampan.frameworks.shapes import meter as shapes
+from sampan.frameworks.shapes.array import Blank
+from sampan.frameworks.shapes.tape import BYTES, CostTape, Kernels
 
 # fp32 copies of a rank's part of a vector that an update makes beside the gradient: clipped, the new first moment, and
 # what their arithmetic has in between; and copies of a whole vector, while it is put together from tensors
@@ -60,20 +57,10 @@ def count(
         trainable: Says of a parameter's name whether it is trained.
         frozen_rows: As the updater takes them.
     """
-    tables = token_tables(module)
-    trained = coded = frozen = in_rows = largest = 0
-    for name, parameter in module.parameters_and_names():
-        values, rows = prod(parameter.shape), parameter.shape[0] if parameter.shape else 1
-        if not trainable(name):
-            frozen += values
-            continue
-        used = values // rows * min((frozen_rows or {}).get(name, rows), rows)
-        trained, in_rows = trained + used, in_rows + values - used
-        coded += used if is_coded(used, name in tables) else 0
-        largest = max(largest, used)
-    ranks, longest = parallel.num_ranks(), min(trained, max(largest, MOST_VALUES))
+    found, largest = shapes.count(parameter_slots(module), token_tables(module), trainable, frozen_rows)
+    ranks, longest = parallel.num_ranks(), min(found.trained, max(largest, MOST_VALUES))
     copies = _UPDATE_COPIES * longest // ranks + (_WHOLE_COPIES * longest if ranks > 1 else 0)
-    return ParameterCount(trained, coded, frozen, in_rows, update_bytes=BYTES["fp32"] * copies, num_ranks=ranks)
+    return dataclasses.replace(found, update_bytes=BYTES["fp32"] * copies, num_ranks=ranks)
 
 
 def measure(
@@ -104,45 +91,33 @@ def measure(
         TypeError: The loss looks at values.
         ValueError: Nothing that is trained takes part in it.
     """
-    tape = CostTape(fused=device.startswith("npu"))
+    tape = CostTape(kernels(device))
     working = trainable_dtype if autocast == "fp32" else autocast
 
-    def weight(name: str, parameter: Any) -> array.ShapeArray:
-        is_trained = trainable(name)
-        return array.weight(tape, parameter.shape, working if is_trained else dtype, trained=is_trained)
+    def weight_dtype(name: str) -> tuple[str, bool]:
+        return (working, True) if trainable(name) else (dtype, False)
 
-    with _outlines(module, weight):
-        batch = [array.given(tape, each) if isinstance(each, np.ndarray) else each for each in arrays]
-        batch_bytes = sum(each.nbytes for each in arrays if isinstance(each, np.ndarray))
-        found = tape.measure(lambda: loss(module, *batch), batch_bytes=batch_bytes)
+    batch = [Blank(each.shape, str(each.dtype)) if isinstance(each, np.ndarray) else each for each in arrays]
+    found = shapes.measure(
+        tape, parameter_slots(module), substitutes(tape), weight_dtype, lambda *given: loss(module, *given), batch
+    )
     values = sum(prod(parameter.shape) for name, parameter in module.parameters_and_names() if trainable(name))
     working_bytes = BYTES[working] * values if working != trainable_dtype else 0
     return dataclasses.replace(found, activation_bytes=found.peak_bytes, working_bytes=working_bytes)
 
 
-@contextmanager
-def _outlines(module: Any, weight: Callable[[str, Any], array.ShapeArray]) -> Iterator[None]:
-    """Put outlines in the place of a module's parameters and of the seam's functions while the block runs."""
-    functions = {name: getattr(ops, name) for name in outlined.__all__}
-    parameters = [
-        (cell._params, leaf, parameter, f"{path}.{leaf}" if path else leaf)
-        for path, cell in module.cells_and_names()
-        for leaf, parameter in cell._params.items()
-    ]
+def kernels(device: str) -> Kernels:
+    """Return what MindSpore's kernels keep."""
+    fused = device.startswith("npu")
+    return Kernels(attention=fused, norms=fused, wide_group_norm=True, frozen_input=True)
 
-    def call(self: Any, *arguments: Any, **named: Any) -> Any:
-        return self.construct(*arguments, **named)
 
-    try:
-        Module.__call__ = call  # a Cell's own makes its parameters' memory, and knows arrays only
-        for name in functions:
-            setattr(ops, name, getattr(outlined, name))
-        for holder, leaf, parameter, name in parameters:
-            holder[leaf] = weight(name, parameter)
-        yield
-    finally:
-        del Module.__call__
-        for name, function in functions.items():
-            setattr(ops, name, function)
-        for holder, leaf, parameter, _ in parameters:
-            holder[leaf] = parameter
+def substitutes(tape: CostTape) -> dict[tuple[Any, str], Any]:
+    """Return what takes the place of MindSpore's functions while a pass is counted; its layers call these."""
+    # a Cell's own __call__ makes its parameters' memory, and knows arrays only
+    return {(Module, "__call__"): shapes.calling(tape), **shapes.functions(ops)}
+
+
+def parameter_slots(module: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Yield a module and all in it by dotted name, each with the dictionary in which its own parameters are."""
+    return ((path, cell, cell._params) for path, cell in module.cells_and_names())

@@ -17,7 +17,7 @@ from sampan.data.batches import ShuffledOrder
 from sampan.frameworks import io
 from sampan.losses import tokens
 from sampan.models import positions
-from sampan.models.build import outline
+from sampan.models.build import build_on_meta
 from sampan.samplers import noise
 from sampan.train import sample_grid
 from sampan.train.stages import HostBatch, StageInputs, TrainableStage
@@ -81,7 +81,7 @@ def make(context: StageInputs) -> TrainableStage:
         truths = [encoded.target_ids(context.image_of[i]) for i in chosen]
         return sample_grid.written_grid(truths, found, captions, context.paint_ids())
 
-    module = outline("ar", config)
+    module = build_on_meta("ar", config)
     freeze_text = context.adapting if settings.freeze_text is None else settings.freeze_text
     later = set(io.shapes(module)) - {_TABLE, _HEAD}
     delayed: dict[str, int] = dict.fromkeys(sorted(later), int(settings.head_steps)) if settings.head_steps else {}

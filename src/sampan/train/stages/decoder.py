@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sampan.data.batches import ShapeGroups
 from sampan.losses import flow
 from sampan.models import positions
-from sampan.models.build import outline
+from sampan.models.build import build_on_meta
 from sampan.models.dit import join_references
 from sampan.models.positions import Grid
 from sampan.models.text import glyph_texts
@@ -154,7 +154,7 @@ def make(context: StageInputs) -> TrainableStage:
             [pictures[i] for i in shown], painted, [context.samples[i].captions[0] for i in chosen]
         )
 
-    return TrainableStage(outline("decoder", config), draw, loss, sample=sample)
+    return TrainableStage(build_on_meta("decoder", config), draw, loss, sample=sample)
 
 
 def _alike(context: StageInputs) -> dict[int, list[int]]:

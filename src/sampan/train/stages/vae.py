@@ -13,7 +13,7 @@ from sampan.data.batches import ShapeGroups
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
 from sampan.losses import autoencoder
-from sampan.models.build import outline
+from sampan.models.build import build_on_meta
 from sampan.models.config import ModelConfig
 from sampan.samplers import noise
 from sampan.train import sample_grid
@@ -96,4 +96,6 @@ def make(context: StageInputs) -> TrainableStage:
             [pictures[i] for i in shown], painted, [context.samples[i].captions[0] for i in chosen]
         )
 
-    return TrainableStage(outline("vae", context.config), draw, loss, finish=finish, measure=measure, sample=sample)
+    return TrainableStage(
+        build_on_meta("vae", context.config), draw, loss, finish=finish, measure=measure, sample=sample
+    )

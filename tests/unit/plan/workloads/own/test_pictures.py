@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sampan.models.build import outline
+from sampan.models.build import build_on_meta
 from sampan.models.presets import get
 from sampan.pipeline.request import DEFAULT_STEPS as THEIRS
 from sampan.plan.records import Phase
@@ -44,7 +44,7 @@ def ids(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize("prompt", [5, 40])
 def test_the_generator_reads_and_writes_over_all_slots(prompt: int) -> None:
     phases = named(picture_phases(NANO, SIZE, prompt_tokens=prompt))
-    model, text = outline("ar", NANO), NANO.ar.text
+    model, text = build_on_meta("ar", NANO), NANO.ar.text
     slots, half = prompt + 64 + 16, text.rotary_dim // 2
     shape = (1, text.num_key_value_heads, slots, text.head_dim)
     for name, tokens in (("read the prompt", prompt), ("write a token", 1)):
@@ -59,7 +59,7 @@ def test_the_generator_reads_and_writes_over_all_slots(prompt: int) -> None:
 
 def test_the_decoder_paints_with_the_prompt_and_without_it() -> None:
     phases = named(picture_phases(NANO, SIZE, glyph_tokens=11, num_inference_steps=30))
-    model, dit = outline("decoder", NANO), NANO.dit
+    model, dit = build_on_meta("decoder", NANO), NANO.dit
     for name, words in (("a step with the prompt", 11), ("a step without the prompt", 1)):
         angles = floats(1, 1, words + 64, dit.attention_head_dim // 2)
         seen = counted(
@@ -72,7 +72,7 @@ def test_the_decoder_paints_with_the_prompt_and_without_it() -> None:
 
 def test_pixels() -> None:
     phases = named(picture_phases(NANO, SIZE))
-    assert flops(phases["pixels"]) == counted(outline("vae", NANO).decoder, floats(*LATENT))
+    assert flops(phases["pixels"]) == counted(build_on_meta("vae", NANO).decoder, floats(*LATENT))
 
 
 def test_guidance_and_references_are_phases_of_their_own() -> None:
