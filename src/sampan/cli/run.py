@@ -284,8 +284,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 def plan(arguments: argparse.Namespace) -> None:
     """Plan a job, or answer another question about chips; the report on stdout, files where they were asked for."""
+    from sampan import frameworks
     from sampan.plan import verb
 
+    frameworks.use_shapes()  # it computes nothing: models are counted on shapes
     options = verb.from_arguments(arguments)
     if options.validate is None and options.compare is None:
         from sampan.job import read

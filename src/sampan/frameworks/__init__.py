@@ -12,6 +12,9 @@ framework is one folder with the same module names:
     meter   what a step costs, counted before it is run
     io      weights from and to safetensors files
 
+`shapes` is a framework without values, in which passes are counted; it has nn, ops, device and meter, and stands beside the
+one of the process.
+
 The names every folder offers are NN_NAMES and OPS_NAMES below, less what LEFT_OUT says; a contract test holds each folder
 to them. A framework that leaves something out is there for the comparison only, and is refused for everything else.
 """
@@ -41,6 +44,7 @@ __all__ = [
     "parallel",
     "update",
     "use",
+    "use_shapes",
 ]
 
 FRAMEWORKS = {
@@ -114,6 +118,16 @@ def use(name: str, *, comparing: bool = False) -> None:
             " or ".join([FRAMEWORKS[name], *(f"--framework {other}, which is here" for other in here)]),
         ) from error
     _chosen = name
+
+
+def use_shapes() -> None:
+    """Let model code compute on shapes where no framework was chosen: for a process that plans and computes nothing.
+
+    In a process that computes, the shapes stand beside its framework while a pass is counted.
+    """
+    global _chosen
+    if _chosen is None:
+        _chosen = "shapes"
 
 
 def chosen() -> str:

@@ -368,6 +368,11 @@ class VAEConfig:
         }
 
 
+WORD_PX = 32, 128  # height and width of the pictures of words that the glyph encoder is trained on
+NUM_WAVES = 12  # cosines along a word, by which its letters and its picture's columns are summed
+NUM_TOLD = 54  # channels of a byte's embedding that tell where the byte stands and which letter it is
+
+
 @dataclass(frozen=True)
 class GlyphConfig:
     """The glyph text encoder (ByT5 shape; `text_encoder/config.json`)."""
@@ -384,6 +389,11 @@ class GlyphConfig:
 
     def __post_init__(self) -> None:
         _positive(self)
+
+    @property
+    def num_told(self) -> int:
+        """Channels of an embedding that are asked what the byte is: no more than there are."""
+        return min(NUM_TOLD, self.d_model)
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> Self:

@@ -9,7 +9,7 @@ from sampan.plan.generation_memory import generation_needed
 from sampan.plan.memory import needed
 from sampan.plan.records import ParallelLayout, Phase
 from sampan.plan.workloads.named import workload_of
-from sampan.plan.workloads.own.encoders import tokenizer_blocks, vae_encoder
+from sampan.plan.workloads.own.parts import tokenizer_blocks, vae_blocks
 from sampan.plan.workloads.own.pictures import picture_phases
 
 
@@ -55,8 +55,8 @@ def _pictures(model: str, side_px: int, batch: int) -> float:
     rows, columns = config.geometry.prior_grid(side_px, side_px)
     parts = [
         *(block for name in _PARTS for block in blocks[name]),
-        *tokenizer_blocks(config, rows * columns, is_forward=True),
-        *vae_encoder(config.vae, side_px, side_px, is_forward=True),
+        *tokenizer_blocks(config, rows * columns),
+        *vae_blocks("encoder", config, (side_px, side_px)),
     ]
     params = sum(block.repeat * block.params for block in parts)
     return generation_needed(phases, params=params, batch=batch).total

@@ -13,8 +13,8 @@ from PIL import Image
 from sampan.models import presets, text
 from sampan.models.build import build
 from sampan.models.config import ModelConfig
+from sampan.models.heads import TokenizerWithHeads
 from sampan.train import sample_grid
-from sampan.train.heads import TokenizerWithHeads
 from sampan.train.sample_grid import SampleInputs
 
 CONFIG: ModelConfig = presets.get(

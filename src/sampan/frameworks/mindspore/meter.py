@@ -37,7 +37,7 @@ from sampan.frameworks.mindspore.flat import MOST_VALUES
 from sampan.frameworks.mindspore.nn import Module
 from sampan.frameworks.mindspore.weights import token_tables
 from sampan.frameworks.records import ParameterCount, PassCost
-from sampan.frameworks.shapes import meter as shapes
+from sampan.frameworks.shapes import count as shapes
 from sampan.frameworks.shapes.array import Blank
 from sampan.frameworks.shapes.tape import BYTES, CostTape, Kernels
 
@@ -57,7 +57,7 @@ def count(
         trainable: Says of a parameter's name whether it is trained.
         frozen_rows: As the updater takes them.
     """
-    found, largest = shapes.count(parameter_slots(module), token_tables(module), trainable, frozen_rows)
+    found, largest = shapes.count_parameters(parameter_slots(module), token_tables(module), trainable, frozen_rows)
     ranks, longest = parallel.num_ranks(), min(found.trained, max(largest, MOST_VALUES))
     copies = _UPDATE_COPIES * longest // ranks + (_WHOLE_COPIES * longest if ranks > 1 else 0)
     return dataclasses.replace(found, update_bytes=BYTES["fp32"] * copies, num_ranks=ranks)
@@ -98,7 +98,7 @@ def measure(
         return (working, True) if trainable(name) else (dtype, False)
 
     batch = [Blank(each.shape, str(each.dtype)) if isinstance(each, np.ndarray) else each for each in arrays]
-    found = shapes.measure(
+    found = shapes.count_pass(
         tape, parameter_slots(module), substitutes(tape), weight_dtype, lambda *given: loss(module, *given), batch
     )
     values = sum(prod(parameter.shape) for name, parameter in module.parameters_and_names() if trainable(name))

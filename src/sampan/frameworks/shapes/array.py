@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from sampan.frameworks.shapes.tape import BYTES, Buffer, CostTape, Gradient, Leaf, Node, Operation, Shape
 
@@ -14,7 +14,8 @@ FLOATS = ("fp64", "fp32", "bf16", "fp16")
 _OF_NUMPY = {"float64": "fp64", "float32": "fp32", "float16": "fp16"}
 
 
-class Blank(NamedTuple):
+@dataclass(frozen=True)
+class Blank:
     """An array of a batch before a pass is counted.
 
     Args:
@@ -36,9 +37,13 @@ def weight(tape: CostTape, shape: Sequence[int], dtype: str, *, trained: bool) -
     return ShapeArray(tape, tuple(shape), dtype, Buffer(tape, 0), node=leaf, needs_grad=trained, is_weight=True)
 
 
-def of_batch(tape: CostTape, blank: Blank) -> ShapeArray:
-    """Return an array of the batch, whose memory is counted elsewhere."""
-    return ShapeArray(tape, blank.shape, _OF_NUMPY.get(blank.dtype, blank.dtype), Buffer(tape, 0))
+def of_batch(tape: CostTape, given: Any) -> Any:
+    """Return an array of the batch, whose memory is counted elsewhere; of tuples, the same with arrays for blanks."""
+    if isinstance(given, tuple):
+        return tuple(of_batch(tape, part) for part in given)
+    if not isinstance(given, Blank):
+        return given
+    return ShapeArray(tape, given.shape, _OF_NUMPY.get(given.dtype, given.dtype), Buffer(tape, 0))
 
 
 class ShapeArray:
@@ -215,10 +220,11 @@ def made(
     held = [x.buffer for x in keeps] + ([buffer] if keeps_itself else [])
     own = [Buffer(tape, math.prod(one) * BYTES["fp32"]) for one in statistics]
     if tape.records:
+        number = len(tape.operations) - 1
         for x in keeps:
-            x.buffer.keep((tape.calls, x.is_divided))
+            x.buffer.keep(number, x.is_divided)
         for one in (*([buffer] if keeps_itself else ()), *own):
-            one.keep((tape.calls, is_divided))
+            one.keep(number, is_divided)
     described = [(x.shape, x.dtype) for x in inputs]
     out.node = Node(tape, sources, described, keeps=held + own, back=back, shares=shares, once=once, again=again)
     out.node.operation = operation
@@ -234,6 +240,7 @@ class Sides:
     """
 
     kind: Any
+    name: str
     rows: int
     inner: int
     cols: int
@@ -249,7 +256,7 @@ def _operation(inputs: Sequence[ShapeArray], out: ShapeArray, sides: Sides | Non
     if sides is None:
         operation.moved = sum(x.size for x in inputs) + out.size if moved is None else moved
     else:
-        for name in ("kind", "rows", "inner", "cols", "copies", "kv_heads", "cells_in", "is_causal"):
+        for name in ("kind", "name", "rows", "inner", "cols", "copies", "kv_heads", "cells_in", "is_causal"):
             setattr(operation, name, getattr(sides, name))
         operation.weights = max((x.size for x in inputs[1:2] if x.is_weight), default=0)
     out.tape.operations.append(operation)
@@ -302,7 +309,7 @@ def product(x: ShapeArray, y: ShapeArray, flops: int | None = None) -> ShapeArra
         raise ValueError(f"{x.shape} cannot be multiplied with {y.shape}")
     x, y = lowered(x), lowered(y)
     shape = (*broadcast(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1])
-    sides = Sides("matmul", x.shape[-2], x.shape[-1], y.shape[-1], copies=math.prod(shape[:-2]))
+    sides = Sides("matmul", "product", x.shape[-2], x.shape[-1], y.shape[-1], copies=math.prod(shape[:-2]))
     flops = 2 * math.prod(shape) * x.shape[-1] if flops is None else flops
     keeps = [x, y] if x.tape.kernels.frozen_input else factors(x, y)
     dtype = promoted(x.dtype, y.dtype)

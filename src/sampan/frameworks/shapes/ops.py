@@ -129,7 +129,7 @@ def linear(x: ShapeArray, weight: ShapeArray, bias: ShapeArray | None = None) ->
     if x.shape[-1] != weight.shape[1]:
         raise ValueError(f"{x.shape} does not go into a linear map of {weight.shape}")
     flops, rows = 2 * x.size * weight.shape[0], x.size // x.shape[-1]
-    sides = Sides("matmul", rows, x.shape[-1], weight.shape[0], division=tape.division(tape.path))
+    sides = Sides("matmul", "linear", rows, x.shape[-1], weight.shape[0], division=tape.division(tape.path))
     shape = (*x.shape[:-1], weight.shape[0])
     keeps = [*([x] if weight.needs_grad or tape.kernels.frozen_input else []), *([weight] if x.needs_grad else [])]
     return made(
@@ -145,7 +145,7 @@ def conv2d(x: ShapeArray, weight: ShapeArray, bias: ShapeArray, stride: int, pad
     shape = (x.shape[0], channels, *cells)
     inner, rows = math.prod(weight.shape[1:]), x.shape[0] * math.prod(cells)
     flops = 2 * rows * channels * inner
-    sides = Sides("conv", rows, inner, channels, cells_in=x.size)
+    sides = Sides("conv", "convolution", rows, inner, channels, cells_in=x.size)
     return made(
         (x, weight, *biases), shape, weight.dtype, keeps=[x, weight], flops=flops, back=(flops, flops, 0), sides=sides
     )
@@ -230,7 +230,14 @@ def attention(
     width = head_dim + v.shape[3]
     if q.tape.kernels.attention:
         sides = Sides(
-            "attention", queries, head_dim, keys, copies=batch * heads, kv_heads=batch * k.shape[1], is_causal=causal
+            "attention",
+            "attention",
+            queries,
+            head_dim,
+            keys,
+            copies=batch * heads,
+            kv_heads=batch * k.shape[1],
+            is_causal=causal,
         )
         return made(
             (q, k, v), (batch, heads, queries, v.shape[3]), q.dtype, keeps=[q, k, v], keeps_itself=True,

@@ -55,12 +55,12 @@ class Operation:
     Args:
         calls: Where it is called.
         kind: "matmul", "conv", "attention", or "memory", which multiplies nothing.
+        name: What is called: "linear", "product" of two arrays, "convolution", "attention".
         rows, inner, cols: The sides of its product; for attention queries, head width and keys.
         copies: Products of these sides; heads of attention.
         kv_heads: Heads of attention's keys and values.
         weights: Values of its weight; 0 where it has none.
         moved: Values that are read and written; of "memory" alone.
-        taps: Of a convolution, the cells of its kernel; `inner` counts an input once for each.
         cells_in: Of a convolution, the values that go in.
         is_divided: Whether what comes out is divided by tensor parallelism.
         needs: For each array that goes in, whether it needs a gradient.
@@ -70,6 +70,7 @@ class Operation:
 
     calls: Calls
     kind: Literal["matmul", "conv", "attention", "memory"] = "memory"
+    name: str = ""
     rows: int = 0
     inner: int = 0
     cols: int = 0
@@ -90,7 +91,8 @@ class CostTape:
 
     Args:
         records: Operations are also kept one by one, in `operations`, and bytes that are kept for gradients when the loss is
-            known, in `kept_forward`: by where, and whether tensor parallelism divides them.
+            known, in `kept_forward`: by the first and the last operation that keeps them, and whether tensor parallelism
+            divides them.
         division: Returns how tensor parallelism divides a linear layer ("columns", "rows" or "none"), by its dotted name.
     """
 
@@ -110,8 +112,8 @@ class CostTape:
         self.paths: dict[int, str] = {}
         self.calls: Calls = ()
         self.operations: list[Operation] = []
-        self.kept: defaultdict[tuple[Calls, bool], int] = defaultdict(int)
-        self.kept_forward: dict[tuple[Calls, bool], int] = {}
+        self.kept: defaultdict[tuple[int, int, bool], int] = defaultdict(int)
+        self.kept_forward: dict[tuple[int, int, bool], int] = {}
         self._call_numbers = itertools.count()
 
     @property
@@ -221,16 +223,19 @@ class Buffer:
 
     def __init__(self, tape: CostTape, num_bytes: int):
         self.tape, self.num_bytes = tape, num_bytes
-        self.keeper: tuple[Calls, bool] | None = None
+        self.keeper: tuple[int, int, bool] | None = None
         tape.live += num_bytes
         tape.peak = max(tape.peak, tape.live)
         tape.activation_peak = max(tape.activation_peak, tape.live - tape.gradients)
 
-    def keep(self, keeper: tuple[Calls, bool]) -> None:
-        """Count it as kept for gradients by the first operation that says so."""
-        if self.keeper is None:
-            self.keeper = keeper
-            self.tape.kept[keeper] += self.num_bytes
+    def keep(self, operation: int, is_divided: bool) -> None:
+        """Count it as kept for gradients by an operation."""
+        first = operation
+        if self.keeper is not None:
+            first = self.keeper[0]
+            self.tape.kept[self.keeper] -= self.num_bytes
+        self.keeper = first, operation, is_divided
+        self.tape.kept[self.keeper] += self.num_bytes
 
     def __del__(self) -> None:
         self.tape.live -= self.num_bytes

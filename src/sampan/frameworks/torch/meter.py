@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from sampan.frameworks.records import ParameterCount, PassCost
-from sampan.frameworks.shapes import meter as shapes
+from sampan.frameworks.shapes import count as shapes
 from sampan.frameworks.shapes import nn as layers
 from sampan.frameworks.shapes.array import Blank
 from sampan.frameworks.shapes.tape import CostTape, Kernels
@@ -46,7 +46,7 @@ def count(
         trainable: Says of a parameter's name whether it is trained.
         frozen_rows: As the updater takes them.
     """
-    found, _ = shapes.count(parameter_slots(module), token_tables(module), trainable, frozen_rows)
+    found, _ = shapes.count_parameters(parameter_slots(module), token_tables(module), trainable, frozen_rows)
     return dataclasses.replace(found, workspace_bytes=WORKSPACE_BYTES)
 
 
@@ -82,7 +82,7 @@ def measure(
         return (trainable_dtype, True) if trainable(name) else (dtype, False)
 
     batch = [Blank(each.shape, str(each.dtype)) if isinstance(each, np.ndarray) else each for each in arrays]
-    return shapes.measure(
+    return shapes.count_pass(
         tape, parameter_slots(module), substitutes(tape), weight_dtype, lambda *given: loss(module, *given), batch
     )
 

@@ -18,18 +18,15 @@ from numpy.typing import NDArray
 from sampan.data.batches import ShapeGroups
 from sampan.data.encode import grid_patches, token_ids
 from sampan.frameworks import device as dev
-from sampan.frameworks import ops
-from sampan.losses.contrast import contrast_loss
-from sampan.losses.quantizer import quantize_straight
+from sampan.losses.stages import tokenizer_loss
 from sampan.models import positions
+from sampan.models.heads import TokenizerWithHeads
 from sampan.samplers import noise
 from sampan.train import sample_grid
-from sampan.train.heads import TokenizerWithHeads
 from sampan.train.stages import HostBatch, Rows, StageInputs, TrainableStage
 
 _SEEN_STEPS = 64  # last steps without codes, whose features the codebook is spread over
 _ROUNDS = 3  # of moving each code to the mean of what it stands for
-_TEMPERATURE = 0.07
 _PREVIEW_SHARE = 0.25
 _CODEBOOK = "part.model.vqmodel.quantize.embedding.weight"
 # in the release and used by nothing: without a gradient it would decay on one framework and stay on another
@@ -75,31 +72,10 @@ def make(context: StageInputs) -> TrainableStage:
             tuple(pictures.name_of(i) for i in chosen),
         )
 
-    def loss(
-        module: Any,
-        patches: Any,
-        gather_ids: Any,
-        gather_weights: Any,
-        ids: Any,
-        mask: Any,
-        has_caption: Any,
-        rows: Any,
-        is_quantised: Any,
-    ) -> tuple[Any, dict[str, Any]]:
-        model = module.part.model
-        features = model.visual(patches, gather_ids, gather_weights)
-        z, codes = model.vqmodel.project(features), model.vqmodel.codebook()
-        chosen = model.vqmodel(features)
-        quantised, vq_loss = quantize_straight(z, codes, chosen, settings.commitment_weight, settings.codebook_weight)
-        quantised, vq_loss = z + (quantised - z) * is_quantised, vq_loss * ops.sum(is_quantised)
-        painted = ops.cast(module.paint(quantised, gather_ids, gather_weights), ops.float32)
-        error = ops.mean(ops.abs(painted - patches))
-        contrast = contrast_loss(
-            module.to_caption(ops.mean(quantised, 1)), module.captions(ids, mask), rows, has_caption, _TEMPERATURE
+    def loss(module: Any, *arrays: Any) -> tuple[Any, dict[str, Any]]:
+        return tokenizer_loss(
+            module, *arrays, settings.commitment_weight, settings.codebook_weight, settings.contrast_weight
         )
-        total = error + vq_loss + settings.contrast_weight * contrast
-        constant = ops.stop_gradient(z)
-        return total, {"l1": error, "vq": vq_loss, "contrast": contrast, "features": constant, "ids": chosen}
 
     def after(step: int, arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, float], Rows]:
         chosen = arrays["ids"].reshape(-1)
