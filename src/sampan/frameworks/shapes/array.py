@@ -202,8 +202,10 @@ def made(
     tape.flops[tape.phase] += flops
     buffer = Buffer(tape, math.prod(shape) * BYTES[dtype]) if view_of is None else view_of.buffer
     needs_grad = any(x.needs_grad for x in inputs)
-    is_divided = any(x.is_divided for x in inputs) if sides is None or sides.division == "none" else False
-    is_divided = is_divided or (sides is not None and sides.division == "columns")
+    if sides is None or sides.division is None:
+        is_divided = any(x.is_divided for x in inputs)
+    else:
+        is_divided = sides.division == "columns"
     out = ShapeArray(
         tape, shape, dtype, buffer, strides=strides, needs_grad=needs_grad, is_divided=is_divided,
         is_weight=view_of is not None and view_of.is_weight,
@@ -236,7 +238,7 @@ class Sides:
     """What a product multiplies; as `Operation` has it.
 
     Args:
-        division: How tensor parallelism divides it: "columns", "rows", or "none" where it goes by its inputs.
+        division: How tensor parallelism divides a linear map: "columns", "rows" or "none"; None where it goes by the inputs.
     """
 
     kind: Any
@@ -248,7 +250,7 @@ class Sides:
     kv_heads: int = 0
     cells_in: int = 0
     is_causal: bool = False
-    division: str = "none"
+    division: str | None = None
 
 
 def _operation(inputs: Sequence[ShapeArray], out: ShapeArray, sides: Sides | None, moved: int | None) -> Operation:

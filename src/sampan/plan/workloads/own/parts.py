@@ -88,20 +88,20 @@ def reduced(part: str, config: ModelConfig) -> tuple[ModelConfig, int]:
 @lru_cache
 def tokenizer_blocks(config: ModelConfig, tokens: int) -> Blocks:
     """Return the picture tokenizer over a picture of so many tokens."""
-    return _used("tokenizer", config, lambda part: part, batches.tokenizer_arrays(config, tokens))
+    return _used("tokenizer", config, batches.tokenizer_arrays(config, tokens))
 
 
 @lru_cache
 def vae_blocks(half: str, config: ModelConfig, size: Size) -> Blocks:
     """Return a half of the autoencoder: "encoder", which makes a latent of pixels, or "decoder"."""
     shape = (3, *size) if half == "encoder" else batches.latent_shape(config, size)
-    return _used("vae", config, lambda part: getattr(part, half), (batches.Blank((1, *shape)),))
+    return _used("vae", config, (batches.Blank((1, *shape)),), half=half)
 
 
 @lru_cache
 def glyph_blocks(config: ModelConfig, num_bytes: int) -> Blocks:
     """Return the glyph encoder over a string of so many bytes."""
-    return _used("glyph", config, lambda part: part, batches.glyph_arrays(num_bytes))
+    return _used("glyph", config, batches.glyph_arrays(num_bytes))
 
 
 @lru_cache
@@ -113,7 +113,7 @@ def ar_blocks(config: ModelConfig, tokens: int, slots: int) -> Blocks:
     mask = batches.Blank((1, 1, tokens, slots), "bool")
     cache = tuple((keys, keys) for _ in range(text.num_hidden_layers))
     arrays = *batches.ar_arrays(config, tokens), mask, cache, batches.Blank((), "int64"), 1
-    return _used("ar", config, lambda part: part, arrays)
+    return _used("ar", config, arrays)
 
 
 @lru_cache
@@ -123,26 +123,28 @@ def decoder_blocks(config: ModelConfig, size: Size, glyph_tokens: int, reference
     dit = few.dit
     keys = batches.Blank((1, dit.num_attention_heads, reference_tokens, dit.attention_head_dim))
     references = tuple((keys, keys) for _ in range(dit.num_layers)) if reference_tokens else None
-    return _used(
-        "decoder", config, lambda part: part, (*batches.decoder_arrays(config, size, glyph_tokens), references)
-    )
+    return _used("decoder", config, (*batches.decoder_arrays(config, size, glyph_tokens), references))
 
 
 @lru_cache
 def reference_blocks(config: ModelConfig, size: Size) -> Blocks:
     """Return the decoder's pass over one reference picture, which writes keys and values."""
-    return _used("decoder", config, lambda part: part.reference_kv, batches.reference_arrays(config, size))
+    return _used("decoder", config, batches.reference_arrays(config, size), method="reference_kv")
 
 
-def _used(part: str, config: ModelConfig, call_of: Callable[[Any], Any], arrays: Sequence[object]) -> Blocks:
+def _used(
+    part: str, config: ModelConfig, arrays: Sequence[object], *, half: str | None = None, method: str = "forward"
+) -> Blocks:
     """Return a part in use, forward only.
 
     Args:
-        call_of: Returns of the part's module what takes the arrays.
+        half: The module in it that is used; None for all of it.
+        method: What of the module takes the arrays.
     """
     from sampan.models.build import build_on_meta  # here, because it loads model code, and with it a framework
 
     few, num_layers = reduced(part, config)
     module = build_on_meta(part, few)
-    counted = call_of(module)
-    return tuple(count_blocks(module, counted, arrays, grad="none", num_layers=num_layers))
+    module = module if half is None else getattr(module, half)
+    call = module if method == "forward" else getattr(module, method)
+    return tuple(count_blocks(module, call, arrays, grad="none", num_layers=num_layers))

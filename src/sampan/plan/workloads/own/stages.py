@@ -20,6 +20,7 @@ from sampan.plan.workloads.own.parts import glyph_blocks, stage_blocks, tokenize
 STAGES = ("vae", "tokenizer", "glyph", "ar", "decoder", "preparation")
 _FLOAT, _ID = 4, 8  # bytes of a value that a batch brings: fp32, 64-bit ids
 _ADAPTABLE = ("ar", "decoder")
+_TOLD_APART = ("tokenizer", "glyph")  # stages whose samples are joined by the scores that tell them apart
 
 
 def stage_workload(
@@ -80,6 +81,7 @@ def stage_workload(
         )  # fmt: skip
         input_bytes = 0.2 * height * width  # of a JPEG
     else:
+        batch = batch if stage in _TOLD_APART else 1
         arrays = batches.of_stage(
             stage, config, size, prompt_tokens=prompt_tokens, glyph_tokens=glyph_tokens, references=references, batch=batch
         )  # fmt: skip
