@@ -22,7 +22,7 @@ _TEMPERATURE = 0.07
 
 
 def vae_loss(
-    module: Any, images: Array, draws: Array, perceptual_weight: float, kl_weight: float
+    module: Any, images: Array, draws: Array, *, perceptual_weight: float, kl_weight: float
 ) -> tuple[Array, Values]:
     """Return what the autoencoder minimises: absolute error, edges at several scales, and the latents' divergence.
 
@@ -42,7 +42,7 @@ def vae_loss(
 
 def tokenizer_loss(
     module: Any, patches: Array, gather_ids: Array, gather_weights: Array, ids: Array, mask: Array, has_caption: Array,
-    rows: Array, is_quantised: Array, commitment_weight: float, codebook_weight: float, contrast_weight: float,
+    rows: Array, is_quantised: Array, *, commitment_weight: float, codebook_weight: float, contrast_weight: float,
 ) -> tuple[Array, Values]:  # fmt: skip
     """Return what the picture tokenizer minimises: error of repainted patches, the quantizer's loss, and the contrast
     with captions.
@@ -73,7 +73,7 @@ def tokenizer_loss(
 
 def glyph_loss(
     module: Any, ids: Array, mask: Array, buckets: Array, letter_waves: Array, told: Array, share: Array,
-    pictures: Array, waves: Array, rows: Array, weights: Array, temperature: float, place_weight: float,
+    pictures: Array, waves: Array, rows: Array, weights: Array, *, temperature: float, place_weight: float,
 ) -> tuple[Array, Values]:  # fmt: skip
     """Return what the glyph encoder minimises: the contrast of words with their pictures, and the error of what each
     byte tells.
@@ -96,7 +96,7 @@ def glyph_loss(
 
 def ar_loss(
     module: Any, ids: Array, cos: Array, sin: Array, read_at: Array, labels: Array, weights: Array,
-    segments: tuple[int, ...], recompute: bool,
+    segments: tuple[int, ...] | None, *, recompute: bool,
 ) -> tuple[Array, Values]:  # fmt: skip
     """Return what the generator minimises: the cross-entropy of the next token.
 
@@ -112,7 +112,7 @@ def ar_loss(
 
 def decoder_loss(
     module: Any, clean: Array, draws: Array, sigma: Array, embeds: Array, prior: Array, keep: Array, times: Array,
-    sizes: Array, cos: Array, sin: Array, mask: Array | None, references: tuple[Any, ...], recompute: bool,
+    sizes: Array, cos: Array, sin: Array, mask: Array | None, *references: Any, recompute: bool,
 ) -> tuple[Array, Values]:  # fmt: skip
     """Return what the decoder minimises: the error of the velocity.
 

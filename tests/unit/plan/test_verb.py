@@ -205,11 +205,11 @@ def test_a_place_that_cannot_be_written_is_an_error(tmp_path, job):
     assert caught.value.what == f"`{path}` cannot be written"
 
 
-def test_a_plan_needs_no_framework():
+def test_a_plan_needs_no_numbers_library_and_no_framework():
     code = (
         "import sys; from sampan.cli import main; "
         f"status = main(['plan', {str(JOB)!r}, '--chips', 'h20', '--sites', 'sg', '--count', '1']); "
-        "found = [m for m in ('scipy', 'torch', 'mindspore', 'tensorflow', 'PIL', 'pandas') if m in sys.modules]; "
+        "found = [m for m in ('numpy', 'scipy', 'torch', 'mindspore', 'tensorflow', 'PIL', 'pandas') if m in sys.modules]; "
         "sys.exit(f'imported {found}' if found else status)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sampan.frameworks.shapes.tape import BYTES, Buffer, CostTape, Gradient, Leaf, Node, Operation, Shape
+from sampan.frameworks.shapes.tape import BYTES, Buffer, CostTape, Leaf, Node, Operation, Shape
 
 FLOATS = ("fp64", "fp32", "bf16", "fp16")
 _OF_NUMPY = {"float64": "fp64", "float32": "fp32", "float16": "fp16"}
@@ -138,37 +138,6 @@ class ShapeArray:
         return product(self, other)
 
 
-class Recomputed(Node):
-    """A call of which only the inputs are kept; the rest is computed again when its gradients are wanted."""
-
-    def __init__(self, tape: CostTape, function: Callable[..., Any], arguments: tuple[Any, ...], num_outputs: int):
-        arrays = list(leaves(arguments))
-        super().__init__(tape, [source_of(x) for x in arrays], num_outputs=num_outputs)
-        self.function, self.arguments = function, mapped(arguments, _without_node)
-
-    def free(self) -> None:
-        self.arguments = ()
-
-    def gradients(self, given: list[Gradient | None]) -> list[Gradient | None]:
-        tape = self.tape
-        inputs = mapped(self.arguments, _entering)
-        before, tape.phase = tape.phase, "again"
-        outputs = list(leaves(self.function(*inputs)))
-        tape.phase = before
-        starts = [
-            (out.node, out.output, gradient)
-            for out, gradient in zip(outputs, given, strict=True)
-            if out.node is not None and gradient is not None
-        ]
-        del outputs
-        given.clear()
-        tape.expect([(node, output) for node, output, _ in starts])
-        for leaf in self.expected:  # of this call as a whole
-            leaf.arrived()
-        tape.backward(starts)
-        return [x.node.gradient if isinstance(x.node, Leaf) else None for x in leaves(inputs)]
-
-
 def made(
     inputs: Sequence[ShapeArray],
     shape: Sequence[int],
@@ -184,7 +153,7 @@ def made(
     view_of: ShapeArray | None = None,
     strides: Shape | None = None,
     shares: Sequence[bool] = (),
-    sides: Sides | None = None,
+    product: Operation | None = None,
     moved: int | None = None,
 ) -> ShapeArray:
     """Return what an operation makes of its inputs, and record how gradients go back.
@@ -195,24 +164,28 @@ def made(
             compute a second time.
         view_of: Whose memory it is; None for its own.
         shares: For each input, whether its gradient is the output's, perhaps seen otherwise.
-        sides: Of what is multiplied; None where nothing is.
+        product: What is multiplied; None where nothing is.
         moved: Values that are read and written; None for all inputs and the output.
     """
     tape, shape = inputs[0].tape, tuple(shape)
     tape.flops[tape.phase] += flops
     buffer = Buffer(tape, math.prod(shape) * BYTES[dtype]) if view_of is None else view_of.buffer
     needs_grad = any(x.needs_grad for x in inputs)
-    if sides is None or sides.division is None:
+    if product is None or product.division is None:
         is_divided = any(x.is_divided for x in inputs)
     else:
-        is_divided = sides.division == "columns"
+        is_divided = product.division == "columns"
     out = ShapeArray(
         tape, shape, dtype, buffer, strides=strides, needs_grad=needs_grad, is_divided=is_divided,
         is_weight=view_of is not None and view_of.is_weight,
     )  # fmt: skip
     operation = None
-    if tape.records and tape.phase == "forward" and (sides is not None or view_of is None):
-        operation = _operation(inputs, out, sides, moved)
+    if tape.records and tape.phase == "forward" and (product is not None or view_of is None):
+        operation = product or Operation(moved=sum(x.size for x in inputs) + out.size if moved is None else moved)
+        operation.calls, operation.is_divided = tape.calls, is_divided
+        operation.needs = tuple(x.needs_grad for x in inputs)
+        operation.weights = max((x.size for x in inputs[1:2] if x.is_weight and product is not None), default=0)
+        tape.operations.append(operation)
     if not needs_grad:
         return out
     sources = [source_of(x) for x in inputs]
@@ -233,38 +206,6 @@ def made(
     return out
 
 
-@dataclass(frozen=True, slots=True)
-class Sides:
-    """What a product multiplies; as `Operation` has it.
-
-    Args:
-        division: How tensor parallelism divides a linear map: "columns", "rows" or "none"; None where it goes by the inputs.
-    """
-
-    kind: Any
-    name: str
-    rows: int
-    inner: int
-    cols: int
-    copies: int = 1
-    kv_heads: int = 0
-    cells_in: int = 0
-    is_causal: bool = False
-    division: str | None = None
-
-
-def _operation(inputs: Sequence[ShapeArray], out: ShapeArray, sides: Sides | None, moved: int | None) -> Operation:
-    operation = Operation(out.tape.calls, is_divided=out.is_divided, needs=tuple(x.needs_grad for x in inputs))
-    if sides is None:
-        operation.moved = sum(x.size for x in inputs) + out.size if moved is None else moved
-    else:
-        for name in ("kind", "name", "rows", "inner", "cols", "copies", "kv_heads", "cells_in", "is_causal"):
-            setattr(operation, name, getattr(sides, name))
-        operation.weights = max((x.size for x in inputs[1:2] if x.is_weight), default=0)
-    out.tape.operations.append(operation)
-    return operation
-
-
 def views(x: ShapeArray, pieces: Sequence[Any]) -> tuple[ShapeArray, ...]:
     """Return views of an array at the given indices, whose gradients are put together in one buffer."""
     places = [_indexed(x, piece) for piece in pieces]
@@ -282,6 +223,8 @@ def views(x: ShapeArray, pieces: Sequence[Any]) -> tuple[ShapeArray, ...]:
 
 def broadcast(*shapes: Shape) -> Shape:
     """Return the shape of arrays that are put on top of each other."""
+    if all(shape == shapes[0] for shape in shapes):
+        return shapes[0]
     found = []
     for lengths in itertools.zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1):
         wide = {length for length in lengths if length != 1}
@@ -311,11 +254,11 @@ def product(x: ShapeArray, y: ShapeArray, flops: int | None = None) -> ShapeArra
         raise ValueError(f"{x.shape} cannot be multiplied with {y.shape}")
     x, y = lowered(x), lowered(y)
     shape = (*broadcast(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1])
-    sides = Sides("matmul", "product", x.shape[-2], x.shape[-1], y.shape[-1], copies=math.prod(shape[:-2]))
+    operation = Operation("matmul", "product", x.shape[-2], x.shape[-1], y.shape[-1], copies=math.prod(shape[:-2]))
     flops = 2 * math.prod(shape) * x.shape[-1] if flops is None else flops
     keeps = [x, y] if x.tape.kernels.frozen_input else factors(x, y)
     dtype = promoted(x.dtype, y.dtype)
-    return made((x, y), shape, dtype, keeps=keeps, flops=flops, back=(flops, flops), sides=sides)
+    return made((x, y), shape, dtype, keeps=keeps, flops=flops, back=(flops, flops), product=operation)
 
 
 def lowered(x: ShapeArray) -> ShapeArray:
@@ -367,16 +310,11 @@ def factors(x: ShapeArray, y: Any) -> list[ShapeArray]:
     return [*([x] if y.needs_grad else []), *([y] if x.needs_grad else [])]
 
 
-def _without_node(x: ShapeArray) -> ShapeArray:
+def without_node(x: ShapeArray) -> ShapeArray:
+    """Return an array of which is not known what made it."""
     return ShapeArray(
         x.tape, x.shape, x.dtype, x.buffer, strides=x.strides, needs_grad=x.needs_grad, is_divided=x.is_divided
     )
-
-
-def _entering(x: ShapeArray) -> ShapeArray:
-    entry = _without_node(x)
-    entry.node = Leaf(x.tape, is_weight=False) if x.needs_grad else None
-    return entry
 
 
 def _indexed(x: ShapeArray, index: Any) -> tuple[Shape, Shape]:
@@ -402,7 +340,11 @@ def _indexed(x: ShapeArray, index: Any) -> tuple[Shape, Shape]:
 
 
 def _dense(shape: Shape) -> Shape:
-    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+    strides, stride = [], 1
+    for length in reversed(shape):
+        strides.append(stride)
+        stride *= length
+    return tuple(reversed(strides))
 
 
 def _reshaped(shape: Shape, strides: Shape, new: Shape) -> Shape | None:

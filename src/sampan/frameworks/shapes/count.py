@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from math import prod
 from typing import Any
 
-from sampan.frameworks.quantized import is_coded
 from sampan.frameworks.records import ParameterCount, PassCost
 from sampan.frameworks.shapes import ops
 from sampan.frameworks.shapes.array import Blank, of_batch, weight
@@ -32,6 +31,8 @@ def count_parameters(
         trainable: Says of a parameter's name whether it is trained.
         frozen_rows: Name of a parameter to the first of its rows that is never changed.
     """
+    from sampan.frameworks.quantized import is_coded  # here, because a plan needs no NumPy, which it loads
+
     tables, trained, coded, frozen, in_rows, largest = set(tables), 0, 0, 0, 0, 0
     for name, _, _, parameter in parameters(slots):
         values = prod(parameter.shape)

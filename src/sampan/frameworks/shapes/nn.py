@@ -46,7 +46,7 @@ class Module:
         try:
             return vars(self).get("_parameters", {})[name]
         except KeyError:
-            raise AttributeError(f"a {type(self).__name__} has no `{name}`") from None
+            raise AttributeError(f"{type(self).__name__} has no `{name}`") from None
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         return self.forward(*arguments, **named)
@@ -81,8 +81,8 @@ class Linear(Module):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True):
         self.in_features, self.out_features = in_features, out_features
-        self.weight = Parameter(out_features, in_features)
-        self.bias = Parameter(out_features) if bias else None
+        self.weight: Any = Parameter(out_features, in_features)
+        self.bias: Any = Parameter(out_features) if bias else None
 
     def forward(self, x: Any) -> Any:
         return ops.linear(x, self.weight, self.bias)
@@ -110,7 +110,7 @@ class Embedding(Module):
     """Rows of a table at integer ids."""
 
     def __init__(self, num_embeddings: int, embedding_dim: int):
-        self.weight = Parameter(num_embeddings, embedding_dim)
+        self.weight: Any = Parameter(num_embeddings, embedding_dim)
 
     def forward(self, ids: Any) -> Any:
         return ops.take(self.weight, ids)
@@ -120,8 +120,8 @@ class Conv2d(Module):
     """Convolution of (batch, channels, rows, columns) with a square kernel, zeros around."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0):
-        self.weight = Parameter(out_channels, in_channels, kernel_size, kernel_size)
-        self.bias = Parameter(out_channels)
+        self.weight: Any = Parameter(out_channels, in_channels, kernel_size, kernel_size)
+        self.bias: Any = Parameter(out_channels)
         self.stride, self.padding = (stride, stride), (padding, padding)
 
     def forward(self, x: Any) -> Any:
@@ -133,7 +133,8 @@ class GroupNorm(Module):
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5):
         self.num_groups, self.eps = num_groups, eps
-        self.weight, self.bias = Parameter(num_channels), Parameter(num_channels)
+        self.weight: Any = Parameter(num_channels)
+        self.bias: Any = Parameter(num_channels)
 
     def forward(self, x: Any) -> Any:
         return ops.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)

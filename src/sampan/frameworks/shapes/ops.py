@@ -12,9 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sampan.frameworks.shapes.array import (
-    Recomputed,
     ShapeArray,
-    Sides,
     broadcast,
     cast,
     leaves,
@@ -23,8 +21,11 @@ from sampan.frameworks.shapes.array import (
     mapped,
     product,
     promoted,
+    source_of,
     views,
+    without_node,
 )
+from sampan.frameworks.shapes.tape import CostTape, Gradient, Leaf, Node, Operation
 
 __all__ = [
     "abs", "argmin", "attention", "cache_write", "cast", "checkpoint", "chunk", "clip", "concat", "conv2d", "cross_entropy",
@@ -129,11 +130,11 @@ def linear(x: ShapeArray, weight: ShapeArray, bias: ShapeArray | None = None) ->
     if x.shape[-1] != weight.shape[1]:
         raise ValueError(f"{x.shape} does not go into a linear map of {weight.shape}")
     flops, rows = 2 * x.size * weight.shape[0], x.size // x.shape[-1]
-    sides = Sides("matmul", "linear", rows, x.shape[-1], weight.shape[0], division=tape.division(tape.path))
+    operation = Operation("matmul", "linear", rows, x.shape[-1], weight.shape[0], division=tape.division(tape.path))
     shape = (*x.shape[:-1], weight.shape[0])
     keeps = [*([x] if weight.needs_grad or tape.kernels.frozen_input else []), *([weight] if x.needs_grad else [])]
     return made(
-        (x, weight, *biases), shape, weight.dtype, keeps=keeps, flops=flops, back=(flops, flops, 0), sides=sides
+        (x, weight, *biases), shape, weight.dtype, keeps=keeps, flops=flops, back=(flops, flops, 0), product=operation
     )
 
 
@@ -145,9 +146,15 @@ def conv2d(x: ShapeArray, weight: ShapeArray, bias: ShapeArray, stride: int, pad
     shape = (x.shape[0], channels, *cells)
     inner, rows = math.prod(weight.shape[1:]), x.shape[0] * math.prod(cells)
     flops = 2 * rows * channels * inner
-    sides = Sides("conv", "convolution", rows, inner, channels, cells_in=x.size)
+    operation = Operation("conv", "convolution", rows, inner, channels, cells_in=x.size)
     return made(
-        (x, weight, *biases), shape, weight.dtype, keeps=[x, weight], flops=flops, back=(flops, flops, 0), sides=sides
+        (x, weight, *biases),
+        shape,
+        weight.dtype,
+        keeps=[x, weight],
+        flops=flops,
+        back=(flops, flops, 0),
+        product=operation,
     )
 
 
@@ -229,7 +236,7 @@ def attention(
     each = 2 * batch * heads * (queries * (queries + 1) // 2 if causal else queries * keys)
     width = head_dim + v.shape[3]
     if q.tape.kernels.attention:
-        sides = Sides(
+        operation = Operation(
             "attention",
             "attention",
             queries,
@@ -242,7 +249,7 @@ def attention(
         return made(
             (q, k, v), (batch, heads, queries, v.shape[3]), q.dtype, keeps=[q, k, v], keeps_itself=True,
             statistics=((batch, heads, queries),), flops=each * width, once=each * 2 * width, again=each * head_dim,
-            sides=sides, strides=_layout(q, v.shape[3]),
+            product=operation, strides=_layout(q, v.shape[3]),
         )  # fmt: skip
     groups = (batch, k.shape[1], heads // k.shape[1] * queries)
     q = (q * head_dim**-0.5).reshape((*groups, head_dim))
@@ -295,7 +302,7 @@ def checkpoint(function: Callable[..., Any], *arguments: Any) -> Any:
     with tape.unrecorded():
         result = function(*arguments)
     outputs = list(leaves(result))
-    node = Recomputed(tape, function, arguments, len(outputs))
+    node = _Recomputed(tape, function, arguments, len(outputs))
     given = {source[0] for source in node.sources if source is not None}
     node.repeated = [set() if out.node is None else out.node.weights_since(before) - given for out in outputs]
     numbers = {id(out): index for index, out in enumerate(outputs)}
@@ -308,3 +315,40 @@ def checkpoint(function: Callable[..., Any], *arguments: Any) -> Any:
         )  # fmt: skip
 
     return mapped(result, recorded)
+
+
+class _Recomputed(Node):
+    """A call of which only the inputs are kept; the rest is computed again when its gradients are wanted."""
+
+    def __init__(self, tape: CostTape, function: Callable[..., Any], arguments: tuple[Any, ...], num_outputs: int):
+        arrays = list(leaves(arguments))
+        super().__init__(tape, [source_of(x) for x in arrays], num_outputs=num_outputs)
+        self.function, self.arguments = function, mapped(arguments, without_node)
+
+    def free(self) -> None:
+        self.arguments = ()
+
+    def gradients(self, given: list[Gradient | None]) -> list[Gradient | None]:
+        tape = self.tape
+        inputs = mapped(self.arguments, _entering)
+        before, tape.phase = tape.phase, "again"
+        outputs = list(leaves(self.function(*inputs)))
+        tape.phase = before
+        starts = [
+            (out.node, out.output, gradient)
+            for out, gradient in zip(outputs, given, strict=True)
+            if out.node is not None and gradient is not None
+        ]
+        del outputs
+        given.clear()
+        tape.expect([(node, output) for node, output, _ in starts])
+        for leaf in self.expected:  # of this call as a whole
+            leaf.arrived()
+        tape.backward(starts)
+        return [x.node.gradient if isinstance(x.node, Leaf) else None for x in leaves(inputs)]
+
+
+def _entering(x: ShapeArray) -> ShapeArray:
+    entry = without_node(x)
+    entry.node = Leaf(x.tape, is_weight=False) if x.needs_grad else None
+    return entry

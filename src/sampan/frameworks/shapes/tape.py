@@ -53,7 +53,6 @@ class Operation:
     """One operation of a forward pass.
 
     Args:
-        calls: Where it is called.
         kind: "matmul", "conv", "attention", or "memory", which multiplies nothing.
         name: What is called: "linear", "product" of two arrays, "convolution", "attention".
         rows, inner, cols: The sides of its product; for attention queries, head width and keys.
@@ -62,13 +61,14 @@ class Operation:
         weights: Values of its weight; 0 where it has none.
         moved: Values that are read and written; of "memory" alone.
         cells_in: Of a convolution, the values that go in.
+        division: How tensor parallelism divides a linear map: "columns", "rows" or "none"; None where it goes by the inputs.
+        calls: Where it is called.
         is_divided: Whether what comes out is divided by tensor parallelism.
         needs: For each array that goes in, whether it needs a gradient.
         gradients: Products that were computed in the backward pass; attention's are not counted apart.
         is_visited: Whether a gradient went through it.
     """
 
-    calls: Calls
     kind: Literal["matmul", "conv", "attention", "memory"] = "memory"
     name: str = ""
     rows: int = 0
@@ -80,6 +80,8 @@ class Operation:
     moved: int = 0
     cells_in: int = 0
     is_causal: bool = False
+    division: str | None = None
+    calls: Calls = ()
     is_divided: bool = False
     needs: tuple[bool, ...] = ()
     gradients: int = 0
@@ -292,7 +294,8 @@ class Node:
     def weights_since(self, number: int) -> set[Leaf]:
         """Return the weights that it and nodes before it are made of, back to a node's number."""
         found: set[Leaf] = set()
-        waiting, seen = [self], {self}
+        waiting: list[Node] = [self]
+        seen: set[Node] = {self}
         while waiting:
             for source, _ in filter(None, waiting.pop().sources):
                 if isinstance(source, Leaf):

@@ -62,7 +62,7 @@ def make(context: StageInputs) -> TrainableStage:
         )
 
     def loss(module: Any, *arrays: Any) -> tuple[Any, dict[str, Any]]:
-        return ar_loss(module, *arrays, settings.recompute)
+        return ar_loss(module, *arrays, recompute=settings.recompute)
 
     def sample(module: Any, chosen: Sequence[int]) -> Any:
         """Return what is painted from true tokens beside what is painted from those the generator writes."""

@@ -27,7 +27,6 @@ from sampan.train import sample_grid
 from sampan.train.stages import HostBatch, StageInputs, TrainableStage
 
 Floats = NDArray[np.float32]
-_PLAIN_ARRAYS = 11  # of a batch; those of references follow
 
 
 def make(context: StageInputs) -> TrainableStage:
@@ -116,7 +115,7 @@ def make(context: StageInputs) -> TrainableStage:
         )
 
     def loss(module: Any, *arrays: Any) -> tuple[Any, dict[str, Any]]:
-        return decoder_loss(module, *arrays[:_PLAIN_ARRAYS], arrays[_PLAIN_ARRAYS:], settings.recompute)
+        return decoder_loss(module, *arrays, recompute=settings.recompute)
 
     def sample(module: Any, chosen: Sequence[int]) -> Any:
         """Return originals beside what is painted from their true tokens."""

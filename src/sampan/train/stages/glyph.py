@@ -92,7 +92,7 @@ def make(context: StageInputs) -> TrainableStage:
         return HostBatch((*arrays, np.arange(len(chosen)), weights), tuple(chosen))
 
     def loss(module: Any, *arrays: Any) -> tuple[Any, dict[str, Any]]:
-        return glyph_loss(module, *arrays, settings.temperature, settings.place_weight)
+        return glyph_loss(module, *arrays, temperature=settings.temperature, place_weight=settings.place_weight)
 
     def measure(module: Any) -> dict[str, float]:
         return evaluate(module, context.device, avoid=quoted)

@@ -74,8 +74,9 @@ def make(context: StageInputs) -> TrainableStage:
 
     def loss(module: Any, *arrays: Any) -> tuple[Any, dict[str, Any]]:
         return tokenizer_loss(
-            module, *arrays, settings.commitment_weight, settings.codebook_weight, settings.contrast_weight
-        )
+            module, *arrays, commitment_weight=settings.commitment_weight, codebook_weight=settings.codebook_weight,
+            contrast_weight=settings.contrast_weight,
+        )  # fmt: skip
 
     def after(step: int, arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, float], Rows]:
         chosen = arrays["ids"].reshape(-1)

@@ -50,7 +50,9 @@ def make(context: StageInputs) -> TrainableStage:
         return HostBatch((np.stack(images), np.stack(draws)), tuple(pictures.name_of(i) for i in chosen))
 
     def loss(module: Any, images: Any, draws: Any) -> tuple[Any, dict[str, Any]]:
-        return vae_loss(module, images, draws, settings.perceptual_weight, settings.kl_weight)
+        return vae_loss(
+            module, images, draws, perceptual_weight=settings.perceptual_weight, kl_weight=settings.kl_weight
+        )
 
     def finish(part: Any) -> ModelConfig:
         by_size: dict[Any, list[int]] = defaultdict(list)

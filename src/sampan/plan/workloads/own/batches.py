@@ -40,7 +40,7 @@ def of_stage(
         return *ar_arrays(config, tokens), _ids(labels), _ids(1, labels), _floats(1, labels), None
     latent, *rest = decoder_arrays(config, size, glyph_tokens)
     shown = tuple(array for one in references for array in reference_arrays(config, one))
-    return latent, latent, _floats(1), *rest, None, shown
+    return latent, latent, _floats(1), *rest, None, *shown
 
 
 def tokenizer_arrays(config: ModelConfig, tokens: int, batch: int = 1) -> Arrays:

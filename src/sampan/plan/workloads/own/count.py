@@ -20,7 +20,6 @@ from sampan.plan.records import Grad, Op, Split, WorkloadBlock, attention, memor
 _KERNELS = Kernels(result="tokens")
 _VALUE_BYTES = 4  # of the fp32 arrays that are counted here; what a value takes is a matter of the convention
 _LAYER = re.compile(r"(.*?\b(?:layers|transformer_blocks|blocks|encoder\.block|down_blocks|up_blocks))\.(\d+)(?=\.|$)")
-_NUMBERED = re.compile(r"\.\d+$")
 # lists of layers between which a pipeline may cut
 _TRUNKS = ("language_model.layers", "transformer_blocks", "visual.blocks", "encoder.block")
 _DIVISION = {
@@ -199,8 +198,8 @@ def _ops(operations: Sequence[Operation], layer: str, grad: Grad, batch: int) ->
     ops: list[Op] = []
 
     def place(one: Operation) -> tuple[bool, str]:
-        numbered = [path for path, _ in one.calls if _NUMBERED.search(path)]
-        return one.kind != "memory", numbered[-1] if numbered else ""
+        numbered = (path for path, _ in reversed(one.calls) if path.rpartition(".")[2].isdecimal())
+        return one.kind != "memory", next(numbered, "")
 
     for (is_product, _), run in itertools.groupby(operations, place):
         parts = list(run)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from sampan.models.config import ModelConfig
@@ -43,11 +43,11 @@ def stage_blocks(
     from sampan.models.build import build
 
     calls: dict[str, Callable[..., Any]] = {
-        "vae": lambda module, *given: losses.vae_loss(module, *given, 1.0, 1.0),
-        "tokenizer": lambda module, *given: losses.tokenizer_loss(module, *given, 1.0, 1.0, 1.0),
-        "glyph": lambda module, *given: losses.glyph_loss(module, *given, 1.0, 1.0),
-        "ar": lambda module, *given: losses.ar_loss(module, *given, False),
-        "decoder": lambda module, *given: losses.decoder_loss(module, *given, False),
+        "vae": partial(losses.vae_loss, perceptual_weight=1.0, kl_weight=1.0),
+        "tokenizer": partial(losses.tokenizer_loss, commitment_weight=1.0, codebook_weight=1.0, contrast_weight=1.0),
+        "glyph": partial(losses.glyph_loss, temperature=1.0, place_weight=1.0),
+        "ar": partial(losses.ar_loss, recompute=False),
+        "decoder": partial(losses.decoder_loss, recompute=False),
     }
     is_whole = any(re.search(r"\.\d", target) for target in targets)
     few, num_layers = (config, MOST_LAYERS) if is_whole else reduced(stage, config)
@@ -62,10 +62,9 @@ def stage_blocks(
     if rank is not None:
         lora.attach(module, stage, few, rank, None, targets)
         trainable = lora.trainable
-    call = calls[stage]
     return tuple(
         count_blocks(
-            module, lambda *given: call(module, *given), arrays, grad="full" if rank is None else "through",
+            module, partial(calls[stage], module), arrays, grad="full" if rank is None else "through",
             trainable=trainable, num_layers=num_layers, batch=batch,
         )
     )  # fmt: skip
