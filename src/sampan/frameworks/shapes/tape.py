@@ -137,7 +137,7 @@ class CostTape:
         """Call a loss, go back through what it did, and return what both cost.
 
         Args:
-            loss: Returns a scalar, or a tuple that begins with one, made of this tape's outlines.
+            loss: Returns a scalar, or a tuple that begins with one, made of this tape's arrays.
 
         Raises:
             ValueError: Nothing that is trained takes part in it.
