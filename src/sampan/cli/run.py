@@ -282,8 +282,10 @@ def evaluate(options: EvalArguments) -> None:
 
 def plan(options: PlanArguments) -> None:
     """Plan a job, or answer another question about chips; the report on stdout, files where they were asked for."""
+    from sampan import frameworks
     from sampan.plan import verb
 
+    frameworks.use_shapes()  # it computes nothing: models are counted on shapes
     verb.check(options)
     if options.validate is None and options.compare is None:
         from sampan.compliance import column_for

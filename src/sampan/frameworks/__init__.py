@@ -12,6 +12,9 @@ framework is one folder with the same module names:
     meter   what a step costs, counted before it is run
     io      weights from and to safetensors files
 
+`shapes` is a framework without values, in which passes are counted; it has nn, ops, device and meter, and stands beside the
+one of the process.
+
 The names every folder offers are NN_NAMES and OPS_NAMES below; a contract test holds each folder to them. An adapter that
 lies elsewhere, as that of `sampan bench` for TensorFlow, is chosen by naming its package.
 """
@@ -40,6 +43,7 @@ __all__ = [
     "parallel",
     "train_step",
     "use",
+    "use_shapes",
 ]
 
 FRAMEWORKS = {
@@ -106,6 +110,16 @@ def use(name: str, *, package: str | None = None) -> None:
             " or ".join([f"pip install 'sampan[{name}]'", *(f"--framework {other}, which is here" for other in here)]),
         ) from error
     _chosen, _package = name, package
+
+
+def use_shapes() -> None:
+    """Let model code compute on shapes where no framework was chosen: for a process that plans and computes nothing.
+
+    In a process that computes, the shapes stand beside its framework while a pass is counted.
+    """
+    global _chosen, _package
+    if _chosen is None:
+        _chosen, _package = "shapes", f"{__name__}.shapes"
 
 
 def chosen() -> str:

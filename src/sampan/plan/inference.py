@@ -29,7 +29,7 @@ from sampan.plan.planner import Infeasible, usable
 from sampan.plan.predict import StepPrediction, predict_time
 from sampan.plan.records import Interval, Op, ParallelLayout, Phase, Workload, WorkloadBlock
 from sampan.plan.time import ChipSpeeds, step_time
-from sampan.plan.workloads.own.encoders import tokenizer_blocks, vae_encoder
+from sampan.plan.workloads.own.parts import tokenizer_blocks, vae_blocks
 from sampan.plan.workloads.own.pictures import picture_phases
 from sampan.units import format_bytes
 
@@ -149,7 +149,7 @@ def of_job(job: Job) -> InferenceRecipe:
     )  # fmt: skip
     rows, columns = config.geometry.prior_grid(*size)
     blocks = {phase.name: phase.blocks for phase in phases}
-    seen = tokenizer_blocks(config, rows * columns, is_forward=True)
+    seen = tokenizer_blocks(config, rows * columns)
     return InferenceRecipe(
         name=job.model.preset,
         phases=tuple(phases),
@@ -157,7 +157,7 @@ def of_job(job: Job) -> InferenceRecipe:
             "generator": _params(blocks["read the prompt"]) + _params(seen),
             "glyph encoder": _params(blocks["spell the words"]),
             "decoder": _params(blocks["a step with the prompt"]),
-            "autoencoder": _params(blocks["pixels"]) + _params(vae_encoder(config.vae, *size, is_forward=True)),
+            "autoencoder": _params(blocks["pixels"]) + _params(vae_blocks("encoder", config, size)),
         },
         side_px=side,
         num_inference_steps=job.plan.num_inference_steps,

@@ -7,6 +7,7 @@ and come in here as plain numbers. Left out: start-up, checkpoints, failures; th
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from operator import attrgetter
 
 from sampan.catalog.records import Chip
 from sampan.plan.device_work import DeviceWork, PassWork
@@ -138,10 +139,11 @@ class StepTime:
     @property
     def total_s(self) -> float:
         """The step."""
-        return sum(getattr(self, name) for name in PART_NAMES)
+        return sum(_PARTS_OF(self))  # asked for each of some 100,000 layouts
 
 
 PART_NAMES = tuple(f.name for f in fields(StepTime))
+_PARTS_OF = attrgetter(*PART_NAMES)
 
 
 def step_time(q: DeviceWork, speed: ChipSpeeds, rates: Rates) -> StepTime:

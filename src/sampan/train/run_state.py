@@ -23,11 +23,11 @@ from sampan.job import STAGES, Job
 from sampan.models import lora, presets, text
 from sampan.models.build import build
 from sampan.models.config import ModelConfig
+from sampan.models.heads import TokenizerWithHeads
 from sampan.pipeline.denoise import DenoiseInputs, Denoiser, initial_noise
 from sampan.progress import bars
 from sampan.train import distributed, sample_grid
 from sampan.train.dataset import TrainingSet, num_workers, open_dataset
-from sampan.train.heads import TokenizerWithHeads
 from sampan.train.stages import StageInputs, caption_texts
 
 ENCODERS = ("tokenizer", "vae", "glyph")  # the parts that make what generator and decoder are trained on

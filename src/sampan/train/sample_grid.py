@@ -162,7 +162,7 @@ def repaint(module: Any, ids: Ints, config: ModelConfig, device: str) -> Floats:
     """Return the image (3, rows·patch, columns·patch) that the tokenizer's repainting head makes of ids (rows, columns).
 
     Args:
-        module: sampan.train.heads.TokenizerWithHeads, on the device.
+        module: sampan.models.heads.TokenizerWithHeads, on the device.
     """
     rows, columns = ids.shape
     gather = positions.bilinear_gather((rows, columns), config.ar.vision.grid_side)

@@ -7,9 +7,7 @@ import pytest
 from sampan.models.presets import get
 from sampan.plan.inference import inference_memory
 from sampan.plan.records import Op, Phase, WorkloadBlock, memory_op
-from sampan.plan.workloads.own.encoders import glyph_blocks, tokenizer_blocks, vae_decoder, vae_encoder
-from sampan.plan.workloads.own.generator import generator_blocks
-from sampan.plan.workloads.own.painter import step_blocks
+from sampan.plan.workloads.own.parts import ar_blocks, decoder_blocks, glyph_blocks, tokenizer_blocks, vae_blocks
 
 GIB = 2**30
 # The README's unit is not said. Weights alone are 35.4e9 bytes, and its smallest figure is 34.26, so it counts GiB.
@@ -20,13 +18,13 @@ PUBLISHED = [(2048, 1, 45.08), (1024, 1, 37.82), (1024, 4, 52.09), (512, 1, 34.2
 @cache
 def release(size: int) -> tuple[tuple[Phase, ...], float]:
     config = get("glm-image")
-    generator = generator_blocks(config.ar.text, 1000, num_logits=1, is_forward=True)
-    step = step_blocks(config, (size, size), glyph_tokens=100)
-    pixels = vae_decoder(config.vae, size, size, is_forward=True)
+    generator = ar_blocks(config, 1000, 1000)
+    step = decoder_blocks(config, (size, size), 100)
+    pixels = vae_blocks("decoder", config, (size, size))
     others = [
-        *tokenizer_blocks(config, 1024, is_forward=True),
-        *glyph_blocks(config.glyph, 100, is_forward=True),
-        *vae_encoder(config.vae, size, size, is_forward=True),
+        *tokenizer_blocks(config, 1024),
+        *glyph_blocks(config, 100),
+        *vae_blocks("encoder", config, (size, size)),
     ]
     params = sum(block.repeat * block.params for block in (*generator, *step, *pixels, *others))
     phases = (

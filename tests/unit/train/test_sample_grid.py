@@ -13,9 +13,9 @@ from PIL import Image
 from sampan.models import presets
 from sampan.models.build import build
 from sampan.models.config import ModelConfig
+from sampan.models.heads import TokenizerWithHeads
 from sampan.pipeline.denoise import DenoiseInputs, Denoiser, initial_noise, latent_shape
 from sampan.train import sample_grid
-from sampan.train.heads import TokenizerWithHeads
 
 CONFIG: ModelConfig = presets.get(
     "nano",

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sampan.data.batches import ShuffledOrder
 from sampan.frameworks import io
 from sampan.losses import tokens
+from sampan.losses.stages import ar_loss
 from sampan.models import positions
 from sampan.models.build import build_on_meta
 from sampan.pipeline.prepare import lay_out_tokens
@@ -62,11 +63,8 @@ def make(inputs: StageInputs) -> TrainableStage:
             tuple(inputs.samples[i].key for i in chosen),
         )
 
-    def loss(
-        module: Any, ids: Any, cos: Any, sin: Any, read_at: Any, labels: Any, weights: Any, segments: tuple[int, ...]
-    ) -> tuple[Any, dict[str, Any]]:
-        logits, _ = module(ids, cos, sin, recompute=settings.recompute, segments=segments, logits_at=read_at)
-        return tokens.token_loss(logits, labels, weights), {}
+    def loss(module: Any, *arrays: Any) -> tuple[Any, dict[str, Any]]:
+        return ar_loss(module, *arrays, recompute=settings.recompute)
 
     def sample(module: Any, chosen: Sequence[int]) -> Any:
         """Return what is painted from true tokens beside what is painted from those the generator writes."""

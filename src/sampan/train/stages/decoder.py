@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from sampan.data.batches import ShapeGroups
 from sampan.losses import flow
+from sampan.losses.stages import decoder_loss
 from sampan.models import positions
 from sampan.models.build import build_on_meta
-from sampan.models.dit import join_references
 from sampan.models.positions import Grid
 from sampan.models.text import glyph_texts
 from sampan.pipeline.denoise import DenoiseInputs, Denoiser, initial_noise
@@ -28,7 +28,6 @@ from sampan.train import sample_grid
 from sampan.train.stages import HostBatch, StageInputs, TrainableStage
 
 Floats = NDArray[np.float32]
-_PER_REFERENCE = 7  # arrays of a reference in a batch
 
 
 def make(inputs: StageInputs) -> TrainableStage:
@@ -116,20 +115,8 @@ def make(inputs: StageInputs) -> TrainableStage:
             *positions.rope_image(grid_of(size), dit.attention_head_dim, 0),
         )
 
-    def loss(
-        module: Any, clean: Any, draws: Any, sigma: Any, embeds: Any, prior: Any, keep: Any, times: Any, sizes: Any,
-        cos: Any, sin: Any, mask: Any, *references: Any,
-    ) -> tuple[Any, dict[str, Any]]:  # fmt: skip
-        each = range(0, len(references), _PER_REFERENCE)
-        written = [
-            module.reference_kv(*references[first : first + _PER_REFERENCE], recompute=settings.recompute)
-            for first in each
-        ]
-        velocity = module(
-            flow.add_noise(clean, draws, sigma), embeds, prior, keep, times, sizes, cos, sin,
-            join_references(written) if written else None, mask, recompute=settings.recompute,
-        )  # fmt: skip
-        return flow.flow_loss(velocity, clean, draws), {}
+    def loss(module: Any, *arrays: Any) -> tuple[Any, dict[str, Any]]:
+        return decoder_loss(module, *arrays, recompute=settings.recompute)
 
     def sample(module: Any, chosen: Sequence[int]) -> Any:
         """Return originals beside what is painted from their true tokens."""
