@@ -6,8 +6,6 @@ they say is true is for a replay to show.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +104,9 @@ def _check_model(out: Path, not_checked: list[str]) -> int:
             not_checked.append(f"model/: its {part} was not trained by this run")
             continue
         digests: dict[Path, dict[str, str]] = {}
-        prefix, averaged = run.state_of(last)["prefix"], tensor_digests(last / "ema.safetensors")
+        prefix, averaged = run.state_of(last)["prefix"], weights.tensor_digests(last / "ema.safetensors")
         for name, stored in layout.stored_tensors(model, part).items():
-            inside = digests.setdefault(stored.file, tensor_digests(stored.file))
+            inside = digests.setdefault(stored.file, weights.tensor_digests(stored.file))
             if averaged.get(prefix + name) != inside[name]:
                 raise CheckpointError(
                     f"the model in `{model}` is not what the run came to",
@@ -116,19 +114,3 @@ def _check_model(out: Path, not_checked: list[str]) -> int:
                     f"remove `{model}`; `sampan train JOB --resume` writes it again",
                 )
     return len(recorded)
-
-
-def tensor_digests(path: Path) -> dict[str, str]:
-    """Return a hash of the dtype, the shape and the bytes of each tensor in a safetensors file."""
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header: dict[str, Any] = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        found = {}
-        for name, entry in header.items():
-            start, end = entry["data_offsets"]
-            file.seek(8 + length + start)
-            digest = hashlib.sha256(json.dumps([entry["dtype"], entry["shape"]]).encode())
-            digest.update(file.read(end - start))
-            found[name] = digest.hexdigest()
-        return found

@@ -90,6 +90,8 @@ def export(out: Path, directory: Path, dtype: str | None) -> Path:
         )
     model_start = facts["model"].get("start")
     start = open_folder(Path(model_start)) if model_start else None
+    if start:
+        start.check_written()  # what is written gets new hashes
     config = read_config(out)
     return write_folder(
         directory,

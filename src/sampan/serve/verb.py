@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,11 +14,9 @@ from fastapi import FastAPI
 
 from sampan import files
 from sampan.checkpoint import lora
-from sampan.checkpoint.folder import open_with_lora
 from sampan.errors import DataError, DeviceError, LockHeldError, RequestError
-from sampan.frameworks import device as dev
 from sampan.metrics.ocr import find_reader
-from sampan.pipeline.pipeline import Pipeline
+from sampan.pipeline.pipeline import Pipeline, open_pipeline
 from sampan.serve.app import build
 from sampan.serve.connection import protocol
 from sampan.serve.engine import Engine, Proofread
@@ -31,21 +28,8 @@ from sampan.serve.settings import Settings
 from sampan.serve.site import Pages
 from sampan.serve.store import ImageStore
 
+__all__ = ["configured", "open_pipeline", "serve"]
 log = logging.getLogger("sampan.serve")
-
-
-def open_pipeline(model: str, *, device: str, dtype: str, loras: Sequence[tuple[Path, float]] = ()) -> Pipeline:
-    """Return a model folder, or a run, ready to paint.
-
-    Raises:
-        SampanError: It cannot be used, or the device is not there.
-    """
-    folder, own = open_with_lora(Path(model))
-    folder.check()
-    asked = [*([(own, 1.0)] if own else []), *loras]
-    lows = [low for path, strength in asked for low in lora.read(path, folder.config, strength)]
-    where = dev.resolve(device)
-    return Pipeline(folder, where, dev.resolve_dtype(dtype, where), loras=lows)
 
 
 def serve(pipeline: Pipeline, settings: Settings, console: Any) -> None:
@@ -73,6 +57,8 @@ def serve(pipeline: Pipeline, settings: Settings, console: Any) -> None:
                 console.print(f"{found['interrupted']} pictures were under way when the server last ended")
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
             console.print(f"model {settings.model} · {pipeline.device}, {pipeline.dtype}")
+            for note in lora.notes(pipeline.loras):
+                console.print(note, highlight=False, markup=False, soft_wrap=True)
             console.print(f"http://{host}:{bound.getsockname()[1]}/", highlight=False)
             DrainingServer(configured(app, server), server).run(sockets=[bound])
     except LockHeldError as error:

@@ -182,7 +182,7 @@ def open_run(job: Job, device: str, dtype: str, *, resume: bool, console: Any) -
     Raises:
         JobError, DataError, CheckpointError: Before anything is written, where it can be known.
     """
-    start = open_folder(job.model.start) if job.model.start else None
+    start = _open_start(job.model.start)
     config = _config(job, start)
     missing = [name for name in STAGES if name not in job.train.stages]
     if not start and missing:
@@ -222,7 +222,7 @@ def reopen_run(job: Job, out: Path, device: str, dtype: str, *, cache: Path, con
     config = export.read_config(out)
     data = open_dataset(job.data, config, cache, console)
     _compare(job, _identity(job, data.digest))
-    return RunState(job, device, dtype, console, open_folder(Path(start)) if start else None, config, data)
+    return RunState(job, device, dtype, console, _open_start(Path(start) if start else None), config, data)
 
 
 def prepare(job: Job, *, console: Any) -> Path:
@@ -236,7 +236,7 @@ def prepare(job: Job, *, console: Any) -> Path:
     frameworks.use(job.place.framework)
     device = dev.resolve(job.place.device)
     dev.set_threads(job.place.threads)
-    start = open_folder(job.model.start) if job.model.start else None
+    start = _open_start(job.model.start)
     is_run = (job.out / "run.json").is_file()
     if is_run:
         _compare(job, _identity(job))
@@ -254,6 +254,15 @@ def prepare(job: Job, *, console: Any) -> Path:
             highlight=False,
         )
     return cache
+
+
+def _open_start(path: Path | None) -> ModelFolder | None:
+    """Open the folder that a run starts from, its files held against their recorded hashes where it has them."""
+    if path is None:
+        return None
+    folder = open_folder(path)
+    folder.check_written()
+    return folder
 
 
 def _config(job: Job, start: ModelFolder | None) -> ModelConfig:
