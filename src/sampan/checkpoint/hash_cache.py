@@ -32,24 +32,22 @@ def digest(path: Path) -> str:
     return sha256
 
 
-def remember(path: Path, sha256: str) -> None:
-    """Take a hash over from whoever has just computed it of the file."""
-    path = path.resolve()
-    if mark := files.file_mark(path):
-        _seen[path, mark] = sha256
-
-
 def changed_files(
-    folder: Path, recorded: Mapping[str, str], progress: Callable[[str, int, int], None] | None = None
+    folder: Path,
+    recorded: Mapping[str, str],
+    progress: Callable[[str, int, int], None] | None = None,
+    *,
+    is_remembered: bool = True,
 ) -> list[str]:
     """Return which of a folder's files are missing or are not those whose hashes are recorded, by their recorded names.
 
     Args:
         recorded: The sha256 by name inside the folder.
         progress: Called with what is done, how many files are done and their number.
+        is_remembered: Believe what an earlier process found, and leave it to the next.
     """
     store = cache_file()
-    known = _read(store)
+    known = _read(store) if is_remembered else {}
     fresh, changed = {}, []
     for number, (name, sha256) in enumerate(recorded.items()):
         if progress:
@@ -68,7 +66,7 @@ def changed_files(
             fresh[key] = [*mark, sha256]
     if progress and recorded:
         progress("checking files", len(recorded), len(recorded))
-    if fresh:
+    if fresh and is_remembered:
         _write(store, known, fresh)
     return changed
 

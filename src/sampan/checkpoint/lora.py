@@ -131,9 +131,7 @@ def write(
                 files.write_text(place / lora_settings.CONFIG_FILE, json.dumps(config, indent=2))
         except OSError as error:
             raise CheckpointError(f"`{place}` cannot be written", str(error)) from error
-        header = {"format": "pt"} | (
-            {} if part == "ar" else {lora_settings.HEADER_KEY: lora_settings.header(settings)}
-        )
+        header = {"format": "pt"} | ({} if part == "ar" else {lora_settings.HEADER_KEY: lora_settings.header(settings)})
         named = {prefix + key: tensor for key, tensor in kept.items()}
         io.save_tensors(place / name, named, header)
         # the hash is of the bytes as they are written, and stands before them: a LoRA is small enough to be written twice

@@ -1,7 +1,7 @@
-"""The hash that a LoRA file of sampan carries of itself: over its tensors, its settings, and the config that lies beside.
+"""The hashes that a LoRA file of sampan carries: of its own tensors and settings, and of the config that lies beside it.
 
-It stands in the header's `sampan`, which diffusers and PEFT do not look at, as `contents`; that JSON has a checksum of its own.
-A file of another tool, or of sampan before there were such hashes, has none.
+They stand in the header's `sampan`, which diffusers and PEFT do not look at, as `contents` and `config`; that JSON has a
+checksum of its own. A file of another tool, or of sampan before there were such hashes, has none.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from sampan.checkpoint.json_files import read_json
 from sampan.checkpoint.lora_settings import CONFIG_FILE, PEFT_FILE, PROVENANCE_KEY
 from sampan.errors import CheckpointError
 
-_KEY = "contents"
+_KEY, _CONFIG_KEY = "contents", "config"
 
 
 def provenance(file: Path, facts: Mapping[str, Any]) -> str:
     """Return the text of the header's `sampan` for a file whose tensors, settings and config are written already."""
-    return json.dumps(sealed.seal({**facts, _KEY: _hash(file, weights.read_metadata(file))}))
+    hashes = {_KEY: _hash(file, weights.read_metadata(file))}
+    if file.name == PEFT_FILE:
+        hashes[_CONFIG_KEY] = sealed.content_hash(read_json(file.parent / CONFIG_FILE))
+    return json.dumps(sealed.seal({**facts, **hashes}))
 
 
 def check(file: Path) -> bool:
@@ -45,15 +48,16 @@ def check(file: Path) -> bool:
     if problem := sealed.defect(facts, required=True):
         raise _changed(file, f"`{PROVENANCE_KEY}` in its header: {problem}")
     if facts.get(_KEY) != _hash(file, metadata):
-        beside = f", or `{CONFIG_FILE}` beside it" if file.name == PEFT_FILE else ""
-        raise _changed(file, f"its tensors or its settings{beside}, are not those of the hash in its header")
+        raise _changed(file, "its tensors or its settings are not those of the hash in its header")
+    config = file.parent / CONFIG_FILE
+    if _CONFIG_KEY in facts and config.is_file() and facts[_CONFIG_KEY] != sealed.content_hash(read_json(config)):
+        raise _changed(file, f"`{CONFIG_FILE}` beside it is not that of the hash in its header")
     return True
 
 
 def _hash(file: Path, metadata: Mapping[str, str]) -> str:
     settings = {key: text for key, text in metadata.items() if key != PROVENANCE_KEY}
-    config = read_json(file.parent / CONFIG_FILE) if file.name == PEFT_FILE else None
-    return sealed.content_hash({"settings": settings, "config": config, "tensors": weights.tensor_digests(file)})
+    return sealed.content_hash({"settings": settings, "tensors": weights.tensor_digests(file)})
 
 
 def _changed(file: Path, why: str) -> CheckpointError:

@@ -18,6 +18,7 @@ from sampan.errors import CheckpointError, DamagedFileError
 from sampan.frameworks import safetensors_header
 from sampan.frameworks.safetensors_header import SafetensorsHeader
 
+ENDING = ".safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 BYTES_PER_ELEMENT = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,

@@ -26,8 +26,9 @@ BITS_PER_ELEMENT = {
     "I32": 32, "U32": 32, "F32": 32,
     "I64": 64, "U64": 64, "F64": 64, "C64": 64,
 }  # fmt: skip
-# the format allows 100 MB; 60 thousand tensors and a trainer's tag lists need less than this, and it is read in half a second
+# the format allows 100 MB; 60 thousand tensors and a trainer's tag lists need less than this, and are read within a second
 MAX_HEADER_BYTES = 16 * 2**20
+_MAX_BRACKETS, _MAX_COMMAS = 200_000, 1_000_000  # a tensor has three brackets; more of them than bytes take the time
 _METADATA = "__metadata__"
 
 
@@ -113,6 +114,8 @@ def _read(path: Path, size: int) -> SafetensorsHeader:
 
 
 def _parse(text: bytes) -> dict[str, Any]:
+    if text.count(b"{") + text.count(b"[") > _MAX_BRACKETS or text.count(b",") > _MAX_COMMAS:
+        raise DamagedFileError(f"its header has more than {_MAX_BRACKETS} lists and objects, or {_MAX_COMMAS} commas")
     try:
         values = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:

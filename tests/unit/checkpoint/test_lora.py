@@ -241,7 +241,8 @@ REFUSED: dict[str, tuple[dict[str, torch.Tensor], str]] = {
         {f"{LAYER}.lora_A.weight": torch.ones(2, 64)},
         (
             "error: the LoRA `FOLDER/x.safetensors` is not whole\n"
-            f"  because `{LAYER}.lora_A.weight` is there, and its other factor is not"
+            f"  because `{LAYER}.lora_A.weight` is there, and `{LAYER}.lora_B.weight` is missing\n\n"
+            "hint: download or copy the file again"
         ),
     ),
     "another width": (
@@ -288,11 +289,20 @@ REFUSED: dict[str, tuple[dict[str, torch.Tensor], str]] = {
             f"  because `{LAYER}.lora_B.weight` holds numbers that are not finite"
         ),
     ),
-    "flat names that say no part": (
+    "a text encoder alone": (
         pair("lora_te_layers_1_self_attn_q_proj"),
         (
+            "error: `FOLDER/x.safetensors` holds no LoRA of generator or decoder\n"
+            "  because all of its 2 tensors are of a text encoder, first "
+            "`lora_te_layers_1_self_attn_q_proj.lora_A.weight`\n\n"
+            "hint: sampan adapts generator and decoder only"
+        ),
+    ),
+    "flat names that say no part": (
+        pair("lora_layers_1_self_attn_q_proj"),
+        (
             f"{DOES_NOT_FIT}1 of the 1 layers it adds to are not in the model's generator or decoder, first "
-            "`lora_te_layers_1_self_attn_q_proj`\n\n"
+            "`lora_layers_1_self_attn_q_proj`\n\n"
             f"hint: the nearest layer is `{GENERATOR}.self_attn.q_proj`; is the LoRA for another model?"
         ),
     ),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sampan import __version__
-from sampan.checkpoint import run
+from sampan.checkpoint import run, sealed
 from sampan.checkpoint.provenance import StageSession, in_words, place_of, taken_by, versions_of
 from sampan.errors import CheckpointError
 from sampan.frameworks import io
@@ -28,7 +28,7 @@ def names(folders: list[Path]) -> list[str]:
 
 def change(folder: Path, **values: Any) -> None:
     path = folder / "state.json"
-    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | values), "utf-8")
+    sealed.write(path, json.loads(path.read_text("utf-8")) | values)
 
 
 def test_what_was_saved_comes_back(tmp_path: Path):
