@@ -53,7 +53,15 @@ _PREFIXES = (
 )  # fmt: skip
 _ABOVE = ("", "model.", "model.language_model.")  # what a name that begins below the generator lacks
 # of the decoder; other flattened names do not say what they adapt
-_FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lora_dit_", "lycoris_unet_", "lycoris_transformer_", "lycoris_")
+_FLAT_PREFIXES = (
+    "lora_unet_",
+    "lora_transformer_",
+    "lora_dit_",
+    "lycoris_unet_",
+    "lycoris_transformer_",
+    "lycoris_",
+    "lora_",
+)
 _TEXT_ENCODER = re.compile(
     r"(base_model\.model\.|pipe\.)*"
     r"((text_encoders?|te|clip|t5|byt5|text_model|cond_stage_model|conditioner)(_?\d|_?[lg]|xxl)?\."
