@@ -200,7 +200,9 @@ def serve(options: ServeArguments) -> None:
     except ModuleNotFoundError as error:
         missing = f"the package `{error.name}` is missing"
         raise RequestError("the server cannot start", missing, "pip install 'sampan[serve]'") from error
-    pipeline = verb.open_pipeline(
+    from sampan.pipeline.pipeline import open_pipeline
+
+    pipeline = open_pipeline(
         options.model,
         device=options.device,
         dtype=options.dtype,

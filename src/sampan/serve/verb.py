@@ -16,7 +16,7 @@ from sampan import files
 from sampan.checkpoint import lora
 from sampan.errors import DataError, DeviceError, LockHeldError, RequestError
 from sampan.metrics.ocr import find_reader
-from sampan.pipeline.pipeline import Pipeline, open_pipeline
+from sampan.pipeline.pipeline import Pipeline
 from sampan.serve.app import build
 from sampan.serve.connection import protocol
 from sampan.serve.engine import Engine, Proofread
@@ -28,7 +28,6 @@ from sampan.serve.settings import Settings
 from sampan.serve.site import Pages
 from sampan.serve.store import ImageStore
 
-__all__ = ["configured", "open_pipeline", "serve"]
 log = logging.getLogger("sampan.serve")
 
 

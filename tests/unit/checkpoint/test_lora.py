@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,46 +12,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from sampan.checkpoint import lora, lora_contents
+from sampan.checkpoint import lora
 from sampan.checkpoint.folder import load_part, open_folder
-from sampan.checkpoint.lora import LoraAdapter, LoraLayer
-from sampan.errors import CheckpointError
 from sampan.models.config import ModelConfig
+from unit.checkpoint.lora_files import GENERATOR, LAYER, delta, failure, only, pair
 
-LAYER = "transformer_blocks.0.attn1.to_q"
-GENERATOR = "model.language_model.layers.1"
-CASES = Path("/work/shared/cases/lora")  # what people brought; the tests below make the same kinds themselves
-NO_CASES = pytest.mark.skip(reason=f"the files in {CASES} are not here")
 HINT = "\n\nhint: sampan adds plain LoRA only; merge it with the tool that made it, and load the merged model"
-
-
-@pytest.fixture(scope="session")
-def config(tiny_folder: Path) -> ModelConfig:
-    return open_folder(tiny_folder).config
-
-
-def pair(stem: str, out: int = 64, width: int = 64, rank: int = 2, names: tuple[str, str] = ("lora_A", "lora_B")):
-    """Return random factors of a layer."""
-    random = np.random.default_rng(len(stem))
-    return {
-        f"{stem}.{name}.weight": torch.from_numpy(random.standard_normal(shape, np.float32))
-        for name, shape in zip(names, ((rank, width), (out, rank)), strict=True)
-    }
-
-
-def delta(addition: LoraLayer) -> np.ndarray:
-    return addition.b @ addition.a * addition.scale
-
-
-def only(lows: list[LoraAdapter]) -> LoraAdapter:
-    (low,) = lows
-    return low
-
-
-def failure(call: Callable[[], Any], folder: Path) -> str:
-    with pytest.raises(CheckpointError) as caught:
-        call()
-    return caught.value.render().replace(str(folder), "FOLDER")
 
 
 # --- written and read ------------------------------------------------------------------------------------------------
@@ -150,163 +112,6 @@ def test_names_of_others(stem: str, names: tuple[str, str], layer: str, config: 
     assert list(low.layers) == [layer]
     assert low.layers[layer].scale == 1.0
     assert low.strength == 0.5
-
-
-@pytest.mark.parametrize("alpha", [torch.tensor([6.0]), torch.tensor(6), torch.tensor(6, dtype=torch.uint8)])
-def test_an_alpha_tensor_sets_the_scale(alpha: torch.Tensor, config: ModelConfig, tmp_path: Path):
-    save_file(pair(LAYER, rank=4) | {f"{LAYER}.alpha": alpha}, tmp_path / "x.safetensors")
-    low = only(lora.read(tmp_path, config))
-    assert low.layers[LAYER].scale == 1.5
-    assert low.notes == ()
-
-
-def test_alphas_of_every_layer_do_without_pefts_config(config: ModelConfig, tmp_path: Path):
-    layers = ("transformer_blocks.0.attn1.to_q", "transformer_blocks.1.attn1.to_q")
-    tensors = {}
-    for layer, alpha in zip(layers, (2.0, 8.0), strict=True):
-        stem = f"base_model.model.{layer}"
-        tensors |= pair(stem, rank=4) | {f"{stem}.alpha": torch.tensor(alpha)}
-    save_file(tensors, tmp_path / "adapter_model.safetensors")
-    low = only(lora.read(tmp_path, config))
-    assert [low.layers[layer].scale for layer in layers] == [0.5, 2.0]
-    del tensors[f"base_model.model.{layers[1]}.alpha"]
-    save_file(tensors, tmp_path / "adapter_model.safetensors")
-    said = failure(lambda: lora.read(tmp_path, config), tmp_path)
-    assert f"is not beside it; `base_model.model.{layers[1]}` has no alpha of its own\n" in said
-
-
-def test_the_strength_is_what_the_header_says(config: ModelConfig, tiny_folder: Path, tmp_path: Path):
-    tensors = pair(f"diffusion_model.{LAYER}", rank=4)
-    save_file(tensors, tmp_path / "x.safetensors", {"alpha": "2", "rank": "4"})
-    base = open_folder(tiny_folder).tensors("decoder")[f"{LAYER}.weight"]
-    merged = lora.merge({f"{LAYER}.weight": base}, "decoder", lora.read(tmp_path, config, 0.5))[f"{LAYER}.weight"]
-    a, b = tensors.values()
-    assert torch.allclose(merged, base + 0.5 * (2 / 4) * (b @ a), atol=1e-6)
-
-
-def test_what_nothing_says_and_what_is_left_out_is_noted(config: ModelConfig, tmp_path: Path):
-    path = tmp_path / "x.safetensors"
-    text_encoder = "text_encoder.encoder.block.0.layer.0.SelfAttention.q"
-    flat = "lora_te1_text_model_encoder_layers_0_mlp_fc1"
-    more = pair(text_encoder) | pair(flat) | {f"{flat}.alpha": torch.tensor(1), f"{flat}.dora_scale": torch.ones(1)}
-    save_file(pair(LAYER) | pair("transformer_blocks.1.attn1.to_q") | more, path)
-    lows = lora.read(path, config)
-    assert sorted(only(lows).layers) == [LAYER, "transformer_blocks.1.attn1.to_q"]
-    assert lora.notes([*lows, *lows]) == [
-        f"LoRA `{path}`: nothing says the alpha; the scale taken is 1 (alpha = rank), and --lora {path}:SCALE multiplies it",
-        (
-            f"LoRA `{path}`: 6 tensors of a text encoder are left out, first `{flat}.alpha`: "
-            "sampan adapts generator and decoder only"
-        ),
-    ]
-    save_file(pair(LAYER) | pair("transformer_blocks.1.attn1.to_q") | {f"{LAYER}.alpha": torch.tensor(2)}, path)
-    (note,) = lora.notes(lora.read(path, config))
-    assert (
-        "nothing says the alpha of 1 of 2 layers, first `transformer_blocks.1.attn1.to_q`; the scale taken is 1" in note
-    )
-
-
-@pytest.mark.parametrize(
-    ("left", "said"),
-    [
-        ({".lora_up.weight"}, "`X.lora_down.weight` is missing"),
-        ({".lora_down.weight"}, "`X.lora_up.weight` is missing"),
-        ({".alpha"}, "`X.lora_down.weight` and `X.lora_up.weight` are missing"),
-        ({".lora_up.weight", ".alpha"}, "`X.lora_down.weight` is missing"),
-    ],
-)
-def test_missing_tensors_are_named(left: set[str], said: str, config: ModelConfig, tmp_path: Path):
-    whole, stem = "lora_unet_transformer_blocks_0_attn1_to_q", "lora_unet_transformer_blocks_1_attn1_to_q"
-    tensors = pair(whole, names=("lora_down", "lora_up"))
-    broken = pair(stem, names=("lora_down", "lora_up")) | {f"{stem}.alpha": torch.tensor(1.0)}
-    save_file(tensors | {stem + end: broken[stem + end] for end in left}, tmp_path / "x.safetensors")
-    found = failure(lambda: lora.read(tmp_path, config), tmp_path)
-    assert found.splitlines()[0] == "error: the LoRA `FOLDER/x.safetensors` is not whole".replace("/", os.sep)
-    assert found.splitlines()[1].endswith(f" is there, and {said.replace('X', stem)}")
-
-
-@pytest.mark.parametrize("case", sorted(CASES.glob("*.safetensors")) or [pytest.param(None, marks=NO_CASES)])
-def test_files_that_people_brought(case: Path):
-    nano = open_folder(Path("nano")).config
-    if case.stem == "missing_half":
-        with pytest.raises(CheckpointError, match=re.escape("attn1.to_q.lora_B.weight` is missing")):
-            lora.read(case, nano)
-        return
-    low = only(lora.read(case, nano))
-    unstated = case.stem == "text_encoder_too"
-    assert {layer.scale for layer in low.layers.values()} == {1.0 if unstated else 0.5}
-    assert len(low.layers) == 24
-    assert len(low.notes) == (2 if unstated else 0)
-
-
-# --- hashes ------------------------------------------------------------------------------------------------------------
-
-
-def flip(path: Path, place: int, bit: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[place] ^= 1 << bit
-    path.write_bytes(content)
-
-
-def test_no_bit_of_a_written_lora_makes_it_another_one(config: ModelConfig, tmp_path: Path):
-    tensors = {"decoder": pair(LAYER), "ar": pair(f"{GENERATOR}.self_attn.k_proj", 32, 64, 3)}
-    lora.write(tmp_path / "lora", tensors, alpha=6.0, provenance={"seed": 7})
-
-    def meaning() -> list[Any]:
-        return [
-            (low.part, name, layer.a.tobytes(), layer.b.tobytes(), layer.scale)
-            for low in lora.read(tmp_path / "lora", config)
-            for name, layer in low.layers.items()
-        ]
-
-    true = meaning()
-    files = sorted(path for path in (tmp_path / "lora").rglob("*") if path.is_file())
-    random, passed = np.random.default_rng(2), 0
-    for path in [files[i] for i in random.integers(0, len(files), 300)]:
-        content = path.read_bytes()
-        flip(path, int(random.integers(len(content))), int(random.integers(8)))
-        try:
-            assert meaning() == true
-            passed += 1
-        except CheckpointError:
-            pass
-        path.write_bytes(content)
-    assert passed < 15  # letters of the key that the hash stands under, and e written E
-
-
-def test_a_lora_whose_config_was_changed_is_refused(config: ModelConfig, tmp_path: Path):
-    lora.write(tmp_path, {"ar": pair(f"{GENERATOR}.self_attn.k_proj", 32, 64, 3)}, alpha=6.0)
-    settings = tmp_path / "ar" / "adapter_config.json"
-    values = json.loads(settings.read_text("utf-8"))
-    assert "contents" not in values  # PEFT warns of what it does not know
-    settings.write_text(json.dumps(values), "utf-8")  # spelled otherwise
-    assert only(lora.read(tmp_path, config)).part == "ar"
-    settings.write_text(json.dumps({**values, "lora_alpha": 7}), "utf-8")
-    assert (
-        failure(lambda: lora.read(tmp_path, config), tmp_path)
-        .replace(os.sep, "/")
-        .startswith(
-            "error: the LoRA `FOLDER/ar/adapter_model.safetensors` is not the one that was written\n"
-            "  because `adapter_config.json` beside it is not that of the hash in its header\n"
-        )
-    )
-    settings.unlink()
-    assert "is not beside it" in failure(lambda: lora.read(tmp_path, config), tmp_path)
-
-
-def test_a_lora_of_before_has_no_hashes_and_one_under_another_name_keeps_them(config: ModelConfig, tmp_path: Path):
-    lora.write(tmp_path, {"decoder": pair(LAYER)})
-    path = tmp_path / "decoder" / lora.DIFFUSERS_FILE
-    other = path.rename(tmp_path / "mine.safetensors")
-    assert lora_contents.check(other)
-    with safe_open(other, "pt") as file:
-        header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    save_file(tensors, other, header | {"sampan": json.dumps({"sampan": "0.1.0"})})
-    assert not lora_contents.check(other)
-    assert only(lora.read(other, config)).notes == ()
-    name = next(iter(tensors))
-    save_file(tensors | {name: tensors[name] * 2}, other, header)
-    assert "its tensors or its settings are not those" in failure(lambda: lora.read(other, config), tmp_path)
 
 
 def test_a_file_may_have_both_parts(config: ModelConfig, tmp_path: Path):
