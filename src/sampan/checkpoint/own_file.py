@@ -93,5 +93,6 @@ def check(folder: Path, needed: Iterable[Path], progress: Progress | None = None
             f"the model in `{folder}` is not the one that was written",
             [*wrong[:_SHOWN], *more],
             f"download or copy these files again; `sampan checkpoint inspect {folder}` lists all. If they were changed on "
-            f"purpose, take `sha256`, `documents`, `format` and `checksum` out of {OWN_FILE}; generate, serve, eval and checkpoint merge also take --no-verify",
+            f"purpose, take `sha256`, `documents`, `format` and `checksum` out of {OWN_FILE}; generate, serve, eval and "
+            "checkpoint merge also take --no-verify",
         )
