@@ -181,6 +181,7 @@ def _model(path: Path, packages: Mapping[str, Any]) -> dict[str, Any]:
         frameworks.use(wanted if wanted in usable else usable[0])
     folder = open_folder(path)
     folder.check()
+    folder.check_written()
     parts = {}
     for part in PARTS:
         stored_here = folder.stored(part)

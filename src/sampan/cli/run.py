@@ -175,6 +175,7 @@ def generate(options: arguments.GenerateArguments) -> None:
         out=options.out,
         console=_console(),
         loras=options.loras,
+        verified=not options.no_verify,
     )
     if options.json:
         _put(json.dumps({"pictures": pictures}, indent=2))
@@ -200,7 +201,13 @@ def serve(options: ServeArguments) -> None:
     except ModuleNotFoundError as error:
         missing = f"the package `{error.name}` is missing"
         raise RequestError("the server cannot start", missing, "pip install 'sampan[serve]'") from error
-    pipeline = open_pipeline(options.model, device=options.device, dtype=options.dtype, loras=options.loras)
+    pipeline = open_pipeline(
+        options.model,
+        device=options.device,
+        dtype=options.dtype,
+        loras=options.loras,
+        verified=not options.no_verify,
+    )
     verb.serve(pipeline, options.settings(), _console())
 
 
@@ -215,7 +222,7 @@ def checkpoint_merge(options: arguments.MergeArguments) -> None:
     """Merge LoRAs into a model; the written folder on stdout."""
     from sampan.checkpoint.merge import merge
 
-    with _bar("writing weights") as (_, progress):
+    with _bar("writing weights") as (console, progress):
         folder = merge(
             options.model,
             options.directory,
@@ -223,6 +230,8 @@ def checkpoint_merge(options: arguments.MergeArguments) -> None:
             subtract=options.subtract,
             dtype=options.dtype,
             progress=progress,
+            verified=not options.no_verify,
+            say=lambda note: console.print(note, highlight=False, markup=False, soft_wrap=True),
         )
     _put(folder)
 

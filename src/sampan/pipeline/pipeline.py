@@ -151,6 +151,7 @@ def open_pipeline(
     progress: Progress | None = None,
     loras: Sequence[tuple[Path, float]] = (),
     compiled: bool = False,
+    verified: bool = True,
 ) -> Pipeline:
     """Return a model folder, or a run, ready to paint; arguments as `generate`.
 
@@ -159,6 +160,8 @@ def open_pipeline(
     """
     folder, own = open_with_lora(Path(model))
     folder.check()  # a missing shard is said now, not after the part before it has worked
+    if verified:
+        folder.check_written(progress)
     asked = [*([(own, 1.0)] if own else []), *loras]
     lows = [low for path, strength in asked for low in lora.read(path, folder.config, strength)]
     where = dev.resolve(device)
@@ -176,6 +179,7 @@ def generate(
     console: Any,
     loras: Sequence[tuple[Path, float]] = (),
     compiled: bool = False,
+    verified: bool = True,
 ) -> list[dict[str, Any]]:
     """Paint a request's pictures, write them as PNG and return one record a picture.
 
@@ -183,6 +187,7 @@ def generate(
         model: A model folder, the name of a shipped one, or a run, whose own additions come before `loras`.
         loras: LoRA files or folders, each with what its own scale is multiplied with.
         compiled: Compile the step that writes a token: worth it for large pictures, and for several in one call.
+        verified: Hold the model's files against the hashes that sampan recorded when it wrote them, where it did.
         out: File of the first picture; further ones get -2, -3 … Without one, `sampan-SEED.png` in the current folder.
         console: A rich console for progress.
 
@@ -204,8 +209,17 @@ def generate(
     begun = time.perf_counter()
     with bars(console) as progress:
         pipeline = open_pipeline(
-            model, device=device, dtype=dtype, offload=offload, progress=progress, loras=loras, compiled=compiled
+            model,
+            device=device,
+            dtype=dtype,
+            offload=offload,
+            progress=progress,
+            loras=loras,
+            compiled=compiled,
+            verified=verified,
         )
+        for note in lora.notes(pipeline.loras):
+            console.print(note, highlight=False, markup=False, soft_wrap=True)
         pictures = pipeline(request)
     seconds = time.perf_counter() - begun
     records = []

@@ -13,7 +13,7 @@ from typing import Any
 from sampan import __version__, files, frameworks
 from sampan.checkpoint import builtin, export, run
 from sampan.checkpoint.folder import TOKENIZER_FILES, ModelFolder, open_folder
-from sampan.checkpoint.run_metadata import read_record
+from sampan.checkpoint.run_metadata import check_record, read_record, write_record
 from sampan.data.encode import EncodedInputs, encode
 from sampan.errors import DataError, JobError
 from sampan.frameworks import device as dev
@@ -183,7 +183,7 @@ def open_run(job: Job, device: str, dtype: str, *, resume: bool, console: Any) -
     Raises:
         JobError, DataError, CheckpointError: Before anything is written, where it can be known.
     """
-    start = open_folder(job.model.start) if job.model.start else None
+    start = _open_start(job.model.start)
     config = _config(job, start)
     missing = [name for name in STAGES if name not in job.train.stages]
     if not start and missing:
@@ -203,7 +203,7 @@ def open_run(job: Job, device: str, dtype: str, *, resume: bool, console: Any) -
             f"{len(data.samples)} samples can be used, and {len(data.validation)} of them are held out",
             "lower data.validation_share",
         )
-    return RunState(job, device, dtype, console, start, _begin(job, start, config, data), data)
+    return RunState(job, device, dtype, console, start, _begin(job, start, config, data, console), data)
 
 
 def reopen_run(job: Job, out: Path, device: str, dtype: str, *, cache: Path, console: Any) -> RunState:
@@ -220,7 +220,8 @@ def reopen_run(job: Job, out: Path, device: str, dtype: str, *, cache: Path, con
     start = read_record(out)["model"].get("start")  # found from any current directory, unlike the job's
     model = dataclasses.replace(job.model, start=Path(start) if start else None)
     job = dataclasses.replace(job, out=out, model=model, data=dataclasses.replace(job.data, cache=cache))
-    config, folder = export.read_config(out), open_folder(Path(start)) if start else None
+    check_record(out)
+    config, folder = export.read_config(out), _open_start(Path(start) if start else None)
     data = open_dataset(job.data, config, cache, console, _tokenizer(folder))
     _compare(job, _identity(job, data.digest))
     return RunState(job, device, dtype, console, folder, config, data)
@@ -237,10 +238,11 @@ def prepare(job: Job, *, console: Any) -> Path:
     frameworks.use(job.place.framework)
     device = dev.resolve(job.place.device)
     dev.set_threads(job.place.threads)
-    start = open_folder(job.model.start) if job.model.start else None
+    start = _open_start(job.model.start)
     is_run = (job.out / "run.json").is_file()
     if is_run:
         _compare(job, _identity(job))
+        check_record(job.out)
     config = export.read_config(job.out) if is_run else _config(job, start)
     cache = job.data.cache or job.out / "cache"
     data = open_dataset(job.data, config, cache, console, _tokenizer(start))
@@ -261,6 +263,15 @@ def prepare(job: Job, *, console: Any) -> Path:
 def _tokenizer(start: ModelFolder | None) -> text.PromptTokenizer | None:
     """Return the prompt tokenizer of the folder that a run starts from; None where it is learned."""
     return start.prompt_tokenizer() if start else None
+
+
+def _open_start(path: Path | None) -> ModelFolder | None:
+    """Open the folder that a run starts from, its files held against their recorded hashes where it has them."""
+    if path is None:
+        return None
+    folder = open_folder(path)
+    folder.check_written()
+    return folder
 
 
 def _config(job: Job, start: ModelFolder | None) -> ModelConfig:
@@ -286,12 +297,14 @@ def _check_folder(job: Job, resume: bool) -> None:
         )
 
 
-def _begin(job: Job, start: ModelFolder | None, config: ModelConfig, data: TrainingSet) -> ModelConfig:
+def _begin(job: Job, start: ModelFolder | None, config: ModelConfig, data: TrainingSet, console: Any) -> ModelConfig:
     """Make the run folder where there is none, and return the run's config."""
     out = job.out
     identity = _identity(job, data.digest)
     if (out / "run.json").is_file():
         _compare(job, identity)
+        for note in check_record(out):
+            console.print(note, highlight=False)
         return export.read_config(out)
     (out / "processor").mkdir(parents=True, exist_ok=True)
     if start:
@@ -309,7 +322,7 @@ def _begin(job: Job, start: ModelFolder | None, config: ModelConfig, data: Train
     files.write_text(out / "job.toml", job.to_toml())
     export.write_config(out, config)
     record = {**identity, "sampan": __version__, "framework": frameworks.chosen()}
-    files.write_text(out / "run.json", json.dumps(record, indent=2))  # last: with it the folder is a run
+    write_record(out, record)  # last: with it the folder is a run
     return config
 
 
@@ -329,7 +342,7 @@ def _identity(job: Job, digest: str | None = None) -> dict[str, Any]:
 
 
 def _compare(job: Job, identity: dict[str, Any]) -> None:
-    before = json.loads((job.out / "run.json").read_text(encoding="utf-8"))
+    before = read_record(job.out)
     for key, value in identity.items():
         if before.get(key) != value:
             is_data = key == "data"
