@@ -6,12 +6,12 @@ here loads a package before it is asked to.
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import importlib.util
 import platform
 import sys
 from collections.abc import Iterable
+from importlib import import_module
 
 from sampan.errors import SampanError
 
@@ -81,7 +81,7 @@ def require(extra: str, *packages: str, failed: str, error: type[SampanError], o
         try:
             if package not in sys.modules and not is_installed(package):  # a folder of that name would be imported
                 raise ModuleNotFoundError(f"No module named {package!r}", name=package)
-            importlib.import_module(module)
+            import_module(module)
         except _FAILURES as problem:
             because, hint = _explain(extra, module, problem)
             raise error(failed, because, " or ".join([hint, *otherwise])) from problem

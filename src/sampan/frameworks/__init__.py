@@ -88,7 +88,7 @@ def use(name: str, *, package: str | None = None, switch: str = "the framework {
         raise DeviceError(
             f"sampan neither trains nor generates on {name}",
             "it is there to compare a training step of generator and decoder, and has nothing else",
-            f"use {' or '.join(map(switch.format, DEFAULTS))}; `sampan bench` compares all three",
+            f"use {switch.format(' or '.join(DEFAULTS))}; `sampan bench` compares all three",
         )
     if package is None and name not in FRAMEWORKS:
         raise DeviceError(f"`{name}` is not a framework that sampan knows", (), did_you_mean(name, FRAMEWORKS))

@@ -13,7 +13,7 @@ def only(monkeypatch: pytest.MonkeyPatch):
     """Return a function that makes only some frameworks look installed."""
 
     def choose(*names: str) -> None:
-        monkeypatch.setattr(backends, "find_spec", lambda name: name if name in names else None)
+        monkeypatch.setattr(backends, "is_installed", lambda name: name in names)
 
     return choose
 
@@ -42,6 +42,7 @@ def test_without_any_there_is_nothing_to_measure(only):
     with pytest.raises(DeviceError) as caught:
         backends.choose(None, backends.MODES)
     assert caught.value.what == "there is nothing to measure"
+    assert caught.value.hint == " or ".join(backends.FRAMEWORKS.values())
 
 
 def test_a_side_of_the_lockstep_is_a_framework_and_may_name_a_mode(only):

@@ -259,3 +259,15 @@ def test_without_the_extra(tmp_path, monkeypatch):
     assert str(caught.value) == (
         "error: tables cannot be read\n  because the package `pyarrow` is missing\n\nhint: pip install 'sampan[hub]'"
     )
+
+
+def test_with_a_pyarrow_that_cannot_be_imported(tmp_path, breaks):
+    breaks("pyarrow", "pyarrow requires NumPy 2.0 or newer, found 1.26.4")
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / "a.parquet")
+    assert caught.value.what == "tables cannot be read"
+    assert caught.value.because[0] == (
+        "importing pyarrow failed: ImportError: pyarrow requires NumPy 2.0 or newer, found 1.26.4"
+    )
+    assert "numpy " in caught.value.because[1]
+    assert "hub]' brings versions that go together" in (caught.value.hint or "")
