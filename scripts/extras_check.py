@@ -108,7 +108,7 @@ def install(python: Path, folder: Path, wheel: Path, extras: Extras) -> Path:
     subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True)
     inside = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     pip = [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    packed = [inside, bootstrap.PIP_WHEEL / "pip", *pip[2:], "--no-index", bootstrap.PIP_WHEEL]
+    packed = [inside, bootstrap.PIP_WHEEL / "pip", *pip[3:], "--no-index", bootstrap.PIP_WHEEL]
     quietly = {"capture_output": True, "text": True, "env": extras_verbs.environment(folder)}
     subprocess.run(packed, check=True, env=extras_verbs.environment(folder))
     if "torch" in extras:

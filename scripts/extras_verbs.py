@@ -23,8 +23,9 @@ LONGEST_S = 900
 # the smallest model that has all parts, and a step or two of each; quoted as the shell is not there
 TINY = (
     "data.path=signs", "train.save_every=5", "place.threads=2",
-    "model.override={geometry={prior_px=16,preview_side=2,default_px=64},processor={min_pixels=4096,max_pixels=65536},"
-    "text={num_hidden_layers=2},vision={depth=1},dit={num_layers=2}}",
+    "model.override.geometry={prior_px=16,preview_side=2,default_px=64}",
+    "model.override.processor={min_pixels=4096,max_pixels=65536}",
+    "model.override.text={num_hidden_layers=2}", "model.override.vision={depth=1}", "model.override.dit={num_layers=2}",
     *(f"stage.{name}.num_steps=2" for name in ("vae", "tokenizer", "glyph", "ar", "decoder")),
     *(f"stage.{name}.micro_batch_size=2" for name in ("vae", "tokenizer", "glyph", "ar", "decoder")),
 )  # fmt: skip
@@ -186,7 +187,19 @@ def core(tried: Installed) -> None:
         tried.does(*words, "--help")
     tried.does("init", "plan.toml")
     tried.does("plan", "plan.toml")
-    tried.does("screen", "--relation", "rent", "--chip", "h100_sxm", "--site", "us_va", "--actor-hq", "SG")
+    tried.does(
+        "screen",
+        "--relation",
+        "rent",
+        "--chip",
+        "h100_sxm",
+        "--site",
+        "us_va",
+        "--actor-hq",
+        "SG",
+        "--date",
+        "2026-11-01",
+    )
     tried.does("data", "signs", "some", "--count", "2")
     tried.does("checkpoint", "inspect", "nano")
 
@@ -342,11 +355,8 @@ def mended(tried: Installed) -> None:
     for name, requirement, verb in breaks:
         tried.pip(requirement)
         report = tried.report()
-        expect(
-            f"whether the doctor sees {requirement}",
-            {**report["frameworks"], **report["extras"]}[name]["problem"] is None,
-            False,
-        )
+        facts = {**report["frameworks"], **report["extras"]}[name]
+        expect(f"whether the doctor is content with {requirement}", facts["problem"] is None, False)
         hint = tried.refuses(*verb, hint="brings versions that go together")
         command = hint.partition("'")[2].partition("'")[0]
         tried.pip(command)
@@ -354,6 +364,7 @@ def mended(tried: Installed) -> None:
 
 
 Check = Callable[[Installed], None]
+_MENDED = (("mindspore",), ("mindspore", "hub"))
 _WHERE: Mapping[Check, Callable[[Sequence[str], str], bool]] = {
     core: lambda extras, version: not extras,
     doctor: lambda extras, version: True,
@@ -367,9 +378,7 @@ _WHERE: Mapping[Check, Callable[[Sequence[str], str], bool]] = {
     logs: lambda extras, version: "logs" in extras,
     wandb: lambda extras, version: "wandb" in extras,
     serves: lambda extras, version: "serve" in extras,
-    mended: lambda extras, version: (
-        tuple(extras) in (("mindspore",), ("mindspore", "hub")) and not version.startswith("3.13")
-    ),
+    mended: lambda extras, version: extras in _MENDED and not version.startswith("3.13"),
 }
 
 
