@@ -187,19 +187,8 @@ def core(tried: Installed) -> None:
         tried.does(*words, "--help")
     tried.does("init", "plan.toml")
     tried.does("plan", "plan.toml")
-    tried.does(
-        "screen",
-        "--relation",
-        "rent",
-        "--chip",
-        "h100_sxm",
-        "--site",
-        "us_va",
-        "--actor-hq",
-        "SG",
-        "--date",
-        "2026-11-01",
-    )
+    question = {"date": "2026-11-01", "relation": "rent", "chip": "h100_sxm", "site": "US", "actor-hq": "SG"}
+    tried.does("screen", *(word for key, value in question.items() for word in (f"--{key}", value)))
     tried.does("data", "signs", "some", "--count", "2")
     tried.does("checkpoint", "inspect", "nano")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from sampan.bench import backends
@@ -52,3 +55,9 @@ def test_a_side_of_the_lockstep_is_a_framework_and_may_name_a_mode(only):
     for word in ("torch:fast", "pytorch", ":eager", ""):
         with pytest.raises(RequestError):
             backends.parse_backend(word)
+
+
+def test_a_comparison_itself_needs_no_framework():
+    alone = "import sys; sys.modules |= dict.fromkeys(['torch', 'mindspore', 'tensorflow']); import sampan.bench.verb"
+    done = subprocess.run([sys.executable, "-c", alone], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
