@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sampan import extras
 from sampan.bench.arguments import BenchArguments
 from sampan.cli import arguments
 from sampan.errors import RequestError, UsageError
@@ -23,12 +24,19 @@ from sampan.plan.arguments import PlanArguments
 from sampan.screen.arguments import ScreenArguments
 from sampan.serve.arguments import ServeArguments
 
+_SWITCH = "--framework {}"  # of the verbs that have it; what errors suggest
+
 
 def init(options: arguments.InitArguments) -> None:
     """Write a job file; its path on stdout."""
+    from sampan import frameworks
     from sampan.init import write
 
-    _put(write(options.path, options.preset, options.force))
+    path = write(options.path, options.preset, options.force)
+    if frameworks.default() is None:
+        install = " or ".join(frameworks.FRAMEWORKS.values())
+        sys.stderr.write(f"note: no framework is installed, and the file names the usual one; to train: {install}\n")
+    _put(path)
 
 
 def doctor(options: arguments.DoctorArguments) -> None:
@@ -109,7 +117,7 @@ def data_prepare(options: arguments.PrepareArguments) -> None:
     from sampan.job import read
 
     job = read(options.job, options.overrides)
-    frameworks.use(job.place.framework)
+    frameworks.use(job.place.framework, switch="--set place.framework={}")
     from sampan.train.run_state import prepare
 
     _put(prepare(job, console=_console()))
@@ -134,7 +142,7 @@ def train(options: arguments.TrainArguments) -> None:
     if run_folder is not None:
         read_record(run_folder)  # going on needs something to go on with
         job = dataclasses.replace(job, out=run_folder)
-    frameworks.use(job.place.framework)  # before anything is imported that computes
+    frameworks.use(job.place.framework, switch=_SWITCH)  # before anything is imported that computes
     from sampan.train.loop import train  # after the job is read: what is wrong there is said at once
 
     _put(train(job, resume=options.resume is not False, console=_console()))
@@ -145,7 +153,7 @@ def generate(options: arguments.GenerateArguments) -> None:
     from sampan import frameworks
 
     if options.framework:
-        frameworks.use(options.framework)  # before anything is imported that computes
+        frameworks.use(options.framework, switch=_SWITCH)  # before anything is imported that computes
     from sampan.pipeline.pipeline import generate
     from sampan.pipeline.request import ImageRequest
 
@@ -194,13 +202,11 @@ def serve(options: ServeArguments) -> None:
     from sampan import frameworks
 
     if options.framework:
-        frameworks.use(options.framework)  # before anything is imported that computes
-    try:
-        from sampan.pipeline.pipeline import open_pipeline
-        from sampan.serve import verb
-    except ModuleNotFoundError as error:
-        missing = f"the package `{error.name}` is missing"
-        raise RequestError("the server cannot start", missing, "pip install 'sampan[serve]'") from error
+        frameworks.use(options.framework, switch=_SWITCH)  # before anything is imported that computes
+    extras.require("serve", *extras.EXTRAS["serve"], failed="the server cannot start", error=RequestError)
+    from sampan.pipeline.pipeline import open_pipeline
+    from sampan.serve import verb
+
     pipeline = open_pipeline(
         options.model,
         device=options.device,
@@ -249,7 +255,7 @@ def checkpoint_verify(options: arguments.VerifyArguments) -> None:
     from sampan.checkpoint.run_metadata import read_record
 
     record = read_record(options.run_folder)
-    frameworks.use(options.framework or record["framework"])
+    frameworks.use(options.framework or record["framework"], switch=_SWITCH)
     from sampan.train.verify import refuse, show, verify
 
     report = verify(
@@ -281,7 +287,7 @@ def evaluate(options: EvalArguments) -> None:
     from sampan import frameworks
 
     if options.framework:
-        frameworks.use(options.framework)  # before anything is imported that computes
+        frameworks.use(options.framework, switch=_SWITCH)  # before anything is imported that computes
     from sampan.evaluate.verb import evaluate
 
     evaluate(options, _console())

@@ -25,6 +25,7 @@ from sampan.data.readers.rows import Rows
 from sampan.data.readers.tables import ImageReference, TableColumns, choose_columns, found_in, gather
 from sampan.data.table_images import TableImage, arrow_table, import_pyarrow
 from sampan.errors import BadRowError, DataError, did_you_mean
+from sampan.extras import require
 
 _NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?(?::(?P<config>[\w.-]+))?")
 _FIRST_VERSION_WITHOUT_CODE = 4
@@ -223,17 +224,13 @@ def _trusted_folders(datasets: Any, place: _Place) -> list[Path]:
 
 
 def _import_datasets() -> Any:
-    try:
-        import datasets
-    except ModuleNotFoundError as error:
-        raise DataError(
-            "sets in a Hub layout cannot be read",
-            f"the package `{error.name}` is missing",
-            "pip install 'sampan[hub]'",
-        ) from error
+    failed = "sets in a Hub layout cannot be read"
+    require("hub", "datasets", failed=failed, error=DataError)
+    import datasets
+
     if int(datasets.__version__.split(".")[0]) < _FIRST_VERSION_WITHOUT_CODE:
         raise DataError(
-            "sets in a Hub layout cannot be read",
+            failed,
             f"`datasets` {datasets.__version__} can run code that comes with a set",
             f"pip install 'datasets>={_FIRST_VERSION_WITHOUT_CODE}'",
         )

@@ -279,3 +279,15 @@ def test_files_that_windows_names(tmp_path):
     path = write(tmp_path / "a.parquet", image=["images\\0.png", "..\\0.png"], text=["x", "y"])
     assert shown(read(path)) == [("a.parquet[0]", ("x",), b"zero")]
     assert faults(read(path)) == ["a.parquet[1]: outside: `..\\0.png` leads out of the folder"]
+
+
+def test_with_a_pyarrow_that_cannot_be_imported(tmp_path, breaks):
+    breaks("pyarrow", "pyarrow requires NumPy 2.0 or newer, found 1.26.4")
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / "a.parquet")
+    assert caught.value.what == "tables cannot be read"
+    assert caught.value.because[0] == (
+        "importing pyarrow failed: ImportError: pyarrow requires NumPy 2.0 or newer, found 1.26.4"
+    )
+    assert "numpy " in caught.value.because[1]
+    assert "hub]' brings versions that go together" in (caught.value.hint or "")

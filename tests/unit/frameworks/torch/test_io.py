@@ -95,7 +95,7 @@ def test_what_does_not_fit_on_the_device_says_so(files: dict[str, Path], monkeyp
     assert caught.value.render() == (
         "error: `two` does not fit on `cuda:0`\n"
         "  because CUDA out of memory\n"
-        "\nhint: use --offload, --dtype bf16, or --device cpu"
+        "\nhint: use dtype bf16 or device cpu; `sampan generate` and `sampan eval` also have --offload"
     )
 
 
