@@ -124,6 +124,11 @@ def loras(meaning: str = "put this LoRA beside the weights, its scale multiplied
     return repeated(meaning, "FILE[:SCALE]", lora, name="--lora")
 
 
+def no_verify() -> Any:
+    """Return the field of --no-verify."""
+    return flag("load files that are not those that sampan wrote, and do not hash them")
+
+
 def seed(meaning: str, default: int | None = 0) -> Any:
     """Return the field of --seed."""
     return option(meaning, "S", whole(0, MAX_SEED), default)

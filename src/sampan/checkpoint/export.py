@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from sampan import __version__, files
-from sampan.checkpoint import detect_layout, run
+from sampan import __version__
+from sampan.checkpoint import detect_layout, run, sealed
 from sampan.checkpoint.folder import ModelFolder, open_folder
-from sampan.checkpoint.json_files import read_json
-from sampan.checkpoint.run_metadata import read_record
+from sampan.checkpoint.run_metadata import check_record, read_config_values, read_record
 from sampan.checkpoint.write import write_folder
 from sampan.errors import CheckpointError
 from sampan.frameworks import io
@@ -27,9 +25,8 @@ def write_config(out: Path, config: ModelConfig) -> None:
     Raises:
         CheckpointError: It cannot be written.
     """
-    text = json.dumps({name: getattr(config, name).to_json() for name in _SECTIONS}, indent=2)
     try:
-        files.write_text(out / "config.json", text)
+        sealed.write(out / "config.json", {name: getattr(config, name).to_json() for name in _SECTIONS})
     except OSError as error:
         raise CheckpointError(
             f"`{out / 'config.json'}` cannot be written", str(error), "make room, and go on with --resume"
@@ -40,10 +37,10 @@ def read_config(out: Path) -> ModelConfig:
     """Return what `write_config` wrote.
 
     Raises:
-        CheckpointError: The file is missing, unreadable, or is no config.
+        CheckpointError: It is missing or cannot be read, is not what was written, or is no config.
     """
     path = out / "config.json"
-    found = read_json(path)
+    found = read_config_values(out)
     found.setdefault("painting", {})  # a run of before it was stated
     if strange := [name for name in _SECTIONS if not isinstance(found.get(name), dict)]:
         raise CheckpointError(f"`{path}` cannot be used", f"it has no table `{strange[0]}`")
@@ -57,9 +54,9 @@ def part_tensors(out: Path, name: str, start: ModelFolder | None, device: str = 
     """Return the finished weights of a part under released names: the run's averaged ones, or those it started from.
 
     Raises:
-        CheckpointError: The part is not finished.
+        CheckpointError: The part is not finished, or its last checkpoint is not what was written.
     """
-    folder = run.final(out, name)
+    folder = _final(out, name)
     if folder is None and start is not None:
         return start.tensors(name, device)
     if folder is None:
@@ -82,12 +79,25 @@ def select_part(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def part_hash(out: Path, name: str, start: ModelFolder | None) -> str:
-    """Return a hash that names the finished weights of a part."""
-    folder = run.final(out, name)
+    """Return a hash that names the finished weights of a part; errors as `part_tensors`."""
+    folder = _final(out, name)
     if folder is None:
         assert start is not None, "part_tensors refuses this first"
         return f"{name}:{start.hash}"
     return f"{name}:{run.state_of(folder)['files']['ema.safetensors']}"
+
+
+def _final(out: Path, name: str) -> Path | None:
+    """Return the checkpoint at which a stage was finished, or None where it was not."""
+    folder = run.final(out, name)
+    if folder is None and (wrong := run.damage(out, name)):
+        # it may have been finished: what the run started from would stand in for what it came to
+        raise CheckpointError(
+            f"the run in `{out}` has no whole `{name}`",
+            wrong,
+            "go on with `sampan train JOB --resume`, which takes the checkpoint before it",
+        )
+    return folder
 
 
 def export(out: Path, directory: Path, dtype: str | None) -> Path:
@@ -101,6 +111,7 @@ def export(out: Path, directory: Path, dtype: str | None) -> Path:
         CheckpointError: It is no run, a stage is not finished, or the folder exists and is not empty.
     """
     facts = read_record(out)
+    check_record(out)
     if detect_layout.find_lora_run(out):
         raise CheckpointError(
             f"the run in `{out}` has no model of its own",
@@ -109,13 +120,15 @@ def export(out: Path, directory: Path, dtype: str | None) -> Path:
         )
     model_start = facts["model"].get("start")
     start = open_folder(Path(model_start)) if model_start else None
+    if start:
+        start.check_written()  # what is written gets new hashes
     config = read_config(out)
     return write_folder(
         directory,
         config,
         # what was not trained goes from file to file and is never held whole
         {
-            name: start.unread(name) if start and not run.final(out, name) else part_tensors(out, name, start)
+            name: start.unread(name) if start and not _final(out, name) else part_tensors(out, name, start)
             for name in PARTS
         },
         out / "processor",

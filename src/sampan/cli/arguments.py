@@ -16,6 +16,7 @@ from sampan.options import (
     dtype_option,
     flag,
     loras,
+    no_verify,
     number,
     option,
     overrides,
@@ -191,6 +192,7 @@ class GenerateArguments:
     framework: str | None = option("torch or mindspore; default: the one that is installed", "F")
     compile: bool = flag("compile the step that writes a token")
     offload: bool = flag("hold one part of the model on the device at a time")
+    no_verify: bool = no_verify()
     out: Path | None = option("PNG file; default: sampan-SEED.png", "FILE", Path, group="what is written")
     no_prompt_metadata: bool = flag("keep the prompt out of the file")
     json: bool = flag(_JSON)
@@ -228,6 +230,7 @@ class MergeArguments:
     directory: Path = argument("folder to write", "DIR")
     loras: tuple[tuple[Path, float], ...] = loras("merge this LoRA, its scale multiplied by SCALE")
     subtract: bool = flag("take the LoRAs out of the weights again")
+    no_verify: bool = no_verify()
     dtype: str | None = dtype_option(None, otherwise="as stored", choices=STORED_DTYPES)
 
 

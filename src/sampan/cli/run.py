@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sampan import extras
 from sampan.bench.arguments import BenchArguments
 from sampan.cli import arguments
 from sampan.errors import RequestError, UsageError
@@ -23,12 +24,19 @@ from sampan.plan.arguments import PlanArguments
 from sampan.screen.arguments import ScreenArguments
 from sampan.serve.arguments import ServeArguments
 
+_SWITCH = "--framework {}"  # of the verbs that have it; what errors suggest
+
 
 def init(options: arguments.InitArguments) -> None:
     """Write a job file; its path on stdout."""
+    from sampan import frameworks
     from sampan.init import write
 
-    _put(write(options.path, options.preset, options.force))
+    path = write(options.path, options.preset, options.force)
+    if frameworks.default() is None:
+        install = " or ".join(frameworks.FRAMEWORKS.values())
+        sys.stderr.write(f"note: no framework is installed, and the file names the usual one; to train: {install}\n")
+    _put(path)
 
 
 def doctor(options: arguments.DoctorArguments) -> None:
@@ -109,7 +117,7 @@ def data_prepare(options: arguments.PrepareArguments) -> None:
     from sampan.job import read
 
     job = read(options.job, options.overrides)
-    frameworks.use(job.place.framework)
+    frameworks.use(job.place.framework, switch="--set place.framework={}")
     from sampan.train.run_state import prepare
 
     _put(prepare(job, console=_console()))
@@ -134,7 +142,7 @@ def train(options: arguments.TrainArguments) -> None:
     if run_folder is not None:
         read_record(run_folder)  # going on needs something to go on with
         job = dataclasses.replace(job, out=run_folder)
-    frameworks.use(job.place.framework)  # before anything is imported that computes
+    frameworks.use(job.place.framework, switch=_SWITCH)  # before anything is imported that computes
     from sampan.train.loop import train  # after the job is read: what is wrong there is said at once
 
     _put(train(job, resume=options.resume is not False, console=_console()))
@@ -145,7 +153,7 @@ def generate(options: arguments.GenerateArguments) -> None:
     from sampan import frameworks
 
     if options.framework:
-        frameworks.use(options.framework)  # before anything is imported that computes
+        frameworks.use(options.framework, switch=_SWITCH)  # before anything is imported that computes
     from sampan.pipeline.pipeline import generate
     from sampan.pipeline.request import ImageRequest
 
@@ -175,6 +183,7 @@ def generate(options: arguments.GenerateArguments) -> None:
         out=options.out,
         console=_console(),
         loras=options.loras,
+        verified=not options.no_verify,
     )
     if options.json:
         _put(json.dumps({"pictures": pictures}, indent=2))
@@ -193,14 +202,18 @@ def serve(options: ServeArguments) -> None:
     from sampan import frameworks
 
     if options.framework:
-        frameworks.use(options.framework)  # before anything is imported that computes
-    try:
-        from sampan.pipeline.pipeline import open_pipeline
-        from sampan.serve import verb
-    except ModuleNotFoundError as error:
-        missing = f"the package `{error.name}` is missing"
-        raise RequestError("the server cannot start", missing, "pip install 'sampan[serve]'") from error
-    pipeline = open_pipeline(options.model, device=options.device, dtype=options.dtype, loras=options.loras)
+        frameworks.use(options.framework, switch=_SWITCH)  # before anything is imported that computes
+    extras.require("serve", *extras.EXTRAS["serve"], failed="the server cannot start", error=RequestError)
+    from sampan.pipeline.pipeline import open_pipeline
+    from sampan.serve import verb
+
+    pipeline = open_pipeline(
+        options.model,
+        device=options.device,
+        dtype=options.dtype,
+        loras=options.loras,
+        verified=not options.no_verify,
+    )
     verb.serve(pipeline, options.settings(), _console())
 
 
@@ -215,7 +228,7 @@ def checkpoint_merge(options: arguments.MergeArguments) -> None:
     """Merge LoRAs into a model; the written folder on stdout."""
     from sampan.checkpoint.merge import merge
 
-    with _bar("writing weights") as (_, progress):
+    with _bar("writing weights") as (console, progress):
         folder = merge(
             options.model,
             options.directory,
@@ -223,6 +236,8 @@ def checkpoint_merge(options: arguments.MergeArguments) -> None:
             subtract=options.subtract,
             dtype=options.dtype,
             progress=progress,
+            verified=not options.no_verify,
+            say=lambda note: console.print(note, highlight=False, markup=False, soft_wrap=True),
         )
     _put(folder)
 
@@ -240,7 +255,7 @@ def checkpoint_verify(options: arguments.VerifyArguments) -> None:
     from sampan.checkpoint.run_metadata import read_record
 
     record = read_record(options.run_folder)
-    frameworks.use(options.framework or record["framework"])
+    frameworks.use(options.framework or record["framework"], switch=_SWITCH)
     from sampan.train.verify import refuse, show, verify
 
     report = verify(
@@ -272,7 +287,7 @@ def evaluate(options: EvalArguments) -> None:
     from sampan import frameworks
 
     if options.framework:
-        frameworks.use(options.framework)  # before anything is imported that computes
+        frameworks.use(options.framework, switch=_SWITCH)  # before anything is imported that computes
     from sampan.evaluate.verb import evaluate
 
     evaluate(options, _console())
@@ -282,24 +297,28 @@ def evaluate(options: EvalArguments) -> None:
 
 def plan(options: PlanArguments) -> None:
     """Plan a job, or answer another question about chips; the report on stdout, files where they were asked for."""
+    from sampan import frameworks
     from sampan.plan import verb
 
+    frameworks.use_shapes()  # it computes nothing: models are counted on shapes
     verb.check(options)
     if options.validate is None and options.compare is None:
+        from sampan.compliance import column_for
         from sampan.job import read
 
         if options.job is None:
             raise UsageError("the following arguments are required: JOB")
-        verb.planned(read(options.job, options.overrides), options, _console(data=True), name=str(options.job))
+        job = read(options.job, options.overrides)
+        verb.plan_and_show(job, options, _console(data=True), name=str(options.job), column=column_for(job))
     else:
-        verb.answered(options, _put)
+        verb.report_and_show(options, _put)
 
 
 def screen(options: ScreenArguments) -> None:
     """Say which rules bear on a question; the answer on stdout, files where they were asked for."""
     from sampan.screen import verb
 
-    verb.screened(options, options.facts(), _put)
+    verb.screen(options, options.facts(), _put)
 
 
 def _put(data: object) -> None:

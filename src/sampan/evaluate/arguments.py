@@ -6,10 +6,22 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from sampan.options import device_option, dtype_option, flag, loras, number, option, seed, span, whole, words
+from sampan.options import (
+    device_option,
+    dtype_option,
+    flag,
+    loras,
+    no_verify,
+    number,
+    option,
+    seed,
+    span,
+    whole,
+    words,
+)
 
 SUITES = ("signs", "emoji", "edit", "cvtg")
-ABLATIONS = ("prior", "glyph", "preview", "decoder")  # sampan.pipeline.batch.ABLATIONS says what each is
+ABLATIONS = ("prior", "glyph", "preview", "decoder")  # sampan.evaluate.generators.ABLATIONS says what each is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +55,7 @@ class EvalArguments:
     batch: int = option("pictures under way", "N", whole(1, 1024), 64)
     loras: tuple[tuple[Path, float], ...] = loras()
     offload: bool = flag("hold one part of the model on the device at a time")
+    no_verify: bool = no_verify()
     framework: str | None = option("torch or mindspore; default: the first that is installed", "F")
     keep: Path = option("painted pictures, to go on with", "DIR", Path, Path("eval-data"), group="what is written")
     fresh: bool = flag("paint again what is kept, as when a server has other weights now")

@@ -19,6 +19,10 @@ _MAX_SHOWN = 80
 _MAX_WHOLE = 2**53  # what a float still holds exactly
 _MAX_PATH_BYTES, _MAX_NAME_BYTES = 4096, 255  # as Linux has them
 _MAX_KEYS = 8  # of a --set: no setting lies deeper
+_BACKSLASH = r'"[^"\n]*\\'
+_PATH_HINT = (
+    "in double quotes a backslash has a meaning of its own; write a path with / or in single quotes: 'C:\\pictures'"
+)
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Job:
@@ -49,6 +53,8 @@ def parse(text: str, overrides: Sequence[str] = (), *, name: str = "job") -> Job
         hint = "text stands in quotes, true and false do not" if str(error) == "Invalid value" else None
         if error.line is None:  # it is TOML, and beyond the bounds
             raise JobError(f"{name}: {error}", (), hint) from error
+        if re.search(_BACKSLASH, text.split("\n")[error.line - 1]):
+            hint = _PATH_HINT
         raise JobError(f"{name}:{error.line}: this is not TOML: {error}", (), hint) from error
     parts = [_override(override) for override in overrides]
     source = _Source(name, text, tuple(at for at, _ in parts))
@@ -96,6 +102,8 @@ def _override(text: str) -> tuple[toml.Key, Any]:
     except BadDocumentError as error:
         if error.line is None:
             raise JobError(f"--set: {key.strip()}: {error}") from error
+        if re.fullmatch(rf"{_BACKSLASH}.*\"", value.strip()):
+            raise JobError(f"--set: {key.strip()}: {value.strip()} is not TOML", (), _PATH_HINT) from None
         return at, value.strip()
     # no setting is a date, and more than one key is text that happens to look like a file
     known = len(table) == 1 and isinstance(table["value"], bool | int | float | str | list | dict)
@@ -128,6 +136,9 @@ def _value(value: Any, setting: Setting, at: toml.Key, source: _Source) -> Any:
     converted = next((found for kind in kinds_in(setting.kind) if (found := _as_kind(value, kind)) is not None), None)
     if converted is None:
         source.refuse(at, f"must be {setting.kinds()}, got {toml.shown(value)}")
+    if isinstance(converted, Path) and (signs := re.findall(r"[\b\t\n\f\r]", value)):
+        # "C:\new" is read as C:, a line end, and ew
+        source.refuse(at, f"has {toml.value(signs[0])} in it, got {toml.shown(value)}", _PATH_HINT)
     if problem := _beyond(converted) or setting.problem(value):
         near = did_you_mean(converted, setting.choices) if setting.choices and isinstance(converted, str) else None
         source.refuse(at, problem, near if near and near.startswith("did") else None)

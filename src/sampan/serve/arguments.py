@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from sampan.options import device_option, dtype_option, flag, loras, number, option, repeated, whole
+from sampan.options import device_option, dtype_option, flag, loras, no_verify, number, option, repeated, whole
 
 if TYPE_CHECKING:  # reading it would load what only the server needs
     from sampan.serve.settings import Settings
@@ -29,6 +29,7 @@ class ServeArguments:
     dtype: str = dtype_option()
     framework: str | None = option("torch or mindspore; default: the first that is installed", "F")
     loras: tuple[tuple[Path, float], ...] = loras()
+    no_verify: bool = no_verify()
     host: str = option(
         "default: 127.0.0.1, this machine alone", "ADDRESS", default="127.0.0.1", group="where it listens, and for whom"
     )

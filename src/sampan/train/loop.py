@@ -90,14 +90,18 @@ def train(job: Job, *, resume: bool, console: Any) -> Path:
 
 def _draw(out: Path, console: Any) -> None:
     """Draw the run's curves; that they cannot be drawn takes nothing from the model."""
-    why = f"matplotlib is not installed ({plot.INSTALL})"
-    if plot.is_installed():
-        try:
-            plot.draw(out / "log.jsonl", out / "loss.png")
-            return
-        except (DataError, OSError) as error:
-            why = "; ".join([error.what, *error.because]) if isinstance(error, DataError) else str(error)
-    console.print(f"no loss.png: {why}", highlight=False)
+    try:
+        plot.draw(out / "log.jsonl", out / "loss.png")
+    except JobError as error:  # without the package
+        _tell_undrawn(console, f"{'; '.join(error.because)} ({error.hint})")
+    except DataError as error:
+        _tell_undrawn(console, "; ".join([error.what, *error.because]))
+    except OSError as error:
+        _tell_undrawn(console, str(error))
+
+
+def _tell_undrawn(console: Any, why: str) -> None:
+    console.print(f"no loss.png: {why}", highlight=False, markup=False)
 
 
 def _is_done(state: RunState, name: str, stages: Sequence[str]) -> bool:

@@ -11,7 +11,6 @@ is told once; lines wait in memory and are written when they can be, and the tra
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import math
@@ -25,13 +24,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sampan import files, frameworks
 from sampan.checkpoint.provenance import machine, now, versions
 from sampan.errors import CheckpointError, JobError, SampanError
+from sampan.extras import require
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 _FILES = ("log.jsonl", "events.jsonl")
 _MAX_WAITING = 100_000  # lines that wait for a disk with room
-INSTALL = "pip install 'sampan[logs]'"
 
 
 class LogSink(Protocol):
@@ -54,14 +53,12 @@ def check_installed(*, tensorboard: bool, wandb: str | None) -> None:
     """Check that what a job asks for is installed, before anything long begins.
 
     Raises:
-        JobError: A package is missing.
+        JobError: A package is missing, or cannot be imported.
     """
-    for setting, package, asked, install in (
-        ("train.tensorboard = true", "tensorboard", tensorboard, INSTALL),
-        (f'train.wandb = "{wandb}"', "wandb", wandb, "pip install 'sampan[wandb]'"),
-    ):
-        if asked and importlib.util.find_spec(package) is None:
-            raise JobError(f"`{setting}` cannot be done", f"the package {package} is not installed", install)
+    if tensorboard:
+        require("logs", "tensorboard", failed="`train.tensorboard = true` cannot be done", error=JobError)
+    if wandb:
+        require("wandb", "wandb", failed=f'`train.wandb = "{wandb}"` cannot be done', error=JobError)
 
 
 class RunLog:

@@ -171,7 +171,6 @@ def test_a_model_without_room_loses_nothing_that_was_trained(tmp_path: Path, mon
 
 
 def test_curves_that_cannot_be_drawn_take_nothing_from_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(loop.plot, "is_installed", lambda: True)
     monkeypatch.setattr(loop.plot, "draw", full)
     said = io.StringIO()
     loop._draw(tmp_path, Console(file=said, width=200))

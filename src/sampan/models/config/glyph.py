@@ -9,6 +9,10 @@ from typing import Any, ClassVar, Self
 
 from sampan.models.config.section import JSON, MAX_LAYERS, ConfigSection
 
+WORD_PX = 32, 128  # height and width of the pictures of words that the glyph encoder is trained on
+NUM_WAVES = 12  # cosines along a word, by which its letters and its picture's columns are summed
+NUM_TOLD = 54  # channels of a byte's embedding that tell where the byte stands and which letter it is
+
 
 @dataclass(frozen=True)
 class GlyphConfig(ConfigSection):
@@ -33,6 +37,11 @@ class GlyphConfig(ConfigSection):
         layer = self.d_model * (3 * self.d_ff + 4 * self.num_heads * self.d_kv)
         tables = self.vocab_size * self.d_model + self.relative_attention_num_buckets * self.num_heads
         self.check_size(self.num_layers * layer + tables)
+
+    @property
+    def num_told(self) -> int:
+        """Channels of an embedding that are asked what the byte is: no more than there are."""
+        return min(NUM_TOLD, self.d_model)
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> Self:
