@@ -101,6 +101,8 @@ def export(out: Path, directory: Path, dtype: str | None) -> Path:
         },
         out / "processor",
         dtype=dtype,
+        # what other weights of these two know was learned here, and nobody has said it
+        knows=start.knows if start and not any(run.final(out, name) for name in ("ar", "decoder")) else None,
         provenance={
             "sampan": __version__,
             "seed": facts["seed"],

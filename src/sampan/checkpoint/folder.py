@@ -7,7 +7,8 @@
     text_encoder/, tokenizer/        glyph encoder, its byte tokenizer (part "glyph")
     processor/                       prompt tokenizer, how references become patches
     scheduler/                       noise schedule
-    sampan.json                      geometry and guidance other than the released ones; where the model comes from
+    sampan.json                      geometry, guidance and steps other than the released ones; what the model knows; where
+                                     it comes from
 
 The folder of a finished training stands for the `model/` in it. Loads no framework, except `load_part`.
 """
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.checkpoint import builtin, detect_layout, weights
 from sampan.checkpoint.json_files import read_json, read_text
+from sampan.checkpoint.knowledge import ModelKnowledge, read_knowledge
 from sampan.checkpoint.weights import TensorHeader
 from sampan.errors import CheckpointError
 from sampan.models.build import PARTS, build
@@ -76,10 +78,12 @@ class ModelFolder:
 
     Args:
         path: The folder in the released layout; of a training, the `model/` in its run folder.
+        knows: What it says it knows; changes nothing of what it does.
     """
 
     path: Path
     config: ModelConfig
+    knows: ModelKnowledge = ModelKnowledge()
 
     def stored(self, part: str) -> dict[str, TensorHeader]:
         """Return what the files hold of a part, by tensor name, from their headers.
@@ -177,7 +181,8 @@ class ModelFolder:
         own = read_json(self.path / OWN_FILE) if (self.path / OWN_FILE).is_file() else {}
         counted = {key: own.get(key) for key in ("geometry", "sha256")}  # not the words about where it comes from
         if "painting" in own:  # a folder without it keeps the hash it had
-            counted["painting"] = own["painting"]
+            # the steps are in every picture's facts; a folder that comes to state them keeps its name
+            counted["painting"] = {k: v for k, v in own["painting"].items() if k != "num_inference_steps"}
         yield OWN_FILE, json.dumps(counted, sort_keys=True)
         documents = {config_file(self.path, section) for section in SECTIONS if section not in _OWN}
         documents |= {self.path / "processor" / name for name in TOKENIZER_FILES[:2]}
@@ -206,9 +211,9 @@ def open_folder(path: Path) -> ModelFolder:
             raise detect_layout.explain(path, missing)
     except OSError as error:
         raise CheckpointError(f"`{path}` cannot be read", str(error)) from error
-    sections = {section: read_section(path, section) for section in SECTIONS}
+    sections, knows = {section: read_section(path, section) for section in SECTIONS}, read_knowledge(path)
     try:
-        return ModelFolder(path, ModelConfig(**sections))
+        return ModelFolder(path, ModelConfig(**sections), knows)
     except CheckpointError as error:
         raise CheckpointError(error.what, (*error.because, f"the folder is `{path}`"), error.hint) from error
 

@@ -58,5 +58,6 @@ def merge(
         folder.path / "processor",
         dtype=dtype,
         provenance=provenance,
+        knows=folder.knows,  # the adapters add to it
         progress=progress,
     )

@@ -15,6 +15,7 @@ from typing import Any
 from sampan import __version__, files
 from sampan.checkpoint.expected import Shape, expected_shapes
 from sampan.checkpoint.folder import OWN_FILE, TOKENIZER_FILES
+from sampan.checkpoint.knowledge import KEY, ModelKnowledge
 from sampan.checkpoint.weights import file_digest
 from sampan.errors import CheckpointError
 from sampan.frameworks import io
@@ -50,6 +51,7 @@ def write_folder(
     dtype: str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     provenance: Mapping[str, Any] | None = None,
+    knows: ModelKnowledge | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write a model as a folder in the released layout, and return that folder.
@@ -62,6 +64,7 @@ def write_folder(
         dtype: "fp32" or "bf16" to convert, None to write tensors as they are.
         max_shard_bytes: Weights of a subfolder beyond this are spread over several files.
         provenance: Where the model comes from, for sampan.json.
+        knows: What the model says it knows, for sampan.json; nothing is written of None and of nothing.
         progress: Called with the weight files written and their number.
 
     Raises:
@@ -84,9 +87,11 @@ def write_folder(
                 (beside / name).parent.mkdir(parents=True, exist_ok=True)
                 files.write_bytes(beside / name, content)
             hashes = _write_weights(beside, tensors, dtype, max_shard_bytes, progress or (lambda done, total: None))
-            stated = {"geometry": config.geometry.to_json(), "painting": config.painting.to_json()}
+            stated: dict[str, Any] = {"geometry": config.geometry.to_json(), "painting": config.painting.to_json()}
+            if knows:
+                stated[KEY] = knows.to_json()
             own = {"sampan": __version__, **stated, "provenance": provenance or {}, "sha256": hashes}
-            files.write_text(beside / OWN_FILE, json.dumps(own, indent=2))
+            files.write_text(beside / OWN_FILE, json.dumps(own, indent=2, ensure_ascii=False))
             for folder in (*{(beside / name).parent for name in (*documents, *hashes)}, beside):
                 files.sync_folder(folder)
             if directory.is_dir():

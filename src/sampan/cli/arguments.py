@@ -27,7 +27,6 @@ from sampan.options import (
     whole,
     words,
 )
-from sampan.pipeline.request import DEFAULT_STEPS
 
 _JOB = "job file; `sampan init` writes one"
 _PICTURES = "folder to write; its captions lie in metadata.jsonl"
@@ -173,7 +172,10 @@ class GenerateArguments:
     count: int = option("number of pictures", "N", whole(1), 1, name="-n")
     seed: int | None = seed("same seed, same picture; default: a new one", None)
     steps: int | None = option(
-        f"steps of the diffusion decoder; default: {DEFAULT_STEPS}", "N", whole(1), group="how it is painted"
+        "steps of the diffusion decoder; default: what the model states, else 50",
+        "N",
+        whole(1),
+        group="how it is painted",
     )
     guidance: float | None = option(
         "weight of the conditioning; 1 or less: none; default: what the model states, else 1.5", "G", number(0)

@@ -34,7 +34,7 @@ class EvalArguments:
     letters: tuple[int, int] | None = option("of the word; default: 3..8", "MIN..MAX", span)
     model: str = option("model folder, run, or a model that is installed", "MODEL", default="nano", group="who paints")
     endpoint: str | None = option("ask the images API of a server instead; --model is its name there", "URL")
-    steps: int = option("of the decoder", "N", whole(1), 20)
+    steps: int | None = option("of the decoder; default: what the model states, else 50", "N", whole(1))
     guidance: float | None = option("default: what the model states, else 1.5", "G", number(0))
     size: int | None = option("side of the pictures; default: the model's own, of a server 128", "PX", whole(8))
     ablate: tuple[str, ...] = option(f"leave out, of {','.join(ABLATIONS)}", "LIST", words, ())

@@ -22,7 +22,7 @@ from sampan.models.dit import KV
 from sampan.models.positions import Grid
 from sampan.models.text import glyph_batch, glyph_texts
 from sampan.pipeline.pipeline import Pipeline, ReferenceImage
-from sampan.pipeline.request import DEFAULT_STEPS, ImageRequest, check_length
+from sampan.pipeline.request import ImageRequest, check_length
 from sampan.pipeline.tokens import BatchedDecoder, TokenSequence
 from sampan.samplers import noise
 
@@ -183,7 +183,7 @@ def _paint(
     for index, one in enumerate(asked):
         request = one.request
         shapes = tuple((r.image.size, r.ids.shape) for r in references[index])
-        steps = request.num_inference_steps or DEFAULT_STEPS
+        steps = request.steps(config.painting)
         key = (sizes[index], glyphs[index].shape[1], steps, request.guidance(config.painting), shapes)
         alike.setdefault(key, []).append(index)
     painted: list[Pixels | None] = [None] * len(asked)
@@ -207,7 +207,7 @@ def _paint(
                 nothing if guidance_scale > 1 else None,
                 _reference_kv(pipeline, [references[i] for i in group], [latents[i] for i in group]),
                 size,
-                request.num_inference_steps or DEFAULT_STEPS,
+                request.steps(config.painting),
                 guidance_scale,
             )
             clock.charge("decoder", begun)

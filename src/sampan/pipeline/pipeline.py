@@ -34,7 +34,7 @@ from sampan.pipeline import ar_decode
 from sampan.pipeline.denoise import Denoiser
 from sampan.pipeline.inject import read_injected
 from sampan.pipeline.png import save_png
-from sampan.pipeline.request import DEFAULT_STEPS, ImageRequest, check_length, check_size
+from sampan.pipeline.request import ImageRequest, check_length, check_size
 from sampan.samplers import noise
 
 Floats = NDArray[np.float32]
@@ -250,7 +250,7 @@ class Pipeline:
                 unconditional,
                 kv,
                 size,
-                request.num_inference_steps or DEFAULT_STEPS,
+                request.steps(config.painting),
                 guidance_scale,
             )
             for first in range(0, request.count, MICRO_BATCH)
@@ -350,7 +350,7 @@ def generate(
             "picture": index,
             "width_px": image.shape[1],
             "height_px": image.shape[0],
-            "num_inference_steps": request.num_inference_steps or DEFAULT_STEPS,
+            "num_inference_steps": request.steps(pipeline.config.painting),
             "guidance_scale": request.guidance(pipeline.config.painting),
             "num_references": len(request.references),
             "model_hash": pipeline.folder.hash,

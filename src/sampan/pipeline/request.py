@@ -9,8 +9,6 @@ from pathlib import Path
 from sampan.errors import RequestError
 from sampan.models.config import ModelConfig, PaintingConfig, SamplingConfig
 
-DEFAULT_STEPS = 50
-
 
 @dataclass(frozen=True)
 class ImageRequest:
@@ -21,7 +19,7 @@ class ImageRequest:
         references: Pictures to edit or to take from.
         width_px, height_px: Size of the picture; without one, that of the first reference, else the model's own.
         count: How many pictures; picture k of a seed does not depend on the others.
-        num_inference_steps: Euler steps of the decoder; without one, 50.
+        num_inference_steps: Euler steps of the decoder; without one, what the checkpoint says, else 50.
         guidance_scale: 1 or less switches the unconditional branch off; without one, what the checkpoint says.
         temperature, top_p, top_k: Sampling of prior tokens; without one, what the checkpoint says. Temperature 0 is greedy.
         inject: A safetensors file with `prior_token_ids` (rows, columns), `noise` (1, channels, h, w) and `glyph_embeds`
@@ -51,6 +49,10 @@ class ImageRequest:
     def guidance(self, released: PaintingConfig) -> float:
         """Return this request's guidance, or the checkpoint's."""
         return released.guidance_scale if self.guidance_scale is None else self.guidance_scale
+
+    def steps(self, released: PaintingConfig) -> int:
+        """Return this request's steps of the decoder, or the checkpoint's."""
+        return self.num_inference_steps or released.num_inference_steps
 
 
 def check_size(height_px: int, width_px: int, config: ModelConfig) -> None:

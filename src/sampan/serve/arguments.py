@@ -51,7 +51,9 @@ class ServeArguments:
     max_upload_mib: int = option("of a request", "N", whole(1), 32)
     max_references: int = option("of an edit", "N", whole(1, 16), 4)
     allow_urls: bool = flag("fetch references by address; never from private ones")
-    steps: int = option("where a request names none", "N", whole(1, 200), 50, group="how it paints")
+    steps: int | None = option(
+        "where a request names none; default: what the model states, else 50", "N", whole(1, 200), group="how it paints"
+    )
     label: bool = flag("write into every picture that it is generated")
     enhance: tuple[str, str] | None = option(
         "let this model of an OpenAI-compatible API write prompts out; its key: SAMPAN_ENHANCE_KEY", ("URL", "MODEL")

@@ -30,7 +30,7 @@ from sampan.models.positions import Grid
 from sampan.models.text import glyph_texts
 from sampan.pipeline.denoise import DenoiseState, InpaintingRegion
 from sampan.pipeline.pipeline import Pipeline, ReferenceImage
-from sampan.pipeline.request import DEFAULT_STEPS, check_length
+from sampan.pipeline.request import check_length
 from sampan.pipeline.tokens import BatchedDecoder, TokenSequence
 from sampan.samplers import noise
 from sampan.serve.request import ServeRequest
@@ -352,7 +352,7 @@ class Engine:
         row = picture.rows[0]
         if len(picture.rows) > 1:
             row = yield from self._choose(picture)
-        steps = request.num_inference_steps or DEFAULT_STEPS
+        steps = request.steps(self.pipeline.config.painting)
         guidance = request.guidance(self.pipeline.config.painting)
         painting = self._begin(subject, row.grid_ids(-1), subject.size, picture.seed, steps, guidance)
         left = picture.request.num_partials - picture.num_shown
