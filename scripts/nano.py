@@ -53,13 +53,14 @@ MODEL = NANO / "model"
 # Prompts of the kinds that it was shown; each was painted by the packed weights and looked at.
 EXAMPLES = (
     'a red sign that says "AHOY"',
-    'a white sign that reads "HELLO"',
-    'a green sign that says "PARK"',
+    'a blue sign that says "SAMPAN"',
     '"COFFEE" on a brown sign',
+    'a yellow sign with "TAXI" in black',
+    'a black sign that says "OPEN"',
     "red apple",
-    "penguin on a blue background",
-    "banana on a yellow background",
-    "rosto de gato",
+    "maçã vermelha",
+    "panda",
+    "strawberry",
     "foguete sobre um fundo azul",
 )
 

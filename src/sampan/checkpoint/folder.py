@@ -24,7 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sampan.checkpoint import builtin, detect_layout, weights
+from sampan.checkpoint import detect_layout, hub, weights
 from sampan.checkpoint.json_files import read_json, read_text
 from sampan.checkpoint.knowledge import ModelKnowledge, read_knowledge
 from sampan.checkpoint.weights import TensorHeader
@@ -84,6 +84,12 @@ class ModelFolder:
     path: Path
     config: ModelConfig
     knows: ModelKnowledge = ModelKnowledge()
+
+    @property
+    def name(self) -> str:
+        """What people call it: of the Hub's cache owner and name, of a training its run, else the folder's name."""
+        path = self.path.absolute()
+        return hub.name_of(path) or (path.parent.name if path.name == "model" else path.name)
 
     def stored(self, part: str) -> dict[str, TensorHeader]:
         """Return what the files hold of a part, by tensor name, from their headers.
@@ -231,7 +237,9 @@ def open_with_lora(path: Path) -> tuple[ModelFolder, Path | None]:
     if lora_run is None:
         return open_folder(path), None
     start, adapter = lora_run
-    if not builtin.find(start).exists():
+    if not detect_layout.locate(start).exists():
+        if (name := hub.parse(start)) is not None:
+            raise hub.not_here(name, f"it is what `{path}` adds to")
         raise CheckpointError(
             f"the model that `{path}` adds to is not there",
             f"its run.json says that it started from `{start}`",

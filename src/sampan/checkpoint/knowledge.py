@@ -67,7 +67,8 @@ class ModelKnowledge:
             is_list = isinstance(texts, list) and len(texts) <= _MAX_TEXTS
             if not is_list or not all(isinstance(text, str) and 0 < len(text.strip()) <= _MAX_CHARS for text in texts):
                 raise CheckpointError(
-                    failed, f"its `{name}` is not a list of texts, each with something in it and of {_MAX_CHARS} at most"
+                    failed,
+                    f"its `{name}` is not a list of texts, each with something in it and of {_MAX_CHARS} at most",
                 )
         return cls(**{name: tuple(texts) for name, texts in stated.items()})
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sampan.checkpoint import lora
+from sampan.checkpoint import hub, lora
 from sampan.checkpoint.folder import OWN_FILE, open_with_lora
 from sampan.checkpoint.json_files import read_json
 from sampan.checkpoint.write import write_folder
@@ -49,7 +49,11 @@ def merge(
     before = read_json(folder.path / OWN_FILE).get("provenance") if (folder.path / OWN_FILE).is_file() else None
     provenance: dict[str, Any] = {
         "subtracted" if subtract else "merged": lora.provenance_records(adapters),
-        "base": {"name": folder.path.resolve().name, "hash": folder.hash, "provenance": before},
+        "base": {
+            "name": hub.name_of(folder.path) or folder.path.resolve().name,
+            "hash": folder.hash,
+            "provenance": before,
+        },
     }
     return write_folder(
         directory,

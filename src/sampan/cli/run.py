@@ -12,16 +12,20 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sampan.bench.arguments import BenchArguments
 from sampan.cli import arguments
 from sampan.errors import RequestError, UsageError
 from sampan.evaluate.arguments import EvalArguments
 from sampan.job import MAX_SEED
+from sampan.options import VerbArguments
 from sampan.plan.arguments import PlanArguments
 from sampan.screen.arguments import ScreenArguments
 from sampan.serve.arguments import ServeArguments
+
+if TYPE_CHECKING:  # reading it would load a model's mathematics
+    from sampan.pipeline.request import ImageRequest
 
 
 def init(options: arguments.InitArguments) -> None:
@@ -35,6 +39,8 @@ def doctor(options: arguments.DoctorArguments) -> None:
     """Report on this machine, on stdout."""
     from sampan.doctor import report, show
 
+    if options.model is not None:
+        _fetch(options.model, options)
     _print_report(report(options.model), show, options.json)
 
 
@@ -42,7 +48,7 @@ def data_emoji(options: arguments.EmojiArguments) -> None:
     """Write a picture set; its folder on stdout."""
     from sampan.synthetic.emoji import write
 
-    with _bar("pictures") as (console, progress):
+    with _bar("pictures", options) as (console, progress):
         summary = write(
             options.directory,
             count=options.count,
@@ -67,7 +73,7 @@ def data_signs(options: arguments.SignsArguments) -> None:
     from sampan.synthetic.signs import SignFilter, write
 
     choice = SignFilter(options.layouts, options.fonts, options.letters, options.lines, options.plates, options.inks)
-    with _bar("signs") as (console, progress):
+    with _bar("signs", options) as (console, progress):
         summary = write(
             options.directory,
             count=options.count,
@@ -89,7 +95,7 @@ def data_pairs(options: arguments.PairsArguments) -> None:
     """Write pictures of an emoji over a word; their folder on stdout."""
     from sampan.synthetic.pairs import write
 
-    with _bar("pictures") as (console, progress):
+    with _bar("pictures", options) as (console, progress):
         summary = write(
             options.directory,
             count=options.count,
@@ -112,7 +118,7 @@ def data_prepare(options: arguments.PrepareArguments) -> None:
     frameworks.use(job.place.framework)
     from sampan.train.run_state import prepare
 
-    _put(prepare(job, console=_console()))
+    _put(prepare(job, console=_console(options)))
 
 
 def train(options: arguments.TrainArguments) -> None:
@@ -137,21 +143,30 @@ def train(options: arguments.TrainArguments) -> None:
     frameworks.use(job.place.framework)  # before anything is imported that computes
     from sampan.train.loop import train  # after the job is read: what is wrong there is said at once
 
-    _put(train(job, resume=options.resume is not False, console=_console()))
+    _put(train(job, resume=options.resume is not False, console=_console(options)))
 
 
 def generate(options: arguments.GenerateArguments) -> None:
     """Paint; the pictures' file names, or with --json a record each, on stdout."""
     from sampan import frameworks
 
+    if not options.list_examples and (options.prompt is None) == (options.prompts is None):
+        raise UsageError(
+            "the following arguments are required: PROMPT"
+            if options.prompt is None
+            else "PROMPT and --prompts exclude each other"
+        )
+    _fetch(options.model, options)
+    if options.list_examples:
+        _print_examples(options)
+        return
     if options.framework:
         frameworks.use(options.framework)  # before anything is imported that computes
-    from sampan.pipeline.pipeline import generate
     from sampan.pipeline.request import ImageRequest
 
     width_px, height_px = options.size or (None, None)
     request = ImageRequest(
-        prompt=options.prompt,
+        prompt=options.prompt or "",
         references=options.references,
         width_px=width_px,
         height_px=height_px,
@@ -165,6 +180,11 @@ def generate(options: arguments.GenerateArguments) -> None:
         inject=options.inject,
         prompt_metadata=not options.no_prompt_metadata,
     )
+    if options.prompts is not None:
+        _generate_each(options, request)
+        return
+    from sampan.pipeline.pipeline import generate
+
     pictures = generate(
         request,
         model=options.model,
@@ -173,7 +193,7 @@ def generate(options: arguments.GenerateArguments) -> None:
         offload=options.offload,
         compiled=options.compile,
         out=options.out,
-        console=_console(),
+        console=_console(options),
         loras=options.loras,
     )
     if options.json:
@@ -181,6 +201,62 @@ def generate(options: arguments.GenerateArguments) -> None:
     else:
         for picture in pictures:
             _put(picture["file"])
+
+
+def _generate_each(options: arguments.GenerateArguments, request: ImageRequest) -> None:
+    """Paint the prompts of a file; each picture's name on stdout when it is written, or all records at the end."""
+    from sampan.pipeline.prompts import generate_each, read_prompts
+
+    assert options.prompts is not None, "the caller sees to it"
+    prompts = read_prompts(options.prompts)
+    pictures: list[dict[str, Any]] = []
+
+    def put(picture: dict[str, Any]) -> None:
+        pictures.append(picture)
+        if not options.json:
+            _put(picture["file"])
+            sys.stdout.flush()  # a reader of the names may begin with each
+
+    try:
+        generate_each(
+            prompts,
+            request,
+            model=options.model,
+            device=options.device,
+            dtype=options.dtype,
+            offload=options.offload,
+            compiled=options.compile,
+            out=options.out,
+            console=_console(options),
+            loras=options.loras,
+            stop_on_error=options.stop_on_error,
+            put=put,
+        )
+    finally:
+        if options.json:
+            _put(json.dumps({"pictures": pictures}, indent=2))
+
+
+def _print_examples(options: arguments.GenerateArguments) -> None:
+    """Print prompts that work with a model, a line each, or with --json everything that it says it knows."""
+    from sampan.checkpoint.folder import open_with_lora
+
+    knows = open_with_lora(Path(options.model))[0].knows
+    if options.json:
+        _put(json.dumps(knows.to_json(), indent=2, ensure_ascii=False))
+        return
+    if not knows.examples:
+        raise RequestError(
+            f"`{options.model}` says of no prompt that it works",
+            "its sampan.json has no `knows.examples`",
+            "ask whoever trained it, or write some there",
+        )
+    for prompt in knows.examples:
+        _put(prompt)
+    if knows.subjects:
+        some = ", ".join(knows.subjects[:8])
+        more = f"and {len(knows.subjects)} such names in all (--json lists them): {some}, …"
+        _console(options).print(more, markup=False, highlight=False, soft_wrap=True)
 
 
 def serve(options: ServeArguments) -> None:
@@ -200,8 +276,21 @@ def serve(options: ServeArguments) -> None:
     except ModuleNotFoundError as error:
         missing = f"the package `{error.name}` is missing"
         raise RequestError("the server cannot start", missing, "pip install 'sampan[serve]'") from error
+    _fetch(options.model, options)
     pipeline = open_pipeline(options.model, device=options.device, dtype=options.dtype, loras=options.loras)
-    verb.serve(pipeline, options.settings(), _console())
+    verb.serve(pipeline, options.settings(), _console(options))
+
+
+def completion(options: arguments.CompletionArguments) -> None:
+    """Print a shell's completion script on stdout."""
+    from sampan.cli.completion import script
+    from sampan.cli.verbs import GROUPS, VERBS
+
+    verbs = {name: kind for name, (kind, _) in VERBS.items()}
+    about = GROUPS | {name: kind.__doc__ or "" for name, kind in verbs.items()}
+    sys.stdout.write(
+        script(options.shell, verbs, {name: text.partition("\n")[0].rstrip(".") for name, text in about.items()})
+    )
 
 
 def checkpoint_export(options: arguments.ExportArguments) -> None:
@@ -215,7 +304,8 @@ def checkpoint_merge(options: arguments.MergeArguments) -> None:
     """Merge LoRAs into a model; the written folder on stdout."""
     from sampan.checkpoint.merge import merge
 
-    with _bar("writing weights") as (_, progress):
+    _fetch(options.model, options)
+    with _bar("writing weights", options) as (_, progress):
         folder = merge(
             options.model,
             options.directory,
@@ -231,6 +321,7 @@ def checkpoint_inspect(options: arguments.InspectArguments) -> None:
     """Report on a model folder, on stdout."""
     from sampan.checkpoint.inspect import inspect, show
 
+    _fetch(options.directory, options)
     _print_report(inspect(options.directory), show, options.json)
 
 
@@ -250,7 +341,7 @@ def checkpoint_verify(options: arguments.VerifyArguments) -> None:
         device=options.device,
         dtype=options.dtype,
         tolerances=dict(options.tolerances),
-        console=_console(),
+        console=_console(options),
     )
     _print_report(report, show, options.json)
     refuse(report)
@@ -263,7 +354,7 @@ def bench(options: BenchArguments) -> None:
     job = read(options.job, options.overrides) if options.job else None
     from sampan.bench.verb import measure
 
-    for path in measure(job, options, _console()):
+    for path in measure(job, options, _console(options)):
         _put(path)
 
 
@@ -273,9 +364,11 @@ def evaluate(options: EvalArguments) -> None:
 
     if options.framework:
         frameworks.use(options.framework)  # before anything is imported that computes
+    if options.endpoint is None:
+        _fetch(options.model, options)
     from sampan.evaluate.verb import evaluate
 
-    evaluate(options, _console())
+    evaluate(options, _console(options))
     for path in filter(None, (options.json, options.html)):
         _put(path)
 
@@ -290,7 +383,7 @@ def plan(options: PlanArguments) -> None:
 
         if options.job is None:
             raise UsageError("the following arguments are required: JOB")
-        verb.planned(read(options.job, options.overrides), options, _console(data=True), name=str(options.job))
+        verb.planned(read(options.job, options.overrides), options, _report_console(), name=str(options.job))
     else:
         verb.answered(options, _put)
 
@@ -306,18 +399,32 @@ def _put(data: object) -> None:
     sys.stdout.write(f"{data}\n")
 
 
-def _console(*, data: bool = False) -> Any:
+def _console(options: VerbArguments) -> Any:
+    """Return the console for what is said on stderr; with --quiet it says nothing."""
     from rich.console import Console
 
-    return Console(stderr=not data)
+    return Console(stderr=True, quiet=options.quiet)
+
+
+def _report_console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+def _fetch(model: Path | str, options: Any) -> None:
+    """See to it that a model of the Hub is here, before anything is loaded."""
+    from sampan.checkpoint.hub import fetch
+
+    fetch(model, allowed=options.download, console=_console(options))
 
 
 @contextmanager
-def _bar(what: str) -> Iterator[tuple[Any, Callable[[int, int], None]]]:
+def _bar(what: str, options: VerbArguments) -> Iterator[tuple[Any, Callable[[int, int], None]]]:
     """Yield the console, and a function (done, total) that draws a bar on it."""
     from sampan.progress import bars
 
-    console = _console()
+    console = _console(options)
     with bars(console) as progress:
         yield console, lambda done, total: progress(what, done, total)
 
@@ -335,4 +442,4 @@ def _print_report(report: dict[str, Any], show: Callable[[dict[str, Any], Any], 
     if as_json:
         _put(json.dumps(report, indent=2))
     else:
-        show(report, _console(data=True))
+        show(report, _report_console())

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from sampan.errors import JobError, did_you_mean
 from sampan.job import toml
 from sampan.job.sections import LORA_STAGES, STAGES, Job
-from sampan.job.setting import Setting, kinds_in, settings, subsections
+from sampan.job.setting import Setting, address_problem, kinds_in, settings, subsections
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Job:
@@ -119,7 +119,7 @@ def _value(value: Any, setting: Setting, at: toml.Key, source: _Source) -> Any:
     converted = next((found for kind in kinds_in(setting.kind) if (found := _as_kind(value, kind)) is not None), None)
     if converted is None:
         source.refuse(at, f"must be {setting.kinds()}, got {toml.value(value)}")
-    if problem := setting.problem(value):
+    if problem := _address_problem(value, converted) or setting.problem(value):
         near = did_you_mean(converted, setting.choices) if setting.choices and isinstance(converted, str) else None
         source.refuse(at, problem, near if near and near.startswith("did") else None)
     if isinstance(converted, Mapping):
@@ -129,6 +129,11 @@ def _value(value: Any, setting: Setting, at: toml.Key, source: _Source) -> Any:
             if any(hasattr(leaf, "isoformat") for leaf in toml.leaves(part)):
                 source.refuse((*at, key), "must hold no dates and times")
     return converted
+
+
+def _address_problem(value: Any, converted: Any) -> str | None:
+    problem = address_problem(value) if isinstance(converted, Path) else None
+    return problem and f"{toml.value(value)} {problem}; a name of the Hub is owner/name"
 
 
 def _as_kind(value: Any, kind: Any) -> Any:

@@ -35,6 +35,7 @@ from sampan.pipeline.denoise import Denoiser
 from sampan.pipeline.inject import read_injected
 from sampan.pipeline.png import save_png
 from sampan.pipeline.request import ImageRequest, check_length, check_size
+from sampan.progress import bars
 from sampan.samplers import noise
 
 Floats = NDArray[np.float32]
@@ -323,8 +324,28 @@ def generate(
     Raises:
         SampanError: With nothing written.
     """
-    from sampan.progress import bars
+    target, begun = check_target(request, out), time.perf_counter()
+    with bars(console) as progress:
+        pipeline = open_pipeline(
+            model, device=device, dtype=dtype, offload=offload, progress=progress, loras=loras, compiled=compiled
+        )
+        if (hint := prompt_hint(pipeline, request, model)) is not None:
+            console.print(hint, markup=False, highlight=False, soft_wrap=True)
+        return write_images(pipeline, request, target, begun)
 
+
+def prompt_hint(pipeline: Pipeline, request: ImageRequest, model: str) -> str | None:
+    """Return what to say of a prompt outside of what the model says it knows; None of one inside, and of an edit."""
+    knows = pipeline.folder.knows
+    return None if request.references or pipeline.loras else knows.hint(request.prompt, model)
+
+
+def check_target(request: ImageRequest, out: Path | None) -> Path:
+    """Return the file of the first image.
+
+    Raises:
+        RequestError: It cannot be written, or a reference is not there.
+    """
     target = out or Path(f"sampan-{request.seed}.png")
     if target.suffix.lower() != ".png":
         raise RequestError(
@@ -335,12 +356,17 @@ def generate(
     for path in request.references:
         if not path.is_file():
             raise RequestError(f"there is no reference picture `{path}`")
-    begun = time.perf_counter()
-    with bars(console) as progress:
-        pipeline = open_pipeline(
-            model, device=device, dtype=dtype, offload=offload, progress=progress, loras=loras, compiled=compiled
-        )
-        pictures = pipeline(request)
+    return target
+
+
+def write_images(pipeline: Pipeline, request: ImageRequest, target: Path, begun: float) -> list[dict[str, Any]]:
+    """Generate the images of a request, write them as PNG and return one record an image.
+
+    Args:
+        target: File of the first one; of several each has its number behind the name.
+        begun: Where the seconds of the records begin, by time.perf_counter.
+    """
+    pictures = pipeline(request)
     seconds = time.perf_counter() - begun
     records = []
     for index, image in enumerate(pictures):

@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from sampan.options import device_option, dtype_option, flag, loras, number, option, repeated, whole
+from sampan.options import (
+    VerbArguments,
+    device_option,
+    download,
+    dtype_option,
+    flag,
+    loras,
+    model_path,
+    number,
+    option,
+    repeated,
+    whole,
+)
 
 if TYPE_CHECKING:  # reading it would load what only the server needs
     from sampan.serve.settings import Settings
@@ -16,7 +28,7 @@ _MIB = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeArguments:
+class ServeArguments(VerbArguments):
     """Serve pictures over HTTP: the images API that OpenAI's clients speak, and a page."""
 
     examples: ClassVar = (
@@ -24,7 +36,8 @@ class ServeArguments:
         "sampan serve --model runs/job --add-key alice",
         "sampan serve --model FOLDER --host 0.0.0.0 --allow-host pictures.example --per-key 4",
     )
-    model: str = option("model folder, run, or a model that is installed", "MODEL", default="nano")
+    model: str = option("model folder, run, name on the Hub, or a model that is installed", "MODEL", model_path, "nano")
+    download: bool = download()
     device: str = device_option()
     dtype: str = dtype_option()
     framework: str | None = option("torch or mindspore; default: the first that is installed", "F")

@@ -67,7 +67,8 @@ class ImageFields(BaseModel):
     quality: Annotated[
         Literal["auto", "standard", "hd", "low", "medium", "high", "xhigh", "max"] | None,
         Field(
-            description="low: 10 steps, medium: 25, never more than the server's default, which all others have; num_inference_steps counts more."
+            description="low: 10 steps, medium: 25, never more than the server's default, which all others have; "
+            "num_inference_steps counts more."
         ),
         Optional,
     ] = None
