@@ -48,7 +48,6 @@ _INSTRUCTIONS = (
 
 
 _INDENT = " " * 11  # of what a line says, behind what it is about
-_WHOLE_WORDS = {"break_long_words": False, "break_on_hyphens": False}
 
 
 def report(model: Path | None) -> dict[str, Any]:
@@ -256,7 +255,10 @@ def show(report: dict[str, Any], console: Any) -> None:
 
     def say(text: str) -> None:
         # a path or a command stays in one piece
-        for line in textwrap.wrap(text, console.width, subsequent_indent=_INDENT, **_WHOLE_WORDS):
+        wrapper = textwrap.TextWrapper(
+            console.width, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False
+        )
+        for line in wrapper.wrap(text):
             console.print(escape(line), soft_wrap=True, highlight=False)
 
     cpu, memory, disk = report["cpu"], report["memory"], report["disk"]

@@ -127,13 +127,9 @@ def _zsh(verbs: Mapping[str, type], about: Mapping[str, str]) -> str:
         lines += [f"_sampan_{name.replace(' ', '_')}() {{", f"  {body}", "}", ""]
     for group, words in below.items():
         lines += _zsh_group(group, words, about)
-    return "\n".join(
-        [
-            *lines,
-            'if [[ $zsh_eval_context[-1] == loadautofunc ]]; then _sampan "$@"; else compdef _sampan sampan; fi',
-            "",
-        ]
-    )
+    # a file in $fpath is the body of the function; where it is sourced, it says what it completes
+    loaded = 'if [[ $zsh_eval_context[-1] == loadautofunc ]]; then _sampan "$@"; else compdef _sampan sampan; fi'
+    return "\n".join([*lines, loaded, ""])
 
 
 def _zsh_group(group: str, words: Sequence[str], about: Mapping[str, str]) -> list[str]:

@@ -150,12 +150,10 @@ def generate(options: arguments.GenerateArguments) -> None:
     """Paint; the pictures' file names, or with --json a record each, on stdout."""
     from sampan import frameworks
 
-    if not options.list_examples and (options.prompt is None) == (options.prompts is None):
-        raise UsageError(
-            "the following arguments are required: PROMPT"
-            if options.prompt is None
-            else "PROMPT and --prompts exclude each other"
-        )
+    if not options.list_examples and options.prompt is None and options.prompts is None:
+        raise UsageError("the following arguments are required: PROMPT")
+    if options.prompt is not None and options.prompts is not None:
+        raise UsageError("PROMPT and --prompts exclude each other")
     _fetch(options.model, options)
     if options.list_examples:
         _print_examples(options)
@@ -287,10 +285,9 @@ def completion(options: arguments.CompletionArguments) -> None:
     from sampan.cli.verbs import GROUPS, VERBS
 
     verbs = {name: kind for name, (kind, _) in VERBS.items()}
-    about = GROUPS | {name: kind.__doc__ or "" for name, kind in verbs.items()}
-    sys.stdout.write(
-        script(options.shell, verbs, {name: text.partition("\n")[0].rstrip(".") for name, text in about.items()})
-    )
+    words = GROUPS | {name: kind.__doc__ or "" for name, kind in verbs.items()}
+    about = {name: text.partition("\n")[0].rstrip(".") for name, text in words.items()}
+    sys.stdout.write(script(options.shell, verbs, about))
 
 
 def checkpoint_export(options: arguments.ExportArguments) -> None:
