@@ -126,7 +126,7 @@ def download(name: HubName, *, ask: Callable[[str], bool] | None, say: Callable[
         CheckpointError: It cannot be reached, is no such model, or is not wanted; nothing is kept but whole files.
     """
     hub = _library(name)
-    by_hand = "on a machine that has a connection, and copy its cache here"
+    by_hand = "do that on a machine that has a connection, and copy its cache here"
     try:
         info = hub.HfApi().model_info(name.repository, revision=name.revision, files_metadata=True)
         files = {file.rfilename: file.size or 0 for file in info.siblings or () if _is_wanted(file.rfilename)}

@@ -119,7 +119,7 @@ def _value(value: Any, setting: Setting, at: toml.Key, source: _Source) -> Any:
     converted = next((found for kind in kinds_in(setting.kind) if (found := _as_kind(value, kind)) is not None), None)
     if converted is None:
         source.refuse(at, f"must be {setting.kinds()}, got {toml.value(value)}")
-    if problem := _address_problem(value, converted) or setting.problem(value):
+    if problem := _address_problem(value, converted, at) or setting.problem(value):
         near = did_you_mean(converted, setting.choices) if setting.choices and isinstance(converted, str) else None
         source.refuse(at, problem, near if near and near.startswith("did") else None)
     if isinstance(converted, Mapping):
@@ -131,9 +131,11 @@ def _value(value: Any, setting: Setting, at: toml.Key, source: _Source) -> Any:
     return converted
 
 
-def _address_problem(value: Any, converted: Any) -> str | None:
+def _address_problem(value: Any, converted: Any, at: toml.Key) -> str | None:
     problem = address_problem(value) if isinstance(converted, Path) else None
-    return problem and f"{toml.value(value)} {problem}; a name of the Hub is owner/name"
+    hub = '; a set of the Hub is named owner/name, with data.reader = "hub"' if at == ("data", "path") else ""
+    hub = "; a model of the Hub is named owner/name" if at == ("model", "start") else hub
+    return problem and f"{toml.value(value)} {problem}{hub}"
 
 
 def _as_kind(value: Any, kind: Any) -> Any:

@@ -9,6 +9,8 @@ from pathlib import Path
 from sampan.errors import RequestError
 from sampan.models.config import ModelConfig, PaintingConfig, SamplingConfig
 
+_PROMPT_TOKENS = 64  # room for a prompt beside the largest size that is offered
+
 
 @dataclass(frozen=True)
 class ImageRequest:
@@ -56,7 +58,7 @@ class ImageRequest:
 
 
 def check_size(height_px: int, width_px: int, config: ModelConfig) -> None:
-    """Raise RequestError unless the model can paint that size; the message names the nearest size that it can."""
+    """Raise RequestError unless the model can paint that size; the message names the nearest or largest one that it can."""
     unit = config.geometry.prior_px
     nearest = [max(unit, round(side / unit) * unit) for side in (height_px, width_px)]
     if [height_px, width_px] != nearest:
@@ -65,6 +67,32 @@ def check_size(height_px: int, width_px: int, config: ModelConfig) -> None:
             f"both sides must be multiples of {unit}, the pixels of one prior token",
             f"the nearest size is --size {nearest[1]}x{nearest[0]}",
         )
+    limit, needed = config.ar.text.max_position_embeddings, num_tokens(height_px, width_px, config)
+    if needed >= limit:
+        height, width = _largest(height_px, width_px, config)
+        raise RequestError(
+            f"{width_px}x{height_px} pixels are too large for this model",
+            f"they take {needed} tokens, and {limit} fit together with the prompt",
+            f"the largest size of about this shape is --size {width}x{height}",
+        )
+
+
+def num_tokens(height_px: int, width_px: int, config: ModelConfig) -> int:
+    """Return the tokens that the generator writes for an image without references: preview, image, and the end."""
+    grids = (config.geometry.preview_grid(height_px, width_px), config.geometry.prior_grid(height_px, width_px))
+    return sum(rows * columns for rows, columns in grids) + 1
+
+
+def _largest(height_px: int, width_px: int, config: ModelConfig) -> tuple[int, int]:
+    """Return the largest height and width of a shape that leave room for a prompt."""
+    unit, limit = config.geometry.prior_px, config.ar.text.max_position_embeddings
+    room = limit - min(_PROMPT_TOKENS, limit // 8)
+    across = max(height_px, width_px) // unit
+    for long in range(min(across, limit), 0, -1):
+        height, width = (max(unit, round(side * long / across / unit) * unit) for side in (height_px, width_px))
+        if num_tokens(height, width, config) <= room:
+            return height, width
+    return unit, unit
 
 
 def check_length(num_prompt: int, num_generated: int, config: ModelConfig) -> None:

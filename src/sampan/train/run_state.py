@@ -192,8 +192,7 @@ def open_run(job: Job, device: str, dtype: str, *, resume: bool, console: Any) -
             "set model.start to a model folder, or train all stages",
         )
     if job.train.method == "lora":
-        for name in job.train.stages:
-            lora.targets(name, config, job.lora.targets)  # a name that fits no layer is said now
+        lora.check_targets(job.train.stages, config, job.lora.targets)
     _check_folder(job, resume)
     data = open_dataset(job.data, config, job.data.cache or job.out / "cache", console)
     if not data.training:
