@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from sampan.checkpoint.tolerance import TOLERANCES
-from sampan.job import STORED_DTYPES
+from sampan.job import STAGES, STORED_DTYPES
 from sampan.models.presets import PRESETS
 from sampan.options import (
     VerbArguments,
@@ -42,6 +42,14 @@ def tolerance(word: str) -> tuple[str, float]:
     if not equals or name not in TOLERANCES:
         raise ArgumentTypeError(f"`{word}` is not WHAT=X with one of {', '.join(TOLERANCES)}, as in loss=0.001")
     return name, number(0)(most)
+
+
+def stage_step(word: str) -> tuple[str, int]:
+    """Read STAGE=N."""
+    name, equals, step = word.partition("=")
+    if not equals or name not in STAGES:
+        raise ArgumentTypeError(f"`{word}` is not STAGE=N with one of {', '.join(STAGES)}, as in decoder=2000")
+    return name, whole(0)(step)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,9 +226,18 @@ class GenerateArguments(VerbArguments):
 class ExportArguments(VerbArguments):
     """Write the model of a run as a folder in the released layout."""
 
-    examples: ClassVar = ("sampan checkpoint export runs/job models/mine --dtype bf16",)
+    examples: ClassVar = (
+        "sampan checkpoint export runs/job models/mine --dtype bf16",
+        "sampan checkpoint export runs/job models/earlier --step decoder=2000",
+    )
     run_folder: Path = argument("run folder of a training", "RUN")
     directory: Path = argument("folder to write", "DIR")
+    steps: tuple[tuple[str, int], ...] = repeated(
+        "take the checkpoint after step N of a stage, finished or not; default: its end",
+        "STAGE=N",
+        stage_step,
+        name="--step",
+    )
     dtype: str | None = dtype_option(None, otherwise="as trained", choices=STORED_DTYPES)
 
 

@@ -294,7 +294,7 @@ def checkpoint_export(options: arguments.ExportArguments) -> None:
     """Export a run; the written folder on stdout."""
     from sampan.checkpoint.export import export
 
-    _put(export(options.run_folder, options.directory, options.dtype))
+    _put(export(options.run_folder, options.directory, options.dtype, dict(options.steps)))
 
 
 def checkpoint_merge(options: arguments.MergeArguments) -> None:
