@@ -7,19 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import secrets
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sampan.bench.arguments import BenchArguments
-from sampan.cli import arguments
+from sampan.cli import arguments, output
 from sampan.errors import RequestError, UsageError
 from sampan.evaluate.arguments import EvalArguments
-from sampan.job import MAX_SEED
-from sampan.options import VerbArguments
 from sampan.plan.arguments import PlanArguments
 from sampan.screen.arguments import ScreenArguments
 from sampan.serve.arguments import ServeArguments
@@ -32,7 +27,7 @@ def init(options: arguments.InitArguments) -> None:
     """Write a job file; its path on stdout."""
     from sampan.init import write
 
-    _put(write(options.path, options.preset, options.force))
+    output.put(write(options.path, options.preset, options.force))
 
 
 def doctor(options: arguments.DoctorArguments) -> None:
@@ -40,15 +35,15 @@ def doctor(options: arguments.DoctorArguments) -> None:
     from sampan.doctor import report, show
 
     if options.model is not None:
-        _fetch(options.model, options)
-    _print_report(report(options.model), show, options.json)
+        output.fetch(options.model, options)
+    output.print_report(report(options.model), show, options.json)
 
 
 def data_emoji(options: arguments.EmojiArguments) -> None:
     """Write a picture set; its folder on stdout."""
     from sampan.synthetic.emoji import write
 
-    with _bar("pictures", options) as (console, progress):
+    with output.bar("pictures", options) as (console, progress):
         summary = write(
             options.directory,
             count=options.count,
@@ -61,11 +56,12 @@ def data_emoji(options: arguments.EmojiArguments) -> None:
         )
     counts = summary.counts
     console.print(
-        f"{counts['num_pictures']} pictures of {counts['num_emoji']} emoji, {counts['num_rows']} rows, {_state(summary)}"
+        f"{counts['num_pictures']} pictures of {counts['num_emoji']} emoji, {counts['num_rows']} rows, "
+        f"{output.written(summary)}"
     )
     if counts["num_left_out"]:
         console.print(f"{counts['num_left_out']} emoji are left out: the font has no picture of them")
-    _put(options.directory)
+    output.put(options.directory)
 
 
 def data_signs(options: arguments.SignsArguments) -> None:
@@ -73,7 +69,7 @@ def data_signs(options: arguments.SignsArguments) -> None:
     from sampan.synthetic.signs import SignFilter, write
 
     choice = SignFilter(options.layouts, options.fonts, options.letters, options.lines, options.plates, options.inks)
-    with _bar("signs", options) as (console, progress):
+    with output.bar("signs", options) as (console, progress):
         summary = write(
             options.directory,
             count=options.count,
@@ -86,16 +82,17 @@ def data_signs(options: arguments.SignsArguments) -> None:
         )
     counts = summary.counts
     console.print(
-        f"{counts['num_pictures']} pictures of {counts['num_signs']} signs, {counts['num_rows']} rows, {_state(summary)}"
+        f"{counts['num_pictures']} pictures of {counts['num_signs']} signs, {counts['num_rows']} rows, "
+        f"{output.written(summary)}"
     )
-    _put(options.directory)
+    output.put(options.directory)
 
 
 def data_pairs(options: arguments.PairsArguments) -> None:
     """Write pictures of an emoji over a word; their folder on stdout."""
     from sampan.synthetic.pairs import write
 
-    with _bar("pictures", options) as (console, progress):
+    with output.bar("pictures", options) as (console, progress):
         summary = write(
             options.directory,
             count=options.count,
@@ -105,8 +102,8 @@ def data_pairs(options: arguments.PairsArguments) -> None:
             seed=options.seed,
             progress=progress,
         )
-    console.print(f"{summary.counts['num_pictures']} pictures, {_state(summary)}")
-    _put(options.directory)
+    console.print(f"{summary.counts['num_pictures']} pictures, {output.written(summary)}")
+    output.put(options.directory)
 
 
 def data_prepare(options: arguments.PrepareArguments) -> None:
@@ -118,7 +115,7 @@ def data_prepare(options: arguments.PrepareArguments) -> None:
     frameworks.use(job.place.framework)
     from sampan.train.run_state import prepare
 
-    _put(prepare(job, console=_console(options)))
+    output.put(prepare(job, console=output.console(options)))
 
 
 def train(options: arguments.TrainArguments) -> None:
@@ -143,7 +140,7 @@ def train(options: arguments.TrainArguments) -> None:
     frameworks.use(job.place.framework)  # before anything is imported that computes
     from sampan.train.loop import train  # after the job is read: what is wrong there is said at once
 
-    _put(train(job, resume=options.resume is not False, console=_console(options)))
+    output.put(train(job, resume=options.resume is not False, console=output.console(options)))
 
 
 def generate(options: arguments.GenerateArguments) -> None:
@@ -154,12 +151,12 @@ def generate(options: arguments.GenerateArguments) -> None:
         raise UsageError("the following arguments are required: PROMPT")
     if options.prompt is not None and options.prompts is not None:
         raise UsageError("PROMPT and --prompts exclude each other")
-    _fetch(options.model, options)
+    if options.framework:
+        frameworks.use(options.framework)  # before anything is imported that computes
+    output.fetch(options.model, options)
     if options.list_examples:
         _print_examples(options)
         return
-    if options.framework:
-        frameworks.use(options.framework)  # before anything is imported that computes
     from sampan.pipeline.request import ImageRequest
 
     width_px, height_px = options.size or (None, None)
@@ -169,7 +166,7 @@ def generate(options: arguments.GenerateArguments) -> None:
         width_px=width_px,
         height_px=height_px,
         count=options.count,
-        seed=_seed(options.seed),
+        seed=output.seed(options.seed),
         num_inference_steps=options.steps,
         guidance_scale=options.guidance,
         temperature=options.temperature,
@@ -191,14 +188,14 @@ def generate(options: arguments.GenerateArguments) -> None:
         offload=options.offload,
         compiled=options.compile,
         out=options.out,
-        console=_console(options),
+        console=output.console(options),
         loras=options.loras,
     )
     if options.json:
-        _put(json.dumps({"pictures": pictures}, indent=2))
+        output.put(json.dumps({"pictures": pictures}, indent=2))
     else:
         for picture in pictures:
-            _put(picture["file"])
+            output.put(picture["file"])
 
 
 def _generate_each(options: arguments.GenerateArguments, request: ImageRequest) -> None:
@@ -212,7 +209,7 @@ def _generate_each(options: arguments.GenerateArguments, request: ImageRequest) 
     def put(picture: dict[str, Any]) -> None:
         pictures.append(picture)
         if not options.json:
-            _put(picture["file"])
+            output.put(picture["file"])
             sys.stdout.flush()  # a reader of the names may begin with each
 
     try:
@@ -225,14 +222,14 @@ def _generate_each(options: arguments.GenerateArguments, request: ImageRequest) 
             offload=options.offload,
             compiled=options.compile,
             out=options.out,
-            console=_console(options),
+            console=output.console(options),
             loras=options.loras,
             stop_on_error=options.stop_on_error,
             put=put,
         )
     finally:
         if options.json:
-            _put(json.dumps({"pictures": pictures}, indent=2))
+            output.put(json.dumps({"pictures": pictures}, indent=2))
 
 
 def _print_examples(options: arguments.GenerateArguments) -> None:
@@ -241,7 +238,7 @@ def _print_examples(options: arguments.GenerateArguments) -> None:
 
     knows = open_with_lora(Path(options.model))[0].knows
     if options.json:
-        _put(json.dumps(knows.to_json(), indent=2, ensure_ascii=False))
+        output.put(json.dumps(knows.to_json(), indent=2, ensure_ascii=False))
         return
     if not knows.examples:
         raise RequestError(
@@ -250,11 +247,11 @@ def _print_examples(options: arguments.GenerateArguments) -> None:
             "ask whoever trained it, or write some there",
         )
     for prompt in knows.examples:
-        _put(prompt)
+        output.put(prompt)
     if knows.subjects:
         some = ", ".join(knows.subjects[:8])
         more = f"and {len(knows.subjects)} such names in all (--json lists them): {some}, …"
-        _console(options).print(more, markup=False, highlight=False, soft_wrap=True)
+        output.console(options).print(more, markup=False, highlight=False, soft_wrap=True)
 
 
 def serve(options: ServeArguments) -> None:
@@ -262,7 +259,7 @@ def serve(options: ServeArguments) -> None:
     if options.add_key or options.remove_key or options.list_keys:
         from sampan.serve import keys
 
-        keys.change(options.data, add=options.add_key, remove=options.remove_key, put=_put)
+        keys.change(options.data, add=options.add_key, remove=options.remove_key, put=output.put)
         return
     from sampan import frameworks
 
@@ -274,9 +271,9 @@ def serve(options: ServeArguments) -> None:
     except ModuleNotFoundError as error:
         missing = f"the package `{error.name}` is missing"
         raise RequestError("the server cannot start", missing, "pip install 'sampan[serve]'") from error
-    _fetch(options.model, options)
+    output.fetch(options.model, options)
     pipeline = open_pipeline(options.model, device=options.device, dtype=options.dtype, loras=options.loras)
-    verb.serve(pipeline, options.settings(), _console(options))
+    verb.serve(pipeline, options.settings(), output.console(options))
 
 
 def completion(options: arguments.CompletionArguments) -> None:
@@ -294,15 +291,15 @@ def checkpoint_export(options: arguments.ExportArguments) -> None:
     """Export a run; the written folder on stdout."""
     from sampan.checkpoint.export import export
 
-    _put(export(options.run_folder, options.directory, options.dtype, dict(options.steps)))
+    output.put(export(options.run_folder, options.directory, options.dtype, dict(options.steps)))
 
 
 def checkpoint_merge(options: arguments.MergeArguments) -> None:
     """Merge LoRAs into a model; the written folder on stdout."""
     from sampan.checkpoint.merge import merge
 
-    _fetch(options.model, options)
-    with _bar("writing weights", options) as (_, progress):
+    output.fetch(options.model, options)
+    with output.bar("writing weights", options) as (_, progress):
         folder = merge(
             options.model,
             options.directory,
@@ -311,15 +308,15 @@ def checkpoint_merge(options: arguments.MergeArguments) -> None:
             dtype=options.dtype,
             progress=progress,
         )
-    _put(folder)
+    output.put(folder)
 
 
 def checkpoint_inspect(options: arguments.InspectArguments) -> None:
     """Report on a model folder, on stdout."""
     from sampan.checkpoint.inspect import inspect, show
 
-    _fetch(options.directory, options)
-    _print_report(inspect(options.directory), show, options.json)
+    output.fetch(options.directory, options)
+    output.print_report(inspect(options.directory), show, options.json)
 
 
 def checkpoint_verify(options: arguments.VerifyArguments) -> None:
@@ -334,13 +331,13 @@ def checkpoint_verify(options: arguments.VerifyArguments) -> None:
     report = verify(
         options.run_folder,
         replay=options.replay,
-        seed=_seed(options.seed),
+        seed=output.seed(options.seed),
         device=options.device,
         dtype=options.dtype,
         tolerances=dict(options.tolerances),
-        console=_console(options),
+        console=output.console(options),
     )
-    _print_report(report, show, options.json)
+    output.print_report(report, show, options.json)
     refuse(report)
 
 
@@ -351,8 +348,8 @@ def bench(options: BenchArguments) -> None:
     job = read(options.job, options.overrides) if options.job else None
     from sampan.bench.verb import measure
 
-    for path in measure(job, options, _console(options)):
-        _put(path)
+    for path in measure(job, options, output.console(options)):
+        output.put(path)
 
 
 def evaluate(options: EvalArguments) -> None:
@@ -362,12 +359,12 @@ def evaluate(options: EvalArguments) -> None:
     if options.framework:
         frameworks.use(options.framework)  # before anything is imported that computes
     if options.endpoint is None:
-        _fetch(options.model, options)
+        output.fetch(options.model, options)
     from sampan.evaluate.verb import evaluate
 
-    evaluate(options, _console(options))
+    evaluate(options, output.console(options))
     for path in filter(None, (options.json, options.html)):
-        _put(path)
+        output.put(path)
 
 
 def plan(options: PlanArguments) -> None:
@@ -380,63 +377,13 @@ def plan(options: PlanArguments) -> None:
 
         if options.job is None:
             raise UsageError("the following arguments are required: JOB")
-        verb.planned(read(options.job, options.overrides), options, _report_console(), name=str(options.job))
+        verb.planned(read(options.job, options.overrides), options, output.report_console(), name=str(options.job))
     else:
-        verb.answered(options, _put)
+        verb.answered(options, output.put)
 
 
 def screen(options: ScreenArguments) -> None:
     """Say which rules bear on a question; the answer on stdout, files where they were asked for."""
     from sampan.screen import verb
 
-    verb.screened(options, options.facts(), _put)
-
-
-def _put(data: object) -> None:
-    sys.stdout.write(f"{data}\n")
-
-
-def _console(options: VerbArguments) -> Any:
-    """Return the console for what is said on stderr; with --quiet it says nothing."""
-    from rich.console import Console
-
-    return Console(stderr=True, quiet=options.quiet)
-
-
-def _report_console() -> Any:
-    from rich.console import Console
-
-    return Console()
-
-
-def _fetch(model: Path | str, options: Any) -> None:
-    """See to it that a model of the Hub is here, before anything is loaded."""
-    from sampan.checkpoint.hub import fetch
-
-    fetch(model, allowed=options.download, console=_console(options))
-
-
-@contextmanager
-def _bar(what: str, options: VerbArguments) -> Iterator[tuple[Any, Callable[[int, int], None]]]:
-    """Yield the console, and a function (done, total) that draws a bar on it."""
-    from sampan.progress import bars
-
-    console = _console(options)
-    with bars(console) as progress:
-        yield console, lambda done, total: progress(what, done, total)
-
-
-def _state(summary: Any) -> str:
-    return "written" if summary.written else "there already"
-
-
-def _seed(seed: int | None) -> int:
-    """Return a fresh seed where none was given, so that a second call does not repeat the first."""
-    return secrets.randbelow(MAX_SEED + 1) if seed is None else seed
-
-
-def _print_report(report: dict[str, Any], show: Callable[[dict[str, Any], Any], None], as_json: bool) -> None:
-    if as_json:
-        _put(json.dumps(report, indent=2))
-    else:
-        show(report, _report_console())
+    verb.screened(options, options.facts(), output.put)
