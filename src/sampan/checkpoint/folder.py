@@ -186,9 +186,9 @@ class ModelFolder:
     def _hashed(self) -> Iterable[tuple[str, str]]:
         own = read_json(self.path / OWN_FILE) if (self.path / OWN_FILE).is_file() else {}
         counted = {key: own.get(key) for key in ("geometry", "sha256")}  # not the words about where it comes from
-        if "painting" in own:  # a folder without it keeps the hash it had
-            # the steps are in every picture's facts; a folder that comes to state them keeps its name
-            counted["painting"] = {k: v for k, v in own["painting"].items() if k != "num_inference_steps"}
+        # the steps are in every picture's facts: a folder that comes to state them keeps the hash it had
+        if painting := {k: v for k, v in own.get("painting", {}).items() if k != "num_inference_steps"}:
+            counted["painting"] = painting
         yield OWN_FILE, json.dumps(counted, sort_keys=True)
         documents = {config_file(self.path, section) for section in SECTIONS if section not in _OWN}
         documents |= {self.path / "processor" / name for name in TOKENIZER_FILES[:2]}
