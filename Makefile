@@ -2,7 +2,7 @@
 #
 #   make demo        set up, paint with the packed model, train it some minutes, paint again; all in demo/
 #   make scratch     set up, train every stage from nothing on 32 emoji, paint; all in scratch/
-#   make check       lint, types, layers, fast tests: before every commit, under a minute
+#   make check       lint, types, layers, fast tests: before every commit, about a minute
 #   make test        every test that needs no accelerator, no network and little time
 #   make test-all    every test this machine can run
 #   make nano        train the `nano` preset on signs and emoji, from nothing: hours; all in runs/nano
@@ -56,13 +56,15 @@ check: setup-dev
 	$(VENV_PYTHON) -m ruff format --check .
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(VENV_PYTHON) -m pyright
 	.venv/bin/lint-imports
-	$(PYTEST) -q -m "$(QUICK)" tests/unit
+	$(PYTEST) -q -m "$(QUICK) and not process" tests/unit
 
 test: setup-dev
 	$(PYTEST) -m "$(QUICK)"
 
 test-all: setup-dev
+	@echo '[test-all] hours on two cores: every slow test, then every extra from the wheel in an environment of its own (gigabytes)'
 	$(PYTEST)
+	$(VENV_PYTHON) scripts/extras_check.py
 
 answers: setup-dev
 	$(VENV_PYTHON) scripts/make_answers.py

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from sampan.report import results
-from sampan.screen.query import question
-from sampan.screen.report import load
+from sampan.screen.matching import load_matcher
+from sampan.screen.query import read_query
 
 ROOT = Path(__file__).resolve().parent.parent
 BAR_PER_S = 10_000
@@ -23,24 +23,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=2.0, help="of a round; default: 2")
     arguments = parser.parse_args()
-    known, screen = load()
-    queries = [question(one, known) for rule in known.rules for one in (rule.matches, rule.differs)]
+    matcher = load_matcher()
+    rules = matcher.rules.rules
+    queries = [read_query(facts, matcher.rules) for rule in rules for facts in (rule.matches, rule.differs)]
     rates = []
     for _ in range(5):
         count, begun = 0, time.perf_counter()
         for query in itertools.cycle(queries):
-            screen(query)
+            matcher(query)
             count += 1
             if count % 256 == 0 and time.perf_counter() - begun > arguments.seconds:
                 break
         rates.append(count / (time.perf_counter() - begun))
     middle = sorted(rates)[2]
-    print(
-        f"{middle:,.0f} questions a second, of {len(queries)} different ones, {len(known.rules)} rules; bar {BAR_PER_S:,}"
-    )
+    print(f"{middle:,.0f} questions a second, of {len(queries)} different ones, {len(rules)} rules; bar {BAR_PER_S:,}")
     record = {
         "what": "sampan screen, questions a second", "machine": results.machine(),
-        "num_rules": len(known.rules), "num_questions": len(queries), "per_s": {"median": middle, "each": rates},
+        "num_rules": len(rules), "num_questions": len(queries), "per_s": {"median": middle, "each": rates},
         "bar_per_s": BAR_PER_S,
     }  # fmt: skip
     print(results.add("screen-speed", record, ROOT / "results"))

@@ -15,13 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from sampan.pipeline.denoise import stack_inputs
 from sampan.pipeline.pipeline import Pipeline, open_pipeline
+from sampan.pipeline.prepare import Prepared
 from sampan.pipeline.request import ImageRequest
-from sampan.pipeline.tokens import BatchedDecoder, TokenSequence
 from sampan.report import results
-from sampan.samplers import noise
-from sampan.serve.engine import SharedInputs
-from sampan.serve.request import ServeRequest
 
 ROOT = Path(__file__).resolve().parent.parent
 BAR = 1.5
@@ -33,18 +31,14 @@ PROMPTS = (
 
 def written(pipeline: Pipeline, requests: int, together: int, px: int) -> tuple[float, list[Any]]:
     """Return the seconds until all tokens are written, with so many rows under way, and the tokens."""
-    config = pipeline.config
     rows = []
     for seed in range(requests):
-        request = ServeRequest(ImageRequest(PROMPTS[seed % len(PROMPTS)], width_px=px, height_px=px))
-        subject = SharedInputs(pipeline, request)
-        codes = min(config.ar.vq.num_embeddings, config.dit.prior_vq_quantizer_codebook_size)
-        more = {"num_codes": codes, "sampling": config.sampling, "config": config.ar.text}
-        rows.append(TokenSequence(*subject.prompt, subject.grids, seed=seed, picture=0, **more))
-    writer, waiting = BatchedDecoder(pipeline.part("ar"), pipeline.device, pipeline.dtype), list(rows)
+        request = ImageRequest(PROMPTS[seed % len(PROMPTS)], width_px=px, height_px=px, seed=seed)
+        rows.append(Prepared(pipeline, request).sequence(0))
+    writer, waiting = pipeline.token_decoder(), list(rows)
     begun = time.perf_counter()
-    while waiting or writer.rows:
-        while waiting and len(writer.rows) < together:
+    while waiting or writer.sequences:
+        while waiting and len(writer.sequences) < together:
             writer.join([waiting.pop(0)])
         writer.step()
     return time.perf_counter() - begun, [row.grid_ids(-1) for row in rows]
@@ -52,14 +46,14 @@ def written(pipeline: Pipeline, requests: int, together: int, px: int) -> tuple[
 
 def painted(pipeline: Pipeline, together: int, px: int, steps: int) -> float:
     """Return the seconds that one decoder step takes for each of several pictures that are painted at once."""
-    config = pipeline.config
-    rows, columns = config.geometry.prior_grid(px, px)
-    shape = (config.vae.latent_channels, px // config.vae.factor, px // config.vae.factor)
-    glyph = pipeline.glyph_embeds([])
-    latents = np.stack([noise.generator(k, "latent", 0).standard_normal(shape, np.float32) for k in range(together)])
-    prior = np.zeros((together, rows, columns), np.int64)
+    request = ImageRequest("", width_px=px, height_px=px, num_inference_steps=steps, guidance_scale=1.5)
+    prepared, prior = Prepared(pipeline, request), np.zeros(pipeline.config.geometry.prior_grid(px, px), np.int64)
+    inputs, denoiser = (
+        stack_inputs([prepared.denoise_inputs(prior, 0, k) for k in range(together)]),
+        pipeline.denoiser(),
+    )
     begun = time.perf_counter()
-    pipeline.paint(prior, latents, glyph, glyph, None, (px, px), steps, 1.5)
+    denoiser.denoise(inputs)
     return (time.perf_counter() - begun) / steps / together
 
 

@@ -26,7 +26,7 @@ from oracle import Sizes, build_tiny_pipeline  # noqa: E402
 from parity.ours import Ours  # noqa: E402
 from sampan.models import positions  # noqa: E402
 from sampan.models.config import SamplingConfig  # noqa: E402
-from sampan.pipeline import ar_decode  # noqa: E402
+from sampan.pipeline.tokens import BatchedDecoder, TokenSequence, generate_tokens  # noqa: E402
 from sampan.report import results  # noqa: E402
 
 # the shape of the nano preset, in the released geometry
@@ -60,10 +60,12 @@ def ar_pair(pipeline: Any, ours: Ours) -> tuple[Callable[[], np.ndarray], Callab
         return out[0, len(prompt.ids) :].numpy()
 
     def sampan() -> np.ndarray:
-        return ar_decode.write_tokens(
-            ours.ar, prompt.ids, (), (preview, target), num_codes=codes, sampling=SamplingConfig(temperature=0),
-            seed=0, pictures=(0,), device="cpu", dtype="fp32",
-        )[0]  # fmt: skip
+        sequence = TokenSequence(
+            prompt.ids, (), (preview, target), num_codes=codes, sampling=SamplingConfig(temperature=0), seed=0, picture=0,
+            config=ours.config.ar.text,
+        )  # fmt: skip
+        generate_tokens(BatchedDecoder(ours.ar, "cpu", "fp32"), [sequence])
+        return np.array(sequence.written)
 
     return library, sampan, total
 

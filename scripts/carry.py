@@ -33,6 +33,8 @@ import numpy as np
 from carry_picture import LEG, NUM_STEPS, SHARE, SMOOTHED, STAGES, smoothed
 from numpy.typing import NDArray
 
+from sampan.checkpoint import sealed
+
 ROOT = Path(__file__).resolve().parent.parent
 JOB = ROOT / "jobs" / "carry.toml"
 NUM_BATCHES = 8  # of held-out samples, for the loss under averaged weights
@@ -123,7 +125,7 @@ def begin(base: Path, out: Path, seed: int) -> None:
         shutil.copytree(last, beside / "stages" / stage / last.name)
     # the parts before are the same for both seeds, so that the losses of both are losses of the same task
     record = json.loads((beside / "run.json").read_text(encoding="utf-8"))
-    (beside / "run.json").write_text(json.dumps({**record, "seed": seed}, indent=2), encoding="utf-8")
+    sealed.write(beside / "run.json", {**record, "seed": seed})
     os.replace(beside, out)
 
 

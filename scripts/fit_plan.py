@@ -20,13 +20,14 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sampan.catalog import load
+from sampan.errors import NotPredictable
 from sampan.files import write_text
 from sampan.plan import efficiency, validate
 from sampan.plan import published_run as cases
@@ -73,7 +74,7 @@ def runs_of(rows: Sequence[Mapping[str, str]]) -> list[Run]:
         try:
             case = cases.read(row)
             step_s = case.step_s(float(row["value"]))
-        except cases.NotPredictable:
+        except NotPredictable:
             continue
         levels = efficiency.levels(
             case.workload, case.chip, case.speeds, case.framework, case.precision, case.method, case.model
@@ -162,7 +163,7 @@ def _columns(runs: Sequence[Run]) -> tuple[dict[tuple[str, str, str], int], np.n
 def model(x: np.ndarray, runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray]:
     """Return logarithms of seconds without effects, and the shares of each part."""
     rates = Rates(**{name: float(value) for name, value in zip(RATE_NAMES, np.exp(x), strict=True)})
-    times = [step_time(run.case.quantities, run.case.speeds, rates) for run in runs]
+    times = [step_time(run.case.device_work, run.case.speeds, rates) for run in runs]
     shared = [efficiency.shares(time) for time in times]
     return np.log([time.total_s for time in times]), np.array([[share[part] for part in PARTS] for share in shared])
 
@@ -254,7 +255,7 @@ def summary(left: Sequence[Left], halves: Sequence[float]) -> validate.ErrorSumm
     judged = []
     for one, half in zip(left, halves, strict=True):
         low, high = efficiency.interval(math.exp(one.log_s), half)
-        judged.append(validate.judged(one.run.row, one.run.case, math.exp(one.log_s), low, high))
+        judged.append(validate.run_prediction(one.run.row, one.run.case, math.exp(one.log_s), low, high))
     return validate.summary(judged)
 
 
@@ -386,17 +387,17 @@ def main() -> None:
             if some:
                 found = summary(some, [halves[id(one)] for one in some])
                 rule = validate.summary([validate.rule_of_thumb(one.run.row, one.run.case) for one in some])
-                table[f"{title}: {name}"] = {**found.as_dict(), "rule_of_thumb_median": rule.median_abs_rel_err}
+                table[f"{title}: {name}"] = {**asdict(found), "rule_of_thumb_median": rule.median_abs_rel_err}
                 if (title, name) == ("models of a source left out", "all"):
                     said = str(found)
                 print(f"{title}: {name}: {found}; rule of thumb {rule.median_abs_rel_err:.3f}")
     models = [
-        validate.judged(one.run.row, one.run.case, math.exp(one.log_s), 0, 0)
+        validate.run_prediction(one.run.row, one.run.case, math.exp(one.log_s), 0, 0)
         for one in found_left["models of a source left out"]
     ]
     for name, kinds in (("all", None), ("pictures", ("dit", "unet", "vlm"))):
         ratios = validate.ratios([one for one in models if kinds is None or one.row["family"] in kinds])
-        table[f"models of a source left out: Ascend to GPU ratios, {name}"] = ratios.as_dict()
+        table[f"models of a source left out: Ascend to GPU ratios, {name}"] = asdict(ratios)
         print(f"ratios, {name}: {ratios}")
     table["spread of ratios"] = ratio_spread(found_left["models of a source left out"])
     today = datetime.date.today().isoformat()

@@ -23,9 +23,11 @@ from sampan.catalog import load
 from sampan.files import write_text
 from sampan.job import read
 from sampan.plan import efficiency, measured_throughput, verb
-from sampan.plan.assumptions import DAY_S, Interval
-from sampan.plan.compare import Comparison, PredictedRatio, compare, quantile
+from sampan.plan.compare import Comparison, PredictedRatio, compare
+from sampan.plan.cost import DAY_S
+from sampan.plan.measured_throughput import MeasuredRatio, MeasuredThroughput, is_16_bit, quantile
 from sampan.plan.rank import InferenceRow, PlanRow
+from sampan.plan.records import Interval
 from sampan.plan.report import Plan
 from sampan.plan.table import amount, between
 
@@ -244,11 +246,39 @@ def _or_unknown(value: float | None) -> str:
 # --------------------------------------------------------------------------------------------------------- 3: MindSpore
 
 
+_SAME_MODEL = 0.05  # share by which parameters of one model may differ
+
+
+def same_model(first: Sequence[MeasuredThroughput], second: Sequence[MeasuredThroughput]) -> list[MeasuredRatio]:
+    """Return ratios of time for the same useful FLOPs, of the median runs of one model on each side.
+
+    Lengths, batches and layouts differ: this is the weakest of the three.
+    """
+    sides: list[dict[tuple[str, str, int], list[MeasuredThroughput]]] = []
+    for side in (first, second):
+        found: dict[tuple[str, str, int], list[MeasuredThroughput]] = defaultdict(list)
+        for run in side:
+            if run.is_sure and is_16_bit(run.precision):
+                found[run.kind, run.method, round(math.log(run.params) / math.log1p(_SAME_MODEL))].append(run)
+        sides.append(found)
+    ratios = []
+    for key in sorted(sides[0].keys() & sides[1].keys()):
+        ones, others = sides[0][key], sides[1][key]
+        rates = [statistics.median(run.flops_per_s for run in runs) for runs in (ones, others)]
+        ratios.append(
+            MeasuredRatio(
+                value=rates[1] / rates[0], kind=key[0], model=ones[0].model, first=tuple(ones), second=tuple(others),
+                is_pair=False,
+            )
+        )  # fmt: skip
+    return ratios
+
+
 def _mindspore() -> Iterator[str]:
     yield from _title("How efficient is MindSpore beside PyTorch on the same chip?")
     chip = load.chip("ascend_910b2")
     sides = measured_throughput.runs_on(chip, "mindspore"), measured_throughput.runs_on(chip, "torch")
-    exact, ratios = measured_throughput.matched(*sides), measured_throughput.same_model(*sides)
+    exact, ratios = measured_throughput.match_work(*sides), same_model(*sides)
     values = sorted(one.value for one in ratios)
     predicted = compare("ascend_910b2", "ascend_910b2", framework_a="mindspore", framework_b="torch").predicted
     own = [one for one in predicted if one.model.startswith("GLM-Image")]
@@ -322,14 +352,19 @@ def _plan() -> Plan:
 def _training() -> Iterator[str]:
     plan = _plan()
     yield from _title("What would training GLM-Image take?")
-    rows = {(row.way.label, row.way.framework, row.site.name): row for row in plan.rows}
+    rows = {(row.candidate.label, row.candidate.framework, row.site.name): row for row in plan.rows}
     home = [row for (_, _, site), row in rows.items() if site == HOME]
     best: dict[str, PlanRow] = {}
     for row in home:
-        if row.way.label not in best or row.way.time_s.typical < best[row.way.label].way.time_s.typical:
-            best[row.way.label] = row
-    count = home[0].way.count
-    chips = ", ".join(f"{row.way.chip.title} {amount(row.way.time_s.typical / DAY_S)} days" for row in best.values())
+        if (
+            row.candidate.label not in best
+            or row.candidate.time_s.typical < best[row.candidate.label].candidate.time_s.typical
+        ):
+            best[row.candidate.label] = row
+    count = home[0].candidate.count
+    chips = ", ".join(
+        f"{row.candidate.chip.title} {amount(row.candidate.time_s.typical / DAY_S)} days" for row in best.values()
+    )
     rents = {name: row.money.usd for name, row in best.items() if row.money.usd is not None}
     low = min(usd.typical for usd in rents.values())
     high = max(usd.typical for usd in rents.values())
@@ -363,12 +398,13 @@ def _training() -> Iterator[str]:
         ]
         + [
             [
-                row.way.label, row.way.framework, between(row.way.time_s),
-                f"{amount(row.way.time_s.typical / DAY_S / FACTOR)}-{amount(row.way.time_s.typical / DAY_S * FACTOR)}",
-                amount(row.way.chip_hours.typical), _money(row.money.usd), _money(row.bought.usd),
-                str(row.way.stages[-1].option.layout),
+                row.candidate.label, row.candidate.framework, between(row.candidate.time_s),
+                (f"{amount(row.candidate.time_s.typical / DAY_S / FACTOR)}-"
+                f"{amount(row.candidate.time_s.typical / DAY_S * FACTOR)}"),
+                amount(row.candidate.chip_hours.typical), _money(row.money.usd), _money(row.bought.usd),
+                str(row.candidate.stages[-1].layout),
             ]
-            for row in sorted(home, key=lambda row: row.way.time_s.typical)
+            for row in sorted(home, key=lambda row: row.candidate.time_s.typical)
         ]
     )  # fmt: skip
     yield "Energy and carbon at home and abroad, of the faster framework:"
@@ -382,7 +418,7 @@ def _training() -> Iterator[str]:
             ]
             for name, row in best.items()
             for site in (HOME, *ABROAD)
-            for at in [rows[name, row.way.framework, site]]
+            for at in [rows[name, row.candidate.framework, site]]
         ]
     )  # fmt: skip
     yield "Supposed:"
@@ -423,16 +459,16 @@ def _pictures() -> Iterator[str]:
     yield from _title("What does a thousand pictures cost?")
     first: dict[tuple[str, str], InferenceRow] = {}
     for row in plan.pictures:
-        if row.making.framework == "torch":
-            first.setdefault((row.making.label, row.site.name), row)
+        if row.estimate.framework == "torch":
+            first.setdefault((row.estimate.label, row.site.name), row)
     home = [row for (_, site), row in first.items() if site == HOME and row.usd is not None]
     home.sort(key=lambda row: row.usd.typical if row.usd else math.inf)
     cheap, dear = home[0], home[-1]
     wear = [row for row in home if row.split.power and row.split.depreciation and row.split.markup and row.split.rent]
     words = [
         (
-            f"Rented, from {_money(cheap.usd)} USD ({cheap.making.chip.title}) to {_money(dear.usd)} USD "
-            f"({dear.making.chip.title}), for {plan.recipe.said()}."
+            f"Rented, from {_money(cheap.usd)} USD ({cheap.estimate.chip.title}) to {_money(dear.usd)} USD "
+            f"({dear.estimate.chip.title}), for {plan.recipe.said()}."
         ),
         (
             f"Power is {_share(wear, 'power')} of the rent in the middle, wear {_share(wear, 'depreciation')}, and the "
@@ -463,18 +499,18 @@ def _pictures() -> Iterator[str]:
         ]
         + [
             [
-                row.making.label,
+                row.estimate.label,
                 row.site.name,
-                between(row.making.time_s),
-                f"{row.making.batch}{', one part at a time' if row.making.is_offloaded else ''}",
-                between(row.making.alone_s),
+                between(row.estimate.time_s),
+                f"{row.estimate.batch}{', one part at a time' if row.estimate.is_offloaded else ''}",
+                between(row.estimate.alone_s),
                 _money(row.split.rent),
                 _typical(row.split.power),
                 _typical(row.split.depreciation),
                 _typical(row.split.markup),
                 _typical(row.energy.kwh),
                 _typical(row.energy.kg_co2),
-                f"{row.making.num_measurements or ''} {row.making.basis}".strip(),
+                f"{row.estimate.num_measurements or ''} {row.estimate.basis}".strip(),
             ]
             for row in first.values()
         ]

@@ -21,7 +21,7 @@ from sampan.errors import JobError
 from sampan.job import STAGES, Job, Setting, StageSection, parse, sections, settings, toml
 from sampan.plan import efficiency
 from sampan.screen.report import standing
-from sampan.screen.rules import SEVERITY, rules
+from sampan.screen.rules import SEVERITY, load_rules
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 WIDTH = 100
@@ -248,7 +248,7 @@ before anybody relies on it. Then `sampan screen --check-rules`, `make check` an
 
 def rules_page() -> str:
     """Return every rule with its source and the day it was last checked."""
-    known = rules()
+    known = load_rules()
     rows = []
     for rule in sorted(known.rules, key=lambda one: (one.jurisdiction, one.begins, one.id)):
         until = f" to {rule.effective_to}" if rule.effective_to else ""

@@ -16,6 +16,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--regenerate", action="store_true", help="write the numbers of tests/golden anew")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What is remembered between processes lies in a folder of the tests, not in that of whoever runs them."""
+    from sampan import files
+
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setattr(files, "cache_folder", lambda: folder)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_pipeline() -> Any:
     """A `GlmImagePipeline` of the published libraries with tiny, random, awake weights; do not change it."""

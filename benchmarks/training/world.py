@@ -17,7 +17,7 @@ from rich.console import Console
 from oracle import Sizes, build_tiny_pipeline
 from parity.theirs import Theirs
 from sampan.checkpoint import export
-from sampan.data.encode import grid_patches
+from sampan.data.transforms import grid_patches
 from sampan.frameworks import device as dev
 from sampan.frameworks import io, train_step
 from sampan.job.sections import DataSection, Job, ModelSection, PlaceSection, TrainSection

@@ -6,7 +6,6 @@ cannot be found out is None, and is never guessed.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -19,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from sampan import __version__, frameworks, host
+from sampan import __version__, extras, frameworks, host
 from sampan.bench.backends import FRAMEWORKS as COMPARED
 from sampan.bench.backends import PACKAGES
 from sampan.errors import CheckpointError
@@ -32,12 +31,9 @@ _INSTALL = {
     "mindspore": FRAMEWORKS["mindspore"],
 } | {name: f"for sampan bench: {command}" for name, command in COMPARED.items() if name not in FRAMEWORKS}
 """By name of the package: how to get it."""
-_DISTRIBUTIONS = {"tensorflow": ("tensorflow", "tensorflow-cpu")}  # where a package has several names on the index
 # what a framework sees is asked in a process of its own: two in one can disturb each other, and one can die
-_PROBE_PROGRAM = (
-    "import importlib, json, sys; probe = importlib.import_module(sys.argv[1] + '.probe').probe;"
-    "print(json.dumps(probe()))"
-)
+_PROBE_PROGRAM = "import sys; from sampan.frameworks.self_check import main; main(*sys.argv[1:])"
+_EXTRA_PROGRAM = "import json, sys; from sampan.extras import problem_of; print(json.dumps(problem_of(sys.argv[1])))"
 _PROBED_WITHIN_S = 120
 _BYTES_PER_NUMBER = {"bf16": 2, "fp32": 4}
 # words of /proc/cpuinfo that say how fast matrices are multiplied, on x86-64 and Arm
@@ -52,14 +48,18 @@ _INDENT = " " * 11  # of what a line says, behind what it is about
 
 def report(model: Path | None) -> dict[str, Any]:
     """Return what is here, as plain values: `sampan`, `python`, `platform`, `cpu`, `memory`, `disk`, `drivers`,
-    `frameworks`, `advice`, and `model` (None where none was named).
+    `frameworks`, `extras`, `advice`, and `model` (None where none was named).
 
     Raises:
         CheckpointError: A model was named and cannot be loaded.
     """
     memory = dict(zip(("memory_bytes", "free_bytes"), host.memory_bytes(), strict=True))
     with ThreadPoolExecutor() as pool:
-        packages = dict(zip(_INSTALL, pool.map(_probe, _INSTALL), strict=True))
+        others = [name for name in extras.EXTRAS if name not in COMPARED]
+        packages, optional = (
+            dict(zip(names, pool.map(probe, names), strict=True))
+            for probe, names in ((_probe, _INSTALL), (_probe_extra, others))
+        )
     drivers = {"nvidia": _nvidia_driver(), "ascend": _ascend_driver()}
     for facts in packages.values():
         for device in facts.get("devices", []):
@@ -79,6 +79,7 @@ def report(model: Path | None) -> dict[str, Any]:
         "disk": _disk(model if model is not None and model.exists() else Path.cwd()),
         "drivers": drivers,
         "frameworks": packages,
+        "extras": optional,
         "advice": _advice(packages, drivers),
         "model": None if model is None else _model(model, packages),
     }
@@ -89,32 +90,52 @@ def report(model: Path | None) -> dict[str, Any]:
 
 def _probe(name: str) -> dict[str, Any]:
     """Return `version` (None when it is not installed), `problem` in words or None, and what its probe says."""
-    version = _version(name)
+    version = extras.version(name)
     if version is None:
         return {"version": None, "problem": f"not installed ({_INSTALL[name]})"}
     if name not in PACKAGES:
         return {"version": version, "problem": None}
     try:
-        answer = subprocess.run(
-            [sys.executable, "-c", _PROBE_PROGRAM, PACKAGES[name]],
-            capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=_PROBED_WITHIN_S, check=False,
-        )  # fmt: skip
+        answer = _ask(_PROBE_PROGRAM, name, PACKAGES[name])
     except subprocess.TimeoutExpired:
         return {"version": version, "problem": f"installed, but did not answer within {_PROBED_WITHIN_S} s"}
-    if answer.returncode:  # a library of it is missing, or is for another system
-        lines = answer.stderr.strip().splitlines()
-        why = lines[-1] if lines else f"its process ended with {answer.returncode}"
-        return {"version": version, "problem": f"installed, but importing it failed: {why}"}
-    return {"problem": None, **json.loads(answer.stdout.strip().splitlines()[-1])}
+    facts: dict[str, Any] = {"problem": None}
+    for line in answer.stdout.splitlines():
+        if line.startswith("{"):  # a framework may print too
+            facts |= json.loads(line)
+    if facts["problem"]:  # a library of it is missing, or is for another system
+        return {"version": version, "problem": f"installed, but {facts['problem']}"}
+    if answer.returncode:
+        did = "computing with it" if "devices" in facts else "importing it"
+        return {"version": version, "problem": f"installed, but {did} failed: {_last_line(answer)}"}
+    return facts
 
 
-def _version(name: str) -> str | None:
-    for distribution in _DISTRIBUTIONS.get(name, (name,)):
-        try:
-            return importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
+def _probe_extra(name: str) -> dict[str, Any]:
+    """Return the `versions` of an extra's packages (None where one is not installed) and `problem` in words or None."""
+    versions = {package: extras.version(package) for package in extras.EXTRAS[name]}
+    if not any(versions.values()):
+        return {"versions": versions, "problem": f"not installed ({extras.install(name)})"}
+    try:
+        answer = _ask(_EXTRA_PROGRAM, name)
+    except subprocess.TimeoutExpired:
+        return {"versions": versions, "problem": f"installed, but did not answer within {_PROBED_WITHIN_S} s"}
+    if answer.returncode:
+        return {"versions": versions, "problem": f"installed, but importing it failed: {_last_line(answer)}"}
+    problem = json.loads(answer.stdout.splitlines()[-1])
+    return {"versions": versions, "problem": problem and f"installed, but {problem}"}
+
+
+def _ask(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=_PROBED_WITHIN_S, check=False,
+    )  # fmt: skip
+
+
+def _last_line(answer: subprocess.CompletedProcess[str]) -> str:
+    lines = answer.stderr.strip().splitlines()
+    return lines[-1] if lines else f"its process ended with {answer.returncode}"
 
 
 def _usable(packages: Mapping[str, Any]) -> list[str]:
@@ -185,6 +206,7 @@ def _model(path: Path, packages: Mapping[str, Any]) -> dict[str, Any]:
         frameworks.use(wanted if wanted in usable else usable[0])
     folder = open_folder(path)
     folder.check()
+    folder.check_written()
     parts = {}
     for part in PARTS:
         stored_here = folder.stored(part)
@@ -273,6 +295,9 @@ def show(report: dict[str, Any], console: Any) -> None:
         say(f"driver     {name}: {version or 'none found'}")
     for name, facts in report["frameworks"].items():
         say(f"framework  {name} {facts['problem'] or facts['version']}{_build(name, facts)}")
+    for name, facts in report["extras"].items():
+        there = ", ".join(f"{package} {version}" for package, version in facts["versions"].items() if version)
+        say(f"extra      {name} {facts['problem'] or there}")
     for framework, facts in report["frameworks"].items():
         for device in facts.get("devices", []):
             capability = f", capability {device['capability']}" if device["capability"] else ""

@@ -14,11 +14,16 @@
     ├── ApiError            a request that the server answers with an error status
     └── DeadlineExceeded    an image that the server did not finish in its time
 
-Below them are three that are caught by the code that asked, which makes one of the above of them:
+Below them are five that are caught by the code that asked, which makes one of the above of them or says what is left out:
 
-    OSError ── LockHeldError        a lock that another process has
-    ValueError ── DamagedFileError  a safetensors file that is not what its header says
-    Exception ── BadRowError        the reason why a row of a picture set is left out
+    OSError
+    └── LockHeldError       a lock that another process has
+    ValueError
+    └── DamagedFileError    a safetensors file that is not what its header says
+    Exception
+    ├── BadRowError         the reason why a row of a picture set is left out
+    ├── NotPredictable      a published run that cannot be predicted
+    └── UnusableMeasurement  a file or a side of `sampan bench` that says nothing of a chip
 
 The command line prints a SampanError without a traceback and exits with 1; wrong usage exits with 2. A library caller's
 bad argument is a ValueError; our own bugs are assertions.
@@ -184,6 +189,14 @@ class ApiError(SampanError):
 
 class DeadlineExceeded(SampanError):
     """An image that the server did not finish in its time."""
+
+
+class NotPredictable(Exception):
+    """A published run that cannot be predicted, and why; caught where runs are counted."""
+
+
+class UnusableMeasurement(Exception):
+    """A file or a side of `sampan bench` that says nothing of a chip, and why; caught where it is read."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

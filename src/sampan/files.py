@@ -1,14 +1,53 @@
-"""Files that are there whole or not at all: written beside, synced, renamed; and locks that end with their process."""
+"""Files that are there whole or not at all: written beside, synced, renamed; locks that end with their process; and by what
+a file that was read before is known to be the same."""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from sampan.errors import LockHeldError
+
+_SETTLED_NS = 50_000_000  # several ticks of the clock that file systems stamp with: a later write has a later time
+
+
+class FileMark(NamedTuple):
+    """What changes with a file's bytes: size, times in nanoseconds, and where it lies.
+
+    A tool that sets the time of a file back still changes `changed_ns`, where the system keeps it.
+    """
+
+    num_bytes: int
+    modified_ns: int
+    changed_ns: int
+    inode: int
+    disk: int
+
+
+def file_mark(path: Path) -> FileMark | None:
+    """Return a file's mark; None where it was written so lately that another write could have the same.
+
+    Raises:
+        OSError: There is no such file.
+    """
+    status = path.stat()
+    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < _SETTLED_NS:
+        return None
+    return FileMark(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
+
+
+def cache_folder() -> Path:
+    """Return this user's folder for what can be made again; it need not be there. XDG_CACHE_HOME goes before."""
+    if place := os.environ.get("XDG_CACHE_HOME"):
+        return Path(place) / "sampan"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "sampan" / "cache"
+    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "sampan"
 
 
 def write_bytes(path: Path, content: bytes) -> None:

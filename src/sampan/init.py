@@ -6,7 +6,7 @@ import os
 import textwrap
 from pathlib import Path
 
-from sampan import files
+from sampan import files, frameworks
 from sampan.errors import JobError
 from sampan.job import Job, Setting, sections, settings, toml
 from sampan.models import presets
@@ -21,6 +21,8 @@ to differ needs a change; a deleted line means the default, and a line that begi
 
 def write(path: Path, preset: str, force: bool) -> Path:
     """Write a commented job file that can be read as it stands, and return its path.
+
+    It names the framework that is used here by default; where none is installed, that of the settings' own default.
 
     Args:
         preset: Name of the model's sizes.
@@ -45,6 +47,9 @@ def write(path: Path, preset: str, force: bool) -> Path:
 def text(path: Path, preset: str) -> str:
     """Return what `write` puts into a job file of that name."""
     chosen = {("", "out"): f"runs/{path.stem}", ("model", "preset"): preset}
+    framework = frameworks.default()
+    if framework in frameworks.FRAMEWORKS:
+        chosen["place", "framework"] = framework
     explained: set[str] = set()
     lines = _comment(_HEAD.format(name=path.name))
     for name, section in sections(Job):

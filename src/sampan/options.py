@@ -166,6 +166,11 @@ def download() -> Any:
     return flag("fetch a model of the Hub (owner/name) that is not here, without asking")
 
 
+def no_verify() -> Any:
+    """Return the field of --no-verify."""
+    return flag("load files that are not those that sampan wrote, and do not hash them")
+
+
 def seed(meaning: str, default: int | None = 0) -> Any:
     """Return the field of --seed."""
     return option(meaning, "S", whole(0, MAX_SEED), default)

@@ -108,15 +108,20 @@ def seeded() -> bool:
 def tokens() -> list[list[int]]:
     """Return what the generator writes greedily, for two pictures and after a reference."""
     from sampan.models.config import SamplingConfig
-    from sampan.pipeline.ar_decode import write_tokens
+    from sampan.pipeline.tokens import BatchedDecoder, TokenSequence, generate_tokens
 
     case = CASES[_GENERATOR]
     prompt = np.array([25, 31, 2, 7, 11, 4, 38, 20])
-    written = write_tokens(
-        _built(case), prompt, ((2, (2, 2)),), ((2, 2), (3, 4)),
-        num_codes=18, sampling=SamplingConfig(temperature=0.0), seed=3, pictures=(0, 1), device="cpu", dtype="fp32",
-    )  # fmt: skip
-    return written.tolist()
+    model = _built(case)
+    sequences = [
+        TokenSequence(
+            prompt, ((2, (2, 2)),), ((2, 2), (3, 4)),
+            num_codes=18, sampling=SamplingConfig(temperature=0.0), seed=3, picture=picture, config=model.config,
+        )
+        for picture in (0, 1)
+    ]  # fmt: skip
+    generate_tokens(BatchedDecoder(model, "cpu", "fp32"), sequences)
+    return [sequence.written for sequence in sequences]
 
 
 def dtypes(low: str) -> dict[str, list[str]]:

@@ -34,9 +34,9 @@ from sampan.models.config import (
 )
 from sampan.models.dit import join_references
 from sampan.models.text import PromptTokenizer, glyph_batch, glyph_texts
-from sampan.pipeline import ar_decode
 from sampan.pipeline.pipeline import Pipeline
 from sampan.pipeline.request import ImageRequest
+from sampan.pipeline.tokens import BatchedDecoder, TokenSequence, generate_tokens
 from sampan.samplers import euler
 
 GREEDY = SamplingConfig(temperature=0)
@@ -162,7 +162,9 @@ class Ours:
     def walk(self, latent: Tensor, velocity: Any, num_steps: int, num_image_tokens: int) -> Tensor:
         """Return the end of an Euler walk; `velocity(latent, t)` is given the network's time."""
         times, sigmas = self.schedule(num_steps, num_image_tokens)
-        return euler.integrate(latent, lambda z, t, step: velocity(z, t), times, sigmas)
+        for step, t in enumerate(times):
+            latent = euler.euler_step(latent, velocity(latent, float(t)), sigmas, step)
+        return latent
 
     # --- generator ---------------------------------------------------------------------------------------------------
 
@@ -235,22 +237,22 @@ class Ours:
         grids = self.grids(size, images)
         assert sum(math.prod(grid) for grid in grids) == num_tokens
         laid = [self.prompt(prompt, size, images) for prompt in prompts]
-        rows = [
-            ar_decode.write_tokens(
-                self.ar,
+        sequences = [
+            TokenSequence(
                 one.with_reference_ids(references),
                 one.references,
                 grids,
                 num_codes=self.config.ar.vq.num_embeddings,
                 sampling=GREEDY,
                 seed=0,
-                pictures=(0,),
-                device="cpu",
-                dtype="fp32",
+                picture=0,
+                config=self.config.ar.text,
             )
             for one in laid
         ]
-        return np.concatenate(rows)
+        for sequence in sequences:
+            generate_tokens(BatchedDecoder(self.ar, "cpu", "fp32"), [sequence])
+        return np.array([sequence.written for sequence in sequences])
 
     # --- tokenizer ---------------------------------------------------------------------------------------------------
 

@@ -279,3 +279,40 @@ def test_what_we_write_beside_is_read_without_a_warning_by_an_older_reader(ours:
     with safe_open(tmp_path / "decoder" / "pytorch_lora_weights.safetensors", "pt") as file:
         assert "transformer.transformer_blocks.0.attn1.to_q.lora_A.weight" in file.keys()  # noqa: SIM118
         assert json.loads(file.metadata()["sampan"])["seed"] == 3
+
+
+# --- alphas that others write, in what their loaders make of them ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("stem", ["lora_unet_", "lycoris_"])
+def test_alphas_of_each_layer_are_what_diffusers_makes_of_network_alphas(
+    stem: str, whole: bool, ours: Ours, theirs: Theirs, pipeline: Any, tmp_path: Path
+):
+    tensors, kohya, alphas = drawn("decoder", ours, rank=lambda i: 2 + i % 3), {}, {}
+    for i, layer in enumerate(dict.fromkeys(name.rsplit(".lora_", 1)[0] for name in tensors)):
+        flat = stem + layer.replace(".", "_")
+        for end, factor in (("down", lora.FACTORS[0]), ("up", lora.FACTORS[1])):
+            kohya[f"{flat}.lora_{end}.weight"] = tensors[layer + factor]
+        alphas[f"transformer.{layer}.alpha"] = float(1 + i % 4)
+        kohya[f"{flat}.alpha"] = torch.tensor(1 + i % 4 if whole else float(1 + i % 4))
+    save_file(kohya, tmp_path / "x.safetensors")
+    decoder = copy.deepcopy(theirs.decoder)
+    decoder.load_lora_adapter({f"transformer.{name}": value for name, value in tensors.items()}, network_alphas=alphas)
+    side = with_additions(ours, pipeline, (tmp_path / "x.safetensors", 1.0))
+    alike("decoder", side, with_part(theirs, "decoder", decoder), theirs)
+
+
+@pytest.mark.parametrize(
+    "header", [{"alpha": "2", "rank": "4"}, {"transformer.lora_alpha": "2"}, {"ss_network_alpha": "2"}]
+)
+def test_one_alpha_in_a_header_is_what_diffusers_makes_of_the_same_settings(
+    header: dict[str, str], ours: Ours, theirs: Theirs, pipeline: Any, tmp_path: Path
+):
+    tensors = drawn("decoder", ours, rank=lambda i: 4)
+    save_file({f"pipe.dit.{name}": value for name, value in tensors.items()}, tmp_path / "x.safetensors", header)
+    lora_files.write(tmp_path / "lora", {"decoder": tensors}, alpha=2.0)
+    decoder = copy.deepcopy(theirs.decoder)
+    decoder.load_lora_adapter(tmp_path / "lora" / "decoder", use_safetensors=True)
+    side = with_additions(ours, pipeline, (tmp_path / "x.safetensors", 1.0))
+    alike("decoder", side, with_part(theirs, "decoder", decoder), theirs)

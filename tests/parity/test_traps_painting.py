@@ -19,11 +19,11 @@ from sampan.frameworks import device as dev
 from sampan.models import dit, pixels, positions
 from sampan.models.config import ModelConfig, SamplingConfig
 from sampan.models.vae import VAE
-from sampan.pipeline import ar_decode
 from sampan.pipeline.denoise import Denoiser
 from sampan.pipeline.pipeline import Pipeline
 from sampan.pipeline.request import ImageRequest, check_size
 from sampan.samplers import euler
+from sampan.samplers.top_p import top_p_probabilities
 
 TWO, TEXT, IMAGE = "DiT with references: two", "Text to image: square", "Image to image: one reference"
 
@@ -32,7 +32,7 @@ TWO, TEXT, IMAGE = "DiT with references: two", "Text to image: square", "Image t
 
 
 def test_trap_20_the_unconditional_branch_has_no_prior_no_words_and_no_references(bites: Bites):
-    inputs, forward, embeds = Denoiser.inputs, dit.DiT.forward, Pipeline.glyph_embeds
+    inputs, forward, embeds = Denoiser.model_inputs, dit.DiT.forward, Pipeline.glyph_embeds
 
     def prior_kept(self: Any, latent: Any, prior: Any, keep: float, *rest: Any) -> Any:
         return inputs(self, latent, prior, 1.0, *rest)
@@ -48,14 +48,14 @@ def test_trap_20_the_unconditional_branch_has_no_prior_no_words_and_no_reference
         return forward(self, *arguments[:8], seen[-1])
 
     for label in (TEXT, IMAGE):
-        bites(label, lambda patch: patch.setattr(Denoiser, "inputs", prior_kept))
+        bites(label, lambda patch: patch.setattr(Denoiser, "model_inputs", prior_kept))
         bites(label, lambda patch: patch.setattr(Pipeline, "glyph_embeds", same_words))
-        bites(label, lambda patch: patch.setattr(euler, "guided", lambda c, u, scale: c + scale * (c - u)))
+        bites(label, lambda patch: patch.setattr(euler, "apply_guidance", lambda c, u, scale: c + scale * (c - u)))
     bites(IMAGE, lambda patch: patch.setattr(dit.DiT, "forward", same_references))
 
 
 def test_trap_21_a_reference_is_written_at_time_0_without_text_from_position_0(bites: Bites):
-    inputs, rope = Denoiser.inputs, positions.rope_image
+    inputs, rope = Denoiser.model_inputs, positions.rope_image
 
     def less_one(self: Any, latent: Any, prior: Any, keep: float, t: float, size: Any, num_text: int) -> Any:
         return inputs(self, latent, prior, keep, t if num_text else -1.0, size, num_text)
@@ -81,8 +81,8 @@ def test_trap_21_a_reference_is_written_at_time_0_without_text_from_position_0(b
             written.append(kv)
         return tuple(written)
 
-    bites(IMAGE, lambda patch: patch.setattr(Denoiser, "inputs", less_one))
-    bites(IMAGE, lambda patch: patch.setattr(Denoiser, "inputs", target_size))
+    bites(IMAGE, lambda patch: patch.setattr(Denoiser, "model_inputs", less_one))
+    bites(IMAGE, lambda patch: patch.setattr(Denoiser, "model_inputs", target_size))
     bites(IMAGE, lambda patch: patch.setattr(positions, "rope_image", running_on))
     bites(IMAGE, lambda patch: patch.setattr(dit.DiT, "reference_kv", with_text))
 
@@ -148,7 +148,7 @@ def test_trap_23_latents_are_normalised_per_channel_and_the_mode_is_encoded(bite
         return (mode + torch.exp(0.5 * log_variance) * draw(3, *mode.shape) - mean) / std
 
     for label in (TEXT, IMAGE):
-        bites(label, lambda patch: patch.setattr("sampan.data.encode.latent_statistics", scaled))
+        bites(label, lambda patch: patch.setattr("sampan.models.encoders.latent_statistics", scaled))
     bites(IMAGE, lambda patch: patch.setattr(VAE, "encode", sampled))
     bites("VAE encode: square", lambda patch: patch.setattr(VAE, "encode", sampled))
     assert set(dev.DTYPES) == {"fp32", "bf16"}, "the released decoder overflows in fp16"
@@ -183,7 +183,7 @@ def test_trap_24_the_nucleus_is_the_library_s_with_its_unspoken_top_k(top_k: int
         [TemperatureLogitsWarper(0.9), TopKLogitsWarper(config.top_k), TopPLogitsWarper(0.75)]
     )
     wanted = torch.softmax(warpers(torch.zeros(60, 1, dtype=torch.long), logits.clone()), -1)
-    got = ar_decode.nucleus(logits.numpy(), config)
+    got = top_p_probabilities(logits.numpy(), config)
     assert np.array_equal(got > 0, wanted.numpy() > 0)
     assert np.abs(got - wanted.numpy()).max() <= 1e-6
 

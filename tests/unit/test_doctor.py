@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sampan import doctor
+from sampan import doctor, extras
 from sampan.errors import CheckpointError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,13 +138,17 @@ def test_a_broken_folder_is_an_error(tiny_folder: Path, tmp_path: Path):
 def test_no_framework_is_a_finding_and_a_folder_is_still_read(tiny_folder: Path, tmp_path: Path):
     report = report_without(("torch", "mindspore", "tensorflow"), tiny_folder, tmp_path)
     for name in ("torch", "mindspore", "tensorflow"):
-        problem = f"installed, but importing it failed: ImportError: lib{name}.so.1: cannot open shared object file"
-        assert report["frameworks"][name]["problem"] in (problem, f"not installed ({doctor._INSTALL[name]})")
+        problem = report["frameworks"][name]["problem"]
+        if problem != f"not installed ({doctor._INSTALL[name]})":
+            module = "sampan.bench.tensorflow" if name == "tensorflow" else name
+            why = f"ImportError: lib{name}.so.1: cannot open shared object file"
+            assert problem.startswith(f"installed, but importing {module} failed: {why}; here are {name} ")
+            assert f"{name}]' brings versions that go together" in problem
     assert report["frameworks"]["torch"]["version"] is not None
     assert report["advice"] == ["install a framework: pip install 'sampan[torch]' or pip install 'sampan[mindspore]'"]
     assert report["model"]["num_parameters"] > 0
     assert report["model"]["fits"] == [] and report["loaded"] == []
-    assert "framework  torch installed, but importing it failed" in shown(report)
+    assert "framework  torch installed, but importing torch failed" in shown(report)
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("mindspore"), reason="MindSpore is not installed")
@@ -191,6 +195,64 @@ def test_what_trains_nothing_is_no_framework_to_train_with():
         "install a framework: pip install 'sampan[torch]' or pip install 'sampan[mindspore]'"
     ]
     assert doctor._build("tensorflow", tensorflow) == " (for sampan bench, no CUDA, 2 threads)"
+
+
+@pytest.mark.parametrize("name", ["torch", "mindspore", "tensorflow"])
+def test_a_framework_that_works_takes_a_step(name: str):
+    if not extras.is_installed(name):
+        pytest.skip(f"{name} is not installed")
+    assert doctor._probe(name)["problem"] is None
+    assert doctor._probe(name)["computes"] is True
+
+
+BROKEN = """
+import sys
+from sampan.frameworks import self_check
+def compute(device): {does}
+self_check.compute = compute
+self_check.main(*sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("does", "why"),
+    [
+        ("raise SystemError('__mul__ returned a result\\nwith an exception set')",
+         "SystemError: __mul__ returned a result with an exception set"),
+        ("raise RuntimeError('Numpy is not available')", "RuntimeError: Numpy is not available"),
+        ("import os; os.abort()", "its process ended with -6"),
+    ],
+)  # fmt: skip
+def test_one_that_can_only_be_imported_is_broken(does: str, why: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor, "_PROBE_PROGRAM", BROKEN.format(does=does))
+    facts = ask("torch")
+    assert facts["problem"] == f"installed, but computing with it failed: {why}"
+    assert doctor._usable({"torch": facts}) == []
+
+
+def test_a_wrong_product_is_told():
+    from sampan.frameworks import ops, self_check
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ops, "mean", lambda x: ops.sum(x) / 7)
+        with pytest.raises(ArithmeticError, match=r"^the loss of one layer is .* on cpu, and should be 1\.83"):
+            self_check.compute("cpu")
+    self_check.compute("cpu")
+
+
+def test_the_extras_are_looked_at_too(monkeypatch: pytest.MonkeyPatch):
+    def problem(program: str) -> str | None:
+        monkeypatch.setattr(doctor, "_EXTRA_PROGRAM", program)
+        return doctor._probe_extra("data")["problem"]
+
+    assert doctor._probe_extra("data") == {
+        "versions": {"emoji": extras.version("emoji"), "uharfbuzz": extras.version("uharfbuzz")},
+        "problem": None,
+    }
+    assert problem("print('\"importing emoji failed\"')") == "installed, but importing emoji failed"
+    assert problem("import os; os.abort()") == "installed, but importing it failed: its process ended with -6"
+    monkeypatch.setattr(extras, "version", lambda package: None)
+    assert problem("") == "not installed (pip install 'sampan[data]')"
 
 
 def test_a_probe_that_dies_is_a_finding(monkeypatch: pytest.MonkeyPatch):

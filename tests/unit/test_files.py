@@ -12,6 +12,7 @@ import pytest
 
 from sampan import files
 from sampan.errors import LockHeldError
+from sampan.files import cache_folder, file_mark
 
 HOLD = """
 import sys, time
@@ -83,3 +84,33 @@ def test_a_lock_is_left_for_the_next_whatever_ends_the_block(tmp_path: Path):
     with files.locked(path), pytest.raises(LockHeldError), files.locked(path):
         pass
     assert not path.exists()
+
+
+def test_the_cache_folder_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "sampan"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert cache_folder() == tmp_path / ".cache" / "sampan"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert cache_folder() == tmp_path / "Library" / "Caches" / "sampan"
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
+    assert cache_folder() == tmp_path / "local" / "sampan" / "cache"
+
+
+def test_a_mark_changes_with_the_file_and_a_fresh_file_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "x"
+    path.write_bytes(b"1")
+    assert file_mark(path) is None
+    monkeypatch.setattr(files, "_SETTLED_NS", -1)
+    first = file_mark(path)
+    assert first is not None
+    assert first.num_bytes == 1
+    assert file_mark(path) == first
+    status = path.stat()
+    path.write_bytes(b"2")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert file_mark(path) != first

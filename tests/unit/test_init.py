@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from sampan import init, job
+from sampan import extras, frameworks, init, job
+from sampan.cli import main
 from sampan.errors import JobError
 
 SHORTEST = 'out = "runs/birds"\ndata.path = "pictures"\n'
@@ -29,6 +30,27 @@ def test_every_setting_stands_there_and_is_explained_once(tmp_path):
             assert re.search(rf"^(# )?{setting.name} = ", body, re.MULTILINE), (name, setting.name)
             assert words.count(setting.help.rstrip(".")) == 1, (name, setting.name)
     assert max(map(len, text.splitlines())) <= 120
+
+
+def test_the_framework_is_the_one_that_is_installed(tmp_path, monkeypatch, capsys):
+    def written(*installed: str) -> tuple[str, str]:
+        monkeypatch.setattr(extras, "is_installed", lambda name: name in installed)
+        assert main(["init", str(tmp_path / "job.toml"), "--force"]) == 0
+        said = capsys.readouterr()
+        assert said.out == f"{tmp_path / 'job.toml'}\n"
+        return job.read(tmp_path / "job.toml").place.framework, said.err
+
+    monkeypatch.delenv("SAMPAN_FRAMEWORK", raising=False)
+    assert written("torch") == written("torch", "mindspore") == ("torch", "")
+    assert written("mindspore") == ("mindspore", "")
+    install = " or ".join(frameworks.FRAMEWORKS.values())
+    assert written() == (
+        "torch", f"note: no framework is installed, and the file names the usual one; to train: {install}\n"
+    )  # fmt: skip
+    monkeypatch.setenv("SAMPAN_FRAMEWORK", "mindspore")  # which all other verbs heed too
+    assert written("torch", "mindspore") == ("mindspore", "")
+    monkeypatch.setenv("SAMPAN_FRAMEWORK", "abacus")
+    assert written("torch") == ("torch", "")
 
 
 def test_what_is_commented_out_is_valid_once_it_is_not(tmp_path):

@@ -155,3 +155,9 @@ def test_constraints_pin_every_dependency_exactly():
     pinned = {line.partition("==")[0].lower().replace("_", "-") for line in pins}
     names = {re.split(r"[\[<>=]", requirement)[0].lower() for requirement in wanted}
     assert names - pinned == set()
+
+
+def test_what_make_check_leaves_out_is_there():
+    from tests.unit.conftest import PROCESS
+
+    assert [name for name in PROCESS if not (ROOT / "tests/unit" / name).exists()] == []

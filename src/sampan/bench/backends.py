@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 from sampan.errors import DeviceError, RequestError, did_you_mean
+from sampan.extras import install, is_installed
 from sampan.frameworks import FRAMEWORKS as TRAINED
 
 MODES = ("eager", "compiled")
 PARTS = ("ar", "decoder")
-FRAMEWORKS = {**TRAINED, "tensorflow": "pip install 'sampan[tensorflow]'"}
+FRAMEWORKS = {**TRAINED, "tensorflow": install("tensorflow")}
 """What can be compared, and how to install it."""
 PACKAGES = {name: f"sampan.frameworks.{name}" for name in TRAINED} | {"tensorflow": "sampan.bench.tensorflow"}
 """Where each one's adapter is."""
@@ -39,7 +39,7 @@ class Backend:
 
 def installed() -> list[str]:
     """Return the frameworks that can be imported here, by looking for their packages only."""
-    return [name for name in FRAMEWORKS if find_spec(name) is not None]
+    return [name for name in FRAMEWORKS if is_installed(name)]
 
 
 def choose(frameworks: Sequence[str] | None, modes: Sequence[str]) -> tuple[list[Backend], list[str]]:
@@ -57,7 +57,9 @@ def choose(frameworks: Sequence[str] | None, modes: Sequence[str]) -> tuple[list
     present, notes = installed(), []
     if frameworks is None:
         if not present:
-            raise DeviceError("there is nothing to measure", "no framework is installed", FRAMEWORKS["torch"])
+            raise DeviceError(
+                "there is nothing to measure", "no framework is installed", " or ".join(FRAMEWORKS.values())
+            )
         absent = [name for name in FRAMEWORKS if name not in present]
         notes = [f"{name} is not installed and is left out ({FRAMEWORKS[name]})" for name in absent]
     wanted = present if frameworks is None else frameworks
@@ -83,7 +85,7 @@ def require_installed(backend: Backend) -> Backend:
     Raises:
         DeviceError: It is not.
     """
-    if find_spec(backend.framework) is None:
+    if not is_installed(backend.framework):
         raise DeviceError(
             f"the framework {backend.framework} is not installed",
             f"Python finds no package `{backend.framework}`",

@@ -21,8 +21,7 @@ from sampan.bench.arguments import LOCKSTEP_STEPS, LOCKSTEP_TOLERANCE
 from sampan.bench.backends import Backend
 from sampan.bench.compare import gradient_floor, loss_error, relative_error
 from sampan.bench.process import BackendProcess, ComputeTarget, running
-from sampan.bench.shapes import BenchShape
-from sampan.bench.trace import output_file
+from sampan.bench.shapes import BenchShape, output_file
 from sampan.report import results
 
 _SETTLED = 1e-3  # of a tensor's largest gradient: below it rounding decides which way AdamW moves a weight

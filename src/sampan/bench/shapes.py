@@ -186,3 +186,8 @@ def _decoder(config: ModelConfig, px: int, count: int, random: np.random.Generat
         "cos": cos,
         "sin": sin,
     }
+
+
+def output_file(folder: Path, call: int, place: int) -> Path:
+    """Return the file of one array of one call of an operation, as a step that is recorded writes them."""
+    return folder / f"{call:06d}-{place}.npy"

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from sampan.bench.shapes import output_file
 from sampan.frameworks import NN_NAMES, OPS_NAMES, nn, ops
 from sampan.frameworks import device as dev
 
@@ -94,11 +95,6 @@ class Recorder:
                 np.save(output_file(self.into, len(self.calls), place), dev.to_numpy(output))
             self.calls.append((name, self._layers[-1] if self._layers else OUTSIDE, len(outputs)))
         return result
-
-
-def output_file(folder: Path, call: int, place: int) -> Path:
-    """Return the file of one array of one call."""
-    return folder / f"{call:06d}-{place}.npy"
 
 
 def walk(module: Any, path: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:

@@ -187,7 +187,7 @@ def main(framework: str) -> int:
     os.dup2(2, 1)
     worker = Worker()
     try:
-        frameworks.use(framework, package=PACKAGES[framework])
+        frameworks.use(framework, package=PACKAGES[framework], switch="--frameworks {}")
     except SampanError as error:
         answers.write(json.dumps({"error": {"what": error.what, "because": error.because, "hint": error.hint}}) + "\n")
         return 1

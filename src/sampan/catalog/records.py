@@ -113,6 +113,11 @@ class Chip:
     power_cap_w: float | None = None
     variant: str | None = None
 
+    @property
+    def label(self) -> str:
+        """The chip as it was asked for: its variant, else its name."""
+        return self.variant or self.name
+
     def peak(self, dtype: str) -> float | None:
         """Return the dense peak in FLOP/s (or operations, for int8); None where the chip's files name none."""
         return self.peak_dense_flops_per_s.get(dtype)

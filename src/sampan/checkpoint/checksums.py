@@ -1,19 +1,18 @@
 """Whether a run's files are those that were written: checkpoints, the model that came out, what frozen parts made.
 
-Hashes are kept in state.json, sampan.json and the cache's manifests. Nothing has a hash of these, nor of the log: that what
-they say is true is for a replay to show.
+Hashes are kept in run.json, state.json, sampan.json, the headers of LoRA files and the cache's manifests. All but the last
+have a checksum of their own content; the log has none: that what it says is true is for a replay to show.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from sampan.checkpoint import folder as layout
-from sampan.checkpoint import run, weights
+from sampan.checkpoint import lora, lora_contents, own_file, run, sealed, weights
 from sampan.checkpoint.json_files import read_json
+from sampan.checkpoint.run_metadata import check_record
 from sampan.errors import CheckpointError
 from sampan.models.build import PARTS
 
@@ -32,9 +31,10 @@ def check(out: Path, cache: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: A file is missing, was changed, or does not belong there; it is named.
     """
-    facts: dict[str, Any] = {"checkpoints": 0, "files": 0, "bytes": 0, "model": None, "cache": 0, "not_checked": []}
+    facts: dict[str, Any] = {"checkpoints": 0, "files": 0, "bytes": 0, "model": None, "cache": 0}
+    facts["not_checked"] = check_record(out)
     for folder in sorted(path for path in (out / "stages").glob("*/step-*") if path.is_dir()):
-        state = _check_checkpoint(folder)
+        state = _check_checkpoint(folder, facts["not_checked"])
         facts["checkpoints"] += 1
         facts["files"] += len(state["files"])
         facts["bytes"] += sum((folder / name).stat().st_size for name in state["files"])
@@ -44,24 +44,22 @@ def check(out: Path, cache: Path) -> dict[str, Any]:
     if (out / "model").is_dir():
         facts["model"] = _check_model(out, facts["not_checked"])
     if (out / "lora").is_dir():
-        facts["not_checked"].append("lora/: its files were written without hashes")
+        facts["not_checked"] += [
+            f"lora/{file.relative_to(out / 'lora').as_posix()}: it was written before it had hashes"
+            for file in lora.find_files(out / "lora")
+            if not lora_contents.check(file)
+        ]
     return facts
 
 
-def _check_checkpoint(folder: Path) -> dict[str, Any]:
-    if wrong := run.defect(folder):
-        raise CheckpointError(f"the checkpoint `{folder}` is not whole", wrong)
+def _check_checkpoint(folder: Path, not_checked: list[str]) -> dict[str, Any]:
     state = run.read_state(folder)
-    found = (state.get("stage"), f"step-{int(state['step']):08d}")
-    if found != (folder.parent.name, folder.name):
-        raise CheckpointError(
-            f"the checkpoint `{folder}` is another one", f"its state.json is of stage {found[0]}, {found[1]}"
-        )
-    known = {"state.json", *state["files"]}
-    if strange := sorted(path.name for path in folder.iterdir() if path.name not in known):
+    if strange := sorted(path.name for path in folder.iterdir() if path.name not in {"state.json", *state["files"]}):
         raise CheckpointError(
             f"the checkpoint `{folder}` is not the one that was written", f"`{strange[0]}` was not written with it"
         )
+    if not sealed.is_sealed(state):
+        not_checked.append(f"{folder.parent.name}/{folder.name}/state.json: it was written before it had a checksum")
     return state
 
 
@@ -85,30 +83,25 @@ def _check_cache(cache: Path) -> int:
 def _check_model(out: Path, not_checked: list[str]) -> int:
     """Check a finished model's files, and that its weights are the averaged ones of the stages' last checkpoints."""
     model = out / "model"
-    own = read_json(model / layout.OWN_FILE) if (model / layout.OWN_FILE).is_file() else {}
-    recorded = own.get("sha256") or {}
+    recorded = own_file.read(model).get("sha256")
     if not recorded:
-        not_checked.append(f"model/: it has no {layout.OWN_FILE} with hashes")
+        not_checked.append(f"model/: it has no {own_file.OWN_FILE} with hashes")
         return 0
-    for name, sha256 in sorted(recorded.items()):
-        path = model / name
-        if not path.is_file():
-            raise CheckpointError(f"the model in `{model}` is not whole", f"`{name}` is missing")
-        if weights.file_digest(path) != sha256:
-            raise CheckpointError(
-                f"the model in `{model}` is not the one that was written",
-                f"the sha256 of `{name}` is not the one in its {layout.OWN_FILE}",
-                f"remove `{model}`; `sampan train JOB --resume` writes it again",
-            )
+    if wrong := own_file.differences(model, is_remembered=False):
+        raise CheckpointError(
+            f"the model in `{model}` is not the one that was written",
+            wrong,
+            f"remove `{model}`; `sampan train JOB --resume` writes it again",
+        )
     for part in PARTS:
         last = run.final(out, part)
         if last is None:
             not_checked.append(f"model/: its {part} was not trained by this run")
             continue
         digests: dict[Path, dict[str, str]] = {}
-        prefix, averaged = run.state_of(last)["prefix"], tensor_digests(last / "ema.safetensors")
+        prefix, averaged = run.state_of(last)["prefix"], weights.tensor_digests(last / "ema.safetensors")
         for name, stored in layout.stored_tensors(model, part).items():
-            inside = digests.setdefault(stored.file, tensor_digests(stored.file))
+            inside = digests.setdefault(stored.file, weights.tensor_digests(stored.file))
             if averaged.get(prefix + name) != inside[name]:
                 raise CheckpointError(
                     f"the model in `{model}` is not what the run came to",
@@ -116,19 +109,3 @@ def _check_model(out: Path, not_checked: list[str]) -> int:
                     f"remove `{model}`; `sampan train JOB --resume` writes it again",
                 )
     return len(recorded)
-
-
-def tensor_digests(path: Path) -> dict[str, str]:
-    """Return a hash of the dtype, the shape and the bytes of each tensor in a safetensors file."""
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header: dict[str, Any] = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        found = {}
-        for name, entry in header.items():
-            start, end = entry["data_offsets"]
-            file.seek(8 + length + start)
-            digest = hashlib.sha256(json.dumps([entry["dtype"], entry["shape"]]).encode())
-            digest.update(file.read(end - start))
-            found[name] = digest.hexdigest()
-        return found

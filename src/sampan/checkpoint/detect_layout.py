@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sampan.checkpoint import builtin, hub, weights
 from sampan.checkpoint.json_files import read_json
-from sampan.checkpoint.run_metadata import read_log
+from sampan.checkpoint.run_metadata import read_log, read_record
 from sampan.errors import CheckpointError, did_you_mean
 from sampan.models.presets import PRESETS
 
@@ -29,7 +29,7 @@ def find_lora_run(path: Path) -> tuple[Path, Path] | None:
     if not is_run(path) or (path / "model").is_dir() or not (path / "lora").is_dir():
         return None
     record = path / "run.json"
-    start = read_json(record).get("model", {}).get("start") if record.is_file() else None
+    start = read_record(path).get("model", {}).get("start") if record.is_file() else None
     return (Path(start), path / "lora") if start else None
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from sampan import __version__, files
-from sampan.checkpoint import detect_layout, run
+from sampan import __version__
+from sampan.checkpoint import detect_layout, run, sealed
 from sampan.checkpoint.folder import ModelFolder, open_folder
-from sampan.checkpoint.run_metadata import read_record
+from sampan.checkpoint.run_metadata import check_record, read_config_values, read_record
 from sampan.checkpoint.write import write_folder
 from sampan.errors import CheckpointError
 from sampan.frameworks import io
@@ -22,14 +21,16 @@ _SECTIONS: dict[str, Any] = get_type_hints(ModelConfig)  # the name and the clas
 
 def write_config(out: Path, config: ModelConfig) -> None:
     """Write the shape of a run's model to OUT/config.json, in the words of the released config files."""
-    files.write_text(
-        out / "config.json", json.dumps({name: getattr(config, name).to_json() for name in _SECTIONS}, indent=2)
-    )
+    sealed.write(out / "config.json", {name: getattr(config, name).to_json() for name in _SECTIONS})
 
 
 def read_config(out: Path) -> ModelConfig:
-    """Return what `write_config` wrote."""
-    found = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    """Return what `write_config` wrote.
+
+    Raises:
+        CheckpointError: It cannot be read, or is not what was written.
+    """
+    found = read_config_values(out)
     found.setdefault("painting", {})  # a run of before it was stated
     return ModelConfig(**{name: kind.from_json(found[name]) for name, kind in _SECTIONS.items()})
 
@@ -43,9 +44,9 @@ def part_tensors(
         folder: A checkpoint of the part to take, finished or not; None takes that of its end.
 
     Raises:
-        CheckpointError: The part is not finished.
+        CheckpointError: The part is not finished, or its last checkpoint is not what was written.
     """
-    folder = folder or run.final(out, name)
+    folder = folder or _final(out, name)
     if folder is None and start is not None:
         return start.tensors(name, device)
     if folder is None:
@@ -68,12 +69,25 @@ def select_part(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def part_hash(out: Path, name: str, start: ModelFolder | None, folder: Path | None = None) -> str:
-    """Return a hash that names the finished weights of a part, or those of a checkpoint of it."""
-    folder = folder or run.final(out, name)
+    """Return a hash that names the finished weights of a part, or those of a checkpoint of it; errors as `part_tensors`."""
+    folder = folder or _final(out, name)
     if folder is None:
         assert start is not None, "part_tensors refuses this first"
         return f"{name}:{start.hash}"
     return f"{name}:{run.state_of(folder)['files']['ema.safetensors']}"
+
+
+def _final(out: Path, name: str) -> Path | None:
+    """Return the checkpoint at which a stage was finished, or None where it was not."""
+    folder = run.final(out, name)
+    if folder is None and (wrong := run.damage(out, name)):
+        # it may have been finished: what the run started from would stand in for what it came to
+        raise CheckpointError(
+            f"the run in `{out}` has no whole `{name}`",
+            wrong,
+            "go on with `sampan train JOB --resume`, which takes the checkpoint before it",
+        )
+    return folder
 
 
 def export(out: Path, directory: Path, dtype: str | None, steps: Mapping[str, int] | None = None) -> Path:
@@ -89,6 +103,7 @@ def export(out: Path, directory: Path, dtype: str | None, steps: Mapping[str, in
             empty.
     """
     facts = read_record(out)
+    check_record(out)
     if detect_layout.find_lora_run(out) or facts.get("method") == "lora":
         chosen = [str(run.find_step(out, name, step)) for name, step in (steps or {}).items()]
         # of a training that goes on there is no `lora` folder yet, and of a step there never is
@@ -103,10 +118,12 @@ def export(out: Path, directory: Path, dtype: str | None, steps: Mapping[str, in
         )
     model_start = facts["model"].get("start")
     start = open_folder(Path(model_start)) if model_start else None
+    if start:
+        start.check_written()  # what is written gets new hashes
     config = read_config(out)
     folders = {name: run.find_step(out, name, step) for name, step in (steps or {}).items()}
     for name in PARTS:
-        if name not in folders and (final := run.final(out, name)):
+        if name not in folders and (final := _final(out, name)):
             folders[name] = final
     return write_folder(
         directory,

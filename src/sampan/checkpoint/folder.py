@@ -24,9 +24,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sampan.checkpoint import detect_layout, hub, weights
+from sampan.checkpoint import detect_layout, hub, own_file, weights
 from sampan.checkpoint.json_files import read_json, read_text
 from sampan.checkpoint.knowledge import ModelKnowledge, read_knowledge
+from sampan.checkpoint.own_file import OWN_FILE
 from sampan.checkpoint.weights import TensorHeader
 from sampan.errors import CheckpointError
 from sampan.models.build import PARTS, build
@@ -47,7 +48,6 @@ from sampan.models.text import PromptTokenizer
 if TYPE_CHECKING:  # reading it would load a framework
     from sampan.checkpoint.lora import LoraAdapter
 
-OWN_FILE = "sampan.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 # tensors that are another one under a second name, and so need no reading
 TIED = {"glyph": {"encoder.embed_tokens.weight": "shared.weight"}}
@@ -135,6 +135,19 @@ class ModelFolder:
             self.stored(part)
         self.prompt_tokenizer()
 
+    def check_written(self, progress: own_file.Progress | None = None) -> None:
+        """Hold the files against the hashes that sampan.json records, where it does; each is hashed once while it stays.
+
+        Args:
+            progress: Called with what is done, how many files are done and their number.
+
+        Raises:
+            CheckpointError: Files are not those that were written; they are named.
+        """
+        # looked for only where sampan wrote all of them: other folders may lack what is not asked of them
+        needed = (path for paths in (self._documents, self._weight_paths) for path in paths())
+        own_file.check(self.path, needed, progress)
+
     def prompt_tokenizer(self) -> PromptTokenizer:
         """Return the prompt tokenizer, held against the config.
 
@@ -184,19 +197,21 @@ class ModelFolder:
         return "contents" if total_bytes <= HASHED_WHOLE_BYTES else "headers and sizes"
 
     def _hashed(self) -> Iterable[tuple[str, str]]:
-        own = read_json(self.path / OWN_FILE) if (self.path / OWN_FILE).is_file() else {}
+        own = own_file.read(self.path)
         counted = {key: own.get(key) for key in ("geometry", "sha256")}  # not the words about where it comes from
         # the steps are in every picture's facts: a folder that comes to state them keeps the hash it had
         if painting := {k: v for k, v in own.get("painting", {}).items() if k != "num_inference_steps"}:
             counted["painting"] = painting
         yield OWN_FILE, json.dumps(counted, sort_keys=True)
-        documents = {config_file(self.path, section) for section in SECTIONS if section not in _OWN}
-        documents |= {self.path / "processor" / name for name in TOKENIZER_FILES[:2]}
-        for path in sorted(documents):
+        for path in self._documents():
             yield path.relative_to(self.path).as_posix(), weights.file_digest(path)
         digest = weights.file_digest if self.hash_covers == "contents" else weights.header_digest
         for path in self._weight_paths():
             yield path.relative_to(self.path).as_posix(), digest(path)
+
+    def _documents(self) -> list[Path]:
+        documents = {config_file(self.path, section) for section in SECTIONS if section not in _OWN}
+        return sorted(documents | {self.path / "processor" / name for name in TOKENIZER_FILES[:2]})
 
     def _weight_paths(self) -> list[Path]:
         stems = sorted({(part.folder, part.weights) for part in PARTS.values()})

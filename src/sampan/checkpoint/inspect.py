@@ -10,10 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from sampan.checkpoint import detect_layout, lora, run, weights
+from sampan.checkpoint import detect_layout, lora, lora_contents, own_file, run, sealed, weights
 from sampan.checkpoint import folder as layout
 from sampan.checkpoint.expected import differences, expected_shapes
-from sampan.checkpoint.json_files import read_json
 from sampan.checkpoint.knowledge import ModelKnowledge, read_knowledge
 from sampan.checkpoint.provenance import in_words, place_of, versions_of
 from sampan.checkpoint.run_metadata import read_log
@@ -41,11 +40,12 @@ def inspect(directory: Path) -> dict[str, Any]:
     or None); `parts` by name with `folder`, `num_parameters`, `bytes`, `dtypes` (dtype to bytes), `missing`,
     `unexpected`, `wrong_shape`, `problem`; `files` with `path`, `bytes`, `sha256` and `as_written` (None where no hash was
     recorded);
-    `num_parameters` and `bytes` in all; `run` for a run folder (else None), with `stages` and `finished`. A stage's
+    a file that is not as written is a problem, and the model not complete; `num_parameters` and `bytes` in all;
+    `run` for a run folder (else None), with `stages` and `finished`. A stage's
     `sessions` are the processes that took its steps: `from_step`, `to_step`, `framework`, `device`, `dtype`, `threads`,
     `ranks`, `versions`, `machine`, `started`, `ended` (None: not recorded). A run that is not finished has no `parts`.
     `lora`, of a run that trained LoRA adapters (else None), has the `model` that they are for and their `files` with
-    `path`, `bytes`, `sha256`, `num_layers`, `ranks` and `num_parameters`.
+    `path`, `bytes`, `sha256`, `num_layers`, `ranks`, `num_parameters` and `as_written` (None where it has no hash).
 
     Raises:
         CheckpointError: There is no such folder, or nothing in it is of a model.
@@ -105,7 +105,20 @@ def _model(path: Path) -> dict[str, Any]:
             problems.append(_in_words(error))
     broken = any(p["problem"] or p["missing"] or p["unexpected"] or p["wrong_shape"] for p in parts.values())
     complete = opened is not None and not problems and not broken
-    own = _own(path)
+    own, hashes = _own(path), {}
+    if opened is not None:  # else sampan.json may be what cannot be read, which is among the problems
+        try:
+            if wrong := sealed.defect(own, required="format" in own):
+                problems.append(f"{own_file.OWN_FILE}: {wrong}")
+            hashes = own_file.recorded_hashes(own)
+        except CheckpointError as error:
+            problems.append(_in_words(error))
+    stored = _files(path, hashes)
+    if changed := [file["path"] for file in stored if file["as_written"] is False]:
+        names = ", ".join(f"`{name}`" for name in changed[:_NAMES_SHOWN])
+        more = f" and {len(changed) - _NAMES_SHOWN} more" if len(changed) > _NAMES_SHOWN else ""
+        problems.append(f"not as written, by the hashes in {own_file.OWN_FILE}: {names}{more}")
+    complete = complete and not problems
     return {
         "complete": complete,
         "problems": problems,
@@ -118,7 +131,7 @@ def _model(path: Path) -> dict[str, Any]:
         "num_parameters": sum(part["num_parameters"] for part in parts.values()),
         "bytes": sum(part["bytes"] for part in parts.values()),
         "parts": parts,
-        "files": _files(path, own.get("sha256") or {}),
+        "files": stored,
     }
 
 
@@ -162,14 +175,14 @@ def _part(path: Path, part: str, sections: dict[str, Any]) -> dict[str, Any]:
 
 def _own(path: Path) -> dict[str, Any]:
     try:
-        return read_json(path / layout.OWN_FILE) if (path / layout.OWN_FILE).is_file() else {}
+        return own_file.read(path)
     except CheckpointError:
         return {}  # already among the problems: the geometry is read from the same file
 
 
 def _files(path: Path, recorded: dict[str, str]) -> list[dict[str, Any]]:
-    """Return every weight file, and those recorded when the folder was written that are gone."""
-    names = {
+    """Return every weight file, and those recorded when the folder was written, be they gone."""
+    names = {name for name in recorded if (path / name).is_file()} | {
         file.relative_to(path).as_posix()
         for part in PARTS.values()
         for file in (path / part.folder).glob("*.safetensors")
@@ -225,9 +238,17 @@ def _adapter_files(folder: Path) -> list[dict[str, Any]]:
                 "num_layers": len(firsts),
                 "ranks": sorted({stored.shape[0] for stored in firsts.values()}),
                 "num_parameters": sum(stored.num_elements for stored in header.values()),
+                "as_written": _as_written(file),
             }
         )
     return facts
+
+
+def _as_written(file: Path) -> bool | None:
+    try:
+        return lora_contents.check(file) or None
+    except CheckpointError:
+        return False
 
 
 def _in_words(error: CheckpointError) -> str:
@@ -276,11 +297,14 @@ def show(report: dict[str, Any], console: Any) -> None:
     for file in report["lora"]["files"] if report["lora"] else ():
         ranks = ", ".join(map(str, file["ranks"]))
         size = f"{format_bytes(file['bytes']):>10}  {file['path']}"
-        say(f"{file['sha256']}  {size}  {file['num_layers']} layers of rank {ranks}")
+        note = {True: ", as written", False: ", changed since it was written", None: ""}[file["as_written"]]
+        say(f"{file['sha256']}  {size}  {file['num_layers']} layers of rank {ranks}{note}")
     for file in report["files"]:
         if file["sha256"] is None:
             say(f"{'missing':64}  {'':10}  {file['path']}")
             continue
+        if file["as_written"] and not file["path"].endswith(weights.ENDING):
+            continue  # of the small files only those are shown that differ
         note = {True: "as written", False: "changed since it was written", None: ""}[file["as_written"]]
         say(f"{file['sha256']}  {format_bytes(file['bytes']):>10}  {file['path']}  {note}".rstrip())
     if report["geometry"]:

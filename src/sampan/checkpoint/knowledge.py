@@ -19,12 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from sampan import files
+from sampan.checkpoint import own_file, sealed
 from sampan.checkpoint.json_files import read_json
+from sampan.checkpoint.own_file import OWN_FILE
 from sampan.errors import CheckpointError, did_you_mean
 from sampan.models.text import glyph_texts
 
 KEY = "knows"
-_FILE = "sampan.json"
 _NEAR_SHOWN = 3
 _MAX_TEXTS = 100_000
 _MAX_CHARS = 2000
@@ -110,11 +112,9 @@ def read_knowledge(folder: Path) -> ModelKnowledge:
     Raises:
         CheckpointError: The file cannot be read, or what it says of this is not in its form.
     """
-    file = folder / _FILE
-    if not file.is_file():
-        return ModelKnowledge()
+    file = folder / OWN_FILE
     try:
-        return ModelKnowledge.from_json(read_json(file).get(KEY, {}))
+        return ModelKnowledge.from_json(own_file.read(folder).get(KEY, {}))
     except CheckpointError as error:
         if str(file) in error.what:
             raise
@@ -122,19 +122,24 @@ def read_knowledge(folder: Path) -> ModelKnowledge:
 
 
 def state_knowledge(folder: Path, knowledge: ModelKnowledge) -> None:
-    """Write what a model knows into the sampan.json of its folder, before what names its files.
+    """Write what a model knows into the sampan.json of its folder, before what names its files; a checksum it has is renewed.
 
     Raises:
-        CheckpointError: The file is missing or cannot be read.
+        CheckpointError: The file is missing or cannot be read, or is not what was written.
         OSError: It cannot be written; what was there stays.
     """
-    from sampan.files import write_text
-
-    values = {key: value for key, value in read_json(folder / _FILE).items() if key != KEY}
-    late = [key for key in ("provenance", "sha256") if key in values]
+    file = folder / OWN_FILE
+    own = read_json(file)
+    if problem := sealed.defect(own, required="format" in own):
+        raise CheckpointError(f"`{file}` cannot be added to", problem)  # a new checksum would hide it
+    values = {key: value for key, value in own.items() if key != KEY}
+    late = [key for key in ("provenance", "sha256", "documents") if key in values]
     early = {key: value for key, value in values.items() if key not in late}
     stated = {**early, KEY: knowledge.to_json(), **{key: values[key] for key in late}}
-    write_text(folder / _FILE, json.dumps(stated, indent=2, ensure_ascii=False))
+    if sealed.is_sealed(own):
+        sealed.write(file, stated)
+    else:
+        files.write_text(file, json.dumps(stated, indent=2, ensure_ascii=False))
 
 
 def _plain(text: str) -> str:

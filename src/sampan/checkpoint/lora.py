@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +20,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampan import __version__, files
-from sampan.checkpoint import lora_names, lora_settings, lora_step, weights
+from sampan.checkpoint import lora_contents, lora_names, lora_settings, lora_step, weights
 from sampan.checkpoint.lora_names import ALPHA, FUSED, PIECES, A, B
+from sampan.checkpoint.lora_settings import PROVENANCE_KEY
+from sampan.checkpoint.weights import TensorHeader
 from sampan.errors import CheckpointError
 from sampan.frameworks import device as dev
 from sampan.frameworks import io, nn, ops
+from sampan.frameworks.weight_files import FLOATING
 from sampan.models import lora
 from sampan.models.config import ModelConfig
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
-PROVENANCE_KEY = "sampan"
+_WHOLE_NUMBERS = ("I64", "I32", "I16", "I8", "U8")
 _WRITTEN_AS = {  # part → its file, and what stands before the layers' names in it
     "decoder": (DIFFUSERS_FILE, "transformer."),
     "ar": (lora_settings.PEFT_FILE, lora_names.PEFT_PREFIX),
@@ -57,6 +61,7 @@ class LoraAdapter:
     Args:
         layers: What is added, by the layer's name in the model.
         strength: Factor that the user puts on the file's own scale.
+        notes: What the file leaves open or has beside, and how that was taken, in words.
     """
 
     part: str
@@ -64,12 +69,18 @@ class LoraAdapter:
     file: Path
     sha256: str
     strength: float = 1.0
+    notes: tuple[str, ...] = ()
 
 
 def provenance_records(adapters: Iterable[LoraAdapter]) -> list[dict[str, Any]]:
     """Return what provenance says of adapters: name, hash, and the user's scale of each file, once a file."""
     files_once = {(adapter.file, adapter.strength): adapter for adapter in adapters}.values()
     return [{"file": each.file.name, "sha256": each.sha256, "scale": each.strength} for each in files_once]
+
+
+def notes(adapters: Iterable[LoraAdapter]) -> list[str]:
+    """Return what is to be said of adapters' files, each thing once."""
+    return list(dict.fromkeys(note for adapter in adapters for note in adapter.notes))
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -95,7 +106,7 @@ def write(
         CheckpointError: A file cannot be written.
         ValueError: There is no adapter, or half of one.
     """
-    common = {PROVENANCE_KEY: json.dumps({"sampan": __version__, **(provenance or {})}), "format": "pt"}
+    facts = {"sampan": __version__, **(provenance or {})}
     for part, given in tensors.items():
         kept = {name: tensor for name, tensor in given.items() if lora.trainable(name)}
         ranks: dict[str, int] = {}
@@ -120,8 +131,12 @@ def write(
                 files.write_text(place / lora_settings.CONFIG_FILE, json.dumps(config, indent=2))
         except OSError as error:
             raise CheckpointError(f"`{place}` cannot be written", str(error)) from error
-        header = common if part == "ar" else {**common, lora_settings.HEADER_KEY: lora_settings.header(settings)}
-        io.save_tensors(place / name, {prefix + key: tensor for key, tensor in kept.items()}, header)
+        header = {"format": "pt"} | ({} if part == "ar" else {lora_settings.HEADER_KEY: lora_settings.header(settings)})
+        named = {prefix + key: tensor for key, tensor in kept.items()}
+        io.save_tensors(place / name, named, header)
+        # the hash is of the bytes as they are written, and stands before them: a LoRA is small enough to be written twice
+        header[PROVENANCE_KEY] = lora_contents.provenance(place / name, facts)
+        io.save_tensors(place / name, named, header)
     return folder
 
 
@@ -198,33 +213,29 @@ def find_files(path: Path) -> list[Path]:
 
 
 def _read_file(file: Path, layers: lora_names.Layers, strength: float) -> Iterator[LoraAdapter]:
+    lora_contents.check(file)
     stored = weights.read_header(file)
     modules = lora_names.split(f"{file}", stored)
     scales = lora_settings.read_scales(file, modules)
     targets = lora_names.resolve(file, modules, layers)
-    if odd := next((name for name, s in stored.items() if s.dtype not in ("F64", "F32", "F16", "BF16")), None):
-        raise CheckpointError(
-            f"the LoRA `{file}` cannot be used",
-            f"`{odd}` is stored as {stored[odd].dtype}, which needs scales to be read",
-        )
-    tensors = {name: dev.to_numpy(tensor) for name, tensor in io.read_tensors(file, "cpu").items()}
+    _check_dtypes(file, stored, modules)
+    wanted = [name for roles in modules.values() for name in roles.values()]
+    tensors = {name: dev.to_numpy(tensor) for name, tensor in io.read_tensors(file, "cpu", wanted).items()}
+    unstated: list[str] = []
     pieces: dict[tuple[str, str], dict[str | None, LoraLayer]] = {}
     for module, roles in modules.items():
         target = targets[module]
         width_out, width_in = layers[target.part][target.layer]
-        for role in (A, B):
-            if role not in roles:
-                there = roles[next(iter(roles))]
-                raise CheckpointError(
-                    f"the LoRA `{file}` is not whole", f"`{there}` is there, and its other factor is not"
-                )
         a, b = tensors[roles[A]], tensors[roles[B]]
         _check(file, roles[A], a, target.layer, (None, width_in))
         _check(file, roles[B], b, target.layer, (width_out // len(PIECES) if target.piece else width_out, None))
         if len(a) != b.shape[1]:
             raise _does_not_fit(file, f"`{roles[A]}` has rank {len(a)}, `{roles[B]}` rank {b.shape[1]}")
-        alpha = float(tensors[roles[ALPHA]].reshape(-1)[0]) if ALPHA in roles else None
-        scale = scales.of(lora_names.plain(module), len(a), alpha)
+        alpha = _alpha(file, roles[ALPHA], tensors[roles[ALPHA]]) if ALPHA in roles else None
+        scale = scales.of(module, len(a), alpha)
+        if scale is None:
+            unstated.append(module)
+            scale = 1.0
         here = pieces.setdefault((target.part, target.layer), {})
         here[target.piece] = LoraLayer(a.astype(np.float32), b.astype(np.float32), scale)
         if None in here and len(here) > 1:
@@ -232,13 +243,56 @@ def _read_file(file: Path, layers: lora_names.Layers, strength: float) -> Iterat
                 f"the LoRA `{file}` is not clear", f"it has `{FUSED}` and a part of it, for `{target.layer}`"
             )
     sha256 = weights.file_digest(file)
+    said = _notes(file, len(modules), unstated, lora_names.text_encoder_names(stored))
     for part in dict.fromkeys(part for part, _ in pieces):
         added = {
             layer: here[None] if None in here else _fuse(here, layers[part][layer][0])
             for (of, layer), here in pieces.items()
             if of == part
         }
-        yield LoraAdapter(part, added, file, sha256, strength)
+        yield LoraAdapter(part, added, file, sha256, strength, said)
+
+
+def _check_dtypes(file: Path, stored: Mapping[str, TensorHeader], modules: lora_names.Modules) -> None:
+    """Refuse factors that are not stored as floating numbers; an alpha may be a whole one."""
+    for roles in modules.values():
+        for role, name in roles.items():
+            dtype = stored[name].dtype
+            if dtype in FLOATING or (role == ALPHA and dtype in _WHOLE_NUMBERS):
+                continue
+            why = "which is no number" if role == ALPHA else "which needs scales to be read"
+            raise CheckpointError(f"the LoRA `{file}` cannot be used", f"`{name}` is stored as {dtype}, {why}")
+
+
+def _alpha(file: Path, name: str, tensor: Any) -> float:
+    if tensor.size != 1:
+        raise CheckpointError(
+            f"the LoRA `{file}` cannot be used", f"`{name}` is {tensor.shape}, and an alpha is one number"
+        )
+    alpha = float(tensor.reshape(-1)[0])
+    if not math.isfinite(alpha) or alpha == 0:
+        raise CheckpointError(
+            f"the LoRA `{file}` cannot be used",
+            f"`{name}` is {alpha:g}, which is no alpha",
+            "ask its maker which alpha it was trained with",
+        )
+    return alpha
+
+
+def _notes(file: Path, num_layers: int, unstated: Sequence[str], left_out: Sequence[str]) -> tuple[str, ...]:
+    said = []
+    if unstated:
+        of = "" if len(unstated) == num_layers else f" of {len(unstated)} of {num_layers} layers, first `{unstated[0]}`"
+        said.append(
+            f"LoRA `{file}`: nothing says the alpha{of}; the scale taken is 1 (alpha = rank), and "
+            f"--lora {file}:SCALE multiplies it"
+        )
+    if left_out:
+        said.append(
+            f"LoRA `{file}`: {len(left_out)} tensors of a text encoder are left out, first `{left_out[0]}`: "
+            "sampan adapts generator and decoder only"
+        )
+    return tuple(said)
 
 
 def _check(file: Path, name: str, factor: Any, layer: str, wanted: tuple[int | None, int | None]) -> None:

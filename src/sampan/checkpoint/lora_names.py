@@ -3,10 +3,13 @@
     transformer.transformer_blocks.0.attn1.to_q.lora_A.weight                       diffusers, and ours for the decoder
     base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.weight   PEFT, and ours for the generator
     diffusion_model.transformer_blocks.0.attn1.to_q.lora_down.weight                other trainers
+    pipe.dit.transformer_blocks.0.attn1.to_q.lora_A.default.weight                  a trainer that saves its pipeline
     lora_unet_transformer_blocks_0_attn1_to_q.lora_down.weight                      trainers that flatten names
+    lycoris_transformer_blocks_0_attn1_to_q.lora_down.weight                        LyCORIS
 
 Names of the generator may begin below the model (`language_model.layers…`, `layers…`), and its fused gate_up_proj may stand
-as the gate_proj and the up_proj that it is made of.
+as the gate_proj and the up_proj that it is made of. What a file has for a text encoder is left out, and said: this model's
+encoder of words to be drawn is not adapted.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from dataclasses import dataclass
 from sampan.errors import CheckpointError
 
 Layers = Mapping[str, Mapping[str, tuple[int, int]]]  # part → linear layer → (width out, width in)
+Modules = Mapping[str, Mapping[str, str]]  # layer as a file names it → role → name of the tensor
 
 A, B, ALPHA = "A", "B", "alpha"
 FUSED, PIECES = "gate_up_proj", ("gate_proj", "up_proj")  # in the order in which they stand in it
@@ -43,9 +47,27 @@ _OTHER_KINDS = (  # what a name of another kind of adapter has in it
     (re.compile(r"\.lora_[AB](\.[^.]+)?\.bias"), "LoRA with biases"),
     (re.compile(r"\.diff(_b)?$"), "whole difference"),
 )
-_PREFIXES = (PEFT_PREFIX, "transformer.", "diffusion_model.", "vision_language_encoder.")
+_PREFIXES = (
+    PEFT_PREFIX, "pipe.", "module.", "transformer.", "model.diffusion_model.", "diffusion_model.", "dit.", "unet.",
+    "vision_language_encoder.",
+)  # fmt: skip
 _ABOVE = ("", "model.", "model.language_model.")  # what a name that begins below the generator lacks
-_FLAT_PREFIXES = ("lora_unet_", "lora_transformer_")  # of the decoder; other flattened names do not say what they adapt
+# of the decoder; other flattened names do not say what they adapt
+_FLAT_PREFIXES = (
+    "lora_unet_",
+    "lora_transformer_",
+    "lora_dit_",
+    "lycoris_unet_",
+    "lycoris_transformer_",
+    "lycoris_",
+    "lora_",
+)
+_TEXT_ENCODER = re.compile(
+    r"(base_model\.model\.|pipe\.)*"
+    r"((text_encoders?|te|clip|t5|byt5|text_model|cond_stage_model|conditioner)(_?\d|_?[lg]|xxl)?\."
+    r"|(lora|lycoris)_(prior_)?(te|text_encoder|text_model|clip|t5)_?\d?_)"
+)
+_OTHER_FACTOR = (("lora_A", "lora_B"), ("lora_down", "lora_up"), ("lora.down", "lora.up"))
 
 
 @dataclass(frozen=True)
@@ -64,12 +86,23 @@ class LoraTarget:
 def split(file: object, names: Iterable[str]) -> dict[str, dict[str, str]]:
     """Return the tensors of a file by the module they are for, as the file names it: role (A, B, ALPHA) to tensor name.
 
+    Tensors of a text encoder are none of them: `text_encoder_names` returns these.
+
     Raises:
-        CheckpointError: The file is of another kind of adapter, holds more than an adapter, or none.
+        CheckpointError: The file is of another kind of adapter, holds more than an adapter, half of one, or none.
     """
+    every = list(names)
+    others = text_encoder_names(every)
+    if others and len(others) == len(every):
+        raise CheckpointError(
+            f"`{file}` holds no LoRA of generator or decoder",
+            f"all of its {len(others)} tensors are of a text encoder, first `{others[0]}`",
+            "sampan adapts generator and decoder only",
+        )
+    left_out = set(others)
     modules: dict[str, dict[str, str]] = {}
     strange: list[str] = []
-    for name in names:
+    for name in (name for name in every if name not in left_out):
         for pattern, kind in _OTHER_KINDS:
             if pattern.search(name):
                 raise other_kind(file, kind, f"it holds `{name}`")
@@ -96,7 +129,51 @@ def split(file: object, names: Iterable[str]) -> dict[str, dict[str, str]]:
             f"beside low-rank additions it holds {len(strange)} other tensors, first `{strange[0]}`",
             "sampan adds low-rank additions only; merge it with the tool that made it",
         )
+    _check_whole(file, modules)
     return modules
+
+
+def _check_whole(file: object, modules: Modules) -> None:
+    """Refuse a file in which factors are missing, by the names that they would have."""
+    ends = next(
+        (
+            [roles[role][len(module) :] for role in (A, B)]
+            for module, roles in modules.items()
+            if {A, B} <= roles.keys()
+        ),
+        None,
+    )
+    missing = []
+    for module, roles in modules.items():
+        if {A, B} <= roles.keys():
+            continue
+        there = roles.get(A) or roles.get(B)
+        if there:
+            pairs = _OTHER_FACTOR if A in roles else tuple((b, a) for a, b in _OTHER_FACTOR)
+            lacking = [
+                there[len(module) :].replace(mine, other) for mine, other in pairs if mine in there[len(module) :]
+            ]
+        else:
+            there, lacking = roles[ALPHA], ends or [".lora_down.weight", ".lora_up.weight"]
+        missing.append((there, " and ".join(f"`{module}{end}`" for end in lacking)))
+    if missing:
+        there, lacks = missing[0]
+        more = f", and so it is with {len(missing) - 1} more of {len(modules)} layers" if missing[1:] else ""
+        raise CheckpointError(
+            f"the LoRA `{file}` is not whole",
+            f"`{there}` is there, and {lacks} {'are' if ' and ' in lacks else 'is'} missing{more}",
+            "download or copy the file again",
+        )
+
+
+def is_text_encoder(name: str) -> bool:
+    """Say whether a tensor, or a setting in a header, is of a text encoder by its name."""
+    return bool(_TEXT_ENCODER.match(name))
+
+
+def text_encoder_names(names: Iterable[str]) -> list[str]:
+    """Return which tensors of a file are of a text encoder."""
+    return [name for name in names if is_text_encoder(name)]
 
 
 def other_kind(file: object, kind: str, why: str) -> CheckpointError:
@@ -145,17 +222,16 @@ def resolve(file: object, modules: Iterable[str], layers: Layers) -> dict[str, L
 
 
 def plain(module: str) -> str:
-    """Return a module's name without what files put before it."""
-    for prefix in _PREFIXES:
+    """Return a module's name without what files put before it, be it several things."""
+    while prefix := next((prefix for prefix in _PREFIXES if module.startswith(prefix)), None):
         module = module.removeprefix(prefix)
     return module
 
 
 def _candidates(module: str, layers: Layers) -> set[LoraTarget]:
-    for prefix in _FLAT_PREFIXES:
-        if module.startswith(prefix):
-            flat = module.removeprefix(prefix)
-            return {LoraTarget("decoder", name) for name in layers["decoder"] if name.replace(".", "_") == flat}
+    flat = {module.removeprefix(prefix) for prefix in _FLAT_PREFIXES if module.startswith(prefix)}
+    if flat:
+        return {LoraTarget("decoder", name) for name in layers["decoder"] if name.replace(".", "_") in flat}
     name = plain(module)
     parent, dot, last = name.rpartition(".")
     targets: set[LoraTarget] = set()

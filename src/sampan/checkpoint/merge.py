@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sampan.checkpoint import hub, lora
-from sampan.checkpoint.folder import OWN_FILE, open_with_lora
-from sampan.checkpoint.json_files import read_json
+from sampan.checkpoint import hub, lora, own_file
+from sampan.checkpoint.folder import open_with_lora
 from sampan.checkpoint.write import write_folder
 from sampan.errors import CheckpointError
 from sampan.models.build import PARTS
@@ -22,6 +21,8 @@ def merge(
     subtract: bool = False,
     dtype: str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    verified: bool = True,
+    say: Callable[[str], None] = lambda note: None,
 ) -> Path:
     """Write a model with LoRA adapters in its weights to a new folder, and return that folder.
 
@@ -35,6 +36,8 @@ def merge(
         subtract: Take the adapters out.
         dtype: "fp32" or "bf16" to convert, None to keep what each weight is stored as.
         progress: Called with the weight files written and their number.
+        verified: Hold the model's files against the hashes that sampan recorded when it wrote them, where it did.
+        say: Called with what a LoRA file leaves open and how it was taken, in words.
 
     Raises:
         CheckpointError: There is nothing to merge, a file cannot be used, or the folder is there already.
@@ -45,8 +48,12 @@ def merge(
         raise CheckpointError(
             f"there is nothing to merge into `{model}`", "it is a whole model, and no LoRA is given", "pass --lora FILE"
         )
+    if verified:
+        folder.check_written()  # what is written gets new hashes
     adapters = [adapter for path, strength in asked for adapter in lora.read(path, folder.config, strength)]
-    before = read_json(folder.path / OWN_FILE).get("provenance") if (folder.path / OWN_FILE).is_file() else None
+    before = own_file.read(folder.path).get("provenance")
+    for note in lora.notes(adapters):
+        say(note)
     provenance: dict[str, Any] = {
         "subtracted" if subtract else "merged": lora.provenance_records(adapters),
         "base": {

@@ -8,8 +8,12 @@
     OUT/stages/STAGE/step-00000200/  weights, ema, optimizer, extra (safetensors) and state.json
     OUT/model/                       the finished model, in the released layout
 
-A checkpoint is written beside under a temporary name, synced and renamed, so that a folder named step-N is complete. One
-that lost a file afterwards, or has one of another size, is never offered.
+A checkpoint is written beside under a temporary name, synced and renamed, so that a folder named step-N is complete. Its
+state.json has the hash of every other file and a checksum of its own content (`sampan.checkpoint.sealed`). One that lost a
+file afterwards, has another one, or in which a bit differs is never gone on from.
+
+A state.json of before there were checksums (format 1 and 2) is taken where its stage and step are those of its folder, and
+every file beside it is listed with the hash that it has; what else it says is taken as it stands, and that is said.
 """
 
 from __future__ import annotations
@@ -23,13 +27,16 @@ from pathlib import Path
 from typing import Any
 
 from sampan import files
+from sampan.checkpoint import hash_cache, sealed
 from sampan.checkpoint.provenance import StageSession, versions
 from sampan.checkpoint.weights import file_digest
 from sampan.errors import CheckpointError
 from sampan.frameworks import io
 
-FORMAT = 2  # of state.json: 1 had no sizes, no versions and no history
+FORMAT = 3  # of state.json: 1 had no sizes, no versions and no history, 2 no checksum
 GROUPS = ("weights", "ema", "optimizer", "extra")
+_STATE = "state.json"
+_REMOVE = "remove this folder; the run goes on from the checkpoint before it"
 
 
 def save(
@@ -68,7 +75,7 @@ def save(
                 path = beside / f"{group}.safetensors"
                 io.save_tensors(path, tensors, {"format": "pt"})
                 record["files"][path.name], record["bytes"][path.name] = file_digest(path), path.stat().st_size
-        files.write_text(beside / "state.json", json.dumps(record, indent=2, ensure_ascii=False))
+        sealed.write(beside / _STATE, record)
         files.sync_folder(beside)
         if final.exists():
             _remove(final)
@@ -86,7 +93,7 @@ def save(
 
 
 def steps(run: Path, stage: str) -> list[Path]:
-    """Return the complete checkpoints of a stage, oldest first."""
+    """Return the complete checkpoints of a stage by names, sizes and state.json, oldest first; the files are not read."""
     return [folder for folder in _folders(run, stage) if defect(folder) is None]
 
 
@@ -121,31 +128,45 @@ def find_step(run: Path, stage: str, step: int) -> Path:
 
 
 def newest(run: Path, stage: str) -> tuple[Path | None, list[str]]:
-    """Return the newest complete checkpoint of a stage, or None, and in words which newer ones are passed over.
+    """Return the newest checkpoint of a stage whose files are those that were written, or None, and notes in words.
+
+    A note says which newer ones are passed over, and of the one that is taken what nothing vouches for.
 
     Raises:
         CheckpointError: The newest is in a format of a later sampan.
     """
     notes = []
     for folder in reversed(_folders(run, stage)):
-        wrong = defect(folder)
+        wrong = defect(folder) or _changed_file(folder)
         if wrong is None:
             state_of(folder)
+            if not sealed.is_sealed(_values(folder)):
+                notes.append(
+                    f"{stage}: the checkpoint `{folder.name}` was written before state.json had a checksum: its files have "
+                    "the hashes in it and its step is that of its folder; the rest of it is taken as it stands"
+                )
             return folder, notes
         notes.append(f"{stage}: the checkpoint `{folder.name}` is passed over: {wrong}")
     return None, notes
 
 
 def defect(folder: Path) -> str | None:
-    """Return in words why a checkpoint is not whole, or None. Looks at names and sizes, not into the files."""
+    """Return in words why a checkpoint is not whole, or None. Looks at state.json, names and sizes, not into the files."""
     try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        state = _values(folder)
     except FileNotFoundError:
-        return "it has no state.json"
-    except (OSError, ValueError) as error:
-        return f"its state.json cannot be read: {error}"
+        return f"it has no {_STATE}"
+    except (OSError, ValueError, RecursionError) as error:
+        return f"its {_STATE} cannot be read: {error}"
     if not isinstance(state, dict) or not isinstance(state.get("files"), dict) or "step" not in state:
-        return "its state.json is not that of a checkpoint"
+        return f"its {_STATE} is not that of a checkpoint"
+    version = state.get("format", 1)
+    if wrong := sealed.defect(state, required=version not in (1, 2)):
+        return f"its {_STATE} is not the one that was written: {wrong}"
+    if _is_later(version):
+        return None  # what is whole in it is for a later sampan to say
+    if (state.get("stage"), _step_name(state["step"])) != (folder.parent.name, folder.name):
+        return f"its {_STATE} is of stage {state.get('stage')}, {_step_name(state['step'])}"
     sizes = state.get("bytes", {})
     for name in state["files"]:
         path = folder / name
@@ -153,7 +174,10 @@ def defect(folder: Path) -> str | None:
             return f"`{name}` is missing"
         if name in sizes and path.stat().st_size != sizes[name]:
             return f"`{name}` has {path.stat().st_size} bytes and was written with {sizes[name]}"
-    return None
+    names = (path.name for path in folder.iterdir() if not path.name.startswith("."))  # what a desktop leaves
+    if strange := sorted({*names} - {_STATE, *state["files"]}):
+        return f"`{strange[0]}` was not written with it"
+    return None if state["files"] else f"its {_STATE} lists no files"
 
 
 def keep_last(run: Path, stage: str, count: int) -> None:
@@ -169,17 +193,23 @@ def keep_last(run: Path, stage: str, count: int) -> None:
 
 
 def state_of(folder: Path) -> dict[str, Any]:
-    """Return a checkpoint's state.json, without a look at its other files.
+    """Return a checkpoint's state.json, held against its own checksum, without a look at the other files.
 
     Raises:
-        CheckpointError: It is in a format of a later sampan.
+        CheckpointError: It is not what was written, or in a format of a later sampan.
     """
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    found = state.get("format", 1)
-    if found not in range(1, FORMAT + 1):
+    try:
+        state = _values(folder)
+        wrong = sealed.defect(state, required=state.get("format", 1) not in (1, 2))
+    except (OSError, ValueError, RecursionError, AttributeError) as error:
+        state, wrong = {}, f"it cannot be read: {error}"
+    if wrong:
+        raise CheckpointError(f"the {_STATE} of `{folder}` is not the one that was written", wrong, _REMOVE)
+    version = state.get("format", 1)
+    if _is_later(version):
         raise CheckpointError(
             f"the checkpoint `{folder}` cannot be read",
-            f"its state.json has format {found}, and this version of sampan knows {FORMAT} and those before it",
+            f"its {_STATE} has format {version}, and this version of sampan knows {FORMAT} and those before it",
             "use the version of sampan that wrote it, or a later one",
         )
     return state
@@ -189,19 +219,14 @@ def read_state(folder: Path) -> dict[str, Any]:
     """Return a checkpoint's state.json, its files checked against their hashes.
 
     Raises:
-        CheckpointError: A file is missing or is not the one that was written, naming the file; or its format is unknown.
+        CheckpointError: A file is missing, is one too many or is not the one that was written, naming the file; or its format
+            is unknown.
     """
     state = state_of(folder)
-    for name, wanted in state["files"].items():
-        path = folder / name
-        if not path.is_file():
-            raise CheckpointError(f"the checkpoint `{folder}` is not whole", f"`{name}` is missing")
-        if file_digest(path) != wanted:
-            raise CheckpointError(
-                f"the checkpoint `{folder}` is not the one that was written",
-                f"the sha256 of `{name}` is not the one in its state.json",
-                "remove this folder; the run goes on from the checkpoint before it",
-            )
+    if wrong := defect(folder):
+        raise CheckpointError(f"the checkpoint `{folder}` is not whole", wrong, _REMOVE)
+    if wrong := _changed_file(folder):
+        raise CheckpointError(f"the checkpoint `{folder}` is not the one that was written", wrong, _REMOVE)
     return state
 
 
@@ -216,9 +241,38 @@ def read_groups(folder: Path, device: str) -> dict[str, dict[str, Any]]:
 
 
 def final(run: Path, stage: str) -> Path | None:
-    """Return the checkpoint at which a stage was finished, or None."""
+    """Return the checkpoint at which a stage was finished, or None; one in which a file was changed is none."""
     folders = steps(run, stage)
-    return folders[-1] if folders and state_of(folders[-1])["done"] else None
+    if not folders or not state_of(folders[-1])["done"] or _changed_file(folders[-1]):
+        return None
+    return folders[-1]
+
+
+def damage(run: Path, stage: str) -> str | None:
+    """Return in words what is wrong with the last checkpoint of a stage, or None; it may have been its end."""
+    folders = _folders(run, stage)
+    wrong = (defect(folders[-1]) or _changed_file(folders[-1])) if folders else None
+    return f"`{folders[-1]}`: {wrong}" if wrong else None
+
+
+def _values(folder: Path) -> Any:
+    return json.loads((folder / _STATE).read_text(encoding="utf-8"))
+
+
+def _is_later(version: Any) -> bool:
+    return version not in range(1, FORMAT + 1)
+
+
+def _step_name(step: Any) -> str:
+    return f"step-{step:08d}" if isinstance(step, int) else f"step {step!r}"
+
+
+def _changed_file(folder: Path) -> str | None:
+    """Return in words which file of a checkpoint has another hash than its state.json says, or None; reads them once."""
+    for name, sha256 in state_of(folder)["files"].items():
+        if hash_cache.digest(folder / name) != sha256:
+            return f"the sha256 of `{name}` is not the one in its {_STATE}"
+    return None
 
 
 def _folders(run: Path, stage: str) -> list[Path]:

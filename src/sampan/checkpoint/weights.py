@@ -7,16 +7,18 @@ safetensors are read: a pickle can run code when it is loaded.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path, PurePosixPath
 
-from safetensors import SafetensorError, safe_open
-
 from sampan.checkpoint.json_files import LFS_HINT, is_lfs_pointer, read_json
-from sampan.errors import CheckpointError
+from sampan.errors import CheckpointError, DamagedFileError
+from sampan.frameworks import safetensors_header
+from sampan.frameworks.safetensors_header import SafetensorsHeader
 
+ENDING = ".safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 BYTES_PER_ELEMENT = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
@@ -104,47 +106,64 @@ def read_weights(folder: Path, stem: str) -> dict[str, TensorHeader]:
 
 
 def read_header(path: Path) -> dict[str, TensorHeader]:
-    """Return the tensors of one safetensors file by name.
+    """Return the tensors of one safetensors file by name, in the names' order.
 
     Raises:
         CheckpointError: The file is missing, truncated, corrupt or a Git LFS pointer; it is named.
     """
+    tensors = _header(path).tensors
+    return {name: TensorHeader(path, tensors[name].dtype, tensors[name].shape) for name in sorted(tensors)}
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the text that a safetensors file has beside its tensors, by key; errors as `read_header`."""
+    return dict(_header(path).metadata)
+
+
+def header_digest(path: Path) -> str:
+    """Return the sha256 of a file's header and its size: it tells models apart, but not two trainings of one model.
+
+    Raises:
+        CheckpointError: As `read_header`.
+    """
+    num_bytes = _header(path).num_bytes
+    with open(path, "rb") as file:
+        digest = hashlib.sha256(file.read(num_bytes)[8:])
+    digest.update(str(path.stat().st_size).encode())
+    return digest.hexdigest()
+
+
+def tensor_digests(path: Path) -> dict[str, str]:
+    """Return a hash of the dtype, the shape and the bytes of each tensor in a safetensors file.
+
+    Raises:
+        CheckpointError: As `read_header`.
+    """
+    found = {}
+    with open(path, "rb") as file:
+        for name, place in _header(path).tensors.items():
+            digest = hashlib.sha256(json.dumps([place.dtype, list(place.shape)]).encode())
+            file.seek(place.begin)
+            digest.update(file.read(place.end - place.begin))
+            found[name] = digest.hexdigest()
+    return found
+
+
+def _header(path: Path) -> SafetensorsHeader:
     try:
         if is_lfs_pointer(path):
             raise CheckpointError(f"`{path}` cannot be read", "it is a Git LFS pointer, not the weights", LFS_HINT)
-        with safe_open(path, framework="np") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # no dict
-            return {n: TensorHeader(path, s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
+        return safetensors_header.read_header(path)
     except FileNotFoundError as error:
         raise CheckpointError(f"`{path}` is missing") from error
-    except (SafetensorError, OSError) as error:
+    except DamagedFileError as error:
         raise CheckpointError(
             f"`{path}` cannot be read",
             f"it is no whole safetensors file ({path.stat().st_size} bytes): {error}",
             "download or copy this file again",
         ) from error
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """Return the text that a safetensors file has beside its tensors, by key.
-
-    Raises:
-        CheckpointError: The file cannot be read.
-    """
-    try:
-        with safe_open(path, framework="np") as file:
-            return file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
         raise CheckpointError(f"`{path}` cannot be read", str(error)) from error
-
-
-def header_digest(path: Path) -> str:
-    """Return the sha256 of a file's header and its size: it tells models apart, but not two trainings of one model."""
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        digest = hashlib.sha256(file.read(length))
-    digest.update(str(path.stat().st_size).encode())
-    return digest.hexdigest()
 
 
 def file_digest(path: Path) -> str:

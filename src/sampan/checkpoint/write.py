@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from sampan import __version__, files
+from sampan.checkpoint import sealed
 from sampan.checkpoint.expected import Shape, expected_shapes
-from sampan.checkpoint.folder import OWN_FILE, TOKENIZER_FILES
+from sampan.checkpoint.folder import TOKENIZER_FILES
 from sampan.checkpoint.knowledge import KEY, ModelKnowledge
+from sampan.checkpoint.own_file import FORMAT, OWN_FILE
 from sampan.checkpoint.weights import file_digest
 from sampan.errors import CheckpointError
 from sampan.frameworks import io
@@ -90,8 +92,14 @@ def write_folder(
             stated: dict[str, Any] = {"geometry": config.geometry.to_json(), "painting": config.painting.to_json()}
             if knows:
                 stated[KEY] = knows.to_json()
-            own = {"sampan": __version__, **stated, "provenance": provenance or {}, "sha256": hashes}
-            files.write_text(beside / OWN_FILE, json.dumps(own, indent=2, ensure_ascii=False))
+            own = {"format": FORMAT, "sampan": __version__, **stated, "provenance": provenance or {}, "sha256": hashes}
+            others = (path for path in sorted(beside.rglob("*")) if path.is_file())
+            own["documents"] = {
+                name: file_digest(path)
+                for path in others
+                if (name := path.relative_to(beside).as_posix()) not in hashes
+            }
+            sealed.write(beside / OWN_FILE, own)
             for folder in (*{(beside / name).parent for name in (*documents, *hashes)}, beside):
                 files.sync_folder(folder)
             if directory.is_dir():

@@ -19,6 +19,7 @@ from sampan.options import (
     flag,
     loras,
     model_path,
+    no_verify,
     number,
     option,
     overrides,
@@ -217,6 +218,7 @@ class GenerateArguments(VerbArguments):
     framework: str | None = option("torch or mindspore; default: the one that is installed", "F")
     compile: bool = flag("compile the step that writes a token")
     offload: bool = flag("hold one part of the model on the device at a time")
+    no_verify: bool = no_verify()
     out: Path | None = option("PNG file; default: sampan-SEED.png", "FILE", Path, group="what is written")
     no_prompt_metadata: bool = flag("keep the prompt out of the file")
     json: bool = flag(_JSON)
@@ -267,6 +269,7 @@ class MergeArguments(VerbArguments):
     directory: Path = argument("folder to write", "DIR")
     loras: tuple[tuple[Path, float], ...] = loras("merge this LoRA, its scale multiplied by SCALE")
     subtract: bool = flag("take the LoRAs out of the weights again")
+    no_verify: bool = no_verify()
     dtype: str | None = dtype_option(None, otherwise="as stored", choices=STORED_DTYPES)
 
 

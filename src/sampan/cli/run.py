@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sampan import extras
 from sampan.bench.arguments import BenchArguments
 from sampan.cli import arguments, output
 from sampan.errors import RequestError, UsageError
@@ -22,12 +23,20 @@ from sampan.serve.arguments import ServeArguments
 if TYPE_CHECKING:  # reading it would load a model's mathematics
     from sampan.pipeline.request import ImageRequest
 
+_SWITCH = "--framework {}"  # of the verbs that have it; what errors suggest
+
 
 def init(options: arguments.InitArguments) -> None:
     """Write a job file; its path on stdout."""
+    from sampan import frameworks
     from sampan.init import write
 
-    output.put(write(options.path, options.preset, options.force))
+    path = write(options.path, options.preset, options.force)
+    if frameworks.default() is None:
+        install = " or ".join(frameworks.FRAMEWORKS.values())
+        note = f"note: no framework is installed, and the file names the usual one; to train: {install}"
+        output.console(options).print(note, markup=False, highlight=False, soft_wrap=True)
+    output.put(path)
 
 
 def doctor(options: arguments.DoctorArguments) -> None:
@@ -112,7 +121,7 @@ def data_prepare(options: arguments.PrepareArguments) -> None:
     from sampan.job import read
 
     job = read(options.job, options.overrides)
-    frameworks.use(job.place.framework)
+    frameworks.use(job.place.framework, switch="--set place.framework={}")
     from sampan.train.run_state import prepare
 
     output.put(prepare(job, console=output.console(options)))
@@ -137,7 +146,7 @@ def train(options: arguments.TrainArguments) -> None:
     if run_folder is not None:
         read_record(run_folder)  # going on needs something to go on with
         job = dataclasses.replace(job, out=run_folder)
-    frameworks.use(job.place.framework)  # before anything is imported that computes
+    frameworks.use(job.place.framework, switch=_SWITCH)  # before anything is imported that computes
     from sampan.train.loop import train  # after the job is read: what is wrong there is said at once
 
     output.put(train(job, resume=options.resume is not False, console=output.console(options)))
@@ -152,7 +161,7 @@ def generate(options: arguments.GenerateArguments) -> None:
     if options.prompt is not None and options.prompts is not None:
         raise UsageError("PROMPT and --prompts exclude each other")
     if options.framework:
-        frameworks.use(options.framework)  # before anything is imported that computes
+        frameworks.use(options.framework, switch=_SWITCH)  # before anything is imported that computes
     output.fetch(options.model, options)
     if options.list_examples:
         _print_examples(options)
@@ -190,6 +199,7 @@ def generate(options: arguments.GenerateArguments) -> None:
         out=options.out,
         console=output.console(options),
         loras=options.loras,
+        verified=not options.no_verify,
     )
     if options.json:
         output.put(json.dumps({"pictures": pictures}, indent=2))
@@ -224,6 +234,7 @@ def _generate_each(options: arguments.GenerateArguments, request: ImageRequest) 
             out=options.out,
             console=output.console(options),
             loras=options.loras,
+            verified=not options.no_verify,
             stop_on_error=options.stop_on_error,
             put=put,
         )
@@ -264,15 +275,19 @@ def serve(options: ServeArguments) -> None:
     from sampan import frameworks
 
     if options.framework:
-        frameworks.use(options.framework)  # before anything is imported that computes
-    try:
-        from sampan.pipeline.pipeline import open_pipeline
-        from sampan.serve import verb
-    except ModuleNotFoundError as error:
-        missing = f"the package `{error.name}` is missing"
-        raise RequestError("the server cannot start", missing, "pip install 'sampan[serve]'") from error
+        frameworks.use(options.framework, switch=_SWITCH)  # before anything is imported that computes
+    extras.require("serve", *extras.EXTRAS["serve"], failed="the server cannot start", error=RequestError)
+    from sampan.pipeline.pipeline import open_pipeline
+    from sampan.serve import verb
+
     output.fetch(options.model, options)
-    pipeline = open_pipeline(options.model, device=options.device, dtype=options.dtype, loras=options.loras)
+    pipeline = open_pipeline(
+        options.model,
+        device=options.device,
+        dtype=options.dtype,
+        loras=options.loras,
+        verified=not options.no_verify,
+    )
     verb.serve(pipeline, options.settings(), output.console(options))
 
 
@@ -299,7 +314,7 @@ def checkpoint_merge(options: arguments.MergeArguments) -> None:
     from sampan.checkpoint.merge import merge
 
     output.fetch(options.model, options)
-    with output.bar("writing weights", options) as (_, progress):
+    with output.bar("writing weights", options) as (console, progress):
         folder = merge(
             options.model,
             options.directory,
@@ -307,6 +322,8 @@ def checkpoint_merge(options: arguments.MergeArguments) -> None:
             subtract=options.subtract,
             dtype=options.dtype,
             progress=progress,
+            verified=not options.no_verify,
+            say=lambda note: console.print(note, highlight=False, markup=False, soft_wrap=True),
         )
     output.put(folder)
 
@@ -325,7 +342,7 @@ def checkpoint_verify(options: arguments.VerifyArguments) -> None:
     from sampan.checkpoint.run_metadata import read_record
 
     record = read_record(options.run_folder)
-    frameworks.use(options.framework or record["framework"])
+    frameworks.use(options.framework or record["framework"], switch=_SWITCH)
     from sampan.train.verify import refuse, show, verify
 
     report = verify(
@@ -357,7 +374,7 @@ def evaluate(options: EvalArguments) -> None:
     from sampan import frameworks
 
     if options.framework:
-        frameworks.use(options.framework)  # before anything is imported that computes
+        frameworks.use(options.framework, switch=_SWITCH)  # before anything is imported that computes
     if options.endpoint is None:
         output.fetch(options.model, options)
     from sampan.evaluate.verb import evaluate
@@ -369,21 +386,25 @@ def evaluate(options: EvalArguments) -> None:
 
 def plan(options: PlanArguments) -> None:
     """Plan a job, or answer another question about chips; the report on stdout, files where they were asked for."""
+    from sampan import frameworks
     from sampan.plan import verb
 
+    frameworks.use_shapes()  # it computes nothing: models are counted on shapes
     verb.check(options)
     if options.validate is None and options.compare is None:
+        from sampan.compliance import column_for
         from sampan.job import read
 
         if options.job is None:
             raise UsageError("the following arguments are required: JOB")
-        verb.planned(read(options.job, options.overrides), options, output.report_console(), name=str(options.job))
+        job = read(options.job, options.overrides)
+        verb.plan_and_show(job, options, output.report_console(), name=str(options.job), column=column_for(job))
     else:
-        verb.answered(options, output.put)
+        verb.report_and_show(options, output.put)
 
 
 def screen(options: ScreenArguments) -> None:
     """Say which rules bear on a question; the answer on stdout, files where they were asked for."""
     from sampan.screen import verb
 
-    verb.screened(options, options.facts(), output.put)
+    verb.screen(options, options.facts(), output.put)

@@ -1,4 +1,4 @@
-"""What the frozen parts make of pictures and words: visual ids, latents, glyph embeddings; for training and generation.
+"""The training cache of what the frozen parts make of pictures and words: visual ids, latents, glyph embeddings.
 
 Training looks at pictures and words through the finished parts once and keeps the result in three stores, each keyed by the
 one part it comes from: `tokens`, `latents` and `glyph`.
@@ -25,11 +25,9 @@ from sampan.data.bucket import Size
 from sampan.data.encoded_cache import EncodedCache
 from sampan.data.image_cache import ImageCache
 from sampan.data.pictures import to_array
-from sampan.data.transforms import TransformedImage, TransformTask, patch_bytes, transform_images
-from sampan.frameworks import device as dev
-from sampan.frameworks import ops
-from sampan.models import positions
+from sampan.data.transforms import TransformedImage, TransformTask, transform_images, unit_floats
 from sampan.models.config import ModelConfig
+from sampan.models.encoders import embed_glyphs, encode_latents, encode_tokens
 from sampan.models.positions import Grid
 from sampan.models.text import glyph_batch
 
@@ -40,57 +38,6 @@ Texts = tuple[str, ...]
 
 _PREPARATION = 1  # of how pictures are cropped, resized and cut into patches; part of the stores' keys
 _WORDS = "words"  # the one group of the glyph store
-
-
-def token_ids(tokenizer: Any, patches: Floats, grid: Grid, config: ModelConfig, device: str, dtype: str) -> Ints:
-    """Return visual ids (pictures, rows·columns) of patches (pictures, rows·columns, 3·patch²)."""
-    gather_ids, gather_weights = positions.bilinear_gather(grid, config.ar.vision.grid_side)
-    with dev.no_grad():
-        ids = tokenizer(
-            dev.array(patches, device, dtype), dev.array(gather_ids, device), dev.array(gather_weights, device)
-        )
-    return dev.to_numpy(ids).astype(np.int64)
-
-
-def latent_statistics(config: ModelConfig, device: str, dtype: str) -> tuple[Any, Any]:
-    """Return the latents' mean and deviation, each (1, channels, 1, 1), on a device."""
-    mean, std = (
-        np.asarray(v, np.float32).reshape(1, -1, 1, 1) for v in (config.vae.latents_mean, config.vae.latents_std)
-    )
-    return dev.array(mean, device, dtype), dev.array(std, device, dtype)
-
-
-def latents(vae: Any, images: Floats, config: ModelConfig, device: str, dtype: str) -> Floats:
-    """Return normalised latents (n, channels, h, w), the mode, of images (n, 3, H, W) in [-1, 1]."""
-    with dev.no_grad():
-        return dev.to_numpy(vae.encode(dev.array(images, device, dtype), *latent_statistics(config, device, dtype)))
-
-
-def images(vae: Any, latents: Any, config: ModelConfig, device: str, dtype: str) -> Floats:
-    """Return images (n, 3, H, W) in about [-1, 1] of normalised latents (n, channels, h, w) on the device."""
-    with dev.no_grad():
-        return dev.to_numpy(vae.decode(ops.cast(latents, dev.dtype(dtype)), *latent_statistics(config, device, dtype)))
-
-
-def glyph_embeds(glyph: Any, texts: Sequence[str], config: ModelConfig, device: str) -> Floats:
-    """Return (bytes, width) of the words to be drawn, one after another; of no words, the empty string's."""
-    ids, mask = glyph_batch(texts)
-    buckets = positions.relative_buckets(
-        ids.shape[1], config.glyph.relative_attention_num_buckets, config.glyph.relative_attention_max_distance
-    )
-    with dev.no_grad():
-        embeds = glyph(*(dev.array(a, device) for a in (ids, mask, buckets)))
-    return dev.to_numpy(embeds)[mask]
-
-
-def grid_patches(image: Image.Image, grid: Grid, patch: int) -> Floats:
-    """Return the patches (rows·columns, 3·patch²) of an RGB picture brought to exactly that grid, as pixels.to_patches."""
-    return _unit(patch_bytes(image, grid, patch))
-
-
-def _unit(values: NDArray[np.uint8]) -> Floats:
-    """Return bytes as numbers in [-1, 1], as pictures.to_array has them."""
-    return values.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
 # --- what comes out ----------------------------------------------------------------------------------------------------
@@ -253,8 +200,8 @@ class _Tokens:
     def arrays(self, part: Any, seen: Sequence[TransformedImage], size: Size, work: _AtWork) -> dict[str, NDArray[Any]]:
         found = {}
         for number, (name, grid) in enumerate(zip(("target", "preview"), self.grids(size, work.config), strict=True)):
-            patches = _unit(np.stack([view.patches[number] for view in seen]))
-            ids = token_ids(part, patches, grid, work.config, work.device, work.dtype)
+            patches = unit_floats(np.stack([view.patches[number] for view in seen]))
+            ids = encode_tokens(part, patches, grid, work.config, work.device, work.dtype)
             found[name] = ids.reshape(-1, *grid).astype(np.int32)
         return found
 
@@ -272,7 +219,7 @@ class _Latents:
 
     def arrays(self, part: Any, seen: Sequence[TransformedImage], size: Size, work: _AtWork) -> dict[str, NDArray[Any]]:
         images = np.stack([to_array(Image.fromarray(view.pixels)) for view in seen if view.pixels is not None])
-        return {"latent": latents(part, images, work.config, work.device, work.dtype).astype(np.float32)}
+        return {"latent": encode_latents(part, images, work.config, work.device, work.dtype).astype(np.float32)}
 
 
 _Kind = _Tokens | _Latents
@@ -359,7 +306,7 @@ def _encode_words(texts: Sequence[Texts], store: EncodedCache, part: Callable[[]
             embeds = []
             # one caption at a time, as at use: in a batch of several, sums are taken in another order
             for spelled in shard:
-                embeds.append(glyph_embeds(glyph, wanted[spelled], work.config, work.device).astype(np.float32))
+                embeds.append(embed_glyphs(glyph, wanted[spelled], work.config, work.device).astype(np.float32))
                 done += 1
                 work.progress("encoding words", done, len(wanted))
             store.append(_WORDS, shard, {}, {"embeds": embeds})

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from sampan.errors import DamagedFileError
 from sampan.files import replacing
+from sampan.frameworks.safetensors_header import TensorPlace, read_header
 
 Array = NDArray[Any]
 
@@ -31,7 +31,6 @@ _DTYPES = {
     "U8": np.dtype("u1"),
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-_MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 
 
 def file_of(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> list[bytes | memoryview]:
@@ -84,11 +83,11 @@ def open_arrays(path: Path) -> dict[str, Array]:
         DamagedFileError: The header is not one, or the file is shorter or longer than it says.
         OSError: The file cannot be read.
     """
-    entries, begin = _header(path)
+    entries = _header(path)
     whole = np.memmap(path, np.uint8, "r")
     return {
-        name: whole[begin + first : begin + last].view(dtype).reshape(shape)
-        for name, (dtype, shape, first, last) in entries.items()
+        name: whole[place.begin : place.end].view(dtype).reshape(place.shape)
+        for name, (dtype, place) in entries.items()
     }
 
 
@@ -99,40 +98,20 @@ def read_array(path: Path, name: str) -> Array:
         DamagedFileError: As `open_arrays`, or there is no such array.
         OSError: The file cannot be read.
     """
-    entries, begin = _header(path)
+    entries = _header(path)
     if name not in entries:
         raise DamagedFileError(f"it has no `{name}`")
-    dtype, shape, first, last = entries[name]
+    dtype, place = entries[name]
     with open(path, "rb") as file:
-        file.seek(begin + first)
-        data = file.read(last - first)
-    return np.frombuffer(data, dtype).reshape(shape)
+        file.seek(place.begin)
+        data = file.read(place.end - place.begin)
+    return np.frombuffer(data, dtype).reshape(place.shape)
 
 
-def _header(path: Path) -> tuple[dict[str, tuple[np.dtype[Any], tuple[int, ...], int, int]], int]:
-    """Return each array's dtype, shape, first and last byte behind the header, and where the header ends."""
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else _MAX_HEADER_BYTES + 1
-        if length > min(_MAX_HEADER_BYTES, size - 8):
-            raise DamagedFileError("it has no safetensors header")
-        text = file.read(length)
-    entries: dict[str, tuple[np.dtype[Any], tuple[int, ...], int, int]] = {}
-    try:
-        header = json.loads(text)
-        header.pop("__metadata__", None)
-        for name, entry in header.items():
-            dtype, shape = _DTYPES[entry["dtype"]], tuple(int(n) for n in entry["shape"])
-            first, last = (int(n) for n in entry["data_offsets"])
-            if min((first, *shape), default=0) < 0 or last - first != math.prod(shape) * dtype.itemsize:
-                raise DamagedFileError(f"the bytes of `{name}` are not as many as its shape {shape} needs")
-            entries[name] = (dtype, shape, first, last)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, DamagedFileError):
-            raise
-        raise DamagedFileError(f"its safetensors header cannot be read: {error}") from error
-    end = 8 + length + max((last for *_, last in entries.values()), default=0)
-    if end != size:
-        raise DamagedFileError(f"it has {size} bytes and its header says {end}")
-    return entries, 8 + length
+def _header(path: Path) -> dict[str, tuple[np.dtype[Any], TensorPlace]]:
+    """Return each array's dtype and its place in the file."""
+    tensors = read_header(path).tensors
+    for name, place in tensors.items():
+        if place.dtype not in _DTYPES:
+            raise DamagedFileError(f"`{name}` is of the dtype {place.dtype}, which is not stored")
+    return {name: (_DTYPES[place.dtype], place) for name, place in tensors.items()}

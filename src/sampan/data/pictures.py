@@ -27,11 +27,11 @@ from sampan.errors import UnusableImageError
 MAX_PIXELS = 64_000_000
 # only decoders that read the file and nothing else: the EPS one, for example, would start another program
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+# pictures that Pillow knows no decoder for, but whose endings say what they are
+OTHER_SUFFIXES = {".heic": "HEIF", ".heif": "HEIF", ".jxl": "JPEG XL", ".svg": "SVG"}
 SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 _ICC_MODES = {"RGB": ("RGB", "RGBA"), "CMYK": ("CMYK",), "GRAY": ("L",)}
-# pictures that Pillow knows no decoder for, but whose endings say what they are
-_OTHER_SUFFIXES = {".heic": "HEIF", ".heif": "HEIF", ".jxl": "JPEG XL", ".svg": "SVG"}
 _EXIF_ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 258  # a tag of TIFF
 _MAGIC_BYTES = 32
@@ -83,7 +83,7 @@ def examine(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageFacts:
     """
     image, converted = _decode(data, max_pixels, name)
     suffix = PurePosixPath(name).suffix.lower()
-    named_format = {**Image.registered_extensions(), **_OTHER_SUFFIXES}.get(suffix)
+    named_format = {**Image.registered_extensions(), **OTHER_SUFFIXES}.get(suffix)
     with _opened(data) as header:
         file_format = "JPEG" if header.format == "MPO" else header.format
         # the second picture of an MPO is the same scene for another eye or another light: a photo, not an animation

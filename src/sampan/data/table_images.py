@@ -13,6 +13,7 @@ from typing import Any
 
 from sampan.data.image_source import stamp
 from sampan.errors import DataError
+from sampan.extras import require
 
 _NUM_OPEN_GROUPS = 2  # a target's and a reference's column; each may be hundreds of megabytes
 _NUM_OPEN_FILES = 16
@@ -73,16 +74,11 @@ def import_pyarrow() -> Any:
     """Return pyarrow.
 
     Raises:
-        DataError: It is not installed.
+        DataError: It is not installed, or cannot be imported.
     """
-    try:
-        import pyarrow
-        import pyarrow.compute
-        import pyarrow.ipc
-    except ModuleNotFoundError as error:
-        raise DataError(
-            "tables cannot be read", f"the package `{error.name}` is missing", "pip install 'sampan[hub]'"
-        ) from error
+    require("hub", "pyarrow", failed="tables cannot be read", error=DataError)
+    import pyarrow
+
     return pyarrow
 
 

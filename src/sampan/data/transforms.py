@@ -90,6 +90,16 @@ def patch_bytes(image: Image.Image, grid: Grid, patch: int) -> Bytes:
     return np.ascontiguousarray(pixels.reshape(rows * columns, 3 * patch * patch))
 
 
+def grid_patches(image: Image.Image, grid: Grid, patch: int) -> Floats:
+    """Return the patches (rows·columns, 3·patch²) of an RGB picture brought to exactly that grid, as pixels.to_patches."""
+    return unit_floats(patch_bytes(image, grid, patch))
+
+
+def unit_floats(values: Bytes) -> Floats:
+    """Return bytes as numbers in [-1, 1], as pictures.to_array has them."""
+    return values.astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
 def _pieces(batch: Sequence[TransformTask]) -> Iterator[Sequence[TransformTask]]:
     height, width = batch[0].size
     count = max(1, _PIECE_PIXELS // (height * width))

@@ -14,6 +14,7 @@ from sampan.options import (
     flag,
     loras,
     model_path,
+    no_verify,
     number,
     option,
     seed,
@@ -23,7 +24,7 @@ from sampan.options import (
 )
 
 SUITES = ("signs", "emoji", "edit", "cvtg")
-ABLATIONS = ("prior", "glyph", "preview", "decoder")  # sampan.pipeline.batch.ABLATIONS says what each is
+ABLATIONS = ("prior", "glyph", "preview", "decoder")  # sampan.evaluate.generators.ABLATIONS says what each is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,7 @@ class EvalArguments(VerbArguments):
     batch: int = option("pictures under way", "N", whole(1, 1024), 64)
     loras: tuple[tuple[Path, float], ...] = loras()
     offload: bool = flag("hold one part of the model on the device at a time")
+    no_verify: bool = no_verify()
     framework: str | None = option("torch or mindspore; default: the first that is installed", "F")
     keep: Path = option("painted pictures, to go on with", "DIR", Path, Path("eval-data"), group="what is written")
     fresh: bool = flag("paint again what is kept, as when a server has other weights now")

@@ -7,20 +7,58 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any, Protocol
 
+import numpy as np
 from PIL import Image
 
 from sampan.checkpoint import lora
 from sampan.checkpoint.folder import ModelFolder
 from sampan.evaluate.case import EvalCase
 from sampan.frameworks import device as dev
+from sampan.frameworks import io
 from sampan.models.build import PARTS
-from sampan.pipeline import batch as painting
-from sampan.pipeline.batch import BatchItem, StageClock
+from sampan.pipeline.batch import StageClock, generate_images
+from sampan.pipeline.inject import InjectedInputs
 from sampan.pipeline.pipeline import Pipeline
+from sampan.pipeline.prepare import Pixels, Prepared
 from sampan.pipeline.request import ImageRequest
 
 Report = Callable[[str, int, int], None]
+ABLATIONS = {
+    "prior": "tokens of the true picture instead of written ones",
+    "glyph": "no words in quotes for the decoder",
+    "preview": "no preview before the tokens",
+    "decoder": "all weights of the decoder zero",
+}
+_IMAGES_AT_ONCE = 16  # latents denoised side by side
 _ALONE = 4  # pictures painted one by one for the speed; the first one is left out
+
+
+def zero_decoder(pipeline: Pipeline) -> None:
+    """Set all weights of the decoder to zero."""
+    decoder = pipeline.part("decoder")
+    io.put_weights(decoder, {name: np.zeros(shape, np.float32) for name, shape in io.shapes(decoder).items()})
+
+
+def prepare_without(
+    ablate: frozenset[str],
+    pipeline: Pipeline,
+    request: ImageRequest,
+    images: Sequence[Image.Image] = (),
+    truth: Image.Image | None = None,
+) -> Prepared:
+    """Return a request with parts of the model left out, to see what each brings.
+
+    Args:
+        ablate: Names in ABLATIONS; `decoder` is for `zero_decoder`, once.
+        truth: The true image, whose tokens are used where `prior` is left out.
+    """
+    prepared = Prepared(
+        pipeline, request, images, with_preview="preview" not in ablate, with_words="glyph" not in ablate
+    )
+    if "prior" in ablate:
+        assert truth is not None, "there is a true image"
+        prepared.injected = InjectedInputs(pipeline.prior_of(truth, prepared.size))
+    return prepared
 
 
 class ImageGenerator(Protocol):
@@ -55,7 +93,7 @@ class ModelGenerator:
     Args:
         folder: In the released layout.
         size_px: Side of the pictures.
-        ablate: Names in batch.ABLATIONS.
+        ablate: Names in ABLATIONS.
         batch: Questions painted together.
     """
 
@@ -76,7 +114,7 @@ class ModelGenerator:
         self.name = self.folder.hash
         self.clock, self.num_painted = StageClock(), 0
         if "decoder" in ablate:
-            painting.zero_decoder(pipeline)
+            zero_decoder(pipeline)
 
     def settings(self) -> dict[str, Any]:
         """Return what a picture depends on beside the folder's weights; the size of batches changes last bits at most."""
@@ -102,12 +140,10 @@ class ModelGenerator:
     def paint(self, cases: Sequence[EvalCase], report: Report) -> list[tuple[Image.Image, float]]:
         """Return each question's picture, and the same share of the seconds for each."""
         begun = time.perf_counter()
-        pixels = painting.paint_all(
-            self.pipeline, [self._asked(case) for case in cases], self.ablate, self.clock, report
-        )
+        images = self._generate(cases, self.clock, report)
         seconds = (time.perf_counter() - begun) / len(cases)
         self.num_painted += len(cases)
-        return [(Image.fromarray(one), seconds) for one in pixels]
+        return [(Image.fromarray(image), seconds) for image in images]
 
     def alone(self, cases: Sequence[EvalCase], report: Report) -> dict[str, Any]:
         """Return seconds by stage of one picture alone, loading left out, and the most memory that was taken until then.
@@ -117,7 +153,7 @@ class ModelGenerator:
         runs, some = [], cases[:_ALONE]
         for number, case in enumerate(some, start=1):
             clock, begun = StageClock(), time.perf_counter()
-            painting.paint_all(self.pipeline, [self._asked(case)], self.ablate, clock)
+            self._generate([case], clock, lambda what, done, total: None)
             runs.append(clock.seconds | {"whole": time.perf_counter() - begun})
             report("pictures alone", number, len(some))
         kept = runs[1:] or runs  # the first one loads and warms
@@ -131,7 +167,13 @@ class ModelGenerator:
         shares = {name: seconds / self.num_painted for name, seconds in self.clock.seconds.items()}
         return {name: round(share, 4) for name, share in (shares | {"whole": sum(shares.values())}).items()}
 
-    def _asked(self, case: EvalCase) -> BatchItem:
+    def _generate(self, cases: Sequence[EvalCase], clock: StageClock, report: Report) -> list[Pixels]:
+        with clock.charge("tokens"):
+            requests = [self._prepare(case) for case in cases]
+        made = generate_images(self.pipeline, requests, images_at_once=_IMAGES_AT_ONCE, clock=clock, progress=report)
+        return [image for (image,) in made]
+
+    def _prepare(self, case: EvalCase) -> Prepared:
         request = ImageRequest(
             case.prompt,
             width_px=self.size_px,
@@ -140,4 +182,4 @@ class ModelGenerator:
             num_inference_steps=self.num_steps,
             guidance_scale=self.guidance_scale,
         )
-        return BatchItem(request, case.references, case.truth)
+        return prepare_without(self.ablate, self.pipeline, request, case.references, case.truth)

@@ -12,13 +12,14 @@ from PIL import Image
 
 from sampan.data.pictures import to_array, to_uint8
 from sampan.evaluate.case import EvalCase
-from sampan.evaluate.generators import Report
+from sampan.evaluate.generators import Report, prepare_without
 from sampan.frameworks import device as dev
 from sampan.metrics.likeness import psnr, ssim
 from sampan.metrics.ocr import Reading, score_words
-from sampan.pipeline.batch import true_tokens
+from sampan.pipeline.batch import generate_images
 from sampan.pipeline.pipeline import Pipeline
-from sampan.samplers import noise
+from sampan.pipeline.prepare import Pixels
+from sampan.pipeline.request import ImageRequest
 
 Read = Callable[[list[Image.Image]], list[Reading]]
 AT_MOST = 100  # pictures; more hardly move the means
@@ -38,21 +39,23 @@ def through_tokens(
     pipeline: Pipeline, images: Sequence[Image.Image], num_steps: int, guidance_scale: float, progress: Report
 ) -> list[Image.Image]:
     """Return what the decoder paints from the true tokens of pictures, told no words."""
-    config, nothing, painted = pipeline.config, pipeline.glyph_embeds([""]), []
+    painted: list[Pixels] = []
     for first in range(0, len(images), BATCH):
         progress("from tokens alone", first, len(images))
-        some = images[first : first + BATCH]
-        size = (some[0].height, some[0].width)
-        shape = (config.vae.latent_channels, size[0] // config.vae.factor, size[1] // config.vae.factor)
-        tokens = np.stack([true_tokens(pipeline, image, size) for image in some])
-        latents = [noise.generator(k, "latent", 0).standard_normal(shape, np.float32) for k in range(len(some))]
-        unconditional = nothing if guidance_scale > 1 else None
-        latent = pipeline.painter().paint(
-            tokens, np.stack(latents), nothing, unconditional, None, size, num_steps, guidance_scale
-        )
-        painted += [to_uint8(pixels) for pixels in pipeline.decode(latent)]
+        requests = []
+        for number, image in enumerate(images[first : first + BATCH]):
+            request = ImageRequest(
+                "",
+                width_px=image.width,
+                height_px=image.height,
+                seed=number,
+                num_inference_steps=num_steps,
+                guidance_scale=guidance_scale,
+            )
+            requests.append(prepare_without(frozenset({"prior"}), pipeline, request, truth=image))
+        painted += [image for (image,) in generate_images(pipeline, requests, images_at_once=BATCH)]
     progress("from tokens alone", len(images), len(images))
-    return [Image.fromarray(pixels) for pixels in painted]
+    return [Image.fromarray(image) for image in painted]
 
 
 def reconstruction(

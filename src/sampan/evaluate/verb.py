@@ -9,12 +9,13 @@ from typing import Any
 
 from PIL import Image
 
+from sampan.checkpoint import lora
 from sampan.errors import RequestError, did_you_mean
 from sampan.evaluate import cvtg, recover, suites
 from sampan.evaluate.arguments import SUITES, EvalArguments
 from sampan.evaluate.case import Suite
 from sampan.evaluate.endpoint import EndpointGenerator
-from sampan.evaluate.generators import ImageGenerator, ModelGenerator
+from sampan.evaluate.generators import ABLATIONS, ImageGenerator, ModelGenerator
 from sampan.evaluate.measures import KEYS, measures, mismatched_cases
 from sampan.evaluate.page import ReportImage, page
 from sampan.evaluate.report import facts, tables
@@ -25,7 +26,6 @@ from sampan.frameworks import device as dev
 from sampan.host import usable_cores
 from sampan.metrics import nearest
 from sampan.metrics.ocr import Reading, find_reader
-from sampan.pipeline.batch import ABLATIONS
 from sampan.pipeline.pipeline import open_pipeline
 from sampan.progress import bars
 from sampan.report import results
@@ -50,6 +50,8 @@ def evaluate(options: EvalArguments, console: Any) -> dict[str, Any]:
     if options.suite == "cvtg":  # what is wrong with its files is said before too
         cvtg.questions(options.data or Path(), options.count, options.seed)
     generator = _generator(options)
+    for note in lora.notes(generator.pipeline.loras) if isinstance(generator, ModelGenerator) else ():
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
     suite = questions(options, generator.size_px)
     main = [case for case in suite.cases if case.slice == suite.main]
     cache = ResultCache(options.keep, generator.name, generator.settings())
@@ -116,8 +118,8 @@ def _check(options: EvalArguments) -> None:
          did_you_mean("".join(unknown[:1]), ABLATIONS)),
         (options.endpoint and ablate,
          "parts of a model behind a server cannot be left out", (), "pass --model FOLDER"),
-        (options.endpoint and (options.loras or options.offload),
-         "--lora and --offload are for a model of this machine", (), "leave them out"),
+        (options.endpoint and (options.loras or options.offload or options.no_verify),
+         "--lora, --offload and --no-verify are for a model of this machine", (), "leave them out"),
         (options.offload and "decoder" in ablate,
          "`decoder` cannot be left out with --offload", "its weights would be read anew", "leave --offload out"),
         (suite == "cvtg" and "prior" in ablate, "`prior` cannot be left out here",
@@ -149,7 +151,12 @@ def _generator(options: EvalArguments) -> ModelGenerator | EndpointGenerator:
             more=more, batch=options.batch,
         )  # fmt: skip
     pipeline = open_pipeline(
-        options.model, device=options.device, dtype=options.dtype, offload=options.offload, loras=options.loras
+        options.model,
+        device=options.device,
+        dtype=options.dtype,
+        offload=options.offload,
+        loras=options.loras,
+        verified=not options.no_verify,
     )
     return ModelGenerator(
         pipeline, size_px=options.size or pipeline.config.geometry.default_px,

@@ -12,6 +12,9 @@ framework is one folder with the same module names:
     meter   what a step costs, counted before it is run
     io      weights from and to safetensors files
 
+`shapes` is a framework without values, in which passes are counted; it has nn, ops, device and meter, and stands beside the
+one of the process.
+
 The names every folder offers are NN_NAMES and OPS_NAMES below; a contract test holds each folder to them. An adapter that
 lies elsewhere, as that of `sampan bench` for TensorFlow, is chosen by naming its package.
 """
@@ -19,10 +22,10 @@ lies elsewhere, as that of `sampan bench` for TensorFlow, is chosen by naming it
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 from typing import TYPE_CHECKING, Any
 
+from sampan import extras
 from sampan.errors import DeviceError, did_you_mean
 
 if TYPE_CHECKING:  # type checkers see one framework; at run time the names are resolved below
@@ -32,7 +35,9 @@ __all__ = [
     "NN_NAMES",
     "OPS_NAMES",
     "chosen",
+    "default",
     "device",
+    "installed",
     "io",
     "meter",
     "nn",
@@ -40,12 +45,11 @@ __all__ = [
     "parallel",
     "train_step",
     "use",
+    "use_shapes",
 ]
 
-FRAMEWORKS = {
-    "torch": "pip install 'sampan[torch]'",
-    "mindspore": "pip install 'sampan[mindspore]'",
-}
+FRAMEWORKS = {name: extras.install(name) for name in ("torch", "mindspore")}
+"""By name: how to get it."""
 COMPARED_ONLY = ("tensorflow",)  # has an adapter in sampan.bench, and nothing else
 DEFAULTS = ("torch", "mindspore")
 NN_NAMES = (
@@ -72,47 +76,83 @@ _chosen: str | None = None
 _package = ""
 
 
-def use(name: str, *, package: str | None = None) -> None:
+def use(name: str, *, package: str | None = None, switch: str = "the framework {}") -> None:
     """Choose the framework of this process, before the first model module is imported.
 
     Args:
         package: Package of an adapter that lies outside this one.
+        switch: How the caller's user names another framework, with {} in the place of its name; for what errors suggest.
 
     Raises:
-        DeviceError: The name is unknown, the framework is not installed, it is there for the comparison only, or another
-            one was chosen before.
+        DeviceError: The name is unknown, the framework is not installed or cannot be imported, it is there for the
+            comparison only, or another one was chosen before.
     """
     global _chosen, _package
     if package is None and name in COMPARED_ONLY:
         raise DeviceError(
             f"sampan neither trains nor generates on {name}",
             "it is there to compare a training step of generator and decoder, and has nothing else",
-            "use --framework torch or mindspore; `sampan bench` compares all three",
+            f"use {switch.format(' or '.join(DEFAULTS))}; `sampan bench` compares all three",
         )
     if package is None and name not in FRAMEWORKS:
         raise DeviceError(f"`{name}` is not a framework that sampan knows", (), did_you_mean(name, FRAMEWORKS))
     if _chosen not in (None, name):
         raise DeviceError(
-            f"this process runs on {_chosen} and cannot change to {name}", (), "start a new process with --framework"
+            f"this process runs on {_chosen} and cannot change to {name}", (), "start a new process for another one"
         )
     package = package or f"{__name__}.{name}"
-    try:
-        importlib.import_module(f"{package}.ops")
-    except ModuleNotFoundError as error:
-        here = [other for other in DEFAULTS if other != name and importlib.util.find_spec(other)]
+    here = [f"{switch.format(other)}, which is here" for other in installed() if other != name]
+    if name in extras.EXTRAS and not extras.is_installed(name):
         raise DeviceError(
             f"the framework {name} is not installed",
-            f"importing it failed: {error}",
-            " or ".join([f"pip install 'sampan[{name}]'", *(f"--framework {other}, which is here" for other in here)]),
-        ) from error
+            f"Python finds no package `{name}`",
+            " or ".join([extras.install(name), *here]),
+        )
+    if name in extras.EXTRAS:
+        # the adapter first: it sets what the framework reads at its own import
+        wanted, failed = (package, *extras.EXTRAS[name]), f"the framework {name} cannot be used"
+        extras.require(name, *wanted, failed=failed, error=DeviceError, otherwise=here)
+    importlib.import_module(f"{package}.ops")
     _chosen, _package = name, package
 
 
-def chosen() -> str:
-    """Return the name of this process's framework, choosing the default if none was chosen yet."""
+def use_shapes() -> None:
+    """Let model code compute on shapes where no framework was chosen: for a process that plans and computes nothing.
+
+    In a process that computes, the shapes stand beside its framework while a pass is counted.
+    """
+    global _chosen, _package
     if _chosen is None:
-        installed = (name for name in DEFAULTS if importlib.util.find_spec(name))
-        use(os.environ.get("SAMPAN_FRAMEWORK") or next(installed, DEFAULTS[0]))
+        _chosen, _package = "shapes", f"{__name__}.shapes"
+
+
+def installed() -> list[str]:
+    """Return the frameworks that are installed and train and generate, the one that is taken by default first."""
+    return [name for name in DEFAULTS if extras.is_installed(name)]
+
+
+def default() -> str | None:
+    """Return what a process uses that chooses no framework: what SAMPAN_FRAMEWORK names, else the first that is
+    installed, else None.
+    """
+    return os.environ.get("SAMPAN_FRAMEWORK") or next(iter(installed()), None)
+
+
+def chosen() -> str:
+    """Return the name of this process's framework, choosing the default if none was chosen yet.
+
+    Raises:
+        DeviceError: As `use` does, or no framework is installed.
+    """
+    if _chosen is None:
+        name = default()
+        if name is None:
+            raise DeviceError(
+                "no framework is installed",
+                f"Python finds none of the packages {', '.join(DEFAULTS)}",
+                " or ".join(FRAMEWORKS.values()),
+            )
+        use(name, switch="SAMPAN_FRAMEWORK={}")
     assert _chosen is not None, "use() sets the framework or raises"
     return _chosen
 

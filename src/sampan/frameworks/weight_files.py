@@ -17,8 +17,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from sampan.errors import CheckpointError
+from sampan.errors import CheckpointError, DamagedFileError
 from sampan.files import replacing
+from sampan.frameworks.safetensors_header import read_header
 
 _SHOWN = 5  # names of each kind that an error lists
 FLOATING = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # what a weight may be stored as
@@ -36,11 +37,12 @@ def open_safetensors(path: Path, framework: str) -> Iterator[Any]:
         CheckpointError: The file is missing or cannot be read.
     """
     try:
+        read_header(path)  # the library believes more of what a header says
         with safe_open(path, framework=framework, device="cpu") as file:
             yield file
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no file `{path}`") from error
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, DamagedFileError, OSError) as error:
         raise CheckpointError(f"`{path}` cannot be read", f"it is no whole safetensors file: {error}") from error
 
 

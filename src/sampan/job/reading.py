@@ -14,6 +14,11 @@ from sampan.job import toml
 from sampan.job.sections import LORA_STAGES, STAGES, Job
 from sampan.job.setting import Setting, address_problem, kinds_in, settings, subsections
 
+_BACKSLASH = r'"[^"\n]*\\'
+_PATH_HINT = (
+    "in double quotes a backslash has a meaning of its own; write a path with / or in single quotes: 'C:\\pictures'"
+)
+
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Job:
     """Read a job file and check it once.
@@ -44,6 +49,8 @@ def parse(text: str, overrides: Sequence[str] = (), *, name: str = "job") -> Job
         numbers = re.match(r"line (\d+)", place)
         line = numbers[1] if numbers else text.count("\n") + 1  # the parser says "end of document" without a number
         hint = "text stands in quotes, true and false do not" if problem == "Invalid value" else None
+        if re.search(_BACKSLASH, text.split("\n")[int(line) - 1]):
+            hint = _PATH_HINT
         raise JobError(f"{name}:{line}: this is not TOML: {problem}", (), hint) from error
     parts = [_override(override) for override in overrides]
     source = _Source(name, text, tuple(at for at, _ in parts))
@@ -87,6 +94,8 @@ def _override(text: str) -> tuple[toml.Key, Any]:
     try:
         table = tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:
+        if re.fullmatch(rf"{_BACKSLASH}.*\"", value.strip()):
+            raise JobError(f"--set: {key.strip()}: {value.strip()} is not TOML", (), _PATH_HINT) from None
         return at, value.strip()
     # no setting is a date, and more than one key is text that happens to look like a file
     known = len(table) == 1 and isinstance(table["value"], bool | int | float | str | list | dict)
@@ -119,6 +128,9 @@ def _value(value: Any, setting: Setting, at: toml.Key, source: _Source) -> Any:
     converted = next((found for kind in kinds_in(setting.kind) if (found := _as_kind(value, kind)) is not None), None)
     if converted is None:
         source.refuse(at, f"must be {setting.kinds()}, got {toml.value(value)}")
+    if isinstance(converted, Path) and (signs := re.findall(r"[\b\t\n\f\r]", value)):
+        # "C:\new" is read as C:, a line end, and ew
+        source.refuse(at, f"has {toml.value(signs[0])} in it, got {toml.value(value)}", _PATH_HINT)
     if problem := _address_problem(value, converted, at) or setting.problem(value):
         near = did_you_mean(converted, setting.choices) if setting.choices and isinstance(converted, str) else None
         source.refuse(at, problem, near if near and near.startswith("did") else None)

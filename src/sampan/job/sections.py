@@ -51,17 +51,40 @@ class DataSection:
 
     path: Path = say("Where the pictures are. Relative to the current directory.", example="pictures")
     reader: str = say(
-        "How they lie there: `image_folder` (metadata.jsonl, metadata.csv or `.txt` files), `webdataset` (tars), `parquet`, "
+        "How they lie there: `image_folder` (metadata.jsonl, metadata.csv or caption files), `webdataset` (tars), `parquet`, "
         "or `hub` (a folder or a name in the layout of the Hugging Face Hub).",
         "image_folder",
     )
     split: str | None = say("Which split to read, where the format has splits.", None, example="train")
-    image_column: str = say("Column of the pictures, for `parquet` and `hub`.", "image")
+    image_column: str | None = say(
+        "Column of the pictures; without it, `file_name` in metadata files and `image` in tables.",
+        None,
+        example="image",
+    )
     caption_columns: tuple[str, ...] = say(
-        "Columns of the captions, for `parquet`, `hub` and the `.json` members of `webdataset`.", ("text",)
+        "Columns of the captions; for `webdataset`, fields of `.json` members and text members. Empty means what the format "
+        "calls them itself (`text` …).",
+        (),
+        example=("text",),
     )
     references_column: str | None = say(
-        "Column of the reference pictures of editing samples, for `parquet` and `hub`.", None, example="references"
+        "Column of the reference pictures of editing samples.", None, example="references"
+    )
+    caption: str | None = say("Caption of every picture that has none of its own.", None, example="a photo of sks dog")
+    trigger: str | None = say(
+        "Words put before every caption that does not have them, and in place of `[trigger]`; without `caption`, pictures "
+        "that have no caption get them alone.",
+        None,
+        example="sks dog",
+    )
+    caption_lines: str = say(
+        "What a caption file (`.txt`, `.caption`) holds: `each` line is a caption, or all of them are `one`.",
+        "each",
+        choices=("each", "one"),
+    )
+    folder_repeats: bool = say(
+        "Count the pictures of a folder such as `10_dog` ten times, as kohya's scripts do, in the stages ar and decoder.",
+        False,
     )
     max_bad_share: float = say(
         "Share of the rows that may be unreadable and are left out; with more the training does not start.",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sampan.frameworks import ops
-from sampan.losses.shapes import IMAGE, check_shapes
 from sampan.models.layers import Array
+from sampan.models.shapes import IMAGE, check_shapes
 
 
 def edge_loss(image: Array, target: Array, num_scales: int = 3) -> Array:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sampan.frameworks import ops
-from sampan.losses.shapes import check_shapes
 from sampan.models.layers import Array
+from sampan.models.shapes import check_shapes
 
 
 def contrast_loss(left: Array, right: Array, labels: Array, weights: Array, temperature: float) -> Array:

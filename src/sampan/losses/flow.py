@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from sampan.frameworks import ops
-from sampan.losses.shapes import IMAGE, check_shapes
 from sampan.models.layers import Array
-from sampan.samplers.euler import shifted
+from sampan.models.shapes import IMAGE, check_shapes
 
-Floats = NDArray[np.float32]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
-def flow_times(draws: NDArray[np.float64], mean: float, std: float, mu: float) -> tuple[Floats, Floats]:
+def flow_times(
+    draws: NDArray[np.float64], mean: float, std: float, mu: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return noise levels σ and the times the network is told, both (n,).
 
     Levels are logit-normal and then shifted by μ as in inference; the network is told the unshifted time
@@ -24,8 +26,12 @@ def flow_times(draws: NDArray[np.float64], mean: float, std: float, mu: float) -
 
     Source: Esser et al. 2024 (logit-normal sampling, resolution shift).
     """
+    import numpy as np  # here, because a plan counts losses without NumPy
+
+    from sampan.samplers.euler import shift_time
+
     unshifted = (1 / (1 + np.exp(-(mean + std * draws)))).astype(np.float32)
-    return shifted(unshifted, mu).astype(np.float32), np.maximum(1000 * unshifted - 1, 0).astype(np.float32)
+    return shift_time(unshifted, mu).astype(np.float32), np.maximum(1000 * unshifted - 1, 0).astype(np.float32)
 
 
 def add_noise(clean: Array, noise: Array, sigma: Array) -> Array:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sampan.frameworks import ops
-from sampan.losses.shapes import check_shapes
 from sampan.models.layers import Array
+from sampan.models.shapes import check_shapes
 
 _LEADING = ("batch", "token", "row", "column")  # names for the axes of features before their channels
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from sampan.frameworks import ops
-from sampan.losses.shapes import check_shapes
 from sampan.models.layers import Array
+from sampan.models.shapes import check_shapes
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def preview_weight(num_preview: int, num_target: int) -> float:
@@ -17,6 +20,8 @@ def preview_weight(num_preview: int, num_target: int) -> float:
 
 def token_weights(num_preview: int, num_target: int, weight: float) -> NDArray[np.float32]:
     """Return (num_preview + num_target + 1,): `weight` on the preview, 1 on the target and on the end token."""
+    import numpy as np  # here, because a plan counts losses without NumPy
+
     return np.concatenate([np.full(num_preview, weight), np.ones(num_target + 1)]).astype(np.float32)
 
 

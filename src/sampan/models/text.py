@@ -25,6 +25,7 @@ from sampan.models.positions import Grid
 NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "image_token", "grid_bos_token", "grid_eos_token")
 GLYPH_PAD_ID, GLYPH_EOS_ID, GLYPH_BYTE_OFFSET = 0, 1, 3
 GLYPH_MAX_BYTES = 2048
+_GLYPH_TEXT_BYTES = GLYPH_MAX_BYTES - 1  # the end id takes one place
 _QUOTES = (r"'([^']*)'", r"“([^“”]*)”", r'"([^"]*)"', r"「([^「」]*)」")
 # the special tokens of GLM-4-0414 in id order, which follow the text pieces
 _GLM_SPECIALS = (
@@ -43,6 +44,24 @@ _ALONE = (
 )
 
 NUM_SPECIALS = len(_GLM_SPECIALS)
+
+
+class ControlTokens:
+    """The control tokens of a tokenizer: text that spells one would change the layout of a prompt.
+
+    Args:
+        tokens: As text spells them; the released tokenizer has 16,529.
+    """
+
+    def __init__(self, tokens: Iterable[str]):
+        self._tokens = tuple(tokens)
+        self._first_letters = {token[0] for token in self._tokens}
+
+    def find(self, text: str) -> str | None:
+        """Return a control token that a text spells, or None."""
+        if self._first_letters.isdisjoint(text):
+            return None
+        return next((token for token in self._tokens if token in text), None)
 
 
 @dataclass(frozen=True)
@@ -91,7 +110,9 @@ class PromptTokenizer:
                     + (f" ({content!r} is not in tokenizer.json)" if content else ""),
                 )
             self._names[name] = content
-        self._specials = [token.content for token in self._tokenizer.get_added_tokens_decoder().values()]
+        self.control_tokens = ControlTokens(
+            token.content for token in self._tokenizer.get_added_tokens_decoder().values()
+        )
 
     def id_of(self, name: str) -> int:
         """Return the id of one of NAMED_TOKENS."""
@@ -118,13 +139,12 @@ class PromptTokenizer:
         Raises:
             RequestError: The prompt spells one of the tokenizer's special tokens.
         """
-        for token in self._specials:
-            if token in prompt:
-                raise RequestError(
-                    f"the prompt contains `{token}`",
-                    "that is a control token of this model's tokenizer, and would change the layout of the picture",
-                    "write the text without it",
-                )
+        if token := self.control_tokens.find(prompt):
+            raise RequestError(
+                f"the prompt contains `{token}`",
+                "that is a control token of this model's tokenizer, and would change the layout of the picture",
+                "write the text without it",
+            )
         name = self._names
         start, end, image = name["bos_token"], name["eos_token"], name["image_token"]
         grids = [target] if preview is None else [target, preview]
@@ -141,9 +161,42 @@ class PromptTokenizer:
 def glyph_texts(prompt: str) -> list[str]:
     """Return the words to be drawn: what stands in '…', then “…”, then "…", then 「…」, each from left to right.
 
-    An apostrophe counts as a quote, as in the reference: "It's Bob's" yields "s Bob".
+    An apostrophe counts as a quote, as in the reference: "It's Bob's" yields "s Bob". Where more stands between two of them
+    than the glyph encoder reads, the first one opens nothing; the reference cuts what it takes for a quotation.
     """
-    return [text for pattern in _QUOTES for text in re.findall(pattern, prompt)]
+    quoted = [text for pattern in _QUOTES[1:] for text in re.findall(pattern, prompt)]
+    return [*_between_apostrophes(prompt), *quoted]
+
+
+def has_far_apostrophes(prompt: str) -> bool:
+    """Say whether two apostrophes that follow one another are too far apart to be quotes."""
+    # most prompts are too short for that
+    return len(prompt.encode()) > _GLYPH_TEXT_BYTES and any(
+        not _can_be_drawn(text) for text in re.findall(_QUOTES[0], prompt)
+    )
+
+
+def _between_apostrophes(prompt: str) -> list[str]:
+    between, texts, place = re.compile(_QUOTES[0]), [], 0
+    while found := between.search(prompt, place):
+        fits = _can_be_drawn(found[1])
+        texts += [found[1]] if fits else []
+        place = found.end() if fits else found.start() + 1
+    return texts
+
+
+def _can_be_drawn(text: str) -> bool:
+    return len(text.encode()) <= _GLYPH_TEXT_BYTES
+
+
+def check_glyph_text(text: str) -> None:
+    """Raise RequestError for a text to be drawn that is longer than the glyph encoder was built for."""
+    if not _can_be_drawn(text):
+        raise RequestError(
+            f"a quoted text of {len(text.encode())} bytes is too long to draw",
+            f"the glyph encoder reads at most {_GLYPH_TEXT_BYTES} bytes",
+            "shorten the text in quotes",
+        )
 
 
 def glyph_batch(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -159,13 +212,8 @@ def glyph_batch(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.boo
     front = [GLYPH_PAD_ID] * ((len(texts) + 1) % 2)
     rows = []
     for text in texts:
+        check_glyph_text(text)
         data = text.encode("utf-8")
-        if len(data) + 1 > GLYPH_MAX_BYTES:
-            raise RequestError(
-                f"a quoted text of {len(data)} bytes is too long to draw",
-                f"the glyph encoder reads at most {GLYPH_MAX_BYTES - 1} bytes",
-                "shorten the text in quotes",
-            )
         rows.append([*front, *(byte + GLYPH_BYTE_OFFSET for byte in data), GLYPH_EOS_ID])
     width = max(len(row) for row in rows)
     ids = np.full((len(rows), width), GLYPH_PAD_ID, np.int64)
@@ -186,6 +234,11 @@ def _letter_by_letter() -> Any:
     return pre_tokenizers.Sequence([alone, pre_tokenizers.ByteLevel(add_prefix_space=False)])
 
 
+def special_tokens(num_visual: int) -> tuple[str, ...]:
+    """Return the special tokens of a tokenizer that `train_tokenizer` learns: the visual ones, then those for layout."""
+    return (*(f"<|dit_token_{i}|>" for i in range(num_visual)), *_GLM_SPECIALS)
+
+
 def train_tokenizer(texts: Iterable[str], num_visual: int, num_codes: int, num_pieces: int) -> dict[str, bytes]:
     """Learn a byte-level BPE from texts and return the files of `processor/` in the released form.
 
@@ -203,14 +256,15 @@ def train_tokenizer(texts: Iterable[str], num_visual: int, num_codes: int, num_p
     )
     learner.train_from_iterator(texts, trainer)
     learned = json.loads(learner.to_str())["model"]
-    visual = [f"<|dit_token_{i}|>" for i in range(num_visual)]
+    specials = special_tokens(num_visual)
+    visual = specials[:num_visual]
     vocab = {token: i for i, token in enumerate(visual)}
     vocab |= {piece: num_visual + i for piece, i in learned["vocab"].items()}
     merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in learned["merges"]]
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
     tokenizer.pre_tokenizer = _letter_by_letter()
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in (*visual, *_GLM_SPECIALS)])
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in specials])
     names = {
         "bos_token": visual[num_codes],
         "eos_token": visual[num_codes + 1],

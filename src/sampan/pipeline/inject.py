@@ -8,13 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from sampan.errors import RequestError
+from sampan.errors import DamagedFileError, RequestError
+from sampan.frameworks.safetensors_header import read_header
 from sampan.models.config import ModelConfig
 from sampan.models.positions import Grid
+from sampan.pipeline.denoise import latent_shape
 from sampan.pipeline.request import ImageRequest
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+_DTYPES = ("F16", "F32", "F64", "I8", "I16", "I32", "I64", "U8", "U16", "U32")
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,18 @@ def read_injected(request: ImageRequest, size: Grid, config: ModelConfig) -> Inj
     path = request.inject
     wanted: dict[str, tuple[int | None, ...]] = {
         "prior_token_ids": config.geometry.prior_grid(*size),
-        "noise": (1, config.vae.latent_channels, size[0] // config.vae.factor, size[1] // config.vae.factor),
+        "noise": (1, *latent_shape(size, config)),
         "glyph_embeds": (1, None, config.glyph.d_model),
     }
     try:
+        tensors = read_header(path).tensors
+        if odd := next((name for name, place in tensors.items() if place.dtype not in _DTYPES), None):
+            raise TypeError(f"`{odd}` is stored as {tensors[odd].dtype}")
         with safe_open(path, framework="np") as file:
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
     except FileNotFoundError as error:
         raise RequestError(f"there is no file `{path}` to inject") from error
-    except (SafetensorError, OSError, TypeError, KeyError) as error:
+    except (SafetensorError, DamagedFileError, OSError, TypeError) as error:
         raise RequestError(
             f"`{path}` cannot be injected", f"it is not a readable safetensors file of fp32 and integers: {error}"
         ) from error

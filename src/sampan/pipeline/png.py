@@ -1,4 +1,4 @@
-"""The picture file that leaves the house: pixels, what made them, and the marking of generated media."""
+"""Image files: pixels, metadata that says what made them, and the marking of generated media."""
 
 from __future__ import annotations
 

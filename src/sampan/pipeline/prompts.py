@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sampan.checkpoint import lora
 from sampan.errors import DataError, RequestError
 from sampan.pipeline.pipeline import check_target, open_pipeline, prompt_hint, write_images
 from sampan.pipeline.request import ImageRequest
@@ -59,6 +60,7 @@ def generate_each(
     stop_on_error: bool,
     put: Callable[[dict[str, Any]], None],
     console: Any,
+    verified: bool = True,
 ) -> None:
     """Generate the images of every prompt and write them as soon as they are made, named by the prompt's line.
 
@@ -71,7 +73,7 @@ def generate_each(
         stop_on_error: Go on with no further line after one that failed.
         put: Takes the record of each image that is written.
         console: A rich console for progress, hints and the lines that failed.
-        model, device, dtype, offload, compiled, loras: As pipeline.generate takes them.
+        model, device, dtype, offload, compiled, loras, verified: As pipeline.generate takes them.
 
     Raises:
         RequestError: Prompts failed; the images of the others are written.
@@ -85,8 +87,17 @@ def generate_each(
 
     with bars(console) as progress:
         pipeline = open_pipeline(
-            model, device=device, dtype=dtype, offload=offload, progress=progress, loras=loras, compiled=compiled
+            model,
+            device=device,
+            dtype=dtype,
+            offload=offload,
+            progress=progress,
+            loras=loras,
+            compiled=compiled,
+            verified=verified,
         )
+        for note in lora.notes(pipeline.loras):
+            say(note)
         for number, (line, prompt) in enumerate(prompts):
             asked, file = dataclasses.replace(request, prompt=prompt), target.with_stem(f"{target.stem}-{line}")
             progress("prompts", number, len(prompts))

@@ -17,12 +17,11 @@ from sampan.catalog.records import Chip
 from sampan.errors import PlanError, did_you_mean
 from sampan.models import presets
 from sampan.plan import efficiency, measured_throughput
-from sampan.plan.assumptions import Assumptions, Interval
-from sampan.plan.energy import power
+from sampan.plan.cost import Assumptions, hourly_rent, power
 from sampan.plan.jobs import JobWork, StageWork
-from sampan.plan.measured_throughput import EarlierChip, MeasuredRatio
-from sampan.plan.planner import Candidate, Planner, label
-from sampan.plan.records import Workload
+from sampan.plan.measured_throughput import EarlierChip, MeasuredRatio, quantile
+from sampan.plan.planner import Candidate, Planner
+from sampan.plan.records import Interval, Workload
 from sampan.plan.workloads.named import workload_of
 from sampan.plan.workloads.own.stages import stage_workload
 
@@ -68,7 +67,7 @@ class Comparison:
     """Everything that is known of two chips side by side.
 
     Args:
-        left: Models that could not be predicted, with the reason.
+        not_predicted: Models that could not be predicted, with the reason.
         assumed: How intervals of ratios are made, in sentences.
     """
 
@@ -78,7 +77,7 @@ class Comparison:
     pairs: tuple[MeasuredRatio, ...]
     matched: tuple[MeasuredRatio, ...]
     predicted: tuple[PredictedRatio, ...]
-    left: tuple[tuple[str, str], ...]
+    not_predicted: tuple[tuple[str, str], ...]
     earlier: tuple[tuple[str, EarlierChip], ...]
     rent: Interval | None
     power: float | None
@@ -88,19 +87,20 @@ class Comparison:
         """Return all of it as JSON can hold it."""
         return {
             "what": "sampan plan --compare",
-            "first": label(self.first),
-            "second": label(self.second),
+            "first": self.first.label,
+            "second": self.second.label,
             "frameworks": list(self.frameworks),
             "measured_pairs": [_ratio(one) for one in self.pairs],
             "measured_on_the_same_work": [_ratio(one) for one in self.matched],
             "predicted": [
                 {
-                    "kind": one.kind, "model": one.model, "num_chips": one.num_chips, "slower": _span(one.slower),
-                    "dearer": _span(one.dearer), "hungrier": _span(one.hungrier), "basis": list(one.basis),
+                    "kind": one.kind, "model": one.model, "num_chips": one.num_chips, "slower": one.slower.as_dict(),
+                    "dearer": one.dearer and one.dearer.as_dict(),
+                    "hungrier": one.hungrier and one.hungrier.as_dict(), "basis": list(one.basis),
                 }
                 for one in self.predicted
             ],
-            "not_predicted": [{"model": model, "reason": reason} for model, reason in self.left],
+            "not_predicted": [{"model": model, "reason": reason} for model, reason in self.not_predicted],
             "earlier_as_fast": [
                 {
                     "of": name, "kind": one.kind, "chip": one.chip.name, "launched": one.chip.launched,
@@ -108,36 +108,36 @@ class Comparison:
                 }
                 for name, one in self.earlier
             ],
-            "rent_ratio": _span(self.rent),
+            "rent_ratio": self.rent and self.rent.as_dict(),
             "power_ratio": self.power,
             "notes": list(self.assumed),
         }  # fmt: skip
 
     def lines(self) -> list[str]:
         """Return all of it as text."""
-        a, b = label(self.first), label(self.second)
-        said = [
+        a, b = self.first.label, self.second.label
+        lines = [
             f"{a} beside {b}: how many times as long, as dear, as hungry the first is; below 1 it is better",
             f"{a}: {self.first.title}, {self.first.launched or 'launch not known'}",
             f"{b}: {self.second.title}, {self.second.launched or 'launch not known'}",
         ]
-        said += ["", "Measured, side by side in one source (time):", *_measured(self.pairs, a, b)]
-        said += ["", "Measured, the same work in different sources (time; weaker):", *_measured(self.matched, a, b)]
-        said += ["", f"Predicted, with 80 % intervals ({' and '.join(self.frameworks)}):"]
-        for one in self.predicted:
-            said.append(
-                f"  {one.kind:<9}  {one.model}, {one.num_chips} chips: {_plain(one.slower)} as long, "
-                f"{_plain(one.dearer)} as dear, {_plain(one.hungrier)} as hungry"
+        lines += ["", "Measured, side by side in one source (time):", *_measured(self.pairs, a, b)]
+        lines += ["", "Measured, the same work in different sources (time; weaker):", *_measured(self.matched, a, b)]
+        lines += ["", f"Predicted, with 80 % intervals ({' and '.join(self.frameworks)}):"]
+        for ratio in self.predicted:
+            lines.append(
+                f"  {ratio.kind:<9}  {ratio.model}, {ratio.num_chips} chips: {_plain(ratio.slower)} as long, "
+                f"{_plain(ratio.dearer)} as dear, {_plain(ratio.hungrier)} as hungry"
             )
-            said.append(f"             {a}: {one.basis[0]}; {b}: {one.basis[1]}")
-        said += [f"  {model}: cannot be predicted: {reason}" for model, reason in self.left]
-        said += ["", "Earlier chips whose good runs were as fast:"]
-        said += [
-            f"  {name}, {one.kind}: {one.chip.title} ({one.chip.launched}), {one.years:g} years before, "
-            f"{one.flops_per_s / 1e12:.0f} TFLOP/s in {one.num_runs} runs"
-            for name, one in self.earlier
+            lines.append(f"             {a}: {ratio.basis[0]}; {b}: {ratio.basis[1]}")
+        lines += [f"  {model}: cannot be predicted: {reason}" for model, reason in self.not_predicted]
+        lines += ["", "Earlier chips whose good runs were as fast:"]
+        lines += [
+            f"  {name}, {chip.kind}: {chip.chip.title} ({chip.chip.launched}), {chip.years:g} years before, "
+            f"{chip.flops_per_s / 1e12:.0f} TFLOP/s in {chip.num_runs} runs"
+            for name, chip in self.earlier
         ] or ["  none is known"]
-        return [*said, "", *self.assumed]
+        return [*lines, "", *self.assumed]
 
 
 def compare(
@@ -166,27 +166,27 @@ def compare(
     ]
     under = framework_a or "torch", framework_b or "torch"
     rent = _rents(*chips)
-    drawn = [power(chip).w for chip in chips]
-    hungry = drawn[0] / drawn[1] if drawn[0] and drawn[1] else None
-    predicted, left = [], []
+    watts = [power(chip).w for chip in chips]
+    hungrier = watts[0] / watts[1] if watts[0] and watts[1] else None
+    predicted, not_predicted = [], []
     for work in works:
-        found = _predict(work, chips, under, rent, hungry)
-        if isinstance(found, str):
-            left.append((work.name, found))
+        ratio = _predict(work, chips, under, rent, hungrier)
+        if isinstance(ratio, str):
+            not_predicted.append((work.name, ratio))
         else:
-            predicted.append(found)
-    kinds_seen = list(MODELS) if kinds is None else sorted(kinds & MODELS.keys())
-    before = [
-        (label(chip), found)
-        for chip in chips
-        for kind in kinds_seen
-        if (found := measured_throughput.earlier(chip, kind)) is not None
-    ]
+            predicted.append(ratio)
+    # by chip and kind: both chips may be one, and then what came before is said once
+    before = {}
+    for chip in chips:
+        for kind in MODELS if kinds is None else sorted(kinds & MODELS.keys()):
+            earlier = measured_throughput.earlier(chip, kind)
+            if earlier is not None:
+                before[chip.label, kind] = chip.label, earlier
     same = chips[0].name == chips[1].name and under[0] == under[1]
     return Comparison(
         first=chips[0], second=chips[1], frameworks=under, pairs=tuple(measured_throughput.pairs(*sides)),
-        matched=() if same else tuple(measured_throughput.matched(*sides)), predicted=tuple(predicted), left=tuple(left),
-        earlier=tuple({(n, e.kind): (n, e) for n, e in before}.values()), rent=rent, power=hungry,
+        matched=() if same else tuple(measured_throughput.match_work(*sides)), predicted=tuple(predicted),
+        not_predicted=tuple(not_predicted), earlier=tuple(before.values()), rent=rent, power=hungrier,
         assumed=tuple(_assumed(chips)),
     )  # fmt: skip
 
@@ -209,20 +209,20 @@ def _work(name: str, workload: Workload) -> JobWork:
 
 
 def _predict(
-    work: JobWork, chips: tuple[Chip, Chip], under: tuple[str, str], rent: Interval | None, hungry: float | None
+    work: JobWork, chips: tuple[Chip, Chip], under: tuple[str, str], rent: Interval | None, hungrier: float | None
 ) -> PredictedRatio | str:
     """Return the ratio on the fewest chips on which both can, or why there is none."""
     planner = Planner(work, Assumptions())
     reason = ""
     for count in _COUNTS:
-        ways = [planner.way(chip, count, framework) for chip, framework in zip(chips, under, strict=True)]
-        failed = [way for way in ways if not isinstance(way, Candidate)]
+        candidates = [planner.candidate(chip, count, framework) for chip, framework in zip(chips, under, strict=True)]
+        failed = [candidate for candidate in candidates if not isinstance(candidate, Candidate)]
         if not failed:
             break
         reason = f"{failed[0].chip}: {failed[0].reason}"
     else:
         return reason
-    steps = [way.stages[0].option.prediction for way in ways if isinstance(way, Candidate)]
+    steps = [candidate.stages[0].prediction for candidate in candidates if isinstance(candidate, Candidate)]
     halves = [math.log(step.high_s / step.low_s) / 2 for step in steps]
     half = math.hypot(*halves)
     spread = planner.fitted.ratio
@@ -235,8 +235,8 @@ def _predict(
     return PredictedRatio(
         kind=work.stages[0].workload.family, model=work.name, num_chips=count, slower=slower,
         dearer=rent and _both(slower, rent),
-        hungrier=None if hungry is None else slower.times(hungry),
-        basis=(_basis(steps[0]), _basis(steps[1])),
+        hungrier=None if hungrier is None else slower.times(hungrier),
+        basis=(steps[0].rests_on, steps[1].rests_on),
     )  # fmt: skip
 
 
@@ -258,20 +258,14 @@ def _both(first: Interval, second: Interval) -> Interval:
     return Interval(low=typical * math.exp(-down), typical=typical, high=typical * math.exp(up))
 
 
-def _basis(step: Any) -> str:
-    return f"{step.num_measurements} {step.basis}" if step.num_measurements else step.basis
-
-
 def _rents(first: Chip, second: Chip) -> Interval | None:
     """Return the ratio of rents."""
-    a, b = first.rent, second.rent
-    if a is None or b is None:
+    if first.rent is None or second.rent is None:
         return None
     if first.name == second.name:
         return Interval(low=1.0, typical=1.0, high=1.0)
-    above = Interval(low=a.low_usd_per_h, typical=a.typical_usd_per_h, high=a.high_usd_per_h)
-    below = Interval(low=1 / b.high_usd_per_h, typical=1 / b.typical_usd_per_h, high=1 / b.low_usd_per_h)
-    return _both(above, below)
+    above, below = hourly_rent(first.rent), hourly_rent(second.rent)
+    return _both(above, Interval(low=1 / below.high, typical=1 / below.typical, high=1 / below.low))
 
 
 def _assumed(chips: tuple[Chip, Chip]) -> Iterator[str]:
@@ -285,10 +279,10 @@ def _assumed(chips: tuple[Chip, Chip]) -> Iterator[str]:
     for chip in chips:
         rent = chip.rent
         if rent is None:
-            yield f"{label(chip)}: no rental price is known, so nobody can say how dear it is."
+            yield f"{chip.label}: no rental price is known, so nobody can say how dear it is."
         else:
             yield (
-                f"{label(chip)}: {rent.typical_usd_per_h:g} USD an hour ({rent.low_usd_per_h:g} to {rent.high_usd_per_h:g}; "
+                f"{chip.label}: {rent.typical_usd_per_h:g} USD an hour ({rent.low_usd_per_h:g} to {rent.high_usd_per_h:g}; "
                 f"{rent.region or 'region not known'}, {rent.as_of or 'date not known'}); power: {power(chip).basis}."
             )
     likes = sorted(
@@ -298,41 +292,30 @@ def _assumed(chips: tuple[Chip, Chip]) -> Iterator[str]:
         yield f"Runs on {', '.join(likes)} stand for chips of the same silicon: sources seldom say which bin ran."
 
 
-def _measured(found: Sequence[MeasuredRatio], first: str, second: str) -> list[str]:
+def _measured(ratios: Sequence[MeasuredRatio], first: str, second: str) -> list[str]:
     """Return a line for each kind of model: median and range of ratios, and how many."""
     by_kind: dict[str, list[MeasuredRatio]] = defaultdict(list)
-    for one in found:
-        by_kind[one.kind].append(one)
-    said = []
+    for ratio in ratios:
+        by_kind[ratio.kind].append(ratio)
+    lines = []
     for kind, some in sorted(by_kind.items()):
-        values = sorted(one.value for one in some)
-        sources = {run.source for one in some for run in (*one.first, *one.second)}
-        said.append(
+        values = sorted(ratio.value for ratio in some)
+        sources = {run.source for ratio in some for run in (*ratio.first, *ratio.second)}
+        lines.append(
             f"  {kind:<9}  {quantile(values, 0.5):.2f} in the middle, {quantile(values, 0.1):.2f} to "
             f"{quantile(values, 0.9):.2f} in four of five; {len(values)} ratios, {len(sources)} sources"
         )
-    return said or [f"  nothing is known that was measured on both {first} and {second}"]
-
-
-def quantile(ordered: Sequence[float], share: float) -> float:
-    """Return a quantile of ordered values, between two of them where it falls there."""
-    at = share * (len(ordered) - 1)
-    below = math.floor(at)
-    return ordered[below] + (at - below) * (ordered[min(below + 1, len(ordered) - 1)] - ordered[below])
+    return lines or [f"  nothing is known that was measured on both {first} and {second}"]
 
 
 def _plain(span: Interval | None) -> str:
     return "unknown times" if span is None else f"{span.typical:.2f} times ({span.low:.2f}-{span.high:.2f})"
 
 
-def _span(span: Interval | None) -> dict[str, float] | None:
-    return None if span is None else {"low": span.low, "typical": span.typical, "high": span.high}
-
-
-def _ratio(one: MeasuredRatio) -> dict[str, Any]:
+def _ratio(ratio: MeasuredRatio) -> dict[str, Any]:
     return {
-        "kind": one.kind, "model": one.model, "slower": one.value,
-        "first": [_run(run) for run in one.first], "second": [_run(run) for run in one.second],
+        "kind": ratio.kind, "model": ratio.model, "slower": ratio.value,
+        "first": [_run(run) for run in ratio.first], "second": [_run(run) for run in ratio.second],
     }  # fmt: skip
 
 

@@ -95,7 +95,7 @@ class DeviceWork:
     hides: bool = True
 
 
-def quantities(workload: Workload, layout: ParallelLayout, *, hides: bool = True) -> DeviceWork:
+def device_work(workload: Workload, layout: ParallelLayout, *, hides: bool = True) -> DeviceWork:
     """Return what one update is on the busiest chip of a layout.
 
     Args:

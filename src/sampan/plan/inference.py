@@ -1,33 +1,35 @@
 """How long making pictures takes on one chip, and what it needs: in a thousand pictures, with the training's efficiencies.
 
-The generator writes tokens one by one, and each reads all weights and the cache, so that memory limits it; the decoder's
-steps multiply large matrices. Both follow from operators and speeds (sampan.plan.time). One number alone is fitted to times
-of making pictures: what a launch takes where no gradient is recorded.
-Left out: several chips for one picture, drawing tokens on the host, moving parts that are not on the chip, and PNG files.
+The AR generator writes tokens one by one, and each reads all weights and the cache, so that memory limits it; the diffusion
+decoder's steps multiply large matrices. Both follow from operators and speeds (sampan.plan.time). One number alone is fitted
+to times of making pictures: what a launch takes where no gradient is recorded. Of memory, all parts stay on the chip, and
+one phase works at a time.
+Left out: several chips for one picture, sampling tokens on the host, moving parts that are not on the chip, pixels made in
+tiles, and PNG files.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import add
 
 from sampan.catalog import frameworks
 from sampan.catalog.records import Chip
 from sampan.job import Job
 from sampan.models import presets
 from sampan.plan import efficiency
-from sampan.plan.assumptions import Assumptions, Interval
 from sampan.plan.conventions import CONVENTIONS
-from sampan.plan.device_work import quantities
-from sampan.plan.generation_memory import generation_needed
+from sampan.plan.cost import Assumptions
+from sampan.plan.device_work import device_work
 from sampan.plan.measured import MeasuredSteps
 from sampan.plan.memory import ChipMemory
-from sampan.plan.predict import StepPrediction
-from sampan.plan.records import ParallelLayout, Phase, Workload, WorkloadBlock
-from sampan.plan.time import PART_NAMES, ChipSpeeds, replaced, speeds, step_time
-from sampan.plan.workloads.own.encoders import tokenizer_blocks, vae_encoder
+from sampan.plan.planner import Infeasible, usable
+from sampan.plan.predict import StepPrediction, predict_time
+from sampan.plan.records import Interval, Op, ParallelLayout, Phase, Workload, WorkloadBlock
+from sampan.plan.time import ChipSpeeds, step_time
+from sampan.plan.workloads.own.parts import tokenizer_blocks, vae_blocks
 from sampan.plan.workloads.own.pictures import picture_phases
 from sampan.units import format_bytes
 
@@ -41,6 +43,12 @@ BASIS = (
     "Making pictures is predicted with the efficiencies of training; what a launch takes is fitted to 5 published times on "
     "an H100. Moving parts that do not all fit on the chip is left out."
 )
+_VALUE_BYTES = 2
+_LARGEST_INDEXED = 2**31 - 1  # values of one picture's tensor that convolution libraries with 32-bit indices take
+# A convolution is given its input, and returns its result, in an order of its own: both are there twice.
+_COPIES = 2
+# A norm and its activation move four tensors, of which three are there at once: input, norm, result.
+_AT_ONCE = 0.75
 _WEIGHT_BYTES = {"fp32": 4.0}
 _KINDS = {"read the prompt": "ar", "write a token": "ar", "pixels": "vae"}
 
@@ -113,27 +121,17 @@ class InferenceEstimate:
     @property
     def label(self) -> str:
         """The chip as it was asked for."""
-        return self.chip.variant or self.chip.name
+        return self.chip.label
 
     @property
     def chip_hours(self) -> Interval:
         """Hours of the chip for NUM_PICTURES pictures."""
         return self.time_s.times(1 / 3600)
 
-
-@dataclass(frozen=True, kw_only=True)
-class NoInferenceEstimate:
-    """A chip on which pictures cannot be made, or nobody can say how fast.
-
-    Args:
-        smallest_count: Least power of two of chips over which the weights could be spread; None where there is none, or
-            where memory is not what fails.
-    """
-
-    chip: str
-    framework: str
-    reason: str
-    smallest_count: int | None = None
+    @property
+    def rests_on(self) -> str:
+        """How many published runs it rests on, and which, in words."""
+        return f"{self.num_measurements} {self.basis}" if self.num_measurements else self.basis
 
 
 def of_job(job: Job) -> InferenceRecipe:
@@ -151,7 +149,7 @@ def of_job(job: Job) -> InferenceRecipe:
     )  # fmt: skip
     rows, columns = config.geometry.prior_grid(*size)
     blocks = {phase.name: phase.blocks for phase in phases}
-    seen = tokenizer_blocks(config, rows * columns, is_forward=True)
+    seen = tokenizer_blocks(config, rows * columns)
     return InferenceRecipe(
         name=job.model.preset,
         phases=tuple(phases),
@@ -159,7 +157,7 @@ def of_job(job: Job) -> InferenceRecipe:
             "generator": _params(blocks["read the prompt"]) + _params(seen),
             "glyph encoder": _params(blocks["spell the words"]),
             "decoder": _params(blocks["a step with the prompt"]),
-            "autoencoder": _params(blocks["pixels"]) + _params(vae_encoder(config.vae, *size, is_forward=True)),
+            "autoencoder": _params(blocks["pixels"]) + _params(vae_blocks("encoder", config, size)),
         },
         side_px=side,
         num_inference_steps=job.plan.num_inference_steps,
@@ -170,6 +168,36 @@ def of_job(job: Job) -> InferenceRecipe:
 
 def _params(blocks: Sequence[WorkloadBlock]) -> float:
     return sum(block.repeat * block.params for block in blocks)
+
+
+def inference_memory(
+    phases: Sequence[Phase], *, params: float, batch: int = 1, weight_bytes: float = 2.0, context_bytes: float = 0.0
+) -> ChipMemory:
+    """Return the memory that making `batch` pictures together needs, at the phase that needs most.
+
+    Args:
+        phases: What a picture goes through.
+        params: Values of all weights that are on the chip, used or not.
+        context_bytes: The driver's; a framework's own counter leaves it out.
+    """
+    work = cache = 0.0
+    for phase in phases:
+        largest = max((_alive(op) for block in phase.blocks for op in block.ops), default=0.0)
+        now = _VALUE_BYTES * batch * phase.rows * largest
+        held = _VALUE_BYTES * batch * phase.cache_values
+        if now + held > work + cache:
+            work, cache = now, held
+    return ChipMemory(frozen=weight_bytes * params, activations=cache, workspace=work, reserve=context_bytes)
+
+
+def _alive(op: Op) -> float:
+    """Return the values that are there at once while one picture's operator works."""
+    if op.kind == "memory":
+        return _AT_ONCE * op.values
+    if op.kind == "conv":
+        result = op.rows * op.cols
+        return op.values * (_COPIES if max(result, op.values - result) <= _LARGEST_INDEXED else 1)
+    return op.values
 
 
 class InferenceEstimator:
@@ -191,45 +219,36 @@ class InferenceEstimator:
         self.assumptions = assumptions
         self.fitted = fitted or efficiency.load()
         self.benches = benches
-        self.rates = replaced(self.fitted.rates, {"launch_s": _LAUNCH_S})
+        self.rates = replace(self.fitted.rates, launch_s=_LAUNCH_S)
         self._needs: dict[tuple[int, bool, str], ChipMemory] = {}
 
-    def on(self, chips: Iterable[Chip], names: Sequence[str]) -> list[InferenceEstimate | NoInferenceEstimate]:
+    def estimates(self, chips: Iterable[Chip], names: Sequence[str]) -> list[InferenceEstimate | Infeasible]:
         """Return for every chip and framework how pictures are made, or why not."""
-        return [self.making(chip, name) for chip in chips for name in names]
+        return [self.estimate(chip, name) for chip in chips for name in names]
 
-    def making(self, chip: Chip, framework: str) -> InferenceEstimate | NoInferenceEstimate:
+    def estimate(self, chip: Chip, framework: str) -> InferenceEstimate | Infeasible:
         """Return how pictures are made on a chip, or why they are not."""
-        label = chip.variant or chip.name
-        family = frameworks.family(framework)
-        if not family.runs_on(chip.vendor):
-            reason = f"it is written for chips of {' and '.join(family.makers)}"
-            return NoInferenceEstimate(chip=label, framework=framework, reason=reason)
-        speed = speeds(chip, self.recipe.precision)
-        if isinstance(speed, str):
-            reason = f"its time cannot be computed: nobody has published {speed}"
-            return NoInferenceEstimate(chip=label, framework=framework, reason=reason)
-        if chip.memory.bytes is None:
-            reason = "whether it fits cannot be computed: nobody has published its memory"
-            return NoInferenceEstimate(chip=label, framework=framework, reason=reason)
-        room = chip.memory.bytes * self.assumptions.memory_share
+        limits = usable(chip, framework, self.recipe.precision, self.assumptions.memory_share)
+        if isinstance(limits, str):
+            return Infeasible(chip=chip.label, framework=framework, reason=limits)
+        speed, room = limits
         for is_offloaded in (False, True):
             fitting = [batch for batch in BATCHES if self.need(batch, is_offloaded, framework).total <= room]
             if fitting:
                 break
         else:
-            return self._too_large(label, framework, room)
-        found = {batch: self._phases(chip, speed, framework, batch) for batch in fitting}
-        batch = min(fitting, key=lambda one: sum(phase.step_s for phase in found[one].values()) / one)
+            return self._too_large(chip, framework, room)
+        phases_of = {batch: self._phases(chip, speed, framework, batch) for batch in fitting}
+        batch = min(fitting, key=lambda batch: sum(phase.step_s for phase in phases_of[batch].values()) / batch)
         share = NUM_PICTURES / batch
-        phases = found[batch]
-        last = next(iter(phases.values()))
+        phases = phases_of[batch]
+        first = next(iter(phases.values()))
         return InferenceEstimate(
             chip=chip, framework=framework, batch=batch, is_offloaded=is_offloaded,
-            time_s=_added(phases.values()).times(share),
+            time_s=_in_sequence(phases).times(share),
             parts_s={name: phase.step_s * share for name, phase in phases.items()},
-            alone_s=_added(found[1].values()), memory=self.need(batch, is_offloaded, framework),
-            num_measurements=last.num_measurements, basis=last.basis,
+            alone_s=_in_sequence(phases_of[1]), memory=self.need(batch, is_offloaded, framework),
+            num_measurements=first.num_measurements, basis=first.basis,
         )  # fmt: skip
 
     def need(self, batch: int, is_offloaded: bool, framework: str) -> ChipMemory:
@@ -238,7 +257,7 @@ class InferenceEstimator:
         if key not in self._needs:
             recipe = self.recipe
             parts = recipe.part_params
-            self._needs[key] = generation_needed(
+            self._needs[key] = inference_memory(
                 recipe.phases, params=max(parts.values()) if is_offloaded else recipe.params, batch=batch,
                 weight_bytes=_WEIGHT_BYTES.get(recipe.precision, 2.0),
                 context_bytes=CONVENTIONS[frameworks.family(framework).convention].context_bytes,
@@ -247,30 +266,23 @@ class InferenceEstimator:
 
     def _phases(self, chip: Chip, speed: ChipSpeeds, framework: str, batch: int) -> dict[str, StepPrediction]:
         """Return what each phase takes for `batch` pictures, all of its repeats."""
-        found: dict[str, StepPrediction] = {}
+        phases: dict[str, StepPrediction] = {}
         for phase, workload in zip(self.recipe.phases, self.recipe.workloads, strict=True):
-            one = self._phase(phase, workload, chip, speed, framework, batch)
+            prediction = self._phase(phase, workload, chip, speed, framework, batch)
             # each reference is read once; phases of one name are one
-            found[phase.name] = _both(found[phase.name], one) if phase.name in found else one
-        return found
+            phases[phase.name] = _both(phases[phase.name], prediction) if phase.name in phases else prediction
+        return phases
 
     def _phase(
         self, phase: Phase, workload: Workload, chip: Chip, speed: ChipSpeeds, framework: str, batch: int
     ) -> StepPrediction:
-        q = quantities(workload, ParallelLayout(micro_batch=batch * phase.rows))
-        time = replace(step_time(q, speed, self.rates), host_s=0.0)  # which is an update's
+        work = device_work(workload, ParallelLayout(micro_batch=batch * phase.rows))
+        time = replace(step_time(work, speed, self.rates), host_s=0.0)  # which is an update's
         levels = efficiency.levels(workload, chip, speed, framework, self.recipe.precision, "full", self.recipe.name)
-        factor = phase.repeats * math.exp(self.fitted.offset(levels, efficiency.shares(time)))
-        seconds = time.total_s * factor
-        low, high = efficiency.interval(seconds, self.fitted.half_width(levels))
-        number, basis = self.fitted.count(levels)
-        found = StepPrediction(
-            step_s=seconds, low_s=low, high_s=high, parts={name: getattr(time, name) * factor for name in PART_NAMES},
-            num_measurements=number, basis=basis,
-        )  # fmt: skip
-        return found if self.benches is None else self.benches.tightened(found, chip, framework)
+        prediction = predict_time(time, levels, self.fitted, repeats=phase.repeats)
+        return prediction if self.benches is None else self.benches.calibrate(prediction, chip, framework)
 
-    def _too_large(self, label: str, framework: str, room: float) -> NoInferenceEstimate:
+    def _too_large(self, chip: Chip, framework: str, room: float) -> Infeasible:
         whole, least = self.need(1, False, framework), self.need(1, True, framework)
         count = 2
         while count <= _MAX_SPREAD:
@@ -283,21 +295,16 @@ class InferenceEstimator:
             if smallest
             else f"they fit on no number of chips up to {_MAX_SPREAD:,}"
         )
-        return NoInferenceEstimate(
-            chip=label, framework=framework, smallest_count=smallest,
+        return Infeasible(
+            chip=chip.label, framework=framework, smallest_count=smallest,
             reason=f"one picture does not fit: all parts need {format_bytes(whole.total)}, one part at a time "
             f"{format_bytes(least.total)}, and a chip has {format_bytes(room)} for it; {after}",
         )  # fmt: skip
 
 
-def _added(found: Iterable[StepPrediction]) -> Interval:
+def _in_sequence(phases: Mapping[str, StepPrediction]) -> Interval:
     """Return the phases one after another. They are off in the same direction: ends of intervals are added up."""
-    phases = list(found)
-    return Interval(
-        low=sum(one.low_s for one in phases),
-        typical=sum(one.step_s for one in phases),
-        high=sum(one.high_s for one in phases),
-    )
+    return reduce(add, (phase.span for phase in phases.values()))
 
 
 def _both(first: StepPrediction, second: StepPrediction) -> StepPrediction:

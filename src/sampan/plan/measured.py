@@ -12,14 +12,14 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sampan.catalog import frameworks, load
 from sampan.catalog.records import Chip
-from sampan.errors import PlanError, SampanError
+from sampan.errors import PlanError, SampanError, UnusableMeasurement
 from sampan.models import presets
 from sampan.plan import efficiency
 from sampan.plan.efficiency import Efficiency
@@ -31,24 +31,16 @@ _GROUP = "pictures"  # of sampan.plan.efficiency.GROUPS: what jobs train
 _SOURCE = "sampan bench --kit --json FILE"
 
 
-class _Useless(Exception):
-    """A file or a side that says nothing about a chip of the catalogue, and why."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class MeasuredStep:
     """A measured step.
 
     Args:
-        file: Where it is from.
-        part: "ar" or "decoder", and what of it: "block of ar", "ar".
-        ratio: Measured seconds over predicted ones.
+        part: "ar" or "decoder", and what of it: "block of ar", "ar of nano".
     """
 
-    file: str
     chip: Chip
     framework: str
-    mode: str
     part: str
     precision: str
     measured_s: float
@@ -68,7 +60,7 @@ class MeasuredSteps:
         left_out: What was given and says nothing, with its reason, in sentences.
     """
 
-    found: tuple[MeasuredStep, ...]
+    steps: tuple[MeasuredStep, ...]
     left_out: tuple[str, ...] = ()
     fitted: Efficiency | None = None
 
@@ -84,32 +76,32 @@ class MeasuredSteps:
 
     def _by_part(self) -> dict[tuple[str, str], dict[str, float]]:
         """Return the mean logarithm of ratios by chip and software, then by what was measured."""
-        found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-        for bench in self.found:
-            key = bench.chip.name, frameworks.family(bench.framework).name
-            found[key][f"{bench.part} in {bench.precision}"].append(math.log(bench.ratio))
-        return {key: {part: _mean(all_of) for part, all_of in parts.items()} for key, parts in found.items()}
+        logs: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for step in self.steps:
+            key = step.chip.name, frameworks.family(step.framework).name
+            logs[key][f"{step.part} in {step.precision}"].append(math.log(step.ratio))
+        return {key: {part: _mean(values) for part, values in parts.items()} for key, parts in logs.items()}
 
-    def tightened(self, prediction: StepPrediction, chip: Chip, framework: str) -> StepPrediction:
+    def calibrate(self, prediction: StepPrediction, chip: Chip, framework: str) -> StepPrediction:
         """Return a prediction moved toward what was measured on its chip with its software, and surer of it."""
         ratios = self._by_part().get((chip.name, frameworks.family(framework).name))
         if not ratios:
             return prediction
         known = self.fitted or efficiency.load()
         half = math.log(prediction.high_s / prediction.step_s)
-        shift, narrower = combined(half, least_half(known), list(ratios.values()))
+        shift, narrower = combine(half, least_half(known), list(ratios.values()))
         step_s = prediction.step_s * math.exp(shift)
         low, high = efficiency.interval(step_s, narrower)
-        said = "1 measurement" if len(ratios) == 1 else f"{len(ratios)} measurements"
+        number = "1 measurement" if len(ratios) == 1 else f"{len(ratios)} measurements"
         return replace(
             prediction, step_s=step_s, low_s=low, high_s=high,
             parts={name: seconds * math.exp(shift) for name, seconds in prediction.parts.items()},
             num_measurements=prediction.num_measurements + len(ratios),
-            basis=f"{prediction.basis}, and {said} of your own",
+            basis=f"{prediction.basis}, and {number} of your own",
         )  # fmt: skip
 
 
-def combined(half: float, least: float, logs: Sequence[float]) -> tuple[float, float]:
+def combine(half: float, least: float, logs: Sequence[float]) -> tuple[float, float]:
     """Return by how much a logarithm moves, and half of its interval afterwards.
 
     What a prediction is off by is the sum of two normal errors: one that all steps on a chip with a software share, and one
@@ -120,11 +112,11 @@ def combined(half: float, least: float, logs: Sequence[float]) -> tuple[float, f
         least: Of the interval of steps whose chip and software are known.
         logs: Logarithms of measured over predicted, each of a step of its own.
     """
-    own = min(least * least, half * half / 2)  # variances, in units of the interval
-    shared = half * half - own
-    of_mean = own / len(logs)
+    of_step = min(least * least, half * half / 2)  # variances, in units of the interval
+    shared = half * half - of_step
+    of_mean = of_step / len(logs)
     weight = shared / (shared + of_mean)
-    return weight * _mean(logs), math.sqrt(own + shared * (1 - weight))
+    return weight * _mean(logs), math.sqrt(of_step + shared * (1 - weight))
 
 
 def least_half(fitted: Efficiency) -> float:
@@ -137,9 +129,8 @@ def least_half(fitted: Efficiency) -> float:
     )
 
 
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found)
+def _mean(values: Collection[float]) -> float:
+    return sum(values) / len(values)
 
 
 def read(paths: Iterable[Path], *, fitted: Efficiency | None = None, compiled: bool = False) -> MeasuredSteps:
@@ -151,7 +142,7 @@ def read(paths: Iterable[Path], *, fitted: Efficiency | None = None, compiled: b
     Raises:
         PlanError: A file is not there or not JSON, or no file measures a chip of the catalogue.
     """
-    found: list[MeasuredStep] = []
+    steps: list[MeasuredStep] = []
     left_out: list[str] = []
     others: list[str] = []
     for path in _files(paths):
@@ -159,20 +150,22 @@ def read(paths: Iterable[Path], *, fitted: Efficiency | None = None, compiled: b
         if not ("rows" in document or "shape" in document) or "machine" not in document:
             others.append(f"`{path}`")
             continue
+        reasons: dict[str, None] = {}
         try:
-            found += _benches(path, document, fitted, compiled, left_out)
-        except _Useless as reason:
+            steps += _benches(document, fitted, compiled, reasons)
+            left_out += [f"Of `{path}` is left out: {reason}." for reason in reasons]
+        except UnusableMeasurement as reason:
             left_out.append(f"`{path}` is left out: {reason}.")
     if others:
         says = "are not results" if len(others) > 1 else "is not a result"
         left_out.append(f"{', '.join(others)} {says} of a race or of the kit of `sampan bench`.")
-    if not found:
+    if not steps:
         raise PlanError(
             "--measured: nothing that was given measures a chip of the catalogue",
             tuple(line.removesuffix(".") for line in left_out),
             f"on the chip: {_SOURCE}",
         )
-    return MeasuredSteps(found=tuple(found), left_out=tuple(left_out), fitted=fitted)
+    return MeasuredSteps(steps=tuple(steps), left_out=tuple(left_out), fitted=fitted)
 
 
 def _matches(path: Path) -> list[Path]:
@@ -184,13 +177,13 @@ def _matches(path: Path) -> list[Path]:
 
 
 def _files(paths: Iterable[Path]) -> list[Path]:
-    found: dict[Path, None] = {}
+    files: dict[Path, None] = {}
     for path in paths:
         matches = _matches(path)
         if not matches and not path.exists():
             raise PlanError(f"--measured: no file is named like `{path}`", (), f"make one on the chip: {_SOURCE}")
-        found.update(dict.fromkeys(matches or [path]))
-    return list(found)
+        files.update(dict.fromkeys(matches or [path]))
+    return list(files)
 
 
 def _document(path: Path) -> Mapping[str, Any]:
@@ -204,14 +197,12 @@ def _document(path: Path) -> Mapping[str, Any]:
 
 
 def _benches(
-    path: Path, document: Mapping[str, Any], fitted: Efficiency | None, compiled: bool, left_out: list[str]
+    document: Mapping[str, Any], fitted: Efficiency | None, compiled: bool, reasons: dict[str, None]
 ) -> list[MeasuredStep]:
-    """Return the measurements of one document; what of it says nothing goes to `left_out`."""
-    found: list[MeasuredStep] = []
-    reasons: dict[str, None] = {}
+    """Return the measurements of one document; why parts of it say nothing goes to `reasons`."""
+    steps: list[MeasuredStep] = []
     try:
-        sides = list(_sides(document))
-        for side in sides:
+        for side in list(_sides(document)):
             if side.device == "cpu":
                 cpu = document["machine"]["cpu"] or "name not known"
                 reasons[f"it was measured on a CPU ({cpu}), and the catalogue has accelerators alone"] = None
@@ -220,15 +211,14 @@ def _benches(
                 reasons[f"its {side.mode} sides are not how the job trains"] = None
                 continue
             try:
-                found.append(_bench(path, document, side, fitted))
-            except _Useless as reason:
+                steps.append(_bench(document, side, fitted))
+            except UnusableMeasurement as reason:
                 reasons[str(reason)] = None
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise _Useless("it is not a result of `sampan bench`") from error
-    if not found:
-        raise _Useless("; ".join(reasons) or "it is not a result of `sampan bench`")
-    left_out += [f"Of `{path}` is left out: {reason}." for reason in reasons]
-    return found
+        raise UnusableMeasurement("it is not a result of `sampan bench`") from error
+    if not steps:
+        raise UnusableMeasurement("; ".join(reasons) or "it is not a result of `sampan bench`")
+    return steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,19 +256,19 @@ def _sides(document: Mapping[str, Any]) -> Iterator[_Side]:
             )  # fmt: skip
 
 
-def _bench(path: Path, document: Mapping[str, Any], side: _Side, fitted: Efficiency | None) -> MeasuredStep:
+def _bench(document: Mapping[str, Any], side: _Side, fitted: Efficiency | None) -> MeasuredStep:
     chip = chip_of(side.device_name or "")
     if not side.seconds > 0:
-        raise _Useless(f"its time of {side.part} is {side.seconds:g} s")
+        raise UnusableMeasurement(f"its time of {side.part} is {side.seconds:g} s")
     workload, layout = _block(document, side.part) if side.is_block else _whole(document, side.part)
     try:
         predicted = predict(
             workload, layout, chip, framework=side.framework, precision=side.dtype, fitted=fitted
         )  # fmt: skip
     except SampanError as error:
-        raise _Useless("; ".join([error.what, *error.because])) from error
+        raise UnusableMeasurement("; ".join([error.what, *error.because])) from error
     return MeasuredStep(
-        file=str(path), chip=chip, framework=side.framework, mode=side.mode, precision=side.dtype,
+        chip=chip, framework=side.framework, precision=side.dtype,
         part=f"block of {side.part}" if side.is_block else f"{side.part} of {document['shape']['preset']}",
         measured_s=side.seconds, predicted_s=predicted.step_s,
     )  # fmt: skip
@@ -295,7 +285,7 @@ def _whole(document: Mapping[str, Any], part: str) -> tuple[Workload, ParallelLa
 def _block(document: Mapping[str, Any], part: str) -> tuple[Workload, ParallelLayout]:
     """Return one block of the released size, as `sampan bench --kit` times it."""
     if document["px"] is None:
-        raise _Useless("its number of tokens was set by hand")
+        raise UnusableMeasurement("its number of tokens was set by hand")
     config = presets.get("glm-image")
     workload = stage_workload(part, config, resolution_px=document["px"], ema=False, name="glm-image")
     trunk = next(block for block in workload.blocks if block.is_trunk)
@@ -308,24 +298,24 @@ def chip_of(device_name: str) -> Chip:
     "NVIDIA H100 80GB HBM3" is `h100_sxm`, "Ascend910B2" is `ascend_910b2`.
 
     Raises:
-        _Useless: None is, or several are as near.
+        UnusableMeasurement: None is, or several are as near.
     """
-    said = _words(device_name)
+    device_words = _words(device_name)
     nearest: dict[str, tuple[int, Chip]] = {}
     for chip in load.chips().values():
         for name in (chip.name, chip.title, *chip.aliases):
             words = _words(name)
-            if words and words <= said:
+            if words and words <= device_words:
                 size = sum(map(len, words))
                 nearest[chip.name] = max(nearest.get(chip.name, (0, chip)), (size, chip), key=lambda one: one[0])
     best = max((size for size, _ in nearest.values()), default=0)
-    found = [chip for size, chip in nearest.values() if size == best]
-    if not found:
-        raise _Useless(f"no chip of the catalogue is called `{device_name or 'name not known'}`")
-    if len(found) > 1:
-        names = ", ".join(f"`{chip.name}`" for chip in found)
-        raise _Useless(f"`{device_name}` may be each of {names}")
-    return found[0]
+    matches = [chip for size, chip in nearest.values() if size == best]
+    if not matches:
+        raise UnusableMeasurement(f"no chip of the catalogue is called `{device_name or 'name not known'}`")
+    if len(matches) > 1:
+        names = ", ".join(f"`{chip.name}`" for chip in matches)
+        raise UnusableMeasurement(f"`{device_name}` may be each of {names}")
+    return matches[0]
 
 
 def _words(name: str) -> frozenset[str]:

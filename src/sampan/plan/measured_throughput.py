@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from functools import cache
 
 from sampan.catalog import frameworks, load
 from sampan.catalog.records import Chip
+from sampan.errors import NotPredictable
 from sampan.plan import published_run as cases
 from sampan.plan.efficiency import is_assumed
 
@@ -70,7 +70,7 @@ def _each(rows: Iterable[cases.Row]) -> Iterable[MeasuredThroughput]:
         try:
             case = cases.read(row)
             step_s = case.step_s(float(row["value"]))
-        except cases.NotPredictable:
+        except NotPredictable:
             continue
         sample_s = step_s * case.layout.num_chips / case.samples
         yield MeasuredThroughput(
@@ -149,7 +149,7 @@ def pairs(first: Sequence[MeasuredThroughput], second: Sequence[MeasuredThroughp
     ]
 
 
-def matched(first: Sequence[MeasuredThroughput], second: Sequence[MeasuredThroughput]) -> list[MeasuredRatio]:
+def match_work(first: Sequence[MeasuredThroughput], second: Sequence[MeasuredThroughput]) -> list[MeasuredRatio]:
     """Return ratios of the median runs of the same work that no source sets side by side."""
     sides = [_by_work(run for run in side if run.is_sure and not run.pair) for side in (first, second)]
     found = []
@@ -164,39 +164,18 @@ def matched(first: Sequence[MeasuredThroughput], second: Sequence[MeasuredThroug
     return found
 
 
-def same_model(first: Sequence[MeasuredThroughput], second: Sequence[MeasuredThroughput]) -> list[MeasuredRatio]:
-    """Return ratios of time for the same useful FLOPs, of the median runs of one model on each side.
-
-    Lengths, batches and layouts differ: this is the weakest of the three.
-    """
-    sides: list[dict[tuple[str, str, int], list[MeasuredThroughput]]] = []
-    for side in (first, second):
-        found: dict[tuple[str, str, int], list[MeasuredThroughput]] = defaultdict(list)
-        for run in side:
-            if run.is_sure and _is_16_bit(run.precision):
-                found[run.kind, run.method, round(math.log(run.params) / math.log1p(_SAME_MODEL))].append(run)
-        sides.append(found)
-    ratios = []
-    for key in sorted(sides[0].keys() & sides[1].keys()):
-        ones, others = sides[0][key], sides[1][key]
-        rates = [statistics.median(run.flops_per_s for run in runs) for runs in (ones, others)]
-        ratios.append(
-            MeasuredRatio(
-                value=rates[1] / rates[0], kind=key[0], model=ones[0].model, first=tuple(ones), second=tuple(others),
-                is_pair=False,
-            )
-        )  # fmt: skip
-    return ratios
-
-
-_SAME_MODEL = 0.05  # share by which parameters of one model may differ
-
-
 def _by_work(runs: Iterable[MeasuredThroughput]) -> dict[tuple[str, str, int, int], list[MeasuredThroughput]]:
     found: dict[tuple[str, str, int, int], list[MeasuredThroughput]] = defaultdict(list)
     for run in runs:
         found[run.work].append(run)
     return found
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """Return a quantile of ordered values, between two of them where it falls there."""
+    at = share * (len(ordered) - 1)
+    below = math.floor(at)
+    return ordered[below] + (at - below) * (ordered[min(below + 1, len(ordered) - 1)] - ordered[below])
 
 
 def _median(runs: Sequence[MeasuredThroughput]) -> float:
@@ -234,12 +213,13 @@ def usual(chip: Chip, kind: str) -> tuple[float, int] | None:
         and run.kind == kind
         and run.method == "full"
         and run.is_sure
-        and _is_16_bit(run.precision)
+        and is_16_bit(run.precision)
     )
     return (rates[math.ceil(0.75 * (len(rates) - 1))], len(rates)) if len(rates) >= _FEWEST else None
 
 
-def _is_16_bit(precision: str) -> bool:
+def is_16_bit(precision: str) -> bool:
+    """Return whether a run computed in 16 bits, as runs that say nothing of it did."""
     return precision in ("", "bf16", "fp16")
 
 

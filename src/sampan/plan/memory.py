@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 from sampan.plan.conventions import CONVENTIONS, Convention
-from sampan.plan.records import Op, ParallelLayout, Workload, WorkloadBlock
-from sampan.plan.stages import stages
+from sampan.plan.records import Op, ParallelLayout, Workload, WorkloadBlock, pipeline_stages
 from sampan.units import format_bytes
 
 _AVERAGE_BYTES = 4
@@ -68,34 +67,12 @@ class ChipMemory:
         return f"{format_bytes(self.total)}: " + ", ".join(f"{name} {format_bytes(n)}" for name, n in named if n >= 1)
 
 
-def needed(
-    workload: Workload,
-    layout: ParallelLayout,
-    convention: Convention = CONVENTIONS["megatron"],
-    *,
-    average: bool | None = None,
-) -> ChipMemory:
-    """Return the memory that one chip needs, on the stage that needs most.
-
-    Args:
-        average: Whether a moving average of the trained weights is kept; None asks the workload.
-    """
-    return MemoryModel(workload, convention, average=average)(layout)
-
-
 class MemoryModel:
     """The memory of a workload under layouts; remembers the terms that many layouts share."""
 
-    def __init__(
-        self,
-        workload: Workload,
-        convention: Convention = CONVENTIONS["megatron"],
-        *,
-        average: bool | None = None,
-    ):
+    def __init__(self, workload: Workload, convention: Convention = CONVENTIONS["megatron"]):
         self.workload = workload
         self.convention = convention
-        self.has_average = workload.has_average if average is None else average
         self._placed: dict[tuple[int, int], list[tuple[int, list[_Piece]]]] = {}
         self._states: dict[tuple[int, ...], list[tuple[float, dict[str, float]]]] = {}
         self._moments: dict[tuple[object, ...], list[_Moment]] = {}
@@ -127,7 +104,8 @@ class MemoryModel:
         if states is None:
             cut = _Cut.of(layout, self.convention)
             states = [
-                _states(pieces, self.convention, cut, zero, self.has_average) for _, pieces in self._stages(pp, virtual)
+                _states(pieces, self.convention, cut, zero, self.workload.has_average)
+                for _, pieces in self._stages(pp, virtual)
             ]
             self._states[key] = states
         divided = copies > 1
@@ -157,7 +135,7 @@ class MemoryModel:
         if (pp, virtual) not in self._placed:
             first: dict[tuple[tuple[int, int], ...], int] = {}
             kept = []
-            for rank, parts in enumerate(stages(self.workload, pp, virtual)):
+            for rank, parts in enumerate(pipeline_stages(self.workload, pp, virtual)):
                 alike = tuple((id(block), repeat) for block, repeat in parts)
                 if first.setdefault(alike, rank) == rank:
                     kept.append((rank, [_piece(*part) for part in parts]))

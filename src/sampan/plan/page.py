@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from sampan.plan import bearing, inference
-from sampan.plan.assumptions import DAY_S, HOUR_S
-from sampan.plan.inference import InferenceEstimate
+from sampan.plan import inference
+from sampan.plan.cost import DAY_S, HOUR_S
 from sampan.plan.memory import ChipMemory
-from sampan.plan.planner import Candidate, label
-from sampan.plan.predict import StepPrediction
-from sampan.plan.rank import PlanRow, best_sites
+from sampan.plan.planner import Candidate
+from sampan.plan.rank import PlanRow, best_inference_sites, best_sites
 from sampan.plan.report import Plan
 from sampan.plan.sensitivity import sensitivity, share
-from sampan.plan.table import amount, best_picture_sites, between, layouts, marks, money, reasons
+from sampan.plan.table import amount, between, layouts, marks, money, reasons
 from sampan.report.charts import Bar, Drawing, Point, TornadoBar, bars, curves, scatter, tornado
 from sampan.report.render import render
 from sampan.units import UNKNOWN, format_bytes, format_seconds
@@ -28,36 +26,33 @@ _BASIS = {"rent": "rented", "bought": "bought and paid off", "owned": "owned: el
 def page(plan: Plan) -> str:
     """Return the whole file."""
     # where rules differ from site to site, every site has its row
-    best = list(plan.rows) if plan.query is not None else best_sites(plan.rows)
-    predictions = [(row, stage.option.prediction) for row in best for stage in row.way.stages]
-    used = {row.way.label for row in best} | {one.chip for one in plan.infeasible}
+    best = list(plan.rows) if plan.notes_on_rows else best_sites(plan.rows)
+    used = {row.candidate.label for row in best} | {one.chip for one in plan.infeasible}
     return render(
         "plan/page.html",
         title=f"sampan plan: {plan.work.name}",
         plan=plan, best=best, num_seen=_FIRST, num_drawn=_BEST, num_pictures=inference.NUM_PICTURES,
         charts=_charts(plan, best) if best else {},
-        rules=() if plan.query is None else bearing.lines(plan.rows, plan.query),
-        pictures=best_picture_sites(plan.pictures),
+        pictures=best_inference_sites(plan.pictures),
         impossible=[
             *reasons(plan.infeasible),
             *(f"pictures on {one.chip} with {one.framework}: {one.reason}" for one in plan.not_made),
         ],
-        chips=[chip for chip in plan.chips if label(chip) in used],
-        speeds=dict.fromkeys(f"{row.way.label}, {row.way.framework}: {_rests_on(known)}" for row, known in predictions),
-        basis=_BASIS, unknown=UNKNOWN, rests_on=_rests_on, rule_words=bearing.words, amount=amount, between=between,
+        chips=[chip for chip in plan.chips if chip.label in used],
+        speeds=dict.fromkeys(
+            f"{row.candidate.label}, {row.candidate.framework}: {stage.prediction.rests_on}"
+            for row in best for stage in row.candidate.stages
+        ),
+        basis=_BASIS, unknown=UNKNOWN, amount=amount, between=between,
         layouts=layouts, marks=marks, money=money,
     )  # fmt: skip
-
-
-def _rests_on(prediction: StepPrediction | InferenceEstimate) -> str:
-    return f"{prediction.num_measurements or ''} {prediction.basis}".strip()
 
 
 def _charts(plan: Plan, best: Sequence[PlanRow]) -> dict[str, Any]:
     first: dict[str, PlanRow] = {}
     for row in best:
-        first.setdefault(row.way.label, row)
-    drawn = [row.way for row in first.values()][:_BEST]
+        first.setdefault(row.candidate.label, row)
+    drawn = [row.candidate for row in first.values()][:_BEST]
     return {
         "time_and_money": _time_and_money([row for row in best if row.money.usd and row.money.usd.low > 0]),
         "scaling": _scaling(plan, best),
@@ -70,46 +65,51 @@ def _charts(plan: Plan, best: Sequence[PlanRow]) -> dict[str, Any]:
 def _time_and_money(rows: Sequence[PlanRow]) -> Drawing | None:
     if not rows:
         return None
-    is_long = max(row.way.time_s.typical for row in rows) > 2 * DAY_S
+    is_long = max(row.candidate.time_s.typical for row in rows) > 2 * DAY_S
     unit, size = ("days", DAY_S) if is_long else ("hours", HOUR_S)
     points = [
         Point(
-            name=_name(row.way), x=time.typical, y=usd.typical, x_ends=(time.low, time.high), y_ends=(usd.low, usd.high),
-            is_on_front=row.is_on_front,
+            name=_name(row.candidate), x=time.typical, y=usd.typical,
+            x_ends=(time.low, time.high), y_ends=(usd.low, usd.high), is_on_front=row.is_on_front,
         )
         for row in rows
-        if (time := row.way.time_s.times(1 / size)) and (usd := row.money.usd)
+        if (time := row.candidate.time_s.times(1 / size)) and (usd := row.money.usd)
     ]  # fmt: skip
     return scatter("each point is a row; joined and with intervals those that none beats in both", points, unit, "USD")
 
 
 def _scaling(plan: Plan, best: Sequence[PlanRow]) -> Drawing:
     lines = []
-    for key in list(dict.fromkeys((row.way.label, row.way.framework) for row in best))[:_BEST]:
-        ways = sorted((way for way in plan.curves if (way.label, way.framework) == key), key=lambda way: way.count)
-        lines.append((key[0], [(float(way.count), way.time_s.typical / HOUR_S) for way in ways]))
+    for key in list(dict.fromkeys((row.candidate.label, row.candidate.framework) for row in best))[:_BEST]:
+        candidates = sorted(
+            (candidate for candidate in plan.curves if (candidate.label, candidate.framework) == key),
+            key=lambda candidate: candidate.count,
+        )
+        lines.append(
+            (key[0], [(float(candidate.count), candidate.time_s.typical / HOUR_S) for candidate in candidates])
+        )
     caption = "time of the whole job; dotted where twice the chips would take half the time"
     return curves(caption, [line for line in lines if line[1]], "chips", "hours")
 
 
-def _steps(ways: Sequence[Candidate]) -> Drawing:
+def _steps(candidates: Sequence[Candidate]) -> Drawing:
     rows = []
-    for way in ways:
-        for stage in way.stages:
-            seconds = stage.option.prediction.parts.items()
+    for candidate in candidates:
+        for stage in candidate.stages:
+            seconds = stage.prediction.parts.items()
             parts = [(name.removesuffix("_s").replace("_", " "), value) for name, value in seconds]
-            text = format_seconds(stage.option.prediction.step_s)
-            rows.append(Bar(name=f"{_name(way)}: {stage.name}", parts=parts, text=text))
+            text = format_seconds(stage.prediction.step_s)
+            rows.append(Bar(name=f"{_name(candidate)}: {stage.name}", parts=parts, text=text))
     return bars("seconds of an update, or of a pass where nothing is trained, by what takes them", rows)
 
 
-def _memory(ways: Sequence[Candidate]) -> Drawing:
+def _memory(candidates: Sequence[Candidate]) -> Drawing:
     rows = []
-    for way in ways:
-        fullest = max((stage.option.memory for stage in way.stages), key=lambda memory: memory.total)
+    for candidate in candidates:
+        fullest = max((stage.memory for stage in candidate.stages), key=lambda memory: memory.total)
         parts = [(field.name, getattr(fullest, field.name)) for field in fields(ChipMemory)]
-        limit = way.chip.memory.bytes
-        rows.append(Bar(name=_name(way), parts=parts, text=format_bytes(fullest.total), limit=limit))
+        limit = candidate.chip.memory.bytes
+        rows.append(Bar(name=_name(candidate), parts=parts, text=format_bytes(fullest.total), limit=limit))
     return bars("bytes of the fullest chip by what takes them; the line is what the chip has", rows)
 
 
@@ -118,7 +118,7 @@ def _tornados(plan: Plan, row: PlanRow) -> list[Drawing]:
     drawings = []
     inputs = sensitivity(row, plan.work, plan.assumptions)
     for what, field, planned in (
-        ("time", "time_s", row.way.time_s),
+        ("time", "time_s", row.candidate.time_s),
         (f"money, {_BASIS[row.money.basis]}", "usd", row.money.usd),
         ("money, if bought", "bought_usd", row.bought.usd),
     ):
@@ -135,5 +135,5 @@ def _tornados(plan: Plan, row: PlanRow) -> list[Drawing]:
     return drawings
 
 
-def _name(way: Candidate) -> str:
-    return f"{way.count} x {way.label}"
+def _name(candidate: Candidate) -> str:
+    return f"{candidate.count} x {candidate.label}"

@@ -1,26 +1,28 @@
-"""The ways to do a job: for a chip, a count and a framework the fastest layout of each stage, or why there is none."""
+"""Candidates for a job: for a chip, a count and a framework the fastest layout of each stage, or why there is none."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 
 from sampan.catalog import frameworks
 from sampan.catalog.records import Chip
 from sampan.plan import efficiency
-from sampan.plan.assumptions import Assumptions, Interval
-from sampan.plan.device_work import DeviceWork, quantities
+from sampan.plan.cost import Assumptions
+from sampan.plan.device_work import DeviceWork, device_work
 from sampan.plan.efficiency import Efficiency
 from sampan.plan.jobs import JobWork, StageWork
 from sampan.plan.measured import MeasuredSteps
-from sampan.plan.memory import MemoryModel
-from sampan.plan.predict import StepPrediction, of_quantities
-from sampan.plan.records import ParallelLayout
-from sampan.plan.search import Infeasible, LayoutLimits, LayoutOption, LayoutSearch, NoLayout
+from sampan.plan.memory import ChipMemory, MemoryModel
+from sampan.plan.predict import StepPrediction, predict_work
+from sampan.plan.records import Interval, ParallelLayout
+from sampan.plan.search import LayoutLimits, LayoutSearch
 from sampan.plan.time import ChipSpeeds, speeds, step_time
 
-_PREPARED = (16, 8, 4, 2, 1)  # samples of a pass where nothing is trained
+_PREPARATION_BATCHES = (16, 8, 4, 2, 1)  # samples of a pass where nothing is trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +35,14 @@ class StageCandidate:
 
     name: str
     num_steps: float
-    option: LayoutOption
+    layout: ParallelLayout
+    prediction: StepPrediction
+    memory: ChipMemory
 
     @property
     def time_s(self) -> Interval:
         """Seconds of the stage."""
-        step = self.option.prediction
-        return Interval(low=step.low_s, typical=step.step_s, high=step.high_s).times(self.num_steps)
+        return self.prediction.span.times(self.num_steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,22 +57,46 @@ class Candidate:
     @property
     def label(self) -> str:
         """The chip as it was asked for."""
-        return label(self.chip)
+        return self.chip.label
 
     @property
     def time_s(self) -> Interval:
         """Seconds of the job. Stages are off in the same direction: the ends of their intervals are added up."""
-        times = [stage.time_s for stage in self.stages]
-        return Interval(
-            low=sum(one.low for one in times),
-            typical=sum(one.typical for one in times),
-            high=sum(one.high for one in times),
-        )
+        return reduce(add, (stage.time_s for stage in self.stages))
 
     @property
     def chip_hours(self) -> Interval:
         """Hours of chips that are paid for."""
         return self.time_s.times(self.count / 3600)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Infeasible:
+    """A chip, a count and a framework with which something cannot be done, or nobody can say how fast, and why.
+
+    Args:
+        smallest_count: Of making pictures: the least power of two of chips over which the weights could be spread; None
+            where there is none, or where memory is not what fails.
+    """
+
+    chip: str
+    count: int = 1
+    framework: str
+    reason: str
+    smallest_count: int | None = None
+
+
+def usable(chip: Chip, framework: str, precision: str, memory_share: float) -> tuple[ChipSpeeds, float] | str:
+    """Return a chip's speeds and the bytes of its memory that a job may take, or why it cannot be planned with."""
+    family = frameworks.family(framework)
+    if not family.runs_on(chip.vendor):
+        return f"it is written for chips of {' and '.join(family.makers)}"
+    speed = speeds(chip, precision)
+    if isinstance(speed, str):
+        return f"its time cannot be computed: nobody has published {speed}"
+    if chip.memory.bytes is None:
+        return "whether it fits cannot be computed: nobody has published its memory"
+    return speed, chip.memory.bytes * memory_share
 
 
 class Planner:
@@ -92,80 +119,64 @@ class Planner:
         self.fitted = fitted or efficiency.load()
         self.benches = benches
         self._searches: dict[tuple[str, str], tuple[LayoutSearch, MemoryModel]] = {}
-        self._quantities: dict[tuple[int, ParallelLayout, bool], DeviceWork] = {}
+        self._work: dict[tuple[int, ParallelLayout, bool], DeviceWork] = {}
 
-    def ways(
+    def candidates(
         self, chips: Sequence[Chip], counts: Sequence[int], names: Sequence[str]
     ) -> Iterator[Candidate | Infeasible]:
-        """Yield a way, or why there is none, for every chip, framework and count."""
+        """Yield a candidate, or why there is none, for every chip, framework and count."""
         for chip in chips:
             for name in names:
                 for count in counts:
-                    yield self.way(chip, count, name)
+                    yield self.candidate(chip, count, name)
 
-    def way(self, chip: Chip, count: int, framework: str) -> Candidate | Infeasible:
-        """Return a job on so many chips, or why it cannot be done."""
-        family = frameworks.family(framework)
-        if not family.runs_on(chip.vendor):
-            return _cannot(chip, count, framework, f"it is written for chips of {' and '.join(family.makers)}")
-        speed = speeds(chip, self.work.precision)
-        room = chip.memory.bytes
-        if isinstance(speed, str):
-            return _cannot(chip, count, framework, f"its time cannot be computed: nobody has published {speed}")
-        if room is None:
-            return _cannot(
-                chip, count, framework, "whether it fits cannot be computed: nobody has published its memory"
-            )
-        room *= self.assumptions.memory_share
-        done = []
+    def candidate(self, chip: Chip, count: int, framework: str) -> Candidate | Infeasible:
+        """Return the job on so many chips, or why it cannot be done."""
+        limits = usable(chip, framework, self.work.precision, self.assumptions.memory_share)
+        if isinstance(limits, str):
+            return Infeasible(chip=chip.label, count=count, framework=framework, reason=limits)
+        stages = []
         for stage in self.work.stages:
-            found = self._stage(stage, chip, speed, room, count, framework)
-            if isinstance(found, str):
-                return _cannot(chip, count, framework, f"{stage.name}: {found}")
-            done.append(found)
-        return Candidate(chip=chip, count=count, framework=framework, stages=tuple(done))
+            placed = self._stage(stage, chip, *limits, count, framework)
+            if isinstance(placed, str):
+                reason = f"{stage.name}: {placed}"
+                return Infeasible(chip=chip.label, count=count, framework=framework, reason=reason)
+            stages.append(placed)
+        return Candidate(chip=chip, count=count, framework=framework, stages=tuple(stages))
 
     def _stage(
         self, stage: StageWork, chip: Chip, speed: ChipSpeeds, room: float, count: int, framework: str
     ) -> StageCandidate | str:
-        search, needs = self._search(stage, framework)
+        search, memory = self._search(stage, framework)
         if stage.global_batch is None:
-            fits = (ParallelLayout(dp=count, micro_batch=samples) for samples in _PREPARED)
-            layout = next((one for one in fits if needs.total(one) <= room), None)
+            layouts = (ParallelLayout(dp=count, micro_batch=samples) for samples in _PREPARATION_BATCHES)
+            layout = next((layout for layout in layouts if memory.total(layout) <= room), None)
             if layout is None:
                 return "one picture at a time does not fit"
             num_steps = math.ceil(stage.num_samples / layout.global_batch)
         else:
-            found = search.best(count, speed.domain, room, self._timer(stage, chip, speed, framework))
-            if isinstance(found, NoLayout):
-                return found.reason
-            layout, num_steps = found.layout, stage.num_steps
+            layout = search.best(count, speed.domain, room, self._timer(stage, chip, speed, framework))
+            if isinstance(layout, str):
+                return layout
+            num_steps = stage.num_steps
         return StageCandidate(
             name=stage.name,
             num_steps=num_steps,
-            option=LayoutOption(
-                chip=label(chip), count=count, framework=framework, layout=layout,
-                prediction=self._predict(stage, layout, chip, speed, framework), memory=needs(layout),
-                samples_per_step=layout.global_batch,
-            ),
-        )  # fmt: skip
+            layout=layout,
+            prediction=self._predict(stage, layout, chip, speed, framework),
+            memory=memory(layout),
+        )
 
     def _search(self, stage: StageWork, framework: str) -> tuple[LayoutSearch, MemoryModel]:
         key = stage.name, framework
         if key not in self._searches:
             family = frameworks.family(framework)
-            needs = MemoryModel(stage.workload, self.work.convention(family.convention))
-            has = {axis: axis in family.axes for axis in ("tp", "pp", "cp", "ep")}
-            most = LayoutLimits()
-            limits = LayoutLimits(
-                max_tp=most.max_tp if has["tp"] else 1,
-                max_pp=most.max_pp if has["pp"] else 1,
-                max_cp=most.max_cp if has["cp"] else 1,
-                max_ep=most.max_ep if has["ep"] else 1,
-                max_virtual=most.max_virtual if family.interleaves else 1,
-                zero_stages=tuple(sorted(family.zero_stages)),
-            )
-            self._searches[key] = LayoutSearch(stage.workload, stage.global_batch or 1, needs.total, limits), needs
+            memory = MemoryModel(stage.workload, self.work.convention(family.convention))
+            lacking = [f"max_{axis}" for axis in ("tp", "pp", "cp", "ep") if axis not in family.axes]
+            if not family.interleaves:
+                lacking.append("max_virtual")
+            limits = replace(LayoutLimits(), zero_stages=tuple(sorted(family.zero_stages)), **dict.fromkeys(lacking, 1))
+            self._searches[key] = LayoutSearch(stage.workload, stage.global_batch or 1, memory.total, limits), memory
         return self._searches[key]
 
     def _timer(
@@ -185,7 +196,7 @@ class Planner:
         by_part = tuple(of.items())
 
         def time_of(layout: ParallelLayout) -> float:
-            time = step_time(self._of(stage, layout, framework), speed, rates)
+            time = step_time(self._device_work(stage, layout, framework), speed, rates)
             total = time.total_s
             rest, effect = total, at_all
             for part, of_part in by_part:
@@ -199,24 +210,15 @@ class Planner:
     def _predict(
         self, stage: StageWork, layout: ParallelLayout, chip: Chip, speed: ChipSpeeds, framework: str
     ) -> StepPrediction:
-        found = of_quantities(
-            self._of(stage, layout, framework), stage.workload, chip, speed, framework=framework,
+        prediction = predict_work(
+            self._device_work(stage, layout, framework), stage.workload, chip, speed, framework=framework,
             precision=self.work.precision, method=stage.method, model=stage.workload.name, fitted=self.fitted,
         )  # fmt: skip
-        return found if self.benches is None else self.benches.tightened(found, chip, framework)
+        return prediction if self.benches is None else self.benches.calibrate(prediction, chip, framework)
 
-    def _of(self, stage: StageWork, layout: ParallelLayout, framework: str) -> DeviceWork:
+    def _device_work(self, stage: StageWork, layout: ParallelLayout, framework: str) -> DeviceWork:
         hides = frameworks.family(framework).hides
         key = id(stage.workload), layout, hides
-        if key not in self._quantities:
-            self._quantities[key] = quantities(stage.workload, layout, hides=hides)
-        return self._quantities[key]
-
-
-def label(chip: Chip) -> str:
-    """Return what a chip is called in a plan: its name, or the variant that was asked for."""
-    return chip.variant or chip.name
-
-
-def _cannot(chip: Chip, count: int, framework: str, reason: str) -> Infeasible:
-    return Infeasible(chip=label(chip), count=count, framework=framework, reason=reason)
+        if key not in self._work:
+            self._work[key] = device_work(stage.workload, layout, hides=hides)
+        return self._work[key]

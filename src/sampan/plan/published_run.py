@@ -9,16 +9,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 from sampan.catalog import load
 from sampan.catalog.frameworks import FrameworkFamily, family
 from sampan.catalog.models import find
 from sampan.catalog.records import Chip
-from sampan.errors import SampanError
+from sampan.errors import NotPredictable, SampanError
 from sampan.plan.conventions import CONVENTIONS, Convention
-from sampan.plan.device_work import DeviceWork, quantities
+from sampan.plan.device_work import DeviceWork, device_work
 from sampan.plan.memory import MemoryModel
 from sampan.plan.records import ParallelLayout, Recompute, Workload
 from sampan.plan.time import ChipSpeeds, Rates, speeds, step_time
@@ -32,11 +32,8 @@ METRICS = ("tokens_per_s_per_chip", "step_s", "samples_per_s", "tflops_per_chip"
 _ROOM = 0.94  # of a chip's memory that a job may take
 _USUAL_PASSES = 8  # micro-batches of an update where a run does not say
 _DAY_S = 86400.0
+_LAYOUT_COLUMNS = ("tp", "pp", "cp", "ep", "zero_stage", "micro_batch", "global_batch")
 _RECOMPUTES: tuple[Recompute, ...] = ("none", "selective", "full")
-
-
-class NotPredictable(Exception):
-    """A run that cannot be predicted, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +50,7 @@ class PublishedRun:
     layout: ParallelLayout
     chip: Chip
     speeds: ChipSpeeds
-    quantities: DeviceWork
+    device_work: DeviceWork
     framework: str
     family: FrameworkFamily
     precision: str
@@ -64,17 +61,14 @@ class PublishedRun:
     model: str
     assumed: tuple[str, ...] = ()
 
-    def value(self, step_s: float) -> float:
-        """Return what the run's metric would be if an update took `step_s`."""
-        return self._convert(step_s)
-
     def step_s(self, value: float) -> float:
         """Return how long an update took, from the run's metric."""
         # every metric is proportional to the time of a step or to its inverse
-        at_one = self._convert(1.0)
+        at_one = self.value(1.0)
         return value / at_one if self.metric in ("step_s", "days", "chip_hours") else at_one / value
 
-    def _convert(self, step_s: float) -> float:
+    def value(self, step_s: float) -> float:
+        """Return what the run's metric would be if an update took `step_s`."""
         chips = self.layout.num_chips
         if self.metric == "step_s":
             return step_s
@@ -103,7 +97,7 @@ def read(row: Row) -> PublishedRun:
     """Return a run as a case.
 
     Raises:
-        Left: It cannot be predicted; says why.
+        NotPredictable: Says why.
     """
     metric = row["metric"]
     if metric not in METRICS:
@@ -123,7 +117,7 @@ def read(row: Row) -> PublishedRun:
     layout, assumed = _layout(row, workload, chip, speed, software, count)
     return PublishedRun(
         workload=workload, layout=layout, chip=chip, speeds=speed,
-        quantities=quantities(workload, layout, hides=software.hides), framework=row["framework"], family=software,
+        device_work=device_work(workload, layout, hides=software.hides), framework=row["framework"], family=software,
         precision=row["precision"], method=_method(row), samples=layout.global_batch, metric=metric,
         tokens_total=_number(row, "tokens_total"), model=row["model"], assumed=assumed,
     )  # fmt: skip
@@ -135,61 +129,40 @@ def _method(row: Row) -> str:
 
 def _workload(row: Row) -> Workload:
     method, seq_len = _method(row), _number(row, "seq_len")
-    if row["layers"] and row["hidden"] and row["family"].startswith("llm-dense"):
+    counts = (_number(row, name) for name in ("params_b", "active_params_b"))
+    params, active = (None if count is None else count * 1e9 for count in counts)
+    kind = row["family"]
+    if row["layers"] and row["hidden"] and kind.startswith("llm-dense"):
         if seq_len is None:
             raise NotPredictable("it does not say how long its sequences are")
         return _from_columns(
-            row["model"], method, seq_len, *(_whole(row, n) for n in ("layers", "hidden")), _number(row, "ffn"),
-            *(_whole(row, n) for n in ("heads", "kv_heads")),
-            vocab=_number(row, "vocab"), params=_number(row, "params_b"),
+            row["model"], method, seq_len, *(_whole(row, name) for name in ("layers", "hidden")), _number(row, "ffn"),
+            *(_whole(row, name) for name in ("heads", "kv_heads")), vocab=_number(row, "vocab"), params=params,
         )  # fmt: skip
-    geometry = geometry_from_text(row["note"])
-    params = _number(row, "params_b")
-    usual = _usual(row, method, seq_len)
-    if usual is not None:
-        return usual
-    return _from_name(
-        row["model"], None if params is None else params * 1e9, seq_len or seq_len_from_text(row["note"]), geometry, method,
-        False if leaves_encoders_out(row["note"]) else None, row["workload"] == "pretrain",
-    )  # fmt: skip
-
-
-def _usual(row: Row, method: str, seq_len: float | None) -> Workload | None:
-    """Return a language model that the catalogue does not know, by its counts of parameters; None where it is known."""
-    params, active = (_number(row, name) for name in ("params_b", "active_params_b"))
-    kind = row["family"]
-    if not kind.startswith("llm-") or params is None or seq_len is None or (kind == "llm-moe" and active is None):
-        return None
-    return _made_usual(row["model"], params * 1e9, seq_len, None if active is None else active * 1e9, method)
+    if kind.startswith("llm-") and params and seq_len and (active or kind != "llm-moe"):
+        usual = _from_counts(row["model"], params, seq_len, active, method)
+        if usual is not None:
+            return usual
+    note = row["note"]
+    frames, height, width = geometry_from_text(note) or (None, None, None)
+    try:
+        return workload_of(
+            row["model"], params=params, seq_len=seq_len or seq_len_from_text(note), frames=frames, height_px=height,
+            width_px=width, method=method, with_encoders=False if leaves_encoders_out(note) else None,
+            is_pretraining=row["workload"] == "pretrain",
+        )  # fmt: skip
+    except SampanError as error:
+        raise NotPredictable(f"{error.what}{': ' + error.because[0] if error.because else ''}") from error
 
 
 @lru_cache(maxsize=2048)
-def _made_usual(name: str, params: float, seq_len: float, active: float | None, method: str) -> Workload | None:
+def _from_counts(name: str, params: float, seq_len: float, active: float | None, method: str) -> Workload | None:
+    """Return a language model that the catalogue does not know, by its counts of parameters; None where it is known."""
     try:
         find(name, params)
     except SampanError:
         return usual_model(name, params, seq_len, active_params=active, method=method)
     return None
-
-
-@lru_cache(maxsize=2048)
-def _from_name(
-    name: str,
-    params: float | None,
-    seq_len: float | None,
-    geometry: tuple[float, float, float] | None,
-    method: str,
-    with_encoders: bool | None,
-    is_pretraining: bool,
-) -> Workload:
-    frames, height, width = geometry or (None, None, None)
-    try:
-        return workload_of(
-            name, params=params, seq_len=seq_len, frames=frames, height_px=height, width_px=width, method=method,
-            with_encoders=with_encoders, is_pretraining=is_pretraining,
-        )  # fmt: skip
-    except SampanError as error:
-        raise NotPredictable(f"{error.what}{': ' + error.because[0] if error.because else ''}") from error
 
 
 @lru_cache(maxsize=2048)
@@ -220,17 +193,14 @@ def _from_columns(
     if params is None:
         return gated if ffn < 4 * hidden else plain
     # whether the feed-forward layer has a gate is not a column; the count of parameters tells
-    return min((plain, gated), key=lambda w: abs(math.log(w.params / (params * 1e9))))
+    return min((plain, gated), key=lambda w: abs(math.log(w.params / params)))
 
 
 def _layout(
     row: Row, workload: Workload, chip: Chip, speed: ChipSpeeds, software: FrameworkFamily, count: int
 ) -> tuple[ParallelLayout, tuple[str, ...]]:
     """Return the layout, with what the run does not say chosen."""
-    given = {
-        name: value for name in ("tp", "pp", "cp", "ep", "zero_stage", "micro_batch", "global_batch")
-        if (value := _whole(row, name)) is not None
-    }  # fmt: skip
+    given = {name: value for name in _LAYOUT_COLUMNS if (value := _whole(row, name)) is not None}
     # how many pieces each stage of a pipeline is cut into, where it is printed
     pieces = re.search(r"\bVP (\d+)\b", row["note"])
     if pieces is not None:
@@ -252,10 +222,8 @@ def _layout(
             usual = software.zero_stages.index(layout.zero_stage) if "zero_stage" not in given else 0
             if best is not None and usual > best[0]:
                 continue
-            time_s = (
-                step_time(quantities(workload, layout, hides=software.hides), speed, rates).total_s
-                / layout.global_batch
-            )
+            work = device_work(workload, layout, hides=software.hides)
+            time_s = step_time(work, speed, rates).total_s / layout.global_batch
             if best is None or (usual, time_s) < best[:2]:
                 best = usual, time_s, layout
         elif least is None or bytes_ < least[0]:
@@ -263,8 +231,7 @@ def _layout(
     # a run that was published did fit: where the model of memory says otherwise, the leanest layout is the likeliest
     if best is None and least is None:
         raise NotPredictable("its numbers of chips, parallel degrees and samples do not go together")
-    names = ("tp", "pp", "cp", "ep", "zero_stage", "micro_batch", "global_batch")
-    assumed = tuple(name for name in names if name not in given)
+    assumed = tuple(name for name in _LAYOUT_COLUMNS if name not in given)
     layout = best[2] if best is not None else least[1]  # pyright: ignore[reportOptionalSubscript]
     return layout, assumed if row["recompute"] else (*assumed, "recompute")
 
@@ -281,7 +248,7 @@ def _needs(workload: Workload, convention: Convention) -> MemoryModel:
 def _possible(
     given: Mapping[str, int], recompute: str, workload: Workload, software: FrameworkFamily, domain: int, count: int
 ) -> Iterator[ParallelLayout]:
-    layers = sum(block.repeat for block in workload.blocks if block.is_trunk) or 1
+    layers = workload.trunk_repeats or 1
     has_experts = any(block.expert_params for block in workload.blocks)
     tokens = workload.tokens or 0
 
@@ -337,16 +304,6 @@ def _shared(
                         dp=dp, tp=tp, pp=pp, cp=cp, ep=min(ep, whole), virtual=pieces if pp > 1 else 1,
                         zero_stage=zero, recompute=again, micro_batch=micro, accum=accum,
                     )  # fmt: skip
-
-
-def with_layout(case: PublishedRun, layout: ParallelLayout) -> PublishedRun:
-    """Return a case on another layout."""
-    return replace(
-        case,
-        layout=layout,
-        quantities=quantities(case.workload, layout, hides=case.family.hides),
-        samples=layout.global_batch,
-    )
 
 
 def _number(row: Row, name: str) -> float | None:

@@ -18,6 +18,27 @@ Recompute = Literal["none", "selective", "full"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """An amount and the ends of its interval."""
+
+    low: float
+    typical: float
+    high: float
+
+    def times(self, factor: float) -> Interval:
+        """Return all three multiplied."""
+        return Interval(low=self.low * factor, typical=self.typical * factor, high=self.high * factor)
+
+    def __add__(self, other: Interval) -> Interval:
+        """Return the sum of two amounts that are off in the same direction: their ends are added up."""
+        return Interval(low=self.low + other.low, typical=self.typical + other.typical, high=self.high + other.high)
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the three as JSON can hold them."""
+        return {"low": self.low, "typical": self.typical, "high": self.high}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Op:
     """One operator in the forward pass of one sample.
 
@@ -206,6 +227,11 @@ class Workload:
         return sum(block.repeat * block.trained for block in self.blocks)
 
     @cached_property
+    def trunk_repeats(self) -> int:
+        """Layers that a pipeline may cut between."""
+        return sum(block.repeat for block in self.blocks if block.is_trunk)
+
+    @cached_property
     def forward_flops(self) -> float:
         """FLOPs of the forward pass of one sample."""
         return sum(block.flops for block in self.blocks)
@@ -214,6 +240,48 @@ class Workload:
     def flops(self) -> float:
         """FLOPs of forward and backward of one sample, nothing computed twice."""
         return sum(block.flops + block.backward_flops for block in self.blocks)
+
+
+StagePart = tuple[WorkloadBlock, int]
+"""A block and how many of its repeats are meant."""
+
+
+def pipeline_stages(workload: Workload, pp: int, virtual: int = 1) -> tuple[tuple[StagePart, ...], ...]:
+    """Return what lies on each of `pp` ranks, in the order in which a sample passes it.
+
+    The trunk's repeats are cut into pp·virtual pieces that differ by one repeat at most; the ends, which also have
+    embedding and head, are not among the longer ones while there are others. Rank r has the pieces r, r + pp, …, and what
+    is not trunk stays beside the repeat before it (or after it, at the start).
+
+    Raises:
+        ValueError: There are fewer repeats than pieces.
+    """
+    num_pieces = pp * virtual
+    num_repeats = workload.trunk_repeats
+    if num_pieces > max(1, num_repeats):
+        raise ValueError(f"{num_repeats} layers cannot be cut into {num_pieces} pieces")
+    lengths = _piece_lengths(num_repeats, num_pieces)
+    pieces: list[list[StagePart]] = [[] for _ in range(num_pieces)]
+    at, room = 0, lengths[0]
+    for block in workload.blocks:
+        left = block.repeat
+        while block.is_trunk and left:
+            if not room:
+                at += 1
+                room = lengths[at]
+            taken = min(left, room)
+            pieces[at].append((block, taken))
+            left, room = left - taken, room - taken
+        if not block.is_trunk:
+            pieces[at].append((block, block.repeat))
+    return tuple(tuple(part for piece in pieces[rank::pp] for part in piece) for rank in range(pp))
+
+
+def _piece_lengths(num_repeats: int, num_pieces: int) -> list[int]:
+    """Return how many repeats each piece has; the longer ones are in the middle."""
+    short, num_longer = divmod(num_repeats, num_pieces)
+    first = (num_pieces - num_longer) // 2
+    return [short + (first <= index < first + num_longer) for index in range(num_pieces)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,15 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sampan.catalog.records import Chip, Site
-from sampan.plan import energy, inference
-from sampan.plan.assumptions import Assumptions, Interval
-from sampan.plan.cost import Money
-from sampan.plan.inference import InferenceRecipe, NoInferenceEstimate
+from sampan.plan import cost, inference
+from sampan.plan.cost import Assumptions, Energy, Money
+from sampan.plan.inference import InferenceRecipe
 from sampan.plan.jobs import JobWork
-from sampan.plan.planner import Candidate, StageCandidate, label
+from sampan.plan.planner import Candidate, Infeasible, StageCandidate
 from sampan.plan.rank import InferenceRow, PlanRow, Sort
-from sampan.plan.search import Infeasible
-from sampan.screen.matching import ScreenQuery
+from sampan.plan.records import Interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,15 +22,15 @@ class Plan:
 
     Args:
         rows: Ranked.
-        curves: All ways that were found, whether worth a row or not, for the curves.
+        curves: All candidates, whether worth a row or not, for the curves of time over number of chips.
         infeasible: What cannot be done, with its reason.
         derived: What was chosen because nobody said it, in sentences.
         efficiency: Of which measurements times are, in words.
         recipe: Of the pictures whose making is planned.
         pictures: Making them, chip by chip and site by site, ranked; not_made says where that cannot be.
         measured: What the user's own measurements did, in sentences.
-        query: What rules were asked about every row; None where the job names no actor.
-        num_hidden: Rows that a rule restricts and that were asked not to be shown.
+        notes_on_rows: What is said of the rows from outside, all together, in lines; empty where nobody was asked.
+        num_hidden: Restricted rows that were asked not to be shown.
     """
 
     work: JobWork
@@ -49,9 +47,9 @@ class Plan:
     efficiency: str = ""
     recipe: InferenceRecipe | None = None
     pictures: tuple[InferenceRow, ...] = ()
-    not_made: tuple[NoInferenceEstimate, ...] = ()
+    not_made: tuple[Infeasible, ...] = ()
     measured: tuple[str, ...] = ()
-    query: ScreenQuery | None = None
+    notes_on_rows: tuple[str, ...] = ()
     num_hidden: int = 0
 
     def notes(self) -> list[str]:
@@ -60,7 +58,7 @@ class Plan:
             *self.derived,
             *self.work.assumptions,
             *self.assumptions.lines(),
-            energy.LEFT_OUT,
+            cost.LEFT_OUT,
             "A rent is one of the chip in its region, whatever the site; electricity is in it.",
             "Start-up, checkpoints, validation, failures and waiting for chips are left out.",
             *([self.efficiency] if self.efficiency else []),
@@ -71,10 +69,9 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the whole plan as JSON can hold it."""
-        # a way has a row at every site; what it is made of is written out once
-        stages = {
-            id(way): [_stage(stage) for stage in way.stages] for way in {id(r.way): r.way for r in self.rows}.values()
-        }
+        # a candidate has a row at every site; what it is made of is written out once
+        candidates = {id(row.candidate): row.candidate for row in self.rows}
+        stages = {key: [_stage(stage) for stage in candidate.stages] for key, candidate in candidates.items()}
         return {
             "what": "sampan plan",
             "job": self.work.name,
@@ -99,14 +96,14 @@ class Plan:
                 }
                 for stage in self.work.stages
             ],
-            "rows": [_row(rank, row, stages[id(row.way)]) for rank, row in enumerate(self.rows, start=1)],
+            "rows": [_row(rank, row, stages[id(row.candidate)]) for rank, row in enumerate(self.rows, start=1)],
             "infeasible": [
                 {"chip": one.chip, "num_chips": one.count, "framework": one.framework, "reason": one.reason}
                 for one in self.infeasible
             ],
             "pictures": None if self.recipe is None else self._pictures(self.recipe),
-            "chips": {label(chip): chip_facts(chip) for chip in self.chips},
-            "sites": {site.name: site_facts(site) for site in self.sites},
+            "chips": {chip.label: _facts(chip, _CHIP_FACTS) for chip in self.chips},
+            "sites": {site.name: _facts(site, _SITE_FACTS) for site in self.sites},
         }
 
     def _pictures(self, recipe: InferenceRecipe) -> dict[str, Any]:
@@ -130,17 +127,17 @@ class Plan:
 
 
 def _picture_row(rank: int, row: InferenceRow) -> dict[str, Any]:
-    making, split = row.making, row.split
+    estimate, split = row.estimate, row.split
     return {
         "rank": rank,
-        "chip": making.label,
-        "framework": making.framework,
+        "chip": estimate.label,
+        "framework": estimate.framework,
         "site": row.site.name,
-        "at_once": making.batch,
-        "is_offloaded": making.is_offloaded,
-        "time_s": _span(making.time_s),
-        "parts_s": dict(making.parts_s),
-        "one_alone_s": _span(making.alone_s),
+        "at_once": estimate.batch,
+        "is_offloaded": estimate.is_offloaded,
+        "time_s": _span(estimate.time_s),
+        "parts_s": dict(estimate.parts_s),
+        "one_alone_s": _span(estimate.alone_s),
         "usd": _span(row.usd),
         "is_owned": row.is_owned,
         "rent_usd": _span(split.rent),
@@ -148,35 +145,29 @@ def _picture_row(rank: int, row: InferenceRow) -> dict[str, Any]:
         "depreciation_usd": _span(split.depreciation),
         "markup_usd": _span(split.markup),
         "money_reasons": list(split.reasons),
-        "energy_kwh": _span(row.energy.kwh),
-        "energy_reason": row.energy.reason,
-        "carbon_kg_co2": _span(row.energy.kg_co2),
-        "carbon_reason": row.energy.carbon_reason,
-        "memory_bytes": {**asdict(making.memory), "total": making.memory.total},
-        "num_measurements": making.num_measurements,
-        "basis": making.basis,
+        **_energy(row.energy),
+        "memory_bytes": {**asdict(estimate.memory), "total": estimate.memory.total},
+        "num_measurements": estimate.num_measurements,
+        "basis": estimate.basis,
     }
 
 
 def _row(rank: int, row: PlanRow, stages: list[dict[str, Any]]) -> dict[str, Any]:
-    way = row.way
+    candidate = row.candidate
     return {
         "rank": rank,
-        "chip": way.label,
-        "num_chips": way.count,
-        "framework": way.framework,
+        "chip": candidate.label,
+        "num_chips": candidate.count,
+        "framework": candidate.framework,
         "site": row.site.name,
         "is_on_front": row.is_on_front,
-        "rules": None if row.answer is None else _answer(row),
+        "rules": None if row.note is None else dict(row.note.document),
         "misses": list(row.misses),
-        "time_s": _span(way.time_s),
-        "chip_hours": _span(way.chip_hours),
+        "time_s": _span(candidate.time_s),
+        "chip_hours": _span(candidate.chip_hours),
         "money": _money(row.money),
         "money_if_bought": _money(row.bought),
-        "energy_kwh": _span(row.energy.kwh),
-        "energy_reason": row.energy.reason,
-        "carbon_kg_co2": _span(row.energy.kg_co2),
-        "carbon_reason": row.energy.carbon_reason,
+        **_energy(row.energy),
         "chip_power_w": row.energy.power.w,
         "chip_power_basis": row.energy.power.basis,
         "stages": stages,
@@ -184,36 +175,33 @@ def _row(rank: int, row: PlanRow, stages: list[dict[str, Any]]) -> dict[str, Any
 
 
 def _stage(stage: StageCandidate) -> dict[str, Any]:
-    option = stage.option
-    prediction = option.prediction
+    prediction = stage.prediction
     return {
         "name": stage.name,
         "num_steps": stage.num_steps,
-        "samples_per_step": option.samples_per_step,
-        "layout": asdict(option.layout),
-        "layout_in_words": str(option.layout),
-        "step_s": {"low": prediction.low_s, "typical": prediction.step_s, "high": prediction.high_s},
+        "samples_per_step": stage.layout.global_batch,
+        "layout": asdict(stage.layout),
+        "layout_in_words": str(stage.layout),
+        "step_s": _span(prediction.span),
         "parts_s": {name.removesuffix("_s"): seconds for name, seconds in prediction.parts.items()},
         "num_measurements": prediction.num_measurements,
         "basis": prediction.basis,
-        "memory_bytes": {**asdict(option.memory), "total": option.memory.total},
+        "memory_bytes": {**asdict(stage.memory), "total": stage.memory.total},
         "time_s": _span(stage.time_s),
     }
 
 
-def _answer(row: PlanRow) -> dict[str, Any]:
-    answer = row.answer
-    assert answer is not None, "the caller sees to it"
-    return {
-        "verdict": answer.verdict, "worst_case": answer.worst_case, "confidence": answer.confidence,
-        "is_restricted": row.is_restricted, "by_jurisdiction": dict(answer.by_jurisdiction),
-        "decided_by": [{"id": rule.id, "title": rule.title} for rule in answer.decided],
-        "unknowns": list(answer.unknowns), "horizon": answer.horizon.isoformat(), "is_past_horizon": answer.is_past_horizon,
-    }  # fmt: skip
-
-
 def _span(span: Interval | None) -> Mapping[str, float] | None:
-    return None if span is None else {"low": span.low, "typical": span.typical, "high": span.high}
+    return None if span is None else span.as_dict()
+
+
+def _energy(used: Energy) -> dict[str, Any]:
+    return {
+        "energy_kwh": _span(used.kwh),
+        "energy_reason": used.reason,
+        "carbon_kg_co2": _span(used.kg_co2),
+        "carbon_reason": used.carbon_reason,
+    }
 
 
 def _money(money: Money) -> dict[str, Any]:
@@ -225,39 +213,17 @@ def _money(money: Money) -> dict[str, Any]:
     }
 
 
-def chip_facts(chip: Chip) -> dict[str, Any]:
-    """Return what a plan takes from a chip's file, with its sources and dates."""
-    return {
-        "title": chip.title,
-        "vendor": chip.vendor,
-        "launched": chip.launched,
-        "peak_dense_flops_per_s": dict(chip.peak_dense_flops_per_s),
-        "memory": asdict(chip.memory),
-        "scale_up": asdict(chip.scale_up),
-        "scale_out_bytes_per_s": chip.scale_out_bytes_per_s,
-        "board_power_w": chip.board_power_w,
-        "server": asdict(chip.server),
-        "price": None if chip.price is None else asdict(chip.price),
-        "rent": None if chip.rent is None else asdict(chip.rent),
-        "confidence": chip.confidence,
-        "from_memory": list(chip.from_memory),
-        "sources": list(chip.sources),
-        "note": chip.note,
-    }
+_CHIP_FACTS = (
+    "title", "vendor", "launched", "peak_dense_flops_per_s", "memory", "scale_up", "scale_out_bytes_per_s", "board_power_w",
+    "server", "price", "rent", "confidence", "from_memory", "sources", "note",
+)  # fmt: skip
+_SITE_FACTS = (
+    "country", "region", "electricity_usd_per_kwh", "electricity_year", "pue", "grid_g_co2_per_kwh", "grid_year",
+    "confidence", "from_memory", "sources", "note",
+)  # fmt: skip
+"""What a plan takes from the files of chips and sites, with sources and dates."""
 
 
-def site_facts(site: Site) -> dict[str, Any]:
-    """Return what a plan takes from a site's file, with its sources and dates."""
-    return {
-        "country": site.country,
-        "region": site.region,
-        "electricity_usd_per_kwh": site.electricity_usd_per_kwh,
-        "electricity_year": site.electricity_year,
-        "pue": site.pue,
-        "grid_g_co2_per_kwh": site.grid_g_co2_per_kwh,
-        "grid_year": site.grid_year,
-        "confidence": site.confidence,
-        "from_memory": list(site.from_memory),
-        "sources": list(site.sources),
-        "note": site.note,
-    }
+def _facts(record: Chip | Site, names: tuple[str, ...]) -> dict[str, Any]:
+    every = asdict(record)
+    return {name: every[name] for name in names}

@@ -11,7 +11,7 @@ from sampan.plan.rank import PlanRow
 
 def is_runnable(way: Candidate) -> bool:
     """Say whether `sampan train` can run every layout of a way to do a job."""
-    layouts = [stage.option.layout for stage in way.stages]
+    layouts = [stage.layout for stage in way.stages]
     if way.framework == "mindspore":
         return all(layout.num_chips == layout.dp and layout.zero_stage <= 1 for layout in layouts)
     return way.framework == "torch" and all(layout.num_chips == 1 for layout in layouts)
@@ -19,7 +19,7 @@ def is_runnable(way: Candidate) -> bool:
 
 def lines(rows: Iterable[PlanRow]) -> Iterator[str]:
     """Yield what to know where rows have layouts that `sampan train` cannot run; nothing where it runs all of them."""
-    ways = {row.key: row.way for row in rows}
+    ways = {row.key: row.candidate for row in rows}
     beyond = [way for way in ways.values() if not is_runnable(way)]
     if not beyond:
         return

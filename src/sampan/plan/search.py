@@ -11,15 +11,9 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from sampan.plan.records import ParallelLayout, Recompute, Workload
-from sampan.plan.stages import trunk_repeats
 from sampan.units import format_bytes
-
-if TYPE_CHECKING:
-    from sampan.plan.memory import ChipMemory
-    from sampan.plan.predict import StepPrediction
 
 MAX_COUNT = 1 << 16  # where looking for a count of chips that would fit ends
 
@@ -49,62 +43,6 @@ class LayoutLimits:
     min_cp_tokens: int = 4096
     zero_stages: tuple[int, ...] = (0, 1)
     recompute: tuple[Recompute, ...] = ("none", "selective", "full")
-
-
-@dataclass(frozen=True, kw_only=True)
-class BestLayout:
-    """The fastest layout that fits.
-
-    Args:
-        num_layouts: How many were considered.
-        num_timed: How many of them had their time predicted.
-    """
-
-    layout: ParallelLayout
-    time_s: float
-    memory_bytes: float
-    num_layouts: int
-    num_timed: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoLayout:
-    """No layout can be used.
-
-    Args:
-        reason: Why, in words.
-        smallest_count: Least power of two of chips, up to MAX_COUNT, on which some layout fits; None where there is none,
-            or where memory is not what fails.
-        nearest: The layout that needs least memory, and nearest_bytes what it needs; None where no layout is possible.
-    """
-
-    reason: str
-    smallest_count: int | None = None
-    nearest: ParallelLayout | None = None
-    nearest_bytes: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayoutOption:
-    """A way to do the job: a chip, how many, with which framework and layout, and what that takes."""
-
-    chip: str
-    count: int
-    framework: str
-    layout: ParallelLayout
-    prediction: StepPrediction
-    memory: ChipMemory
-    samples_per_step: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Infeasible:
-    """A chip, a count and a framework with which the job cannot be done, and why."""
-
-    chip: str
-    count: int
-    framework: str
-    reason: str
 
 
 def layouts(
@@ -163,7 +101,7 @@ def _divisible(workload: Workload) -> _Divisible:
         heads=math.gcd(*heads) if heads else 1,
         tokens=math.gcd(*(round(block.tokens) for block in trunk)) or 1 if heads else 1,
         experts=math.gcd(*experts) if experts else 1,
-        layers=max(1, trunk_repeats(workload)),
+        layers=max(1, workload.trunk_repeats),
     )
 
 
@@ -223,52 +161,23 @@ class LayoutSearch:
         self._smallest: dict[tuple[int, float], int | None] = {}
 
     def best(
-        self,
-        count: int,
-        scale_up_domain: int,
-        memory_bytes: float | None,
-        time_of: Callable[[ParallelLayout], float],
-        *,
-        bound_of: Callable[[ParallelLayout], float] | None = None,
-        recompute_costs_time: bool = True,
-    ) -> BestLayout | NoLayout:
-        """Return the fastest layout that fits; of equally fast ones the first in the order of `layouts`.
+        self, count: int, scale_up_domain: int, memory_bytes: float, time_of: Callable[[ParallelLayout], float]
+    ) -> ParallelLayout | str:
+        """Return the fastest layout that fits, or why there is none; of equally fast ones the first in `layouts`' order.
 
         Args:
             count: Chips.
             scale_up_domain: Chips that tensor parallelism may span.
-            memory_bytes: What a chip has for the job; None is not known.
-            time_of: Seconds of a step.
-            bound_of: A quicker function that is never above `time_of`; most layouts are then never timed.
-            recompute_costs_time: Whether, all else equal, computing more again is never faster under `time_of`.
+            memory_bytes: What a chip has for the job.
+            time_of: Seconds of a step. All else equal, computing more again may not be faster.
         """
-        if memory_bytes is None:
-            return NoLayout(reason="how much memory the chip has is not known")
         families = self._families(count, scale_up_domain)
         if not families:
-            return NoLayout(reason=self._why_none(count, scale_up_domain))
-        fitting = self._fitting(families, memory_bytes, only_first=recompute_costs_time)
+            return self._why_none(count, scale_up_domain)
+        fitting = self._fitting(families, memory_bytes)
         if not fitting:
             return self._too_large(families, count, scale_up_domain, memory_bytes)
-        # `fitting` is in the order of `layouts`, and both sorts are stable: ties keep it
-        order = range(len(fitting))
-        bounds = [bound_of(layout) for layout, _ in fitting] if bound_of is not None else None
-        if bounds is not None:
-            order = sorted(order, key=bounds.__getitem__)
-        best_time, best_index, num_timed = math.inf, -1, 0
-        for index in order:
-            # no later layout's bound is smaller, and no layout is faster than its bound: none of them can win
-            if bounds is not None and bounds[index] > best_time:
-                break
-            time_s = time_of(fitting[index][0])
-            num_timed += 1
-            if time_s < best_time or (time_s == best_time and index < best_index) or best_index < 0:
-                best_time, best_index = time_s, index
-        layout, need = fitting[best_index]
-        return BestLayout(
-            layout=layout, time_s=best_time, memory_bytes=need,
-            num_layouts=sum(len(family.layouts) for family in families), num_timed=num_timed,
-        )  # fmt: skip
+        return min(fitting, key=time_of)
 
     def smallest_count(self, scale_up_domain: int, memory_bytes: float) -> int | None:
         """Return the least power of two of chips, up to MAX_COUNT, on which some layout fits; None where none does."""
@@ -298,18 +207,16 @@ class LayoutSearch:
         key = count, min(scale_up_domain, self.limits.max_tp, count)
         if key not in self._considered:
             self._considered[key] = [
-                _Family(found) for found in _families(self.workload, count, self.global_batch, key[1], self.limits)
+                _Family(alike) for alike in _families(self.workload, count, self.global_batch, key[1], self.limits)
             ]
         return self._considered[key]
 
-    def _fitting(
-        self, families: list[_Family], memory_bytes: float, *, only_first: bool
-    ) -> list[tuple[ParallelLayout, float]]:
-        """Return the layouts that fit, with their memory, in the order of `layouts`.
+    def _fitting(self, families: list[_Family], memory_bytes: float) -> list[ParallelLayout]:
+        """Return the layouts that fit, in the order of `layouts`.
 
-        Two kinds are passed over. Of layouts that differ only in recomputation, with `only_first`, those behind the first
-        that fits: they compute more again, so none is faster, and in a tie the first wins. And those with more samples in
-        a micro-batch, or more interleaving, than a layout that does not fit whatever it recomputes: they need no less.
+        Two kinds are passed over. Of layouts that differ only in recomputation, those behind the first that fits: they
+        compute more again, so none is faster, and in a tie the first wins. And those with more samples in a micro-batch, or
+        more interleaving, than a layout that does not fit whatever it recomputes: they need no less.
         """
         fitting = []
         too_large: dict[tuple[int, ...], int] = {}  # the least micro-batch that does not fit
@@ -318,20 +225,18 @@ class LayoutSearch:
             alike = first.tp, first.cp, first.pp, first.ep, first.zero_stage
             if first.micro_batch >= too_large.get(alike, math.inf):
                 continue
-            fits = False
             for index, layout in enumerate(family.layouts):
                 if index == len(family.needs):
                     family.needs.append(self.memory_of(layout))
                 if family.needs[index] <= memory_bytes:
-                    fits = True
-                    fitting.append((layout, family.needs[index]))
-                    if only_first:
-                        break
-            if not fits and first.virtual == 1:
-                too_large[alike] = first.micro_batch
+                    fitting.append(layout)
+                    break
+            else:
+                if first.virtual == 1:
+                    too_large[alike] = first.micro_batch
         return fitting
 
-    def _too_large(self, families: list[_Family], count: int, scale_up_domain: int, memory_bytes: float) -> NoLayout:
+    def _too_large(self, families: list[_Family], count: int, scale_up_domain: int, memory_bytes: float) -> str:
         need, layout = min(
             ((need, layout) for family in families for need, layout in zip(family.needs, family.layouts, strict=False)),
             key=lambda two: two[0],
@@ -345,7 +250,7 @@ class LayoutSearch:
             reason += f"; it fits on no number of chips up to {MAX_COUNT:,}"
         elif smallest > count:
             reason += f"; {_chips(smallest)} would do"
-        return NoLayout(reason=reason, smallest_count=smallest, nearest=layout, nearest_bytes=need)
+        return reason
 
     def _why_none(self, count: int, scale_up_domain: int) -> str:
         can, limits = _divisible(self.workload), self.limits
@@ -361,33 +266,6 @@ class LayoutSearch:
                 f"them, which leaves {ranks:,} groups to feed"
             )
         return f"{batch} cannot be divided evenly over {_chips(count)}, whatever the layout"
-
-
-def best(
-    workload: Workload,
-    count: int,
-    global_batch: int,
-    time_of: Callable[[ParallelLayout], float],
-    memory_of: Callable[[ParallelLayout], float],
-    *,
-    memory_bytes: float | None,
-    scale_up_domain: int = 8,
-    limits: LayoutLimits | None = None,
-    bound_of: Callable[[ParallelLayout], float] | None = None,
-    recompute_costs_time: bool = True,
-) -> BestLayout | NoLayout:
-    """Return the fastest layout that fits, for one chip and one count; for many of them see `LayoutSearch`."""
-    return LayoutSearch(workload, global_batch, memory_of, limits).best(
-        count, scale_up_domain, memory_bytes, time_of, bound_of=bound_of, recompute_costs_time=recompute_costs_time
-    )
-
-
-def counts_within(low: int, high: int) -> list[int]:
-    """Return the numbers of chips that are tried between two: both, and the powers of two in between."""
-    if not 1 <= low <= high:
-        raise ValueError(f"a range of chips runs from at least 1 upward, not from {low} to {high}")
-    between = (1 << power for power in range(low.bit_length(), high.bit_length()))
-    return sorted({low, high, *(value for value in between if low < value < high)})
 
 
 def _chips(count: int) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from sampan.catalog.records import Chip, Site
-from sampan.plan.assumptions import Assumptions, Interval
+from sampan.plan.cost import Assumptions
 from sampan.plan.jobs import JobWork
 from sampan.plan.planner import Candidate, Planner
-from sampan.plan.rank import PlanRow, rows
+from sampan.plan.rank import PlanRow, plan_rows
+from sampan.plan.records import Interval
 
 _STEPS = 0.2  # share by which the number of updates is moved
 _PRICE = 0.3  # and the price of electricity, and what is bought
@@ -40,15 +41,15 @@ def sensitivity(row: PlanRow, work: JobWork, assumptions: Assumptions) -> list[I
         moved.append(
             InputSwing(
                 name=name, ends=ends,
-                time_s=_pair(None if one is None else one.way.time_s.typical for one in found),
+                time_s=_pair(None if one is None else one.candidate.time_s.typical for one in found),
                 usd=_pair(None if one is None or one.money.usd is None else one.money.usd.typical for one in found),
                 bought_usd=_pair(
                     None if one is None or one.bought.usd is None else one.bought.usd.typical for one in found
                 ),
             )
         )  # fmt: skip
-    time = row.way.time_s
-    hours = [seconds * row.way.count / 3600 for seconds in (time.low, time.high)]
+    time = row.candidate.time_s
+    hours = [seconds * row.candidate.count / 3600 for seconds in (time.low, time.high)]
     of_rent, of_own = (
         _pair(None if price is None else hour * price.typical for hour in hours)
         for price in (row.money.hour_usd, row.bought.hour_usd)
@@ -70,7 +71,7 @@ def _inputs(
     row: PlanRow, work: JobWork, at: Assumptions
 ) -> Iterator[tuple[str, tuple[str, str], tuple[_Variant, _Variant]]]:
     """Yield each input with its two ends, and everything else as it is."""
-    chip, site = row.way.chip, row.site
+    chip, site = row.candidate.chip, row.site
     low, high = (_with_steps(work, 1 + sign * _STEPS) for sign in (-1, 1))
     yield "number of steps", ("20 % fewer", "20 % more"), ((chip, site, low, at), (chip, site, high, at))
     if chip.rent is not None and row.money.basis == "rent":
@@ -113,11 +114,11 @@ def _with_steps(work: JobWork, factor: float) -> JobWork:
 
 def _again(row: PlanRow, chip: Chip, site: Site, work: JobWork, assumptions: Assumptions) -> PlanRow | None:
     """Return the row planned anew, or None where it does not fit any more."""
-    way = Planner(work, assumptions).way(chip, row.way.count, row.way.framework)
-    if not isinstance(way, Candidate):
+    candidate = Planner(work, assumptions).candidate(chip, row.candidate.count, row.candidate.framework)
+    if not isinstance(candidate, Candidate):
         return None
-    owned = {(way.label, site.name): way.count} if row.money.basis == "owned" else {}
-    return rows([way], [site], assumptions, owned)[0]
+    owned = {(candidate.label, site.name): candidate.count} if row.money.basis == "owned" else {}
+    return plan_rows([candidate], [site], assumptions, owned)[0]
 
 
 def _pair(values: Iterator[float | None]) -> tuple[float | None, float | None]:

@@ -8,13 +8,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sampan.plan import bearing, runnable
-from sampan.plan.assumptions import DAY_S, HOUR_S, Interval
-from sampan.plan.inference import NUM_PICTURES, NoInferenceEstimate
-from sampan.plan.planner import Candidate
-from sampan.plan.rank import InferenceRow, PlanRow, best_sites
+from sampan.plan import runnable
+from sampan.plan.cost import DAY_S, HOUR_S
+from sampan.plan.inference import NUM_PICTURES
+from sampan.plan.planner import Candidate, Infeasible
+from sampan.plan.rank import PlanRow, best_inference_sites, best_sites
+from sampan.plan.records import Interval
 from sampan.plan.report import Plan
-from sampan.plan.search import Infeasible
 from sampan.units import UNKNOWN, format_bytes, format_seconds
 
 MAX_ROWS = 20
@@ -45,7 +45,7 @@ def lines(plan: Plan, width: int) -> Iterator[str]:
 
     yield from say(f"{plan.work.name}: {', '.join(stage.name for stage in plan.work.stages)}")
     # where rules differ from site to site, every site has its row
-    configurations = list(plan.rows) if plan.query is not None else best_sites(plan.rows)
+    configurations = list(plan.rows) if plan.notes_on_rows else best_sites(plan.rows)
     if configurations:
         shown = _shown(configurations)
         yield ""
@@ -57,11 +57,11 @@ def lines(plan: Plan, width: int) -> Iterator[str]:
         first = configurations[0]
         yield ""
         yield from say(f"{_FIRST[plan.sort]}: {_named(first)}; {first.money.said}; {first.bought.said}.")
-        for words in layouts(first.way):
+        for words in layouts(first.candidate):
             yield from say(words, "  ")
-        if plan.query is not None:
+        if plan.notes_on_rows:
             yield ""
-            yield from (line for words in bearing.lines(plan.rows, plan.query) for line in say(words))
+            yield from (line for words in plan.notes_on_rows for line in say(words))
         elif len(plan.sites) > 1:
             yield ""
             yield from say("The same at each site:")
@@ -84,10 +84,10 @@ def lines(plan: Plan, width: int) -> Iterator[str]:
 def _pictures(plan: Plan, width: int, say: Callable[..., Iterator[str]]) -> Iterator[str]:
     assert plan.recipe is not None, "the caller sees to it"
     yield from say(f"Then {NUM_PICTURES:,} pictures of {plan.recipe.said()}, on one chip:")
-    found = best_picture_sites(plan.pictures)
+    found = best_inference_sites(plan.pictures)
     if found:
         numbered = list(enumerate(found, start=1))[:MAX_PICTURE_ROWS]
-        same = {"framework"} if len({row.making.framework for row in found}) == 1 else set()
+        same = {"framework"} if len({row.estimate.framework for row in found}) == 1 else set()
         yield from _table(_PICTURE_COLUMNS, numbered, width, same, say)
         if len(found) > len(numbered):
             yield from say(f"{len(found) - len(numbered)} more chips: --json or --html has all.")
@@ -95,8 +95,8 @@ def _pictures(plan: Plan, width: int, say: Callable[..., Iterator[str]]) -> Iter
         yield from say(words, "  ")
 
 
-def _not_made(found: Iterable[NoInferenceEstimate]) -> Iterator[str]:
-    alike: dict[tuple[str, str], list[NoInferenceEstimate]] = defaultdict(list)
+def _not_made(found: Iterable[Infeasible]) -> Iterator[str]:
+    alike: dict[tuple[str, str], list[Infeasible]] = defaultdict(list)
     for one in found:
         alike[one.framework, re.sub(r"\d[\d,.]*", "", one.reason)].append(one)
     for (framework, _), same in alike.items():
@@ -107,17 +107,17 @@ def unmet(plan: Plan) -> Iterator[str]:
     """Yield what to know where no row keeps the limits."""
     if not plan.rows or any(not row.misses for row in plan.rows):
         return
-    quickest = min(plan.rows, key=lambda row: row.way.time_s.typical)
-    said = f"No row keeps the limits. The quickest takes {between(quickest.way.time_s)} ({_short(quickest)})"
+    quickest = min(plan.rows, key=lambda row: row.candidate.time_s.typical)
+    words = f"No row keeps the limits. The quickest takes {between(quickest.candidate.time_s)} ({_short(quickest)})"
     known = [row for row in plan.rows if row.money.usd is not None]
     if known:
         cheapest = min(known, key=lambda row: row.money.usd.typical if row.money.usd else 0.0)
-        said += f"; the cheapest costs {money(cheapest)} USD ({_short(cheapest)})"
-    yield f"{said}."
+        words += f"; the cheapest costs {money(cheapest)} USD ({_short(cheapest)})"
+    yield f"{words}."
 
 
 def _short(row: PlanRow) -> str:
-    return f"{row.way.count} x {row.way.label}"
+    return f"{row.candidate.count} x {row.candidate.label}"
 
 
 def reasons(infeasible: Iterable[Infeasible]) -> Iterator[str]:
@@ -177,39 +177,39 @@ def _typical(span: Interval | None) -> str:
     return UNKNOWN if span is None else amount(span.typical)
 
 
-def _longest(way: Candidate) -> str:
+def _longest(candidate: Candidate) -> str:
     """Return how the stage lies on the chips that takes longest."""
-    stage = max(way.stages, key=lambda stage: stage.time_s.typical)
-    words = str(stage.option.layout)
-    return words if len(way.stages) == 1 else f"{stage.name}: {words}"
+    stage = max(candidate.stages, key=lambda stage: stage.time_s.typical)
+    words = str(stage.layout)
+    return words if len(candidate.stages) == 1 else f"{stage.name}: {words}"
 
 
 Columns = Mapping[str, Callable[[int, Any], str]]
 
 _COLUMNS: Columns = {
     "": lambda number, row: f"{number}{marks(row)}",
-    "chip": lambda _, row: row.way.label,
-    "n": lambda _, row: f"{row.way.count:,}",
-    "framework": lambda _, row: row.way.framework,
+    "chip": lambda _, row: row.candidate.label,
+    "n": lambda _, row: f"{row.candidate.count:,}",
+    "framework": lambda _, row: row.candidate.framework,
     "site": lambda _, row: row.site.name,
-    "rules": lambda _, row: "" if row.answer is None else bearing.word(row.answer),
-    "time": lambda _, row: between(row.way.time_s),
-    "chip-h": lambda _, row: _typical(row.way.chip_hours),
+    "rules": lambda _, row: "" if row.note is None else row.note.cell,
+    "time": lambda _, row: between(row.candidate.time_s),
+    "chip-h": lambda _, row: _typical(row.candidate.chip_hours),
     "USD": lambda _, row: money(row),
     "if bought": lambda _, row: _typical(row.bought.usd),
     "kWh": lambda _, row: _typical(row.energy.kwh),
     "kg CO2": lambda _, row: _typical(row.energy.kg_co2),
-    "layout": lambda _, row: _longest(row.way),
+    "layout": lambda _, row: _longest(row.candidate),
 }
 _AT_SITES = ("site", "USD", "if bought", "kWh", "kg CO2")
 _PICTURE_COLUMNS: Columns = {
     "": lambda number, row: str(number),
-    "chip": lambda _, row: row.making.label,
-    "framework": lambda _, row: row.making.framework,
+    "chip": lambda _, row: row.estimate.label,
+    "framework": lambda _, row: row.estimate.framework,
     "site": lambda _, row: row.site.name,
-    "at once": lambda _, row: f"{row.making.batch}{' by parts' if row.making.is_offloaded else ''}",
-    "time": lambda _, row: between(row.making.time_s),
-    "one alone": lambda _, row: format_seconds(row.making.alone_s.typical),
+    "at once": lambda _, row: f"{row.estimate.batch}{' by parts' if row.estimate.is_offloaded else ''}",
+    "time": lambda _, row: between(row.estimate.time_s),
+    "one alone": lambda _, row: format_seconds(row.estimate.alone_s.typical),
     "USD": lambda _, row: _usd(row.usd) + (" o" if row.is_owned else ""),
     "= power": lambda _, row: _typical(row.split.power),
     "+ wear": lambda _, row: _typical(row.split.depreciation),
@@ -235,19 +235,19 @@ _DROPPED = (
 
 def _same(rows: Sequence[PlanRow]) -> set[str]:
     """Return the columns that say the same in every row."""
-    found = {"framework"} if len({row.way.framework for row in rows}) == 1 else set()
-    return found | ({"rules"} if all(row.answer is None for row in rows) else set())
+    same = {"framework"} if len({row.candidate.framework for row in rows}) == 1 else set()
+    return same | ({"rules"} if all(row.note is None for row in rows) else set())
 
 
 def _legend(plan: Plan) -> str:
-    said = ["* no other row is both quicker and cheaper"]
+    legend = ["* no other row is both quicker and cheaper"]
     if any(row.misses for row in plan.rows):
-        said.append("! misses a limit")
+        legend.append("! misses a limit")
     if any(row.is_restricted for row in plan.rows):
-        said.append("§ a rule restricts it")
+        legend.append("§ a rule restricts it")
     if any(row.money.basis == "owned" for row in plan.rows):
-        said.append("o owned: its electricity alone, others are rented")
-    return f"{'; '.join(said)}. {_BRACKETS}"
+        legend.append("o owned: its electricity alone, others are rented")
+    return f"{'; '.join(legend)}. {_BRACKETS}"
 
 
 def _shown(configurations: Sequence[PlanRow]) -> list[tuple[int, PlanRow]]:
@@ -256,26 +256,17 @@ def _shown(configurations: Sequence[PlanRow]) -> list[tuple[int, PlanRow]]:
     return [(n, row) for n, row in numbered if n <= MAX_ROWS or (row.is_on_front and n <= 4 * MAX_ROWS)]
 
 
-def best_picture_sites(found: Iterable[InferenceRow]) -> list[InferenceRow]:
-    """Return the first row of each chip with each framework."""
-    first: dict[tuple[str, str], InferenceRow] = {}
-    for row in found:
-        first.setdefault((row.making.label, row.making.framework), row)
-    return list(first.values())
-
-
 def _named(row: PlanRow) -> str:
-    return f"{row.way.count} x {row.way.chip.title}, {row.way.framework}, {row.site.region}"
+    return f"{row.candidate.count} x {row.candidate.chip.title}, {row.candidate.framework}, {row.site.region}"
 
 
-def layouts(way: Candidate) -> Iterator[str]:
+def layouts(candidate: Candidate) -> Iterator[str]:
     """Yield how each stage lies on the chips, a line each."""
-    for stage in way.stages:
-        option = stage.option
+    for stage in candidate.stages:
+        prediction = stage.prediction
         yield (
-            f"{stage.name}: {stage.num_steps:,.0f} steps of {format_seconds(option.prediction.step_s)} on "
-            f"{option.layout}; {format_bytes(option.memory.total)} a chip; {option.prediction.num_measurements} "
-            f"measurements ({option.prediction.basis})"
+            f"{stage.name}: {stage.num_steps:,.0f} steps of {format_seconds(prediction.step_s)} on {stage.layout}; "
+            f"{format_bytes(stage.memory.total)} a chip; {prediction.num_measurements} measurements ({prediction.basis})"
         )
 
 

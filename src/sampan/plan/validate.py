@@ -11,17 +11,17 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sampan.catalog import load
 from sampan.catalog.load import RUN_COLUMNS
-from sampan.errors import PlanError, did_you_mean
-from sampan.plan import efficiency
-from sampan.plan import published_run as cases
-from sampan.plan.predict import of_quantities
-from sampan.plan.published_run import NotPredictable, PublishedRun, Row
+from sampan.errors import NotPredictable, PlanError, did_you_mean
+from sampan.plan import efficiency, published_run
+from sampan.plan.measured_throughput import quantile
+from sampan.plan.predict import predict_work
+from sampan.plan.published_run import PublishedRun, Row
 
 RULE_SHARE_OF_PEAK = 0.45
 _NUMBERS = (
@@ -69,10 +69,6 @@ class ErrorSummary:
     bias: float | None = None
     coverage_80: float | None = None
 
-    def as_dict(self) -> dict[str, float | None]:
-        """Return the fields."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
     def __str__(self) -> str:
         """Return them in a line."""
         if not self.count:
@@ -100,6 +96,10 @@ class ValidationReport:
     def good(self) -> list[RunPrediction]:
         """Return the runs to judge by."""
         return [one for one in self.judged if one.is_good]
+
+    def rule_summary(self) -> ErrorSummary:
+        """Return how good the one-line rule is; it has no intervals."""
+        return replace(summary(one for one in self.rule if one.is_good), coverage_80=None)
 
     def groups(self) -> dict[str, dict[str, ErrorSummary]]:
         """Return summaries by vendor, family, framework and source."""
@@ -129,12 +129,10 @@ class ValidationReport:
     def as_dict(self) -> dict[str, Any]:
         """Return what --json writes."""
         return {
-            "overall": summary(self.good()).as_dict(),
-            "rule_of_thumb": _without_coverage(summary(one for one in self.rule if one.is_good)),
-            **{
-                name: {part: s.as_dict() for part, s in parts.items()} for name, parts in self.groups().items()
-            },
-            "ratios": ratios(self.good()).as_dict(),
+            "overall": asdict(summary(self.good())),
+            "rule_of_thumb": asdict(self.rule_summary()),
+            **{name: {part: asdict(errors) for part, errors in parts.items()} for name, parts in self.groups().items()},
+            "ratios": asdict(ratios(self.good())),
             "rows": [
                 {
                     "id": one.id, "predicted": one.predicted, "low": one.low, "high": one.high, "measured": one.measured,
@@ -149,7 +147,7 @@ class ValidationReport:
         """Return the report as text."""
         said = [
             f"predictions    {summary(self.good())}",
-            f"one-line rule  {_plain(summary(one for one in self.rule if one.is_good))}",
+            f"one-line rule  {self.rule_summary()}",
             f"ratios         {ratios(self.good())}".replace(" runs", " pairs", 1),
         ]
         for title, parts in self.groups().items():
@@ -181,12 +179,12 @@ def validate(path: Path) -> ValidationReport:
     found, rule, skipped = [], [], []
     for row in read(path):
         try:
-            case = cases.read(row)
-            prediction = of_quantities(
-                case.quantities, case.workload, case.chip, case.speeds, framework=case.framework,
+            case = published_run.read(row)
+            prediction = predict_work(
+                case.device_work, case.workload, case.chip, case.speeds, framework=case.framework,
                 precision=case.precision, method=case.method, model=case.model,
             )  # fmt: skip
-            found.append(judged(row, case, prediction.step_s, prediction.low_s, prediction.high_s))
+            found.append(run_prediction(row, case, prediction.step_s, prediction.low_s, prediction.high_s))
             rule.append(rule_of_thumb(row, case))
         except NotPredictable as reason:
             skipped.append((row["id"], str(reason)))
@@ -251,7 +249,7 @@ def _check(path: Path, line: int, row: Row) -> None:
             )
 
 
-def judged(row: Row, case: PublishedRun, step_s: float, low_s: float, high_s: float) -> RunPrediction:
+def run_prediction(row: Row, case: PublishedRun, step_s: float, low_s: float, high_s: float) -> RunPrediction:
     """Return a run beside a prediction of its update's time."""
     ends = [case.value(s) if s > 0 else math.nan for s in (low_s, high_s)]
     return RunPrediction(
@@ -263,7 +261,7 @@ def rule_of_thumb(row: Row, case: PublishedRun) -> RunPrediction:
     """Return what the one-line rule says of a run."""
     flops = case.workload.flops + case.workload.forward_flops
     rate = RULE_SHARE_OF_PEAK * case.speeds.matmul_flops_per_s * case.layout.num_chips
-    return judged(row, case, case.samples * flops / rate, 0, 0)
+    return run_prediction(row, case, case.samples * flops / rate, 0, 0)
 
 
 def summary(some: Iterable[RunPrediction]) -> ErrorSummary:
@@ -277,7 +275,7 @@ def summary(some: Iterable[RunPrediction]) -> ErrorSummary:
         count=len(errors),
         median_abs_rel_err=statistics.median(errors),
         mean_abs_rel_err=statistics.fmean(errors),
-        p90_abs_rel_err=_quantile(errors, 0.9),
+        p90_abs_rel_err=quantile(errors, 0.9),
         bias=statistics.median(one.error for one in some),
         coverage_80=sum(held) / len(held) if held else None,
     )
@@ -305,18 +303,3 @@ def ratios(some: Sequence[RunPrediction]) -> ErrorSummary:
                         )
                     )  # fmt: skip
     return summary(found)
-
-
-def _quantile(ordered: Sequence[float], share: float) -> float:
-    at = share * (len(ordered) - 1)
-    below = math.floor(at)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (at - below) * (ordered[above] - ordered[below])
-
-
-def _without_coverage(found: ErrorSummary) -> dict[str, float | None]:
-    return {**found.as_dict(), "coverage_80": None}
-
-
-def _plain(found: ErrorSummary) -> str:
-    return str(found).split(", 80 %")[0]

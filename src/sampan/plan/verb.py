@@ -6,23 +6,24 @@ import json
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sampan.catalog import frameworks, load
 from sampan.catalog.records import Chip, Site
 from sampan.errors import PlanError, did_you_mean
 from sampan.files import write_text
 from sampan.job import Job
-from sampan.plan import bearing, efficiency, inference, measured
+from sampan.plan import efficiency, inference, measured
 from sampan.plan.arguments import PlanArguments
-from sampan.plan.assumptions import DAY_S, Assumptions
+from sampan.plan.cost import DAY_S, Assumptions
 from sampan.plan.efficiency import Efficiency
 from sampan.plan.jobs import of_job
-from sampan.plan.planner import Candidate, Planner, label
-from sampan.plan.rank import picture_rows, ranked, rows, worthwhile
+from sampan.plan.planner import Candidate, Infeasible, Planner
+from sampan.plan.rank import NoteColumn, inference_rows, plan_rows, rank, worthwhile
 from sampan.plan.report import Plan
-from sampan.plan.search import MAX_COUNT, Infeasible, counts_within
+from sampan.plan.search import MAX_COUNT
 from sampan.plan.table import reasons, show
 
 _TO_BE_HAD = ("released", "ramping")  # of a chip's `status`
@@ -33,14 +34,6 @@ _COMPARED = ("framework_a", "framework_b", "model")
 _PLANNED = (
     "chips", "count", "sites", "frameworks", "stages", "deadline", "budget", "owned", "sort", "measured", "hide_restricted"
 )  # fmt: skip
-
-
-class TextReport(Protocol):
-    """A report that is no plan."""
-
-    def as_dict(self) -> dict[str, Any]: ...
-
-    def lines(self) -> list[str]: ...
 
 
 def check(options: PlanArguments) -> None:
@@ -65,13 +58,26 @@ def check(options: PlanArguments) -> None:
         raise PlanError("--set changes a job, and none is given", (), "leave --set out")
 
 
-def plan(job: Job, options: PlanArguments, *, name: str = "job", fitted: Efficiency | None = None) -> Plan:
+def plan(
+    job: Job,
+    options: PlanArguments,
+    *,
+    name: str = "job",
+    fitted: Efficiency | None = None,
+    column: NoteColumn | None = None,
+) -> Plan:
     """Return the plan of a job.
+
+    Args:
+        column: What is said of each row from outside; a job that names an actor needs one (sampan.compliance).
 
     Raises:
         CatalogError: A chip or a site is not in the catalogue.
         PlanError: A framework or a stage is not known, or the job cannot be counted.
+        ValueError: The job names an actor and there is no column.
     """
+    if job.actor.hq is not None and column is None:
+        raise ValueError("a job that names an actor is planned with the column of sampan.compliance")
     assumptions, derived = Assumptions(), []
     work = of_job(job, options.stages, name=name)
     owned = _owned(options)
@@ -80,53 +86,49 @@ def plan(job: Job, options: PlanArguments, *, name: str = "job", fitted: Efficie
     names = _frameworks(job, options)
     counts, is_chosen = _counts(job, options, derived)
     benches = measured.read(options.measured, fitted=fitted, compiled=job.place.compile) if options.measured else None
-    planner = Planner(work, assumptions, fitted, benches)
-    ways: list[Candidate] = []
-    infeasible: list[Infeasible] = []
-    for found in planner.ways(chips, counts, names):
-        (ways if isinstance(found, Candidate) else infeasible).append(found)  # type: ignore[arg-type]
-    kept = worthwhile(ways) if is_chosen else ways
-    query = bearing.actor_query(job)
-    found_rows = rows(kept, sites, assumptions, owned)
-    if query is not None:
-        found_rows = bearing.screened(found_rows, query)
-    hidden = [row for row in found_rows if row.is_restricted] if options.hide_restricted else []
-    ranking = ranked(
-        [row for row in found_rows if not (row.is_restricted and options.hide_restricted)],
-        options.sort or "money",
-        deadline_s=None if options.deadline is None else options.deadline * DAY_S,
-        budget_usd=options.budget,
-    )
+    results = list(Planner(work, assumptions, fitted, benches).candidates(chips, counts, names))
+    candidates = [result for result in results if isinstance(result, Candidate)]
+    rows = plan_rows(worthwhile(candidates) if is_chosen else candidates, sites, assumptions, owned)
+    if column is not None:
+        rows = [replace(row, note=column.note(row)) for row in rows]
+    shown = [row for row in rows if not (row.is_restricted and options.hide_restricted)]
+    sort = options.sort or "money"
+    deadline_s = None if options.deadline is None else options.deadline * DAY_S
+    ranking = rank(shown, sort, deadline_s=deadline_s, budget_usd=options.budget)
     recipe = inference.of_job(job)
-    makings = inference.InferenceEstimator(recipe, assumptions, fitted, benches).on(chips, names)
-    made = [one for one in makings if isinstance(one, inference.InferenceEstimate)]
+    estimates = inference.InferenceEstimator(recipe, assumptions, fitted, benches).estimates(chips, names)
+    made = [estimate for estimate in estimates if isinstance(estimate, inference.InferenceEstimate)]
     known = fitted or efficiency.load()
     return Plan(
-        work=work, chips=tuple(chips), sites=tuple(sites), rows=tuple(ranking), curves=tuple(ways),
-        infeasible=tuple(infeasible), assumptions=assumptions, derived=tuple(derived), sort=options.sort or "money",
-        deadline_days=options.deadline, budget_usd=options.budget,
-        recipe=recipe, pictures=tuple(picture_rows(made, sites, assumptions, owned, options.sort or "money")),
-        not_made=tuple(one for one in makings if isinstance(one, inference.NoInferenceEstimate)),
-        measured=tuple(benches.lines()) if benches else (), query=query, num_hidden=len(hidden),
+        work=work, chips=tuple(chips), sites=tuple(sites), rows=tuple(ranking), curves=tuple(candidates),
+        infeasible=tuple(result for result in results if isinstance(result, Infeasible)), assumptions=assumptions,
+        derived=tuple(derived), sort=sort, deadline_days=options.deadline, budget_usd=options.budget,
+        recipe=recipe, pictures=tuple(inference_rows(made, sites, assumptions, owned, sort)),
+        not_made=tuple(estimate for estimate in estimates if isinstance(estimate, Infeasible)),
+        measured=tuple(benches.lines()) if benches else (),
+        notes_on_rows=() if column is None else tuple(column.lines(ranking)), num_hidden=len(rows) - len(shown),
         efficiency=f"Efficiencies are fitted to {known.num_runs:,} published runs ({known.made}).",
     )  # fmt: skip
 
 
-def planned(job: Job, options: PlanArguments, console: Any, *, name: str = "job") -> None:
+def plan_and_show(
+    job: Job, options: PlanArguments, console: Any, *, name: str = "job", column: NoteColumn | None = None
+) -> None:
     """Plan a job, show the plan, and write what was asked for.
 
     Raises:
         SampanError: As of `plan`; or nothing that was asked for can be done.
     """
-    found = plan(job, options, name=name)
-    show(found, console)
+    result = plan(job, options, name=name, column=column)
+    show(result, console)
     if options.json or options.html:
         from sampan.plan.page import page
 
-        write(found.as_dict(), page(found) if options.html else "", options)
-    if not found.rows:
-        because = tuple(reasons(found.infeasible))
-        raise PlanError(f"`{name}` can be done on nothing that was asked for", because, lever(job, options))
+        write(result.as_dict(), page(result) if options.html else "", options)
+    if not result.rows:
+        because = tuple(reasons(result.infeasible))
+        hint = lever(job, options, column=column)
+        raise PlanError(f"`{name}` can be done on nothing that was asked for", because, hint)
 
 
 _LEVERS = (
@@ -137,7 +139,9 @@ _LEVERS = (
 )
 
 
-def lever(job: Job, options: PlanArguments, fitted: Efficiency | None = None) -> str | None:
+def lever(
+    job: Job, options: PlanArguments, fitted: Efficiency | None = None, column: NoteColumn | None = None
+) -> str | None:
     """Return the setting that changes the job least among those with which it can be done, in words; None if none helps."""
     for said, values in _LEVERS:
         if all(getattr(job.train, name) == value for name, value in values.items()):
@@ -148,33 +152,36 @@ def lever(job: Job, options: PlanArguments, fitted: Efficiency | None = None) ->
             if not train.stages:
                 continue
         try:
-            found = plan(replace(job, train=train), replace(options, stages=None), fitted=fitted)
+            result = plan(replace(job, train=train), replace(options, stages=None), fitted=fitted, column=column)
         except PlanError:
             continue
-        if found.rows:
-            first = min(found.rows, key=lambda row: row.way.count).way
+        if result.rows:
+            first = min(result.rows, key=lambda row: row.candidate.count).candidate
             return f"{said} fits on {first.count} x {first.label}"
     return None
 
 
-def answered(options: PlanArguments, put: Callable[[str], None]) -> None:
-    """Answer --validate or --compare, and write what was asked for."""
-    found = answer(options)
-    lines = found.lines()
-    for line in lines:
-        put(line)
-    text = ""
-    if options.html and options.validate:
+def report_and_show(options: PlanArguments, put: Callable[[str], None]) -> None:
+    """Make the report of --validate or --compare, show it, and write what was asked for."""
+    if options.validate is not None:
         from sampan.plan import validation_page
-        from sampan.plan.validate import ValidationReport
+        from sampan.plan.validate import validate
 
-        assert isinstance(found, ValidationReport), "what --validate asks for"
-        text = validation_page.page(found, f"sampan plan --validate {options.validate.name}")
-    elif options.html:
+        report = validate(options.validate)
+        page = partial(validation_page.page, report, f"sampan plan --validate {options.validate.name}")
+    else:
+        from sampan.plan.compare import compare
         from sampan.report.render import render_lines
 
-        text = render_lines(f"sampan plan --compare {' '.join(options.compare or ())}", lines)
-    write(found.as_dict(), text, options)
+        assert options.compare is not None, "check() sees to it"
+        first, second = options.compare
+        report = compare(
+            first, second, framework_a=options.framework_a, framework_b=options.framework_b, model=options.model
+        )
+        page = partial(render_lines, f"sampan plan --compare {first} {second}", report.lines())
+    for line in report.lines():
+        put(line)
+    write(report.as_dict(), page() if options.html else "", options)
 
 
 def write(document: Mapping[str, Any], page: str, options: PlanArguments) -> list[Path]:
@@ -205,19 +212,6 @@ def _value(value: Any) -> str:
     return json.dumps(value)
 
 
-def answer(options: PlanArguments) -> TextReport:
-    """Return the report of --validate or --compare."""
-    if options.validate is not None:
-        from sampan.plan.validate import validate
-
-        return validate(options.validate)
-    assert options.compare is not None, "check() sees to it"
-    from sampan.plan.compare import compare
-
-    first, second = options.compare
-    return compare(first, second, framework_a=options.framework_a, framework_b=options.framework_b, model=options.model)
-
-
 def _chips(job: Job, options: PlanArguments, derived: list[str]) -> list[Chip]:
     names = options.chips or job.plan.chips
     mine = [name for name, _, _ in options.owned]
@@ -230,7 +224,7 @@ def _chips(job: Job, options: PlanArguments, derived: list[str]) -> list[Chip]:
 
 
 def _each(chips: Sequence[Chip]) -> list[Chip]:
-    return list({label(chip): chip for chip in chips}.values())
+    return list({chip.label: chip for chip in chips}.values())
 
 
 def _sites(job: Job, options: PlanArguments, derived: list[str]) -> list[Site]:
@@ -257,7 +251,7 @@ def _names_sites(job: Job) -> bool:
 def _owned(options: PlanArguments) -> dict[tuple[str, str], int]:
     found: dict[tuple[str, str], int] = {}
     for chip, number, site in options.owned:
-        key = label(load.chip(chip)), load.site(site).name
+        key = load.chip(chip).label, load.site(site).name
         found[key] = found.get(key, 0) + number
     return found
 
@@ -280,7 +274,7 @@ def _counts(job: Job, options: PlanArguments, derived: list[str]) -> tuple[list[
     derived.append(
         f"Numbers of chips: powers of two up to {_DEFAULT_MOST}; of a chip the smallest that fits, and those that are faster."
     )
-    return counts_within(1, _DEFAULT_MOST), True
+    return [1 << power for power in range(_DEFAULT_MOST.bit_length())], True
 
 
 def between(low: int, high: int) -> list[int]:

@@ -1,1 +1,1 @@
-"""From a model and random numbers to a sample: one pure loop a module, numbers drawn on the host."""
+"""Samplers: one step from a model's answer to the next latent or token, as pure functions; numbers are drawn on the host."""

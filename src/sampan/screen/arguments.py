@@ -17,7 +17,7 @@ def _yes_or_no(meaning: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class ScreenFacts:
-    """The facts of a question as they were given. Each is a field of sampan.screen.matching.ScreenQuery."""
+    """The facts of a question as they were given. Each is a field of sampan.screen.query.ScreenQuery."""
 
     date: str | None = option("the day that is asked about, as in 2026-02-15", "DAY", group=_QUESTION)
     relation: str | None = option("buy, rent, operate, host, build, export_out, fab or invest", "WHAT")

@@ -10,64 +10,17 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 from sampan.catalog.records import Chip
-from sampan.screen.rules import CONFIDENCE, NO_RULE, RELATIONS, SEVERITY, Rule, Rules
+from sampan.screen.query import DEFAULTS, ScreenQuery
+from sampan.screen.rules import CONFIDENCE, NO_RULE, RELATIONS, SEVERITY, Rule, Rules, load_rules
 
 _CHINA = ("CN", "HK", "MO")
 _LABORATORIES = datetime.date(
     2026, 1, 15
 )  # from then on chips for China pass through the US to be tested (91 FR, rule of that day)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScreenQuery:
-    """A question. What is None was not said.
-
-    Args:
-        relation: What the actor does: one of sampan.screen.rules.RELATIONS.
-        site: Country of the machine, and of the destination of an export; `site_from` is where an export begins.
-        actor_hq: Country of the seat, or of the ultimate parent, of who uses the chip; `actor_id` is a firm that rules name.
-        received_before: A day before which the chips were there.
-    """
-
-    date: datetime.date
-    relation: str
-    site: str | None = None
-    site_from: str | None = None
-    chip: Chip | None = None
-    actor_id: str | None = None
-    actor_hq: str | None = None
-    actor_tags: tuple[str, ...] | None = None
-    customer_hq: str | None = None
-    customer_entity_listed: bool | None = None
-    entity_listed: bool | None = None
-    owned_by_listed_pct: float | None = None
-    ships_from: str | None = None
-    received_before: datetime.date | None = None
-    certs_met: bool | None = None
-    end_use: str | None = None
-    state_funded: bool | None = None
-    completion_pct: float | None = None
-    domestic_share_pct: float | None = None
-    passes_us: bool | None = None
-    final_use_us: bool | None = None
-    false_end_user: bool | None = None
-    uses_cn_personal_data: bool | None = None
-    refuses_domestic_due_to_us: bool | None = None
-    item: str | None = None
-    designer_hq: str | None = None
-    process_nm: float | None = None
-    host_hq: str | None = None
-    investor_hq: str | None = None
-
-
-DEFAULTS: Mapping[str, Any] = {
-    "ships_from": "US", "entity_listed": False, "owned_by_listed_pct": 0.0, "certs_met": True, "end_use": "training",
-    "state_funded": False, "final_use_us": False, "uses_cn_personal_data": False,
-}  # fmt: skip
-"""What is usual, where nobody says: the table's own defaults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +72,7 @@ class RuleMatcher:
     """
 
     def __init__(self, rules: Rules):
-        self.known = rules
+        self.rules = rules
         self._compiled = [(rule, [_alternative(one, rules) for one in rule.when]) for rule in rules.rules]
         # every question says what is done: rules about other things need not be looked at
         self._by_relation = {
@@ -139,7 +92,7 @@ class RuleMatcher:
 
     def __call__(self, query: ScreenQuery) -> ScreenResult:
         """Return what the rules say."""
-        facts = _Facts(query, self.known)
+        facts = _Facts(query, self.rules)
         sure: list[Rule] = []
         doubtful: list[tuple[Rule, tuple[str, ...]]] = []
         certain: set[str] = set()  # match whatever the missing facts are
@@ -192,10 +145,16 @@ class RuleMatcher:
             rules=tuple(sorted(matched, key=lambda one: (-_rank(one.rule.effect), one.rule.id))),
             announcements=tuple(sorted((rule for rule in sure if not rule.binding), key=lambda rule: rule.id)),
             unknowns=tuple(sorted(unknowns)),
-            horizon=self.known.horizon,
-            num_rules=len(self.known.rules),
-            is_past_horizon=query.date > self.known.horizon,
+            horizon=self.rules.horizon,
+            num_rules=len(self.rules.rules),
+            is_past_horizon=query.date > self.rules.horizon,
         )
+
+
+@cache
+def load_matcher() -> RuleMatcher:
+    """Return the catalogue's rules, ready to be asked."""
+    return RuleMatcher(load_rules())
 
 
 def _rank(effect: str) -> int:
@@ -238,135 +197,101 @@ def _any(alternatives: list[list[_Condition]], facts: _Facts) -> tuple[bool, boo
 class _Facts:
     """A query with the rules' defaults, and which facts are only supposed."""
 
-    __slots__ = ("assumed", "query", "values")
+    __slots__ = ("assumed", "values")
 
     def __init__(self, query: ScreenQuery, rules: Rules):
-        self.query = query
-        entity = rules.entities.get(query.actor_id) if query.actor_id else None
-        listed = query.entity_listed
-        if listed is None and entity is not None:
-            listed = entity.listed_from is not None and entity.listed_from <= query.date
-        hq = query.actor_hq if query.actor_hq is not None or entity is None else entity.hq
-        self.values: dict[str, Any] = {"entity_listed": listed, "actor_hq": hq}
-        passes = query.passes_us
-        self.assumed: set[str] = set()
-        for name, usual in DEFAULTS.items():
-            given = self.values[name] if name in self.values else getattr(query, name)
-            if given is None:
-                self.assumed.add(name)
-                given = usual
-            self.values[name] = given
-        if passes is None:
-            passes = query.site in _CHINA and self.values["ships_from"] == "US" and query.date >= _LABORATORIES
+        values: dict[str, Any] = dict(vars(query))
+        firm = rules.entities.get(query.actor_id) if query.actor_id else None
+        if firm is not None:
+            if query.entity_listed is None:
+                values["entity_listed"] = firm.listed_from is not None and firm.listed_from <= query.date
+            if query.actor_hq is None:
+                values["actor_hq"] = firm.hq
+        self.assumed = {name for name in DEFAULTS if values[name] is None}
+        values |= {name: DEFAULTS[name] for name in self.assumed}
+        if query.passes_us is None:
+            values["passes_us"] = query.site in _CHINA and values["ships_from"] == "US" and query.date >= _LABORATORIES
             self.assumed.add("passes_us")
-        self.values["passes_us"] = passes
         if query.item is None and query.chip is not None:
-            self.values["item"] = "chip"
-
-    def get(self, name: str) -> Any:
-        """Return a fact, or None where nobody gave it and nothing is usual."""
-        return self.values[name] if name in self.values else getattr(self.query, name)
+            values["item"] = "chip"
+        self.values = values
 
     def assumed_by(self, rule_id: str, compiled: list[tuple[Rule, list[list[_Condition]]]]) -> list[str]:
         """Return the supposed facts that a rule's match rests on."""
-        found: list[str] = []
-        for rule, alternatives in compiled:
-            if rule.id == rule_id:
-                for conditions in alternatives:
-                    for condition in conditions:
-                        found += condition(self)[1]
-        return found
+        alternatives = next(alternatives for rule, alternatives in compiled if rule.id == rule_id)
+        return [fact for conditions in alternatives for condition in conditions for fact in condition(self)[1]]
 
 
 def _alternative(table: Mapping[str, Any], rules: Rules) -> list[_Condition]:
     """Return the conditions of an alternative; those that need no fact beyond what is always given come first."""
-    found: list[_Condition] = []
+    conditions: list[_Condition] = []
     for name, value in table.items():
         if name == "chip":
-            found += [_chip_bound(bound, limit) for bound, limit in value.items()]
+            conditions += [_chip_bound(bound, limit) for bound, limit in value.items()]
         else:
-            found.append(_condition(name, value, rules))
-    return found
+            conditions.append(_condition(name, value, rules))
+    return conditions
 
 
 def _condition(name: str, value: Any, rules: Rules) -> _Condition:
-    if name in ("chip_ids", "chip_origin", "chip_vendor"):
-        wanted = frozenset(value)
-        field_of = {"chip_ids": "name", "chip_origin": "maker_country", "chip_vendor": "vendor"}[name]
-
-        def of_chip(facts: _Facts) -> _Held:
-            chip = facts.query.chip
-            return (False, ("chip",)) if chip is None else (getattr(chip, field_of) in wanted, ())
-
-        return of_chip
+    if name in _OF_CHIP:
+        field, allowed = _OF_CHIP[name], frozenset(value)
+        return _test("chip", lambda chip: getattr(chip, field) in allowed)
     if name == "received_before":
         limit = value if isinstance(value, datetime.date) else datetime.date.fromisoformat(value)
-
-        def received(facts: _Facts) -> _Held:
-            day = facts.query.received_before
-            return (False, (name,)) if day is None else (day <= limit, ())
-
-        return received
-    if name in ("actor_ids", "actor_tags"):
-        return _named(name, frozenset(value))
+        return _test(name, lambda day: day <= limit)
+    if name == "actor_ids":
+        allowed = frozenset(value)
+        return _test("actor_id", lambda firm: firm in allowed)
+    if name == "actor_tags":
+        allowed = frozenset(value)
+        return _test(name, lambda tags: bool(allowed & set(tags)))
     for ending, holds in _COMPARED.items():
         if name.endswith(ending):
-            return _compared(name.removesuffix(ending), value, holds)
+            return _test(name.removesuffix(ending), partial(holds, value))
     if isinstance(value, bool):
-        return _compared(name, value, lambda given, wanted: given is wanted)
-    is_not = name.endswith("_not")
-    fact = name.removesuffix("_not")
-    words = frozenset(value)
-    countries = rules.countries(tuple(value)) if any(word.startswith("@") for word in words) else words
-
-    def among(given: Any, _: Any) -> bool:
-        return (given in countries) is not is_not
-
-    return _compared(fact, None, among)
+        return _test(name, lambda stated: stated is value)
+    allowed = rules.countries(tuple(value))
+    if name.endswith("_not"):
+        return _test(name.removesuffix("_not"), lambda stated: stated not in allowed)
+    return _test(name, lambda stated: stated in allowed)
 
 
-def _named(name: str, wanted: frozenset[str]) -> _Condition:
-    fact = {"actor_ids": "actor_id", "actor_tags": "actor_tags"}[name]
-
-    def named(facts: _Facts) -> _Held:
-        given = getattr(facts.query, fact)
-        if given is None:
-            return False, (fact,)
-        return (bool(wanted & set(given)) if isinstance(given, tuple) else given in wanted), ()
-
-    return named
-
+_OF_CHIP = {"chip_ids": "name", "chip_origin": "maker_country", "chip_vendor": "vendor"}
+"""Conditions on a chip, and the fields of its record that they are about."""
 
 _COMPARED: Mapping[str, Callable[[Any, Any], bool]] = {
-    "_gte": lambda given, limit: given >= limit,
-    "_lte": lambda given, limit: given <= limit,
-    "_lt": lambda given, limit: given < limit,
+    "_gte": lambda limit, stated: stated >= limit,
+    "_lte": lambda limit, stated: stated <= limit,
+    "_lt": lambda limit, stated: stated < limit,
 }
 
 
-def _compared(fact: str, value: Any, holds: Callable[[Any, Any], bool]) -> _Condition:
-    def compared(facts: _Facts) -> _Held:
-        given = facts.get(fact)
-        if given is None:
-            return False, (fact,)
-        return holds(given, value), ((fact,) if fact in facts.assumed else ())
+def _test(fact: str, holds: Callable[[Any], bool]) -> _Condition:
+    """Return the condition that a fact is stated, or usual, and holds."""
 
-    return compared
+    def condition(facts: _Facts) -> _Held:
+        value = facts.values[fact]
+        if value is None:
+            return False, (fact,)
+        return holds(value), ((fact,) if fact in facts.assumed else ())
+
+    return condition
 
 
 def _chip_bound(bound: str, limit: Any) -> _Condition:
     name = next((bound.removesuffix(ending) for ending in ("_gte", "_lt") if bound.endswith(ending)), bound)
-    of, words = _CHIP_FACTS[name]
-    holds = _COMPARED.get(bound.removeprefix(name), lambda given, wanted: given is wanted)
+    value_of, words = _CHIP_FACTS[name]
+    holds = partial(_COMPARED.get(bound.removeprefix(name), lambda wanted, stated: stated is wanted), limit)
 
-    def bounded(facts: _Facts) -> _Held:
-        chip = facts.query.chip
+    def condition(facts: _Facts) -> _Held:
+        chip = facts.values["chip"]
         if chip is None:
             return False, ("chip",)
-        given = of(chip)
-        return (False, (f"{words} of {chip.variant or chip.name}",)) if given is None else (holds(given, limit), ())
+        value = value_of(chip)
+        return (False, (f"{words} of {chip.label}",)) if value is None else (holds(value), ())
 
-    return bounded
+    return condition
 
 
 def _giga(value: float | None) -> float | None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from sampan.report.charts import TimeSpan, timeline
 from sampan.report.render import render
-from sampan.screen.matching import ScreenQuery, ScreenResult
+from sampan.screen.matching import ScreenResult
+from sampan.screen.query import ScreenQuery
 from sampan.screen.report import MARKS, NO_ADVICE, AnswerPeriod, facts, horizon_of, timeline_rows
 
 

@@ -1,16 +1,16 @@
-"""Questions to dated rules as people write them: words and numbers in, a query out, with an error that names what is near."""
+"""Queries to dated rules: which facts may be stated, and how they are read from words; an error names what is near."""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from sampan.catalog import load
+from sampan.catalog.records import Chip
 from sampan.errors import PlanError, did_you_mean
-from sampan.screen.matching import ScreenQuery
-from sampan.screen.rules import RELATIONS, Rules
+from sampan.screen.rules import FLAGS, RELATIONS, Rules
 
 _CODES = """
 AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY
@@ -38,7 +38,56 @@ END_USES = ("training", "inference", "supercomputer", "military", "military_inte
 ITEMS = ("hbm", "wafer", "sme")
 
 
-def question(table: Mapping[str, Any], rules: Rules) -> ScreenQuery:
+@dataclass(frozen=True, kw_only=True)
+class ScreenQuery:
+    """A question. What is None was not said.
+
+    Args:
+        relation: What the actor does: one of sampan.screen.rules.RELATIONS.
+        site: Country of the machine, and of the destination of an export; `site_from` is where an export begins.
+        actor_hq: Country of the seat, or of the ultimate parent, of who uses the chip; `actor_id` is a firm that rules name.
+        received_before: A day before which the chips were there.
+    """
+
+    date: datetime.date
+    relation: str
+    site: str | None = None
+    site_from: str | None = None
+    chip: Chip | None = None
+    actor_id: str | None = None
+    actor_hq: str | None = None
+    actor_tags: tuple[str, ...] | None = None
+    customer_hq: str | None = None
+    customer_entity_listed: bool | None = None
+    entity_listed: bool | None = None
+    owned_by_listed_pct: float | None = None
+    ships_from: str | None = None
+    received_before: datetime.date | None = None
+    certs_met: bool | None = None
+    end_use: str | None = None
+    state_funded: bool | None = None
+    completion_pct: float | None = None
+    domestic_share_pct: float | None = None
+    passes_us: bool | None = None
+    final_use_us: bool | None = None
+    false_end_user: bool | None = None
+    uses_cn_personal_data: bool | None = None
+    refuses_domestic_due_to_us: bool | None = None
+    item: str | None = None
+    designer_hq: str | None = None
+    process_nm: float | None = None
+    host_hq: str | None = None
+    investor_hq: str | None = None
+
+
+DEFAULTS: Mapping[str, Any] = {
+    "ships_from": "US", "entity_listed": False, "owned_by_listed_pct": 0.0, "certs_met": True, "end_use": "training",
+    "state_funded": False, "final_use_us": False, "uses_cn_personal_data": False,
+}  # fmt: skip
+"""What is usual, where nobody says: the table's own defaults."""
+
+
+def read_query(table: Mapping[str, Any], rules: Rules) -> ScreenQuery:
     """Return the query that a table of words asks.
 
     Raises:
@@ -52,7 +101,7 @@ def question(table: Mapping[str, Any], rules: Rules) -> ScreenQuery:
     for name in ("date", "relation"):
         if table.get(name) is None:
             raise PlanError(
-                f"a question needs `{name}`", (), "a day as in 2026-02-15" if name == "date" else _list(RELATIONS)
+                f"a question needs `{name}`", (), "a day as in 2026-02-15" if name == "date" else ", ".join(RELATIONS)
             )
     return ScreenQuery(**{name: _read(name, value, rules) for name, value in table.items() if value is not None})
 
@@ -61,7 +110,7 @@ def _read(name: str, value: Any, rules: Rules) -> Any:
     if name in _READERS:
         return _READERS[name](name, value)
     if name == "actor_id":
-        named = {word for rule in rules.rules for one in rule.when for word in one.get("actor_ids", ())}
+        named = {firm for rule in rules.rules for alternative in rule.when for firm in alternative.get("actor_ids", ())}
         return _one_of(name, value, sorted({*rules.entities, *named}))
     return value
 
@@ -102,21 +151,23 @@ def _flag(name: str, value: Any) -> bool:
     raise PlanError(f"`{value}` of `{name}` is not yes or no", (), "yes or no")
 
 
-def _percent(name: str, value: Any) -> float:
+def _number(value: Any) -> float:
+    """Return a number, or one that no fact can be."""
     try:
-        number = float(value)
+        return float(value)
     except (TypeError, ValueError):
-        number = -1.0
+        return -1.0
+
+
+def _percent(name: str, value: Any) -> float:
+    number = _number(value)
     if not 0 <= number <= 100:
         raise PlanError(f"`{value}` of `{name}` is not a percentage", (), "a number from 0 to 100")
     return number
 
 
 def _amount(name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = -1.0
+    number = _number(value)
     if not 0 < number < 1e6:
         raise PlanError(f"`{value}` of `{name}` is not an amount", (), "a number above 0")
     return number
@@ -137,10 +188,6 @@ def _choice(words: tuple[str, ...]) -> Callable[[str, Any], str]:
     return lambda name, value: _one_of(name, value, words)
 
 
-def _list(words: tuple[str, ...]) -> str:
-    return ", ".join(words)
-
-
 _READERS: Mapping[str, Callable[[str, Any], Any]] = {
     "date": date,
     "received_before": date,
@@ -154,11 +201,5 @@ _READERS: Mapping[str, Callable[[str, Any], Any]] = {
         ("site", "site_from", "actor_hq", "customer_hq", "ships_from", "designer_hq", "host_hq", "investor_hq"), country
     ),
     **dict.fromkeys(("owned_by_listed_pct", "completion_pct", "domestic_share_pct"), _percent),
-    **dict.fromkeys(
-        (
-            "entity_listed", "customer_entity_listed", "certs_met", "state_funded", "passes_us", "final_use_us",
-            "false_end_user", "uses_cn_personal_data", "refuses_domestic_due_to_us",
-        ),
-        _flag,
-    ),
+    **dict.fromkeys(FLAGS, _flag),
 }  # fmt: skip

@@ -15,9 +15,9 @@ from typing import Any
 from sampan.catalog import load as catalog
 from sampan.catalog.records import Chip
 from sampan.errors import SampanError
-from sampan.screen.matching import RuleMatcher, ScreenQuery, ScreenResult
-from sampan.screen.query import COUNTRIES, question
-from sampan.screen.rules import NO_RULE, Rule, Rules, rules
+from sampan.screen.matching import RuleMatcher, ScreenResult
+from sampan.screen.query import COUNTRIES, ScreenQuery, read_query
+from sampan.screen.rules import NO_RULE, Rule, Rules
 
 NO_ADVICE = "Screening of published rules, not legal advice; read the sources and ask counsel before you act."
 MARKS = {
@@ -28,7 +28,7 @@ MARKS = {
 FIRST_DAY = datetime.date(2022, 1, 1)
 
 
-def said_of(answer: ScreenResult, date: datetime.date) -> str:
+def headline(answer: ScreenResult, date: datetime.date) -> str:
     """Return the verdict in a line."""
     if answer.verdict == NO_RULE:
         return f"none of {answer.num_rules} rules matched on {date}"
@@ -65,7 +65,7 @@ def facts(query: ScreenQuery) -> dict[str, Any]:
         value = getattr(query, one.name)
         if value is not None:
             if isinstance(value, Chip):
-                value = value.variant or value.name
+                value = value.label
             found[one.name] = value.isoformat() if isinstance(value, datetime.date) else value
     return found
 
@@ -83,7 +83,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
 
 def lines(query: ScreenQuery, answer: ScreenResult) -> Iterator[str]:
     """Yield an answer as text."""
-    yield said_of(answer, query.date)
+    yield headline(answer, query.date)
     if answer.worst_case != answer.verdict:
         yield f"at worst, by what is not known: {answer.worst_case}"
     if horizon := horizon_of(answer):
@@ -142,20 +142,20 @@ class AnswerPeriod:
     answer: ScreenResult
 
 
-def timeline(query: ScreenQuery, screen: RuleMatcher, first: datetime.date = FIRST_DAY) -> list[AnswerPeriod]:
+def timeline(query: ScreenQuery, matcher: RuleMatcher, first: datetime.date = FIRST_DAY) -> list[AnswerPeriod]:
     """Return how the answer to a question changed, from the first day to the horizon."""
-    horizon = screen.known.horizon
+    horizon = matcher.rules.horizon
     days = {first}
-    for rule in screen.known.rules:
+    for rule in matcher.rules.rules:
         days.add(rule.begins)
         if rule.effective_to is not None:
             days.add(rule.effective_to + datetime.timedelta(days=1))
-    firms = screen.known.entities.values()
+    firms = matcher.rules.entities.values()
     days |= {firm.listed_from for firm in firms if firm.listed_from is not None}
     found: list[AnswerPeriod] = []
     ordered = sorted(day for day in days if first <= day <= horizon)
     for day, after in zip(ordered, [*ordered[1:], horizon + datetime.timedelta(days=1)], strict=True):
-        answer = screen(replace(query, date=day))
+        answer = matcher(replace(query, date=day))
         last = after - datetime.timedelta(days=1)
         if found and _same(found[-1].answer, answer):
             found[-1] = replace(found[-1], last=last)
@@ -182,14 +182,10 @@ def timeline_rows(spans: Sequence[AnswerPeriod]) -> list[list[str]]:
 
 
 def matrix(
-    query: ScreenQuery, chips: Sequence[Chip], sites: Sequence[str], screen: RuleMatcher
+    query: ScreenQuery, chips: Sequence[Chip], sites: Sequence[str], matcher: RuleMatcher
 ) -> dict[tuple[str, str], ScreenResult]:
     """Return the answer for every chip at every site."""
-    return {
-        (chip.variant or chip.name, site): screen(replace(query, chip=chip, site=site))
-        for chip in chips
-        for site in sites
-    }
+    return {(chip.label, site): matcher(replace(query, chip=chip, site=site)) for chip in chips for site in sites}
 
 
 # --------------------------------------------------------------------------------------------------------------- check
@@ -265,15 +261,9 @@ def _examples(rule: Rule, known: Rules) -> Iterator[str]:
         alone = RuleMatcher(replace(known, rules=(replace(rule, compliance_from=None, overrides=()),)))
     for name, expected in (("matches", True), ("differs", False)):
         try:
-            answer = alone(question(getattr(rule, name), known))
+            answer = alone(read_query(getattr(rule, name), known))
         except SampanError as error:
             yield f"{rule.id}: its query `{name}` cannot be asked: {error.what}"
             continue
         if bool(answer.rules or answer.announcements) is not expected:
             yield f"{rule.id}: its query `{name}` {'does not match' if expected else 'matches'}"
-
-
-def load() -> tuple[Rules, RuleMatcher]:
-    """Return the catalogue's rules, ready to be asked."""
-    known = rules()
-    return known, RuleMatcher(known)

@@ -156,7 +156,7 @@ class Rules:
 
 
 @cache
-def rules(folder: Path = FOLDER) -> Rules:
+def load_rules(folder: Path = FOLDER) -> Rules:
     """Return all rules of a folder.
 
     Raises:
@@ -168,15 +168,15 @@ def rules(folder: Path = FOLDER) -> Rules:
         name: Group(members=frozenset(one.pop("members")), **one) for name, one in table.items()
     }  # fmt: skip
     entities = {name: Entity(**one) for name, one in _toml(folder / ENTITIES).items()}
-    found = tuple(read(path, groups) for path in sorted(folder.glob("*.toml")) if path.name not in (GROUPS, ENTITIES))
-    return Rules(rules=found, groups=groups, entities=entities, horizon=horizon)
+    every = tuple(read(path, groups) for path in sorted(folder.glob("*.toml")) if path.name not in (GROUPS, ENTITIES))
+    return Rules(rules=every, groups=groups, entities=entities, horizon=horizon)
 
 
 def read(path: Path, groups: Mapping[str, Group]) -> Rule:
     """Return the rule of a file.
 
     Raises:
-        CatalogError: As `rules`.
+        CatalogError: As `load_rules`.
     """
     table = _toml(path)
     wrong = _wrong(table, groups)

@@ -15,6 +15,7 @@ from sampan.options import (
     flag,
     loras,
     model_path,
+    no_verify,
     number,
     option,
     repeated,
@@ -42,6 +43,7 @@ class ServeArguments(VerbArguments):
     dtype: str = dtype_option()
     framework: str | None = option("torch or mindspore; default: the first that is installed", "F")
     loras: tuple[tuple[Path, float], ...] = loras()
+    no_verify: bool = no_verify()
     host: str = option(
         "default: 127.0.0.1, this machine alone", "ADDRESS", default="127.0.0.1", group="where it listens, and for whom"
     )

@@ -5,8 +5,6 @@ in the order in which tokens were finished. Between two steps the engine looks w
 than one step takes. Writing and painting share the time equally while both have something to do.
 """
 
-# over 400 lines because reading, writing, painting and letting go are one loop over the same pictures
-
 from __future__ import annotations
 
 import math
@@ -15,30 +13,25 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sampan.data.pictures import to_array, to_uint8
+from sampan.data.pictures import to_uint8
 from sampan.errors import DeadlineExceeded
-from sampan.models import positions
-from sampan.models.dit import KV
 from sampan.models.positions import Grid
-from sampan.models.text import glyph_texts
-from sampan.pipeline.denoise import DenoiseState, InpaintingRegion
-from sampan.pipeline.pipeline import Pipeline, ReferenceImage
-from sampan.pipeline.request import check_length
+from sampan.pipeline.denoise import DenoiseState
+from sampan.pipeline.pipeline import Pipeline
+from sampan.pipeline.prepare import Prepared
 from sampan.pipeline.tokens import BatchedDecoder, TokenSequence
-from sampan.samplers import noise
 from sampan.serve.request import ServeRequest
 
 Pixels = NDArray[np.uint8]
 Proofread = Callable[[Sequence[Pixels], str], list[float]]
-PREVIEW_STEPS = 4  # of the decoder, for a look at the generator's preview and for proofreading
-PREVIEW_GUIDANCE = 1.0
+# of the decoder, for a look at the generator's preview and for proofreading
+_PREVIEW: dict[str, Any] = {"num_steps": 4, "guidance_scale": 1.0}
 _READING_S = 0.005
 
 
@@ -77,7 +70,7 @@ class ImageTask:
     index: int
     tell: Callable[[ImageEvent], None]
     deadline: float = math.inf
-    subject: SharedInputs | None = None
+    subject: Prepared | None = None
     rows: list[TokenSequence] = field(default_factory=list)
     gone: bool = False  # set from any thread: nobody waits for it any more
     previewed: bool = False
@@ -96,71 +89,9 @@ class ImageTask:
         return {key: value for key, value in self.facts.items() if key.startswith("proofread")}
 
 
-class SharedInputs:
-    """What the pictures of one request have in common, computed when first needed."""
-
-    def __init__(self, pipeline: Pipeline, request: ServeRequest):
-        self.pipeline, self.request = pipeline, request
-
-    @cached_property
-    def size(self) -> Grid:
-        """Height and width in pixels."""
-        return self.pipeline.size_of(self.request.image, self.request.references)
-
-    @cached_property
-    def references(self) -> list[ReferenceImage]:
-        """The references' tokens."""
-        return [self.pipeline.read_reference(image) for image in self.request.references]
-
-    @cached_property
-    def reference_kv(self) -> tuple[KV, ...] | None:
-        """The references as the decoder sees them."""
-        return self.pipeline.reference_kv(self.references)
-
-    @cached_property
-    def grids(self) -> tuple[Grid, ...]:
-        """What the generator writes."""
-        geometry = self.pipeline.config.geometry
-        target = geometry.prior_grid(*self.size)
-        return (target,) if self.request.references else (geometry.preview_grid(*self.size), target)
-
-    @cached_property
-    def prompt(self) -> tuple[Any, tuple[tuple[int, Grid], ...]]:
-        """The prompt's ids, references in place, and where these are."""
-        preview = None if self.request.references else self.grids[0]
-        grids = [positions.grid_of(reference.ids) for reference in self.references]
-        prompt = self.pipeline.prompt_tokenizer.encode(self.request.image.prompt, self.grids[-1], preview, grids)
-        check_length(len(prompt.ids), sum(r * c for r, c in self.grids) + 1, self.pipeline.config)
-        return prompt.with_reference_ids([r.ids for r in self.references]), prompt.references
-
-    @cached_property
-    def glyph(self) -> NDArray[np.float32]:
-        """The words to be drawn."""
-        return self.pipeline.glyph_embeds(glyph_texts(self.request.image.prompt))
-
-    @cached_property
-    def no_glyph(self) -> NDArray[np.float32]:
-        """Of no words."""
-        return self.pipeline.glyph_embeds([""])
-
-    @cached_property
-    def under(self) -> Image.Image:
-        """The picture below the mask, at the size that is painted."""
-        height, width = self.size
-        image = self.request.references[0]
-        return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.LANCZOS)
-
-    def mask_at(self, rows: int, columns: int) -> NDArray[np.bool_]:
-        """Return the mask on a coarser grid, True in every cell that it touches."""
-        assert self.request.mask is not None, "asked for a mask that is not there"
-        height, width = self.size
-        mask = Image.fromarray(self.request.mask.astype(np.uint8) * 255).resize(
-            (width, height), Image.Resampling.NEAREST
-        )
-        if (rows, columns) == (height, width):
-            return np.asarray(mask) > 0
-        blocks = np.asarray(mask).reshape(rows, height // rows, columns, width // columns)
-        return blocks.max(axis=(1, 3)) > 0
+def prepare_request(pipeline: Pipeline, request: ServeRequest) -> Prepared:
+    """Return what the images of one request have in common, computed when it is first needed."""
+    return Prepared(pipeline, request.image, request.references, request.mask)
 
 
 class Engine:
@@ -214,7 +145,7 @@ class Engine:
             time.sleep(_READING_S)  # nothing to do but to wait for what is read
             return True
         began = time.perf_counter()
-        rows = len(self.writer.rows) if what == "writing" else 1
+        rows = len(self.writer.sequences) if what == "writing" else 1
         self._write() if what == "writing" else self._paint()
         seconds = time.perf_counter() - began
         self._spent[what] += seconds
@@ -267,27 +198,13 @@ class Engine:
         if not self.waiting:
             return False
         needed = self.waiting[0].request.num_rows
-        if self.writer.rows and len(self.writer.rows) + needed > self.max_rows:
+        if self.writer.sequences and len(self.writer.sequences) + needed > self.max_rows:
             return False
         picture = self.waiting.popleft()
         began = time.perf_counter()
         try:
             assert picture.subject is not None, "set where it was submitted"
-            ids, references = picture.subject.prompt
-            config = self.pipeline.config
-            picture.rows = [
-                TokenSequence(
-                    ids,
-                    references,
-                    picture.subject.grids,
-                    num_codes=min(config.ar.vq.num_embeddings, config.dit.prior_vq_quantizer_codebook_size),
-                    sampling=picture.request.image.sampling(config.sampling),
-                    seed=picture.seed,
-                    picture=number,
-                    config=config.ar.text,
-                )
-                for number in range(needed)
-            ]
+            picture.rows = [picture.subject.sequence(number, picture.seed) for number in range(needed)]
             self.writer.join(picture.rows)
             self._writing.append(picture)
         except Exception as error:  # noqa: BLE001  # whatever goes wrong is one picture's and not the server's
@@ -334,12 +251,9 @@ class Engine:
     def _preview(self, picture: ImageTask) -> Iterator[None]:
         """Show what the generator wrote first: the whole picture in few tokens."""
         assert picture.subject is not None
-        prior = picture.rows[0].grid_ids(0)
-        side = self.pipeline.config.geometry.prior_px
-        size = (prior.shape[0] * side, prior.shape[1] * side)
-        painting = self._begin(picture.subject, prior, size, picture.seed, PREVIEW_STEPS, PREVIEW_GUIDANCE, quick=True)
+        painting = self._start(picture, picture.rows[0].grid_ids(0), **_PREVIEW, is_preview=True)
         while not painting.done:
-            painting.advance()
+            painting.step()
             yield
         height, width = picture.subject.size
         small = Image.fromarray(self._decoded(painting.latent))
@@ -347,21 +261,18 @@ class Engine:
 
     def _way(self, picture: ImageTask) -> Iterator[None]:
         """Paint a picture whose tokens are written, and hand it over."""
-        subject, request = picture.subject, picture.request.image
+        subject, row = picture.subject, picture.rows[0]
         assert subject is not None
-        row = picture.rows[0]
         if len(picture.rows) > 1:
             row = yield from self._choose(picture)
-        steps = request.steps(self.pipeline.config.painting)
-        guidance = request.guidance(self.pipeline.config.painting)
-        painting = self._begin(subject, row.grid_ids(-1), subject.size, picture.seed, steps, guidance)
+        painting, steps = self._start(picture, row.grid_ids(-1)), subject.num_steps
         left = picture.request.num_partials - picture.num_shown
         shown = {round((number + 1) * steps / (left + 1)) for number in range(left)} - {steps}
         while not painting.done:
-            painting.advance()
-            if painting.step in shown:
+            painting.step()
+            if painting.steps_taken in shown:
                 yield
-                self._show(picture, self._whole(subject, self._decoded(painting.clean())))
+                self._show(picture, subject.compose(self._decoded(painting.predict_clean())))
             yield
         image_tokens = sum(r.ids.size for r in subject.references)
         picture.facts |= {
@@ -369,7 +280,7 @@ class Engine:
             "text_tokens": len(row.prompt_ids) - image_tokens,
             "output_tokens": sum(row.total for row in picture.rows),
         }
-        picture.tell(ImageEvent(picture, pixels=self._whole(subject, self._decoded(painting.latent))))
+        picture.tell(ImageEvent(picture, pixels=subject.compose(self._decoded(painting.latent))))
 
     def _choose(self, picture: ImageTask) -> Iterator[None]:
         """Return the row whose quick painting reads best."""
@@ -377,13 +288,11 @@ class Engine:
         assert subject is not None and self.proofread is not None, "checked where it was submitted"
         looks = []
         for row in picture.rows:
-            painting = self._begin(
-                subject, row.grid_ids(-1), subject.size, picture.seed, PREVIEW_STEPS, PREVIEW_GUIDANCE
-            )
+            painting = self._start(picture, row.grid_ids(-1), **_PREVIEW)
             while not painting.done:
-                painting.advance()
+                painting.step()
                 yield
-            looks.append(self._whole(subject, self._decoded(painting.latent)))
+            looks.append(subject.compose(self._decoded(painting.latent)))
             yield
         # another program reads: the model goes on with other pictures
         picture.reading = self._readers.submit(self.proofread, looks, picture.request.image.prompt)
@@ -399,44 +308,14 @@ class Engine:
             self._show(picture, looks[best])
         return picture.rows[best]  # type: ignore[return-value]
 
-    def _begin(
-        self, subject: SharedInputs, prior: Any, size: Grid, seed: int, steps: int, guidance: float, quick: bool = False
-    ) -> DenoiseState:
-        """Return a painting at its noise; of a quick look the words and what stays are left out."""
-        config = self.pipeline.config
-        height, width = size[0] // config.vae.factor, size[1] // config.vae.factor
-        shape = (config.vae.latent_channels, height, width)
-        kept = None
-        if subject.request.mask is not None and not quick:
-            under = to_array(subject.under)[None]
-            mask = subject.mask_at(height, width)[None, None].astype(np.float32)
-            kept = InpaintingRegion(self.pipeline.encode(under), mask)
-            prior = np.where(subject.mask_at(*prior.shape), prior, self._tokens_under(subject, prior))
-        return self.pipeline.painter().begin(
-            prior[None],
-            noise.generator(seed, "latent", 0).standard_normal(shape, np.float32)[None],
-            subject.glyph,
-            subject.no_glyph if guidance > 1 else None,
-            subject.reference_kv,
-            size,
-            steps,
-            guidance,
-            kept,
-        )
-
-    def _tokens_under(self, subject: SharedInputs, prior: Any) -> Any:
-        """Return the tokens of the picture below the mask, where it has the same grid as what is painted."""
-        ids = subject.references[0].ids
-        return ids if ids.shape == prior.shape else prior
+    def _start(self, picture: ImageTask, prior_ids: Any, **settings: Any) -> DenoiseState:
+        """Return a picture at its noise; settings as `Prepared.denoise_inputs`."""
+        assert picture.subject is not None, "set where it was submitted"
+        inputs = picture.subject.denoise_inputs(prior_ids, 0, picture.seed, **settings)
+        return self.pipeline.denoiser().start(inputs)
 
     def _decoded(self, latent: Any) -> Pixels:
         return to_uint8(self.pipeline.decode(latent)[0])
-
-    def _whole(self, subject: SharedInputs, pixels: Pixels) -> Pixels:
-        """Return what was painted with what was to stay, to the pixel."""
-        if subject.request.mask is None:
-            return pixels
-        return np.where(subject.mask_at(*subject.size)[..., None], pixels, np.asarray(subject.under))
 
     def _show(self, picture: ImageTask, pixels: Pixels) -> None:
         if not picture.gone and picture.num_shown < picture.request.num_partials:

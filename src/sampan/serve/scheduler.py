@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from sampan.errors import ApiError
 from sampan.job import MAX_SEED
-from sampan.serve.engine import Engine, ImageEvent, ImageTask, SharedInputs
+from sampan.serve.engine import Engine, ImageEvent, ImageTask, prepare_request
 from sampan.serve.keys import ANYBODY
 from sampan.serve.request import ServeRequest
 from sampan.serve.settings import AdmissionLimits
@@ -82,7 +82,7 @@ class Scheduler:
 
     def submit(self, tasks: Sequence[ImageTask]) -> None:
         """Put the tasks of one request, which `admit` has let in, into the queue."""
-        subject = SharedInputs(self.engine.pipeline, tasks[0].request)
+        subject = prepare_request(self.engine.pipeline, tasks[0].request)
         with self._change:
             for task in tasks:
                 task.subject, task.deadline = subject, time.monotonic() + self.limits.timeout_s

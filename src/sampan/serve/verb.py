@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from sampan import files
+from sampan.checkpoint import lora
 from sampan.errors import DataError, DeviceError, LockHeldError, RequestError
 from sampan.metrics.ocr import find_reader
 from sampan.pipeline.pipeline import Pipeline
@@ -56,6 +57,8 @@ def serve(pipeline: Pipeline, settings: Settings, console: Any) -> None:
                 console.print(f"{num_interrupted} pictures were under way when the server last ended")
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
             console.print(f"model {settings.model} · {pipeline.device}, {pipeline.dtype}")
+            for note in lora.notes(pipeline.loras):
+                console.print(note, highlight=False, markup=False, soft_wrap=True)
             console.print(f"http://{host}:{bound.getsockname()[1]}/", highlight=False)
             DrainingServer(configured(app, server), server).run(sockets=[bound])
     except LockHeldError as error:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from sampan.errors import DataError
+from sampan.extras import require
 from sampan.synthetic.color_font import ColorFont
 from sampan.synthetic.emoji_names import LANGUAGES, Emoji, catalogue
 from sampan.synthetic.picture_set import PictureSet, PictureSetSummary, Row, check_range, write_set
@@ -98,11 +99,9 @@ def font_and_names(failed: str, font: Path | None, languages: Sequence[str]) -> 
         DataError: The font cannot be used, a language is not known, or the extra `data` is not installed, which is said
             to have `failed`.
     """
-    try:
-        names = catalogue(languages)
-        return ColorFont(font), names
-    except ModuleNotFoundError as error:
-        raise DataError(failed, f"the package `{error.name}` is missing", "pip install 'sampan[data]'") from error
+    require("data", "emoji", "uharfbuzz", failed=failed, error=DataError)
+    names = catalogue(languages)
+    return ColorFont(font), names
 
 
 def compose(glyph: Image.Image, size_px: int, background: tuple[int, int, int]) -> Image.Image:

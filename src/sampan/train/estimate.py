@@ -1,7 +1,7 @@
 """What each stage will take, counted before any of it begins: memory on the device, and arithmetic per picture.
 
-The real stage is made with blank pictures, one of its batches is drawn, and the meter runs its loss on tensors that have
-shapes and no memory.
+The real stage is made with blank pictures, one of its batches is drawn, and the meter runs its loss on arrays that have
+shapes and no values (sampan.frameworks.shapes).
 """
 
 from __future__ import annotations

@@ -80,10 +80,12 @@ def train(job: Job, *, resume: bool, console: Any) -> Path:
                     console.print(f"{name}: done before")
             if is_main:
                 _write_result(state)
-                if plot.is_installed():
+                try:
                     plot.draw(job.out / "log.jsonl", job.out / "loss.png")
-                else:
-                    console.print(f"no loss.png: matplotlib is not installed ({plot.INSTALL})", highlight=False)
+                except JobError as error:  # a run is whole without it
+                    console.print(
+                        f"no loss.png: {'; '.join(error.because)} ({error.hint})", highlight=False, markup=False
+                    )
         return _result_folder(state)
 
 

@@ -6,7 +6,6 @@ own without numbers. Where a process ended and another went on there is a faint 
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -16,11 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sampan import files
+from sampan import extras, files
 from sampan.checkpoint.json_files import read_rows
 from sampan.errors import DataError, JobError
 from sampan.job import STAGES
-from sampan.train.run_log import INSTALL
 
 SMOOTHED_STEPS = 20  # of a run that is long enough; of a shorter stage a tenth of its steps
 # shares, from 0 to 1, that say more than the loss does; drawn on an axis of their own where a stage has one
@@ -28,11 +26,6 @@ SHARES = ("codes_used",)
 _MAX_COLUMNS = 5
 
 Floats = NDArray[np.float64]
-
-
-def is_installed() -> bool:
-    """Say whether matplotlib is there, which `draw` needs and a training does not."""
-    return importlib.util.find_spec("matplotlib") is not None
 
 
 def draw(log: Path, picture: Path) -> None:
@@ -43,14 +36,13 @@ def draw(log: Path, picture: Path) -> None:
         picture: The file to write, a PNG.
 
     Raises:
-        JobError: matplotlib is not installed.
+        JobError: matplotlib is not installed, or cannot be imported.
         DataError: The log is missing or holds no step.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise JobError(f"`{picture}` cannot be drawn", "the package matplotlib is not installed", INSTALL) from error
+    extras.require("logs", "matplotlib", failed=f"`{picture}` cannot be drawn", error=JobError)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     stages = read(log)
     resumed = _resumed(log.with_name("events.jsonl"))
     columns = min(len(stages), _MAX_COLUMNS)

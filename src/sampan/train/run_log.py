@@ -8,7 +8,6 @@ first, and so is a last line that was cut off.
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import math
@@ -21,11 +20,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sampan import files, frameworks
 from sampan.checkpoint.provenance import machine, now, versions
 from sampan.errors import CheckpointError, JobError, SampanError
+from sampan.extras import require
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-INSTALL = "pip install 'sampan[logs]'"
 
 
 class LogSink(Protocol):
@@ -48,14 +46,12 @@ def check_installed(*, tensorboard: bool, wandb: str | None) -> None:
     """Check that what a job asks for is installed, before anything long begins.
 
     Raises:
-        JobError: A package is missing.
+        JobError: A package is missing, or cannot be imported.
     """
-    for setting, package, asked, install in (
-        ("train.tensorboard = true", "tensorboard", tensorboard, INSTALL),
-        (f'train.wandb = "{wandb}"', "wandb", wandb, "pip install 'sampan[wandb]'"),
-    ):
-        if asked and importlib.util.find_spec(package) is None:
-            raise JobError(f"`{setting}` cannot be done", f"the package {package} is not installed", install)
+    if tensorboard:
+        require("logs", "tensorboard", failed="`train.tensorboard = true` cannot be done", error=JobError)
+    if wandb:
+        require("wandb", "wandb", failed=f'`train.wandb = "{wandb}"` cannot be done', error=JobError)
 
 
 class RunLog:

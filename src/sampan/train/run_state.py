@@ -13,7 +13,7 @@ from typing import Any
 from sampan import __version__, files, frameworks
 from sampan.checkpoint import builtin, export, hub, run
 from sampan.checkpoint.folder import TOKENIZER_FILES, ModelFolder, open_folder
-from sampan.checkpoint.run_metadata import read_record
+from sampan.checkpoint.run_metadata import check_record, read_record, write_record
 from sampan.data.encode import EncodedInputs, encode
 from sampan.errors import DataError, JobError
 from sampan.frameworks import device as dev
@@ -23,10 +23,11 @@ from sampan.job import STAGES, Job
 from sampan.models import lora, presets, text
 from sampan.models.build import build
 from sampan.models.config import ModelConfig
+from sampan.models.heads import TokenizerWithHeads
+from sampan.pipeline.denoise import DenoiseInputs, Denoiser, initial_noise
 from sampan.progress import bars
 from sampan.train import distributed, sample_grid
 from sampan.train.dataset import TrainingSet, num_workers, open_dataset
-from sampan.train.heads import TokenizerWithHeads
 from sampan.train.stages import StageInputs, caption_texts
 
 ENCODERS = ("tokenizer", "vae", "glyph")  # the parts that make what generator and decoder are trained on
@@ -101,15 +102,15 @@ class RunState:
         if folder is not None:
             module = TokenizerWithHeads(self.config, self.config.ar.text.vocab_size)
             self._freeze(module, io.read_tensors(folder / "ema.safetensors", "cpu"))
-            return lambda ids: sample_grid.repainted(module, ids, self.config, self.device)
+            return lambda ids: sample_grid.repaint(module, ids, self.config, self.device)
         prior_px, no_words = self.config.geometry.prior_px, self.encoded().glyph(())
 
         def paint(ids: Any) -> Any:
-            subject = sample_grid.SampleInputs(ids, no_words, (ids.shape[0] * prior_px, ids.shape[1] * prior_px))
-            return sample_grid.painted(
-                self.frozen("decoder"), lambda: self.frozen("vae"), [subject], config=self.config, device=self.device,
-                dtype="fp32", num_steps=sample_grid.NUM_STEPS, seed=self.job.seed,
-            )[0]  # fmt: skip
+            size = (ids.shape[0] * prior_px, ids.shape[1] * prior_px)
+            noise = initial_noise(self.job.seed, 0, size, self.config, "preview")
+            inputs = DenoiseInputs(ids[None], noise[None], no_words[None], size, sample_grid.NUM_STEPS)
+            denoiser = Denoiser(self.frozen("decoder"), self.config, self.device, "fp32")
+            return sample_grid.denoise_samples(denoiser, lambda: self.frozen("vae"), [inputs])[0]
 
         return paint
 
@@ -182,7 +183,7 @@ def open_run(job: Job, device: str, dtype: str, *, resume: bool, console: Any) -
     Raises:
         JobError, DataError, CheckpointError: Before anything is written, where it can be known.
     """
-    start = open_folder(job.model.start) if job.model.start else None
+    start = _open_start(job.model.start)
     config = _config(job, start)
     missing = [name for name in STAGES if name not in job.train.stages]
     if not start and missing:
@@ -194,14 +195,14 @@ def open_run(job: Job, device: str, dtype: str, *, resume: bool, console: Any) -
     if job.train.method == "lora":
         lora.check_targets(job.train.stages, config, job.lora.targets)
     _check_folder(job, resume)
-    data = open_dataset(job.data, config, job.data.cache or job.out / "cache", console)
+    data = open_dataset(job.data, config, job.data.cache or job.out / "cache", console, _tokenizer(start))
     if not data.training:
         raise DataError(
             f"there is nothing to train on in `{job.data.path}`",
             f"{len(data.samples)} samples can be used, and {len(data.validation)} of them are held out",
             "lower data.validation_share",
         )
-    return RunState(job, device, dtype, console, start, _begin(job, start, config, data), data)
+    return RunState(job, device, dtype, console, start, _begin(job, start, config, data, console), data)
 
 
 def reopen_run(job: Job, out: Path, device: str, dtype: str, *, cache: Path, console: Any) -> RunState:
@@ -218,10 +219,11 @@ def reopen_run(job: Job, out: Path, device: str, dtype: str, *, cache: Path, con
     start = read_record(out)["model"].get("start")  # found from any current directory, unlike the job's
     model = dataclasses.replace(job.model, start=Path(start) if start else None)
     job = dataclasses.replace(job, out=out, model=model, data=dataclasses.replace(job.data, cache=cache))
-    config = export.read_config(out)
-    data = open_dataset(job.data, config, cache, console)
+    check_record(out)
+    config, folder = export.read_config(out), _open_start(Path(start) if start else None)
+    data = open_dataset(job.data, config, cache, console, _tokenizer(folder))
     _compare(job, _identity(job, data.digest))
-    return RunState(job, device, dtype, console, open_folder(Path(start)) if start else None, config, data)
+    return RunState(job, device, dtype, console, folder, config, data)
 
 
 def prepare(job: Job, *, console: Any) -> Path:
@@ -235,13 +237,15 @@ def prepare(job: Job, *, console: Any) -> Path:
     frameworks.use(job.place.framework)
     device = dev.resolve(job.place.device)
     dev.set_threads(job.place.threads)
-    start = open_folder(job.model.start) if job.model.start else None
+    start = _open_start(job.model.start)
     is_run = (job.out / "run.json").is_file()
     if is_run:
         _compare(job, _identity(job))
+        check_record(job.out)
     config = export.read_config(job.out) if is_run else _config(job, start)
     cache = job.data.cache or job.out / "cache"
-    work = RunState(job, device, "fp32", console, start, config, open_dataset(job.data, config, cache, console))
+    data = open_dataset(job.data, config, cache, console, _tokenizer(start))
+    work = RunState(job, device, "fp32", console, start, config, data)
     ready = [name for name in ENCODERS if work.is_encoder_ready(name)]
     if ready:
         work.encoded()
@@ -253,6 +257,20 @@ def prepare(job: Job, *, console: Any) -> Path:
             highlight=False,
         )
     return cache
+
+
+def _tokenizer(start: ModelFolder | None) -> text.PromptTokenizer | None:
+    """Return the prompt tokenizer of the folder that a run starts from; None where it is learned."""
+    return start.prompt_tokenizer() if start else None
+
+
+def _open_start(path: Path | None) -> ModelFolder | None:
+    """Open the folder that a run starts from, its files held against their recorded hashes where it has them."""
+    if path is None:
+        return None
+    folder = open_folder(path)
+    folder.check_written()
+    return folder
 
 
 def _config(job: Job, start: ModelFolder | None) -> ModelConfig:
@@ -278,12 +296,14 @@ def _check_folder(job: Job, resume: bool) -> None:
         )
 
 
-def _begin(job: Job, start: ModelFolder | None, config: ModelConfig, data: TrainingSet) -> ModelConfig:
+def _begin(job: Job, start: ModelFolder | None, config: ModelConfig, data: TrainingSet, console: Any) -> ModelConfig:
     """Make the run folder where there is none, and return the run's config."""
     out = job.out
     identity = _identity(job, data.digest)
     if (out / "run.json").is_file():
         _compare(job, identity)
+        for note in check_record(out):
+            console.print(note, highlight=False)
         return export.read_config(out)
     (out / "processor").mkdir(parents=True, exist_ok=True)
     if start:
@@ -301,7 +321,7 @@ def _begin(job: Job, start: ModelFolder | None, config: ModelConfig, data: Train
     files.write_text(out / "job.toml", job.to_toml())
     export.write_config(out, config)
     record = {**identity, "sampan": __version__, "framework": frameworks.chosen()}
-    files.write_text(out / "run.json", json.dumps(record, indent=2))  # last: with it the folder is a run
+    write_record(out, record)  # last: with it the folder is a run
     return config
 
 
@@ -328,7 +348,7 @@ def _found_again(start: Path) -> Path:
 
 
 def _compare(job: Job, identity: dict[str, Any]) -> None:
-    before = json.loads((job.out / "run.json").read_text(encoding="utf-8"))
+    before = read_record(job.out)
     for key, value in identity.items():
         if before.get(key) != value:
             is_data = key == "data"

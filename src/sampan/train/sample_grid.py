@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import bisect
 import unicodedata
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,17 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from sampan.data import encode
 from sampan.data.pictures import to_uint8
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
 from sampan.models import pixels, positions
 from sampan.models.config import ModelConfig
-from sampan.models.positions import Grid
-from sampan.models.text import PromptTokenizer
-from sampan.pipeline import ar_decode
-from sampan.pipeline.denoise import Denoiser
-from sampan.samplers import noise
+from sampan.models.encoders import decode_latents
+from sampan.pipeline.denoise import DenoiseInputs, Denoiser
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -163,28 +158,11 @@ def _draws(sign: str) -> bool:
 # --- what stages do ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class SampleInputs:
-    """What the decoder is told of one picture.
-
-    Args:
-        ids: Prior ids (rows, columns).
-        glyph: Of the words to be drawn (bytes, width).
-        size: (height, width) in pixels.
-        references: For each, its normalised latent (channels, h, w), its ids (rows, columns) and its size in pixels.
-    """
-
-    ids: Ints
-    glyph: Floats
-    size: Grid
-    references: tuple[tuple[Floats, Ints, Grid], ...] = ()
-
-
-def repainted(module: Any, ids: Ints, config: ModelConfig, device: str) -> Floats:
+def repaint(module: Any, ids: Ints, config: ModelConfig, device: str) -> Floats:
     """Return the image (3, rows·patch, columns·patch) that the tokenizer's repainting head makes of ids (rows, columns).
 
     Args:
-        module: sampan.train.heads.TokenizerWithHeads, on the device.
+        module: sampan.models.heads.TokenizerWithHeads, on the device.
     """
     rows, columns = ids.shape
     gather = positions.bilinear_gather((rows, columns), config.ar.vision.grid_side)
@@ -194,85 +172,15 @@ def repainted(module: Any, ids: Ints, config: ModelConfig, device: str) -> Float
     return pixels.from_patches(patches[0].astype(np.float32), (rows, columns), config.processor.patch_size)
 
 
-def painted(
-    decoder: Any,
-    vae: Callable[[], Any],
-    subjects: Sequence[SampleInputs],
-    *,
-    config: ModelConfig,
-    device: str,
-    dtype: str,
-    num_steps: int,
-    seed: int,
-    guidance_scale: float = 1.0,
-    no_words: Floats | None = None,
-) -> list[Floats]:
-    """Return the images (3, height, width) that a decoder paints, from the same noise each time.
+def denoise_samples(denoiser: Denoiser, vae: Callable[[], Any], samples: Iterable[DenoiseInputs]) -> list[Floats]:
+    """Return the images (3, height, width) that a decoder paints of samples, one by one.
 
     Args:
-        decoder: On the device, in `dtype`.
         vae: Called for the finished autoencoder, on the device in fp32, when the latents are there.
-        guidance_scale: Over 1, `no_words` is needed: the embeddings (1, width) of the empty string.
     """
-    latents = []
-    painter = Denoiser(decoder, config, device, dtype)
-    for number, subject in enumerate(subjects):
-        height, width = (side // config.vae.factor for side in subject.size)
-        shape = (1, config.vae.latent_channels, height, width)
-        draw = noise.generator(seed, "preview", number).standard_normal(shape, np.float32)
-        given = [(latent[None], ids, size) for latent, ids, size in subject.references]
-        references = painter.reference_kv([g[0] for g in given], [g[1] for g in given], [g[2] for g in given])
-        unconditional = None if guidance_scale <= 1 or no_words is None else no_words[None]
-        latents.append(
-            painter.paint(
-                subject.ids[None], draw, subject.glyph[None], unconditional, references, subject.size, num_steps,
-                guidance_scale,
-            )
-        )  # fmt: skip
+    latents = [denoiser.denoise(inputs) for inputs in samples]
     part = vae()
-    return [encode.images(part, latent, config, device, "fp32")[0] for latent in latents]
-
-
-def written(
-    model: Any,
-    captions: Sequence[str],
-    sizes: Sequence[Grid],
-    references: Sequence[Sequence[Ints]],
-    *,
-    tokenizer: PromptTokenizer,
-    config: ModelConfig,
-    device: str,
-    dtype: str,
-    seed: int,
-) -> list[Ints]:
-    """Return the ids (rows, columns) that the generator writes for captions, drawn the same way each time.
-
-    Args:
-        model: The generator, on the device, in `dtype`.
-        sizes: The (height, width) in pixels of each picture.
-        references: For each caption, the ids (rows, columns) of its references.
-
-    Raises:
-        RequestError: A caption spells a control token.
-    """
-    found = []
-    for number, (caption, size, given) in enumerate(zip(captions, sizes, references, strict=True)):
-        target = config.geometry.prior_grid(*size)
-        preview = None if given else config.geometry.preview_grid(*size)
-        ids = ar_decode.write_prior(
-            model,
-            tokenizer.encode(caption, target, preview, [(ids.shape[0], ids.shape[1]) for ids in given]),
-            given,
-            (target,) if preview is None else (preview, target),
-            config=config,
-            sampling=config.sampling,
-            seed=seed,
-            pictures=(number,),
-            device=device,
-            dtype=dtype,
-        )
-        found.append(ids[0])
-    return found
+    return [decode_latents(part, latent, denoiser.config, denoiser.device, "fp32")[0] for latent in latents]
 
 
 def written_grid(

@@ -63,7 +63,7 @@ def test_what_is_measured_is_written_twice_and_its_files_are_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     fake = (str(Path(__file__).parent / "fake_worker.py"), "right")
-    monkeypatch.setattr(backends, "find_spec", lambda name: name == "torch" or None)
+    monkeypatch.setattr(backends, "is_installed", lambda name: name == "torch")
     monkeypatch.setattr(backends.Backend, "__init__", _with_command(fake))
     assert (
         main(["bench", "job.toml", "--set", "stage.ar.micro_batch_size=2", "--rounds", "1", "--html", "o/b.html"]) == 0

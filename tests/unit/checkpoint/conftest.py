@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from sampan.checkpoint.folder import open_folder
+from sampan.models.config import ModelConfig
+
 
 @pytest.fixture
 def folder(tiny_folder: Path, tmp_path: Path) -> Path:
     """A copy of the folder that the published libraries wrote."""
     return Path(shutil.copytree(tiny_folder, tmp_path / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def config(tiny_folder: Path) -> ModelConfig:
+    """The config of that folder."""
+    return open_folder(tiny_folder).config

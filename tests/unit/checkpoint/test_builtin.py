@@ -41,8 +41,9 @@ def test_a_name_stands_for_the_folder_unless_something_lies_there(nano: Path, tm
 def test_nano_paints_the_colour_that_is_asked_for(nano: Path):
     pytest.importorskip("torch")
     from sampan.metrics import color
-    from sampan.pipeline.batch import BatchItem, paint_all
+    from sampan.pipeline.batch import generate_images
     from sampan.pipeline.pipeline import open_pipeline
+    from sampan.pipeline.prepare import prepare
     from sampan.pipeline.request import ImageRequest
 
     pipeline = open_pipeline(str(nano), device="cpu", dtype="fp32")
@@ -51,6 +52,6 @@ def test_nano_paints_the_colour_that_is_asked_for(nano: Path):
         ImageRequest(prompt=f'a {plate} sign that says "OLÁ"', num_inference_steps=6, seed=seed)
         for plate, seed in asked
     ]
-    painted = paint_all(pipeline, [BatchItem(request) for request in requests])
-    found = [color.plate_and_ink(Image.fromarray(np.asarray(one)), (0, 0.3, 1, 0.7))[0] for one in painted]
+    painted = generate_images(pipeline, [prepare(pipeline, request) for request in requests])
+    found = [color.plate_and_ink(Image.fromarray(np.asarray(one)), (0, 0.3, 1, 0.7))[0] for (one,) in painted]
     assert found == [plate for plate, _ in asked]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,42 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from sampan.checkpoint import lora
 from sampan.checkpoint.folder import load_part, open_folder
-from sampan.checkpoint.lora import LoraAdapter, LoraLayer
-from sampan.errors import CheckpointError
 from sampan.models.config import ModelConfig
+from unit.checkpoint.lora_files import GENERATOR, LAYER, delta, failure, only, pair
 
-LAYER = "transformer_blocks.0.attn1.to_q"
-GENERATOR = "model.language_model.layers.1"
 HINT = "\n\nhint: sampan adds plain LoRA only; merge it with the tool that made it, and load the merged model"
-
-
-@pytest.fixture(scope="session")
-def config(tiny_folder: Path) -> ModelConfig:
-    return open_folder(tiny_folder).config
-
-
-def pair(stem: str, out: int = 64, width: int = 64, rank: int = 2, names: tuple[str, str] = ("lora_A", "lora_B")):
-    """Return random factors of a layer."""
-    random = np.random.default_rng(len(stem))
-    return {
-        f"{stem}.{name}.weight": torch.from_numpy(random.standard_normal(shape, np.float32))
-        for name, shape in zip(names, ((rank, width), (out, rank)), strict=True)
-    }
-
-
-def delta(addition: LoraLayer) -> np.ndarray:
-    return addition.b @ addition.a * addition.scale
-
-
-def only(lows: list[LoraAdapter]) -> LoraAdapter:
-    (low,) = lows
-    return low
-
-
-def failure(call: Callable[[], Any], folder: Path) -> str:
-    with pytest.raises(CheckpointError) as caught:
-        call()
-    return caught.value.render().replace(str(folder), "FOLDER")
 
 
 # --- written and read ------------------------------------------------------------------------------------------------
@@ -123,6 +89,12 @@ def test_a_run_stands_for_its_additions(config: ModelConfig, tmp_path: Path):
             ("lora_down", "lora_up"),
             "transformer_blocks.1.attn1.to_out.0",
         ),
+        (f"pipe.dit.{LAYER}", ("lora_A.default", "lora_B.default"), LAYER),
+        (f"base_model.model.pipe.dit.{LAYER}", ("lora_A", "lora_B"), LAYER),
+        (f"model.diffusion_model.{LAYER}", ("lora_down", "lora_up"), LAYER),
+        ("lycoris_transformer_blocks_1_ff_net_0_proj", ("lora_down", "lora_up"), "transformer_blocks.1.ff.net.0.proj"),
+        ("lora_transformer_transformer_blocks_0_attn1_to_q", ("lora_down", "lora_up"), LAYER),
+        ("lora_transformer_blocks_0_attn1_to_q", ("lora_down", "lora_up"), LAYER),
         ("layers.1.self_attn.q_proj", ("lora_A", "lora_B"), f"{GENERATOR}.self_attn.q_proj"),
         ("language_model.layers.1.self_attn.q_proj", ("lora_A", "lora_B"), f"{GENERATOR}.self_attn.q_proj"),
         (
@@ -133,17 +105,13 @@ def test_a_run_stands_for_its_additions(config: ModelConfig, tmp_path: Path):
     ],
 )
 def test_names_of_others(stem: str, names: tuple[str, str], layer: str, config: ModelConfig, tmp_path: Path):
-    save_file(pair(stem, names=names), tmp_path / "x.safetensors")
+    out = 256 if "ff_net_0" in stem else 64
+    header = {"alpha": "2"} if stem.startswith("base_model.") else {}  # these names promise one
+    save_file(pair(stem, out, names=names), tmp_path / "x.safetensors", header)
     low = only(lora.read(tmp_path, config, strength=0.5))  # the only file of its folder
     assert list(low.layers) == [layer]
     assert low.layers[layer].scale == 1.0
     assert low.strength == 0.5
-
-
-def test_an_alpha_tensor_sets_the_scale(config: ModelConfig, tmp_path: Path):
-    tensors = pair(LAYER, rank=4) | {f"{LAYER}.alpha": torch.tensor([6.0])}
-    save_file(tensors, tmp_path / "x.safetensors")
-    assert only(lora.read(tmp_path, config)).layers[LAYER].scale == 1.5
 
 
 def test_a_file_may_have_both_parts(config: ModelConfig, tmp_path: Path):
@@ -241,7 +209,8 @@ REFUSED: dict[str, tuple[dict[str, torch.Tensor], str]] = {
         {f"{LAYER}.lora_A.weight": torch.ones(2, 64)},
         (
             "error: the LoRA `FOLDER/x.safetensors` is not whole\n"
-            f"  because `{LAYER}.lora_A.weight` is there, and its other factor is not"
+            f"  because `{LAYER}.lora_A.weight` is there, and `{LAYER}.lora_B.weight` is missing\n\n"
+            "hint: download or copy the file again"
         ),
     ),
     "another width": (
@@ -288,12 +257,65 @@ REFUSED: dict[str, tuple[dict[str, torch.Tensor], str]] = {
             f"  because `{LAYER}.lora_B.weight` holds numbers that are not finite"
         ),
     ),
-    "flat names that say no part": (
+    "a text encoder alone": (
         pair("lora_te_layers_1_self_attn_q_proj"),
         (
+            "error: `FOLDER/x.safetensors` holds no LoRA of generator or decoder\n"
+            "  because all of its 2 tensors are of a text encoder, first "
+            "`lora_te_layers_1_self_attn_q_proj.lora_A.weight`\n\n"
+            "hint: sampan adapts generator and decoder only"
+        ),
+    ),
+    "flat names that say no part": (
+        pair("lora_layers_1_self_attn_q_proj"),
+        (
             f"{DOES_NOT_FIT}1 of the 1 layers it adds to are not in the model's generator or decoder, first "
-            "`lora_te_layers_1_self_attn_q_proj`\n\n"
+            "`lora_layers_1_self_attn_q_proj`\n\n"
             f"hint: the nearest layer is `{GENERATOR}.self_attn.q_proj`; is the LoRA for another model?"
+        ),
+    ),
+    "an alpha of two numbers": (
+        {**pair(LAYER), f"{LAYER}.alpha": torch.ones(2)},
+        (
+            "error: the LoRA `FOLDER/x.safetensors` cannot be used\n"
+            f"  because `{LAYER}.alpha` is (2,), and an alpha is one number"
+        ),
+    ),
+    "an alpha of none": (
+        {**pair(LAYER), f"{LAYER}.alpha": torch.ones(0)},
+        (
+            "error: the LoRA `FOLDER/x.safetensors` cannot be used\n"
+            f"  because `{LAYER}.alpha` is (0,), and an alpha is one number"
+        ),
+    ),
+    "an alpha that is not finite": (
+        {**pair(LAYER), f"{LAYER}.alpha": torch.tensor(torch.nan)},
+        (
+            "error: the LoRA `FOLDER/x.safetensors` cannot be used\n"
+            f"  because `{LAYER}.alpha` is nan, which is no alpha\n\n"
+            "hint: ask its maker which alpha it was trained with"
+        ),
+    ),
+    "an alpha of 0": (
+        {**pair(LAYER), f"{LAYER}.alpha": torch.tensor(0.0)},
+        (
+            "error: the LoRA `FOLDER/x.safetensors` cannot be used\n"
+            f"  because `{LAYER}.alpha` is 0, which is no alpha\n\n"
+            "hint: ask its maker which alpha it was trained with"
+        ),
+    ),
+    "an alpha that is a truth": (
+        {**pair(LAYER), f"{LAYER}.alpha": torch.tensor(True)},
+        (
+            "error: the LoRA `FOLDER/x.safetensors` cannot be used\n"
+            f"  because `{LAYER}.alpha` is stored as BOOL, which is no number"
+        ),
+    ),
+    "whole numbers as factors": (
+        {name: value.to(torch.int32) for name, value in pair(LAYER).items()},
+        (
+            "error: the LoRA `FOLDER/x.safetensors` cannot be used\n"
+            f"  because `{LAYER}.lora_A.weight` is stored as I32, which needs scales to be read"
         ),
     ),
     "8 bits": (

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from sampan import __version__
-from sampan.checkpoint import run
+from sampan.checkpoint import run, sealed
 from sampan.checkpoint.provenance import StageSession, in_words, place_of, taken_by, versions_of
+from sampan.checkpoint.weights import file_digest
 from sampan.errors import CheckpointError
 from sampan.frameworks import io
 
@@ -28,7 +31,7 @@ def names(folders: list[Path]) -> list[str]:
 
 def change(folder: Path, **values: Any) -> None:
     path = folder / "state.json"
-    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | values), "utf-8")
+    sealed.write(path, json.loads(path.read_text("utf-8")) | values)
 
 
 def test_what_was_saved_comes_back(tmp_path: Path):
@@ -86,20 +89,75 @@ def test_who_took_steps_is_found_in_the_history():
     assert taken_by([], 0, 5) == []
 
 
-def test_an_old_checkpoint_without_sizes_is_read(tmp_path: Path):
-    folder = save(tmp_path, 3)
+def make_old(folder: Path, **values: Any) -> None:
+    """Make a state.json what the first format had, with other values on top."""
     state = json.loads((folder / "state.json").read_text("utf-8"))
-    del state["format"], state["bytes"]
-    (folder / "state.json").write_text(json.dumps(state), "utf-8")
-    assert run.newest(tmp_path, "vae") == (folder, [])
+    for key in ("format", "bytes", "checksum"):
+        del state[key]
+    (folder / "state.json").write_text(json.dumps(state | values), "utf-8")
+
+
+def test_an_old_checkpoint_without_sizes_and_checksum_is_read_and_said(tmp_path: Path):
+    folder = save(tmp_path, 3)
+    make_old(folder)
+    found, notes = run.newest(tmp_path, "vae")
+    assert found == folder
+    (note,) = notes
+    assert note == (
+        "vae: the checkpoint `step-00000003` was written before state.json had a checksum: its files have the hashes in it "
+        "and its step is that of its folder; the rest of it is taken as it stands"
+    )
     session = StageSession.after(run.read_state(folder), framework="torch", device="cpu")
     assert [entry["from_step"] for entry in session.history(4)] == [3]
+
+
+OLD_DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "another step": (lambda f: make_old(f, step=7), "its state.json is of stage vae, step-00000007"),
+    "another stage": (lambda f: make_old(f, stage="ar"), "its state.json is of stage ar, step-00000006"),
+    "a step that is none": (lambda f: make_old(f, step="six"), "its state.json is of stage vae, step 'six'"),
+    "no files listed": (lambda f: make_old(f, files={}), "`ema.safetensors` was not written with it"),
+    "no files at all": (
+        lambda f: [make_old(f, files={}), *(path.unlink() for path in f.glob("*.safetensors"))],
+        "its state.json lists no files",
+    ),
+    "one file not listed": (
+        lambda f: make_old(f, files={"ema.safetensors": file_digest(f / "ema.safetensors")}),
+        "`weights.safetensors` was not written with it",
+    ),
+    "another hash": (
+        lambda f: make_old(f, files={path.name: "0" * 64 for path in f.glob("*.safetensors")}),
+        "the sha256 of `",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", OLD_DAMAGE)
+def test_an_old_checkpoint_is_taken_only_where_its_files_vouch_for_it(damage: str, tmp_path: Path):
+    before, newest = save(tmp_path, 3), save(tmp_path, 6)
+    do, said = OLD_DAMAGE[damage]
+    do(newest)
+    found, notes = run.newest(tmp_path, "vae")
+    assert found == before
+    assert len(notes) == 1
+    assert notes[0].startswith("vae: the checkpoint `step-00000006` is passed over: " + said)
 
 
 DAMAGE = {
     "state cut off": (lambda f: (f / "state.json").write_text('{"stage": "v'), "its state.json cannot be read: "),
     "state gone": (lambda f: (f / "state.json").unlink(), "it has no state.json"),
     "state of something else": (lambda f: (f / "state.json").write_text("[]"), "its state.json is not that of a"),
+    "another step": (lambda f: change(f, step=7), "its state.json is of stage vae, step-00000007"),
+    "checksum of another content": (
+        lambda f: (f / "state.json").write_text(
+            (f / "state.json").read_text().replace('"prefix": ""', '"prefix": "x"')
+        ),
+        "its state.json is not the one that was written: its content is not that of its checksum: it was changed since",
+    ),
+    "no checksum": (
+        lambda f: (f / "state.json").write_text((f / "state.json").read_text().replace('"checksum"', '"checksul"')),
+        "its state.json is not the one that was written: it has no checksum of its content, and was written with one",
+    ),
+    "a file more": (lambda f: (f / "extra.safetensors").touch(), "`extra.safetensors` was not written with it"),
     "file gone": (lambda f: (f / "ema.safetensors").unlink(), "`ema.safetensors` is missing"),
     "file cut off": (lambda f: (f / "weights.safetensors").write_bytes(b"12345"), "`weights.safetensors` has 5 bytes"),
 }
@@ -139,12 +197,67 @@ def test_a_later_format_is_refused_in_words(tmp_path: Path):
 
 def test_changed_bytes_are_refused(tmp_path: Path):
     folder = save(tmp_path, 3)
-    content = bytearray((folder / "weights.safetensors").read_bytes())
-    content[-1] ^= 1
-    (folder / "weights.safetensors").write_bytes(content)
-    assert run.newest(tmp_path, "vae") == (folder, [])  # names and sizes say nothing
-    with pytest.raises(CheckpointError, match=re.escape("the sha256 of `weights.safetensors` is not")):
+    flip(folder / "weights.safetensors", -1, 0)
+    assert run.steps(tmp_path, "vae") == [folder]  # names and sizes say nothing
+    why = "the sha256 of `weights.safetensors` is not the one in its state.json"
+    assert run.newest(tmp_path, "vae") == (None, [f"vae: the checkpoint `step-00000003` is passed over: {why}"])
+    with pytest.raises(CheckpointError, match=re.escape(why)):
         run.read_state(folder)
+
+
+def test_a_finished_stage_whose_end_was_changed_is_not_finished(tmp_path: Path):
+    save(tmp_path, 3)
+    folder = save(tmp_path, 6, done=True)
+    assert run.final(tmp_path, "vae") == folder
+    assert run.damage(tmp_path, "vae") is None
+    flip(folder / "weights.safetensors", -1, 0)
+    assert run.final(tmp_path, "vae") is None
+    assert run.damage(tmp_path, "vae") == (
+        f"`{folder}`: the sha256 of `weights.safetensors` is not the one in its state.json"
+    )
+    assert run.damage(tmp_path, "ar") is None
+
+
+def flip(path: Path, place: int, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1 << bit
+    path.write_bytes(content)
+
+
+def test_no_bit_of_a_checkpoint_turns_it_into_another_one(tmp_path: Path):
+    """600 bits at random places of all files, and each bit of what says format, step, stage and checksum."""
+    session = StageSession.after(None, framework="torch", device="cpu", dtype="fp32", threads=2)
+    before, newest = save(tmp_path, 3, session=session), save(tmp_path, 6, session=session)
+    names = sorted(path.name for path in newest.iterdir())
+    whole = {name: (newest / name).read_bytes() for name in names}
+    random = np.random.default_rng(0)
+    sizes = np.array([len(whole[name]) for name in names])
+    chosen = [
+        (names[np.searchsorted(sizes.cumsum(), at, side="right")], int(at), int(bit))
+        for at, bit in zip(random.integers(0, sizes.sum(), 600), random.integers(0, 8, 600), strict=True)
+    ]
+    places = [(name, at - int(sizes[: names.index(name)].sum()), bit) for name, at, bit in chosen]
+    text = whole["state.json"]
+    for word in (b'"format": 3', b'"step": 6', b'"stage": "vae"', b'"checksum"', b'"files"'):
+        begin = text.index(word)
+        places += [("state.json", place, bit) for place in range(begin, begin + len(word)) for bit in range(8)]
+    passed = 0
+    for name, place, bit in places:
+        content = bytearray(whole[name])
+        content[place] ^= 1 << bit
+        (newest / name).write_bytes(content)
+        found, notes = run.newest(tmp_path, "vae")
+        if found == newest:
+            passed += 1
+            assert name == "state.json"
+            assert json.loads(content) == json.loads(text)
+        else:
+            assert found == before
+            assert len(notes) == 1
+            assert notes[0].startswith("vae: the checkpoint `step-00000006` is passed over: ")
+        (newest / name).write_bytes(whole[name])
+    assert run.newest(tmp_path, "vae") == (newest, [])
+    assert passed < 10  # an exponent may be written e or E
 
 
 def test_the_last_ones_are_kept_and_leftovers_go(tmp_path: Path):
@@ -180,7 +293,7 @@ def test_a_full_disk_leaves_the_checkpoints_before(failing: str, tmp_path: Path,
     if failing == "weights":
         monkeypatch.setattr(io, "save_tensors", full)
     else:
-        monkeypatch.setattr(run.files, "write_text", full)
+        monkeypatch.setattr(run.sealed, "write", full)
     with pytest.raises(CheckpointError) as caught:
         save(tmp_path, 6)
     assert caught.value.what.endswith("step-00000006` cannot be written")

@@ -110,6 +110,7 @@ def test_generate_asks_for_what_the_options_say(stand_in, capsys):
         "dtype": "bf16",
         "offload": True,
         "compiled": False,
+        "verified": True,
         "out": Path("a.png"),
         "loras": ((Path("x.safetensors"), 1.0), (Path("runs/y"), -0.5)),
     }
@@ -126,6 +127,7 @@ def test_generate_leaves_to_the_model_what_is_not_asked_for(stand_in):
     assert generate.kwargs == {
         "model": "nano", "device": "auto", "dtype": "auto", "offload": False, "out": None, "loras": (),
         "compiled": False,
+        "verified": True,
     }  # fmt: skip
 
 
@@ -344,8 +346,8 @@ def test_checkpoint_merge_says_where_it_wrote(stand_in, capsys):
     line = "checkpoint merge m there --lora a.safetensors:0.8 --lora b --subtract --dtype bf16"
     assert main(line.split()) == 0
     assert merge.args == (Path("m"), Path("there"), ((Path("a.safetensors"), 0.8), (Path("b"), 1.0)))
-    del merge.kwargs["progress"]
-    assert merge.kwargs == {"subtract": True, "dtype": "bf16"}
+    del merge.kwargs["progress"], merge.kwargs["say"]
+    assert merge.kwargs == {"subtract": True, "dtype": "bf16", "verified": True}
     assert capsys.readouterr().out == "there\n"
 
 

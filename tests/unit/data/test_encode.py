@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sampan.data import encode as encoding
 from sampan.data.encoded_cache import EncodedCache
 from sampan.data.image_cache import ImageCache
 from sampan.data.image_source import FileSource
 from sampan.data.pictures import to_array
+from sampan.data.transforms import grid_patches
 from sampan.errors import DataError, RequestError
 from sampan.frameworks import device as dev
-from sampan.models import pixels
+from sampan.models import encoders, pixels
 from unit.data import tiny_encoder
 from unit.data.tiny_encoder import CONFIG, KEYS, TEXTS, contents, opened, paint, run
 from unit.data.worker_jobs import Telling
@@ -78,20 +78,20 @@ def test_everything_is_what_the_parts_make_of_each_picture(files: list[Path], pa
             (encoded.target_ids(index), CONFIG.geometry.prior_grid(*size)),
             (encoded.preview_ids(index), CONFIG.geometry.preview_grid(*size)),
         ):
-            patches = encoding.grid_patches(image, grid, patch)[None]
-            wanted = encoding.token_ids(parts["tokenizer"], patches, grid, CONFIG, "cpu", "fp32")
+            patches = grid_patches(image, grid, patch)[None]
+            wanted = encoders.encode_tokens(parts["tokenizer"], patches, grid, CONFIG, "cpu", "fp32")
             assert ids.dtype == np.int64 and ids.shape == grid
             assert np.array_equal(ids.reshape(-1), wanted[0])
         latent = encoded.latents([index])
-        wanted = encoding.latents(parts["vae"], to_array(image)[None], CONFIG, "cpu", "fp32")
+        wanted = encoders.encode_latents(parts["vae"], to_array(image)[None], CONFIG, "cpu", "fp32")
         assert latent.dtype == np.float32 and latent.shape == (1, 16, size[0] // 8, size[1] // 8)
         np.testing.assert_allclose(latent, wanted, atol=1e-5)
     assert encoded.latents([1, 4]).shape == (2, 16, 8, 8)
     assert len({encoded.target_ids(i).tobytes() for i in range(len(pictures))}) > 20
     for texts in TEXTS:
-        wanted = encoding.glyph_embeds(parts["glyph"], texts, CONFIG, "cpu")
+        wanted = encoders.embed_glyphs(parts["glyph"], texts, CONFIG, "cpu")
         assert np.array_equal(encoded.glyph(texts), wanted)
-    assert np.array_equal(encoded.glyph(()), encoding.glyph_embeds(parts["glyph"], [""], CONFIG, "cpu"))
+    assert np.array_equal(encoded.glyph(()), encoders.embed_glyphs(parts["glyph"], [""], CONFIG, "cpu"))
 
 
 def test_patches_are_those_of_the_reference_code():
@@ -99,7 +99,7 @@ def test_patches_are_those_of_the_reference_code():
     image = Image.fromarray(draw.integers(0, 256, (128, 176, 3), np.uint8))
     wanted, grid = pixels.to_patches(image, CONFIG.processor, 1)
     assert grid == (8, 11)
-    np.testing.assert_allclose(encoding.grid_patches(image, grid, 16), wanted, atol=1e-6)
+    np.testing.assert_allclose(grid_patches(image, grid, 16), wanted, atol=1e-6)
 
 
 def test_pictures_are_mapped_and_results_can_be_written_to(files: list[Path], parts: dict[str, Any], straight: Path):

@@ -90,7 +90,7 @@ def test_zeroed_weights_paint_other_pictures(options: EvalArguments):
         ({"fonts": ("oswald",)}, "for the suite `signs`"),
         ({"suite": "signs", "fonts": ("oswlad",)}, "did you mean `oswald`?"),
         ({"endpoint": "http://127.0.0.1:9/v1"}, "is the server running?"),
-        ({"endpoint": "http://127.0.0.1:9/v1", "offload": True}, "--lora and --offload"),
+        ({"endpoint": "http://127.0.0.1:9/v1", "offload": True}, "--lora, --offload and --no-verify"),
         ({"ablate": ("decoder",), "offload": True}, "would be read anew"),
     ],
 )
@@ -113,7 +113,7 @@ def test_a_missing_reader_is_said_before_anything_is_painted(options: EvalArgume
 
 def test_the_command_line_knows_what_the_verb_knows():
     from sampan.evaluate import arguments, suites
-    from sampan.pipeline.batch import ABLATIONS
+    from sampan.evaluate.generators import ABLATIONS
 
     assert (*suites.SUITES, "cvtg") == arguments.SUITES and tuple(ABLATIONS) == arguments.ABLATIONS
 

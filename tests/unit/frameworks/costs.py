@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,26 +45,27 @@ micro_batch_size = 2
 [stage.decoder]
 micro_batch_size = 1
 """
-VARIANTS = {  # what changes in the stage's section, the method, the dtype
-    "plain": ({}, "full", "fp32"),
-    "again": ({"recompute": True}, "full", "fp32"),
-    "lora": ({}, "lora", "fp32"),
-    "lora again": ({"recompute": True}, "lora", "fp32"),
-    "frozen text": ({"freeze_text": True}, "full", "fp32"),
-    "bf16": ({}, "full", "bf16"),
+VARIANTS = {  # what changes in the stage's section, the method, the dtype, that of trained weights
+    "plain": ({}, "full", "fp32", "fp32"),
+    "again": ({"recompute": True}, "full", "fp32", "fp32"),
+    "lora": ({}, "lora", "fp32", "fp32"),
+    "lora again": ({"recompute": True}, "lora", "fp32", "fp32"),
+    "frozen text": ({"freeze_text": True}, "full", "fp32", "fp32"),
+    "bf16": ({}, "full", "bf16", "bf16"),
+    "mixed": ({}, "full", "bf16", "fp32"),
 }
 STAGES = {
-    "vae": ("plain",),
-    "tokenizer": ("plain",),
-    "glyph": ("plain",),
+    "vae": ("plain", "mixed"),
+    "tokenizer": ("plain", "mixed"),
+    "glyph": ("plain", "mixed"),
     "ar": tuple(VARIANTS),
-    "decoder": ("plain", "again", "lora", "lora again", "bf16"),
+    "decoder": ("plain", "again", "lora", "lora again", "bf16", "mixed"),
 }
 SIZE_PX = {"nano": 128, "glm-image": 1024}
 
 
-def costs(folder: Path, preset: str, overrides: list[str], device: str) -> dict[str, Any]:
-    """Return `stage/variant` to what is measured and what is counted of it."""
+def cases(folder: Path, preset: str, overrides: list[str]) -> Iterator[tuple[str, Any, Any, Any, Any]]:
+    """Yield `stage/variant`, the run, the stage, the arrays of its largest batch, and what is trained of it."""
     if not (folder / "set").exists():
         (folder / "set").mkdir(parents=True)
         size = SIZE_PX[preset]
@@ -80,12 +82,11 @@ def costs(folder: Path, preset: str, overrides: list[str], device: str) -> dict[
     tables = "\n".join("\n".join([f"[model.override.{name}]", *lines]) for name, lines in sections.items())
     job = parse(JOB.format(folder=folder.as_posix(), preset=preset, overrides=tables))
     base = open_run(job, "cpu", "fp32", resume=True, console=Console(quiet=True))
-    found = {}
     for name, variants in STAGES.items():
         for variant in variants:
-            changed, method, dtype = VARIANTS[variant]
+            changed, method, dtype, weights = VARIANTS[variant]
             settings = dataclasses.replace(getattr(job.stage, name), **changed)
-            train = dataclasses.replace(job.train, method=method)
+            train = dataclasses.replace(job.train, method=method, weights=weights)
             work = dataclasses.replace(base, job=dataclasses.replace(job, train=train), dtype=dtype)
             blank = DummyInputs(work.data.pictures, work.config)
             stage = make(name, work.stage_inputs(settings, work.data.training, blank))
@@ -94,18 +95,20 @@ def costs(folder: Path, preset: str, overrides: list[str], device: str) -> dict[
                 lora.attach(stage.module, name, work.config, 8)
                 trainable = lora.trainable
             largest = max((stage.draw(step, 0) for step in range(4)), key=num_bytes)
-            measured = meter.measure(
-                stage.module,
-                stage.loss,
-                largest.arrays,
-                device=device,
-                dtype=dtype,
-                trainable=trainable,
-                trainable_dtype="fp32" if method == "lora" else dtype,
-                autocast=dtype,
-            )
-            count = meter.count(stage.module, trainable, {} if method == "lora" else stage.frozen_rows)
-            found[f"{name}/{variant}"] = {**dataclasses.asdict(measured), **dataclasses.asdict(count)}
+            yield f"{name}/{variant}", work, stage, largest.arrays, trainable
+
+
+def costs(folder: Path, preset: str, overrides: list[str], device: str) -> dict[str, Any]:
+    """Return `stage/variant` to what is measured and what is counted of it."""
+    found = {}
+    for case, work, stage, arrays, trainable in cases(folder, preset, overrides):
+        is_lora = trainable is lora.trainable
+        measured = meter.measure(
+            stage.module, stage.loss, arrays, device=device, dtype=work.dtype, trainable=trainable,
+            trainable_dtype=work.job.train.weights, autocast=work.dtype,
+        )  # fmt: skip
+        count = meter.count(stage.module, trainable, {} if is_lora else stage.frozen_rows)
+        found[case] = {**dataclasses.asdict(measured), **dataclasses.asdict(count)}
     return found
 
 

@@ -12,6 +12,11 @@ from sampan.errors import JobError
 HEAD = 'out = "runs/x"\n[data]\npath = "pictures"\n'
 
 
+PATH_HINT = (
+    "in double quotes a backslash has a meaning of its own; write a path with / or in single quotes: 'C:\\pictures'"
+)
+
+
 def refused(text: str, *overrides: str) -> str:
     with pytest.raises(JobError) as caught:
         job.parse(text, overrides, name="j.toml")
@@ -66,6 +71,15 @@ WRONG = {
         "j.toml:4: this is not TOML: Invalid value\n\nhint: text stands in quotes, true and false do not"
     ),
     "path = 'again'": "j.toml:4: this is not TOML: Cannot overwrite a value",
+    'cache = "C:\\Users\\me"': "j.toml:4: this is not TOML: Invalid hex value\n\nhint: " + PATH_HINT,
+    'cache = "D:\\data"': "j.toml:4: this is not TOML: Unescaped '\\' in a string\n\nhint: " + PATH_HINT,
+    'cache = "D:\\new"': (
+        'j.toml:4: data.cache: has "\\n" in it, got "D:\\new"\n\nhint: ' + PATH_HINT
+    ),
+    'cache = "D:\\train\\birds"': (
+        'j.toml:4: data.cache: has "\\t" in it, got "D:\\train\\birds"\n\nhint: ' + PATH_HINT
+    ),
+    "caption_lines = 'all'": 'j.toml:4: data.caption_lines: "all" is not one of each, one',
     "[place": "j.toml:4: this is not TOML: Expected ']' at the end of a table declaration",
 }  # fmt: skip
 
@@ -73,6 +87,18 @@ WRONG = {
 @pytest.mark.parametrize("added", WRONG)
 def test_a_wrong_line_is_named(added):
     assert refused(HEAD + added) == "error: " + WRONG[added]
+
+
+def test_a_path_of_windows_that_ends_its_own_quotation_is_told():
+    assert refused(HEAD + 'cache = "D:\\x\\"').endswith(f"hint: {PATH_HINT}")
+    assert job.parse(HEAD + "cache = 'D:\\new\\birds'").data.cache == Path("D:\\new\\birds")
+
+
+def test_a_path_of_windows_in_an_override():
+    assert job.parse(HEAD, ["data.cache=C:\\Users\\new"]).data.cache == Path("C:\\Users\\new")
+    assert refused(HEAD, 'data.cache="C:\\Users"') == (
+        f'error: --set: data.cache: "C:\\Users" is not TOML\n\nhint: {PATH_HINT}'
+    )
 
 
 def test_a_missing_setting_says_what_to_add():

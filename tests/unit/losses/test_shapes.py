@@ -101,8 +101,8 @@ def test_a_loss_compiled_by_pytorch_refuses_too():
 def test_a_loss_compiled_by_mindspore_refuses_too():
     ms = pytest.importorskip("mindspore")
     from sampan.frameworks.mindspore import device
-    from sampan.losses.shapes import IMAGE as axes
-    from sampan.losses.shapes import check_shapes
+    from sampan.models.shapes import IMAGE as axes
+    from sampan.models.shapes import check_shapes
 
     device.resolve("cpu")
 

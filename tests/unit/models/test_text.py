@@ -15,6 +15,7 @@ from sampan.models.text import (
     PromptTokenizer,
     glyph_batch,
     glyph_texts,
+    has_far_apostrophes,
     train_tokenizer,
     with_token_ids,
 )
@@ -198,3 +199,20 @@ def test_what_is_to_be_spelt_is_read_letter_by_letter(prompt, alone):
     assert any(ids[at : at + len(single)] == single for at in range(len(ids)))
     assert tokenizer.text_ids("a red sign") == [i for part in ("a", " red", " sign") for i in tokenizer.text_ids(part)]
     assert len(tokenizer.text_ids(" red")) == 1  # outside of quotes, pieces are learned
+
+
+def test_apostrophes_too_far_apart_are_no_quotes():
+    far = "x" * 2048
+    assert glyph_texts(f"It's {far} Bob's") == []
+    assert glyph_texts(f"It's {far} 'TEA' {far} 'and'") == ["TEA", "and"]
+    assert glyph_texts("It's Bob's 'TEA'") == ["s Bob", "TEA"]
+    assert glyph_texts(f"'{'é' * 1023}'") == ["é" * 1023]
+    assert glyph_texts(f"'{'é' * 1024}' then \"A\"") == ["A"]
+    assert [has_far_apostrophes(t) for t in (f"It's {far} Bob's", f"It's {far}", "It's Bob's", f"“{far}”")] == [
+        True, False, False, False,
+    ]  # fmt: skip
+
+
+def test_many_apostrophes_far_apart_are_read_in_time():
+    prompt = ("'" + "x" * 2048) * 50
+    assert glyph_texts(prompt) == []

@@ -1,4 +1,4 @@
-"""Many requests at once give the pictures that each gives alone; and what is left out is left out."""
+"""Many requests at once give the images that each gives alone."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from PIL import Image
 
 from sampan.checkpoint.folder import open_folder
 from sampan.pipeline import batch
-from sampan.pipeline.batch import BatchItem, paint_all
+from sampan.pipeline.batch import generate_images, generate_priors
 from sampan.pipeline.pipeline import Pipeline
+from sampan.pipeline.prepare import prepare
 from sampan.pipeline.request import ImageRequest
 
 PROMPTS = ('a red sign that says "OLÁ"', "a boat", 'a "CAT" and a "DOG"', 'the word "HOTEL" in white on blue')
@@ -37,12 +38,35 @@ def far(one: np.ndarray, other: np.ndarray) -> int:
     return int(np.abs(one.astype(int) - other).max())
 
 
+def together(pipeline: Pipeline, *requests: ImageRequest) -> list[list[np.ndarray]]:
+    return generate_images(pipeline, [prepare(pipeline, one) for one in requests])
+
+
 def test_a_batch_is_what_each_is_alone(pipeline: Pipeline):
     requests = [request(prompt, seed) for seed, prompt in enumerate(PROMPTS)]
-    together = paint_all(pipeline, [BatchItem(one) for one in requests])
-    for one, pixels in zip(requests, together, strict=True):
+    made = together(pipeline, *requests)
+    for one, (pixels,) in zip(requests, made, strict=True):
         assert far(pipeline(one)[0], pixels) <= 1  # one step of 8 bits, where the sums' last bits differ
-    assert far(together[0], together[1]) > 20
+    assert far(made[0][0], made[1][0]) > 20
+
+
+def test_requests_of_several_images_too(pipeline: Pipeline):
+    requests = [replace(request("a boat", 1), count=6), replace(request("a cat", 2), count=2)]
+    made = together(pipeline, *requests)
+    assert [len(images) for images in made] == [6, 2]
+    for one, images in zip(requests, made, strict=True):
+        for pixels, wanted in zip(images, pipeline(one), strict=True):
+            assert far(pixels, wanted) <= 1
+
+
+def test_more_sequences_than_are_written_at_once(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    requests = [prepare(pipeline, replace(request(prompt, seed), count=2)) for seed, prompt in enumerate(PROMPTS)]
+    whole, seen = generate_priors(pipeline, requests), []
+    monkeypatch.setattr(batch, "_SEQUENCES_AT_ONCE", 4)
+    parts = generate_priors(pipeline, requests, lambda what, done, total: seen.append((done, total)))
+    assert all(np.array_equal(one, other) for one, other in zip(whole, parts, strict=True))
+    total = sum(requests[0].sequence(0).total for _ in range(8))
+    assert seen == sorted(seen) and seen[-1] == (total, total)
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 6.0])
@@ -53,37 +77,38 @@ def test_the_model_s_guidance_holds_unless_it_is_asked_for(guidance_scale: float
     plain, asked = request("a boat"), replace(request("a boat"), guidance_scale=1.5)
     assert far(stating(asked)[0], stating(plain)[0]) > 2
     assert far(stating(replace(plain, guidance_scale=guidance_scale))[0], stating(plain)[0]) == 0
-    assert far(paint_all(stating, [BatchItem(plain)])[0], stating(plain)[0]) <= 1
+    ((beside,), _) = together(stating, plain, asked)
+    assert far(beside, stating(plain)[0]) <= 1
 
 
 def test_with_references_too(pipeline: Pipeline):
-    asked = [
-        BatchItem(request("make it red", 1), (noisy(1),)),
-        BatchItem(request("make the boat blue", 2), (noisy(2),)),
-    ]
-    for one, pixels in zip(asked, paint_all(pipeline, asked), strict=True):
-        assert far(pipeline(one.request, one.images)[0], pixels) <= 1
+    asked = [("make it red", 1), ("make the boat blue", 2)]
+    requests = [prepare(pipeline, request(*one), [noisy(one[1])]) for one in asked]
+    for one, (pixels,) in zip(asked, generate_images(pipeline, requests), strict=True):
+        assert far(pipeline(request(*one), [noisy(one[1])])[0], pixels) <= 1
+    # those of one that is done are not kept: a batch would hold the keys and values of every reference
+    assert ["reference_kv" in vars(one) for one in requests] == [False, True]
 
 
-def test_each_part_left_out_changes_the_picture(pipeline: Pipeline):
-    asked = [BatchItem(request(PROMPTS[0]), (), noisy(5))]
-    (whole,) = paint_all(pipeline, asked)
-    for name in ("prior", "glyph", "preview"):
-        assert far(paint_all(pipeline, asked, frozenset({name}))[0], whole) > 2, name
-    # without words the words in quotes are told to the generator alone
-    (silent,) = paint_all(pipeline, [BatchItem(request("a boat"), (), noisy(5))], frozenset({"prior", "glyph"}))
-    (same,) = paint_all(pipeline, asked, frozenset({"prior", "glyph"}))
-    assert far(silent, same) == 0
+def test_parts_take_turns_on_the_device(tiny_folder: Path):
+    loaded: list[str] = []
+
+    def progress(what: str, done: int, total: int) -> None:
+        if what.startswith("loading") and done:
+            loaded.append(what.split()[1])
+
+    pipeline = Pipeline(open_folder(tiny_folder), "cpu", "fp32", offload=True, progress=progress)
+    requests = [prepare(pipeline, request(prompt), [noisy(1)]) for prompt in PROMPTS[:2]]
+    generate_images(pipeline, requests, images_at_once=1)
+    assert loaded == ["tokenizer", "ar", "glyph", "vae", "decoder", "vae"]
 
 
-def test_a_zeroed_decoder_leaves_the_noise(tiny_folder: Path):
-    pipeline, seen = Pipeline(open_folder(tiny_folder), "cpu", "fp32"), []
-    batch.zero_decoder(pipeline)
-    clock = batch.StageClock()
-    one, other = paint_all(
-        pipeline, [BatchItem(request("a boat")), BatchItem(request(PROMPTS[0]))], clock=clock,
+def test_time_is_charged_to_stages_and_progress_is_told(pipeline: Pipeline):
+    seen, clock = [], batch.StageClock()
+    generate_images(
+        pipeline, [prepare(pipeline, request("a boat")), prepare(pipeline, request(PROMPTS[0]))], clock=clock,
         progress=lambda what, done, total: seen.append((what, done, total)),
     )  # fmt: skip
-    assert far(one, other) == 0
     assert set(clock.seconds) == set(batch.STAGES) and all(value > 0 for value in clock.seconds.values())
-    assert seen[-1] == ("painting", 2, 2)
+    # two kinds of images, of as many words: each takes its own steps
+    assert [told for told in seen if told[0] == "painting"] == [("painting", k, 4) for k in (1, 2, 3, 4)]

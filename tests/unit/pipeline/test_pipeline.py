@@ -12,14 +12,17 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 
 from sampan.checkpoint import lora as lora_files
 from sampan.checkpoint import weights
 from sampan.checkpoint.folder import open_folder
 from sampan.checkpoint.merge import merge
+from sampan.checkpoint.write import write_folder
 from sampan.errors import CheckpointError
 from sampan.models import lora
-from sampan.pipeline.pipeline import Pipeline, generate
+from sampan.models.build import PARTS
+from sampan.pipeline.pipeline import Pipeline, generate, open_pipeline
 from sampan.pipeline.request import ImageRequest
 
 REQUEST = ImageRequest("a boat", width_px=64, height_px=64, num_inference_steps=2, seed=3, temperature=0.0)
@@ -98,3 +101,53 @@ def test_a_lora_that_does_not_fit_is_said_before_anything_is_painted(tiny_folder
         paint(tiny_folder, tmp_path / "a.png", loras=[(tmp_path / "none.safetensors", 1.0)])
     assert caught.value.what == f"there is no LoRA `{tmp_path / 'none.safetensors'}`"
     assert not (tmp_path / "a.png").exists()
+
+
+# --- files that were changed ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def changed(tiny_folder: Path, tmp_path: Path) -> Path:
+    """A folder that sampan wrote, with one bit of the decoder's weights changed."""
+    opened = open_folder(tiny_folder)
+    tensors = {part: opened.tensors(part) for part in PARTS}
+    model = write_folder(tmp_path / "model", opened.config, tensors, tiny_folder / "processor")
+    path = model / "transformer" / "diffusion_pytorch_model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 64
+    path.write_bytes(content)
+    return model
+
+
+def test_changed_weights_do_not_paint_unless_that_is_asked_for(changed: Path, tmp_path: Path):
+    with pytest.raises(CheckpointError) as caught:
+        paint(changed, tmp_path / "a.png")
+    assert caught.value.because == (
+        "the sha256 of `transformer/diffusion_pytorch_model.safetensors` is not the one in its sampan.json",
+    )
+    assert not (tmp_path / "a.png").exists()
+    with pytest.raises(CheckpointError, match="is not the one that was written"):
+        open_pipeline(str(changed), device="cpu", dtype="fp32")  # as `serve` and `eval` open it
+    paint(changed, tmp_path / "a.png", verified=False)
+    assert (tmp_path / "a.png").exists()
+
+
+def test_a_merge_gives_changed_weights_no_new_hashes(changed: Path, file: Path, tmp_path: Path):
+    with pytest.raises(CheckpointError, match="is not the one that was written"):
+        merge(changed, tmp_path / "merged", [(file, 1.0)])
+    assert not (tmp_path / "merged").exists()
+    merge(changed, tmp_path / "merged", [(file, 1.0)], verified=False)
+
+
+def test_what_a_lora_leaves_open_is_printed(tiny_folder: Path, file: Path, tmp_path: Path):
+    tensors = load_file(file / "decoder" / "pytorch_lora_weights.safetensors")
+    save_file(tensors, tmp_path / "plain.safetensors")
+    says = io.StringIO()
+    console = Console(file=says, width=80)
+    paint(tiny_folder, tmp_path / "a.png", loras=[(tmp_path / "plain.safetensors", 1.0)], console=console)
+    assert f"LoRA `{tmp_path / 'plain.safetensors'}`: nothing says the alpha; the scale taken is 1 (alpha = rank)" in (
+        says.getvalue()
+    )
+    notes: list[str] = []
+    merge(tiny_folder, tmp_path / "merged", [(tmp_path / "plain.safetensors", 1.0)], say=notes.append)
+    assert len(notes) == 1

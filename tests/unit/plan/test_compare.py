@@ -7,8 +7,8 @@ import pytest
 
 from sampan.errors import SampanError
 from sampan.plan import efficiency, measured_throughput
-from sampan.plan.assumptions import Interval
-from sampan.plan.compare import _both, compare, quantile
+from sampan.plan.compare import _both, compare
+from sampan.plan.records import Interval
 
 
 @pytest.fixture(autouse=True)
@@ -57,13 +57,13 @@ def test_what_nobody_published_is_said_to_be_unknown():
     assert "nothing is known that was measured on both gaudi2 and h100_sxm" in text
     dark = compare("thead_ppu", "h100_sxm", model="SDXL")
     assert dark.predicted == ()
-    assert dark.left[0][0] == "SDXL"
-    assert "nobody has published its peak in bf16" in dark.left[0][1]
+    assert dark.not_predicted[0][0] == "SDXL"
+    assert "nobody has published its peak in bf16" in dark.not_predicted[0][1]
 
 
 def test_software_that_does_not_run_there_is_left_out_with_the_reason():
     found = compare("h100_sxm", "h20", framework_a="mindspore", model="SDXL")
-    assert found.left == (("SDXL", "h100_sxm: it is written for chips of Huawei"),)
+    assert found.not_predicted == (("SDXL", "h100_sxm: it is written for chips of Huawei"),)
 
 
 def test_kinds_of_models_stand_apart_and_the_release_is_one_of_them():
@@ -95,9 +95,3 @@ def test_spreads_that_have_nothing_to_do_with_each_other_add_up_by_squares():
     assert found.typical == 2.0
     assert math.log(found.high / found.typical) == pytest.approx(5)
     assert math.log(found.typical / found.low) == pytest.approx(5)
-
-
-def test_a_quantile_lies_between_values():
-    assert quantile([1.0, 2.0, 4.0], 0.5) == 2.0
-    assert quantile([1.0, 2.0], 0.25) == 1.25
-    assert quantile([3.0], 0.9) == 3.0

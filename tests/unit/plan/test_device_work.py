@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampan.plan.device_work import quantities
+from sampan.plan.device_work import device_work
 from sampan.plan.records import ParallelLayout
 from sampan.plan.workloads.language import ExpertsShape, LanguageShape, language_model
 
@@ -23,7 +23,7 @@ DEGREES = st.sampled_from([1, 2, 4])
 
 
 def test_one_chip_multiplies_each_weight_six_times_a_token():
-    found = quantities(MODEL, ParallelLayout(micro_batch=3))
+    found = device_work(MODEL, ParallelLayout(micro_batch=3))
     per_layer = 4 * HIDDEN * HIDDEN + 3 * HIDDEN * FFN
     assert found.middle.matmul_flops == 3 * 6 * LENGTH * LAYERS * per_layer
     assert found.ends.matmul_flops == 3 * 6 * LENGTH * HIDDEN * VOCAB
@@ -35,7 +35,7 @@ def test_one_chip_multiplies_each_weight_six_times_a_token():
 
 def test_full_recomputation_multiplies_a_third_more_and_selective_only_attends_again():
     none, selective, full = (
-        quantities(MODEL, ParallelLayout(recompute=how)).middle for how in ("none", "selective", "full")
+        device_work(MODEL, ParallelLayout(recompute=how)).middle for how in ("none", "selective", "full")
     )
     assert full.matmul_flops == pytest.approx(none.matmul_flops * 4 / 3)
     assert selective.matmul_flops == none.matmul_flops
@@ -44,8 +44,8 @@ def test_full_recomputation_multiplies_a_third_more_and_selective_only_attends_a
 
 @given(tp=DEGREES, pp=DEGREES, micro_batch=st.integers(1, 4))
 def test_all_chips_together_multiply_the_same_however_the_trunk_is_divided(tp, pp, micro_batch):
-    one = quantities(MODEL, ParallelLayout(micro_batch=micro_batch))
-    divided = quantities(MODEL, ParallelLayout(tp=tp, pp=pp, micro_batch=micro_batch))
+    one = device_work(MODEL, ParallelLayout(micro_batch=micro_batch))
+    divided = device_work(MODEL, ParallelLayout(tp=tp, pp=pp, micro_batch=micro_batch))
     assert divided.middle.matmul_flops * tp * pp == pytest.approx(one.middle.matmul_flops)
     assert divided.middle.attention_flops * tp * pp == pytest.approx(one.middle.attention_flops)
     assert divided.middle.memory_bytes * tp * pp == pytest.approx(one.middle.memory_bytes)
@@ -53,7 +53,7 @@ def test_all_chips_together_multiply_the_same_however_the_trunk_is_divided(tp, p
 
 @given(pp=DEGREES, virtual=st.integers(1, 2), accum=st.integers(1, 8))
 def test_a_pipeline_stands_idle_for_its_depth_over_its_pieces(pp, virtual, accum):
-    found = quantities(MODEL, ParallelLayout(pp=pp, virtual=virtual, accum=accum))
+    found = device_work(MODEL, ParallelLayout(pp=pp, virtual=virtual, accum=accum))
     assert found.bubble == (pp - 1) / virtual
     assert found.passes == accum
     assert (found.sent_bytes > 0) == (pp > 1)
@@ -61,7 +61,7 @@ def test_a_pipeline_stands_idle_for_its_depth_over_its_pieces(pp, virtual, accum
 
 @pytest.mark.parametrize(("stage", "gathered", "bytes_of_a_gradient"), [(0, 0, 4), (1, 0, 4), (2, 0, 4), (3, 2, 2)])
 def test_what_is_shared_over_ranks_follows_the_zero_stage(stage, gathered, bytes_of_a_gradient):
-    found = quantities(MODEL, ParallelLayout(dp=4, zero_stage=stage))
+    found = device_work(MODEL, ParallelLayout(dp=4, zero_stage=stage))
     assert found.shared_bytes == bytes_of_a_gradient * MODEL.trained_params
     assert found.gathered_bytes == gathered * MODEL.params
     assert found.update_bytes == 34 * MODEL.trained_params / (4 if stage else 1)
@@ -69,14 +69,14 @@ def test_what_is_shared_over_ranks_follows_the_zero_stage(stage, gathered, bytes
 
 
 def test_tensor_parallelism_adds_up_twice_a_layer_each_way():
-    found = quantities(MODEL, ParallelLayout(tp=4)).middle
+    found = device_work(MODEL, ParallelLayout(tp=4)).middle
     assert found.sums == 2 * 2 * LAYERS
     # a ring sends (n - 1) / n of the values twice
     assert found.sum_bytes == pytest.approx(found.sums * 2 * 2 * LENGTH * HIDDEN * 3 / 4)
 
 
 def test_expert_parallelism_divides_experts_weights_and_sends_tokens():
-    one, eight = (quantities(EXPERTS, ParallelLayout(dp=8, ep=ep)) for ep in (1, 8))
+    one, eight = (device_work(EXPERTS, ParallelLayout(dp=8, ep=ep)) for ep in (1, 8))
     assert (one.middle.dispatch_bytes, one.middle.dispatches) == (0, 0)
     assert eight.middle.dispatches > 0
     assert eight.middle.matmul_flops == pytest.approx(one.middle.matmul_flops)
@@ -84,5 +84,5 @@ def test_expert_parallelism_divides_experts_weights_and_sends_tokens():
 
 
 def test_gradients_are_hidden_or_not_as_the_software_does():
-    assert quantities(MODEL, ParallelLayout(dp=2)).hides
-    assert not quantities(MODEL, ParallelLayout(dp=2), hides=False).hides
+    assert device_work(MODEL, ParallelLayout(dp=2)).hides
+    assert not device_work(MODEL, ParallelLayout(dp=2), hides=False).hides

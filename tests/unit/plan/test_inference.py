@@ -10,8 +10,8 @@ from sampan.catalog import load
 from sampan.catalog.records import Memory
 from sampan.errors import PlanError
 from sampan.plan import efficiency
-from sampan.plan.assumptions import Assumptions
-from sampan.plan.inference import NUM_PICTURES, InferenceEstimate, InferenceEstimator, NoInferenceEstimate, of_job
+from sampan.plan.cost import Assumptions
+from sampan.plan.inference import NUM_PICTURES, Infeasible, InferenceEstimate, InferenceEstimator, of_job
 from sampan.plan.time import speeds
 
 JOB = 'out = "runs/x"\ndata.path = "pictures"\n'
@@ -66,7 +66,7 @@ def test_writing_tokens_is_bound_by_memory_and_painting_by_arithmetic():
 
 
 def test_parts_add_up_and_intervals_hold_the_middle():
-    found = maker().making(load.chip("h100_sxm"), "torch")
+    found = maker().estimate(load.chip("h100_sxm"), "torch")
     assert isinstance(found, InferenceEstimate)
     assert sum(found.parts_s.values()) == pytest.approx(found.time_s.typical)
     assert found.time_s.low < found.time_s.typical < found.time_s.high
@@ -76,7 +76,7 @@ def test_parts_add_up_and_intervals_hold_the_middle():
 
 def test_the_batch_is_the_quickest_that_fits():
     made, chip = maker(), load.chip("h100_sxm")
-    found = made.making(chip, "torch")
+    found = made.estimate(chip, "torch")
     assert isinstance(found, InferenceEstimate)
     room = 0.94 * 80e9
     fitting = [batch for batch in (1, 2, 4, 8, 16, 32, 64) if made.need(batch, False, "torch").total <= room]
@@ -87,32 +87,32 @@ def test_the_batch_is_the_quickest_that_fits():
 def test_one_part_at_a_time_where_all_do_not_fit():
     made = maker()
     chip = replace(load.chip("h100_sxm"), memory=Memory(bytes=36e9, bytes_per_s=3.35e12))
-    found = made.making(chip, "torch")
+    found = made.estimate(chip, "torch")
     assert isinstance(found, InferenceEstimate)
     assert found.is_offloaded
     assert found.memory.frozen == pytest.approx(2 * made.recipe.part_params["generator"])
 
 
 def test_what_fits_nowhere_says_how_many_chips_would_do():
-    found = maker().making(replace(load.chip("h100_sxm"), memory=Memory(bytes=24e9, bytes_per_s=3e12)), "torch")
-    assert found == NoInferenceEstimate(
+    found = maker().estimate(replace(load.chip("h100_sxm"), memory=Memory(bytes=24e9, bytes_per_s=3e12)), "torch")
+    assert found == Infeasible(
         chip="h100_sxm", framework="torch", smallest_count=4,
         reason="one picture does not fit: all parts need 37.8 GiB, one part at a time 23.8 GiB, and a chip has 21.0 GiB for "
         "it; spread over 4 chips they would fit",
     )  # fmt: skip
-    tiny = maker().making(replace(load.chip("h100_sxm"), memory=Memory(bytes=1e9, bytes_per_s=3e12)), "torch")
-    assert isinstance(tiny, NoInferenceEstimate)
+    tiny = maker().estimate(replace(load.chip("h100_sxm"), memory=Memory(bytes=1e9, bytes_per_s=3e12)), "torch")
+    assert isinstance(tiny, Infeasible)
     assert tiny.smallest_count is None
     assert tiny.reason.endswith("they fit on no number of chips up to 1,024")
 
 
 def test_unknown_facts_of_a_chip():
     chip = load.chip("h100_sxm")
-    blind = maker().making(replace(chip, memory=Memory(bytes=80e9)), "torch")
-    assert isinstance(blind, NoInferenceEstimate)
+    blind = maker().estimate(replace(chip, memory=Memory(bytes=80e9)), "torch")
+    assert isinstance(blind, Infeasible)
     assert blind.reason == "its time cannot be computed: nobody has published its memory bandwidth"
-    small = maker().making(replace(chip, memory=Memory(bytes_per_s=1e12)), "torch")
-    assert isinstance(small, NoInferenceEstimate)
+    small = maker().estimate(replace(chip, memory=Memory(bytes_per_s=1e12)), "torch")
+    assert isinstance(small, Infeasible)
     assert small.reason == "whether it fits cannot be computed: nobody has published its memory"
 
 
@@ -137,12 +137,12 @@ def test_references_of_one_name_are_one_phase():
 
 def test_own_measurements_are_heard():
     class Twice:
-        def tightened(self, prediction, chip, framework):
+        def calibrate(self, prediction, chip, framework):
             return replace(prediction, step_s=2 * prediction.step_s)
 
     chip, known = load.chip("h100_sxm"), efficiency.load()
-    plain = InferenceEstimator(recipe(preset="nano"), Assumptions(), known).making(chip, "torch")
-    moved = InferenceEstimator(recipe(preset="nano"), Assumptions(), known, Twice()).making(chip, "torch")  # type: ignore[arg-type]
+    plain = InferenceEstimator(recipe(preset="nano"), Assumptions(), known).estimate(chip, "torch")
+    moved = InferenceEstimator(recipe(preset="nano"), Assumptions(), known, Twice()).estimate(chip, "torch")  # type: ignore[arg-type]
     assert isinstance(plain, InferenceEstimate)
     assert isinstance(moved, InferenceEstimate)
     assert moved.time_s.typical == pytest.approx(2 * plain.time_s.typical)

@@ -76,7 +76,7 @@ def test_a_drivers_name_is_a_chip_of_the_catalogue(device, chip):
 
 
 def test_a_kits_block_is_predicted_as_one_layer_of_the_released_model(put):
-    found = measured.read([put(kit(row(0.01), row(0.02, part="decoder")))]).found
+    found = measured.read([put(kit(row(0.01), row(0.02, part="decoder")))]).steps
     assert [(one.chip.name, one.part, one.measured_s) for one in found] == [
         ("h100_sxm", "block of ar", 0.01),
         ("h100_sxm", "block of decoder", 0.02),
@@ -85,7 +85,7 @@ def test_a_kits_block_is_predicted_as_one_layer_of_the_released_model(put):
 
 
 def test_a_race_is_predicted_with_its_own_shape(put):
-    (one,) = measured.read([put(race(0.5))]).found
+    (one,) = measured.read([put(race(0.5))]).steps
     workload, layout = measured._whole(race(0.5), "ar")
     assert layout == ParallelLayout(micro_batch=4)
     assert one.predicted_s == predict(workload, layout, load.chip("h100_sxm")).step_s
@@ -93,15 +93,15 @@ def test_a_race_is_predicted_with_its_own_shape(put):
 
 
 def test_a_measurement_moves_its_chip_and_software_and_nothing_else(put):
-    (one,) = measured.read([put(race(0.5))]).found
+    (one,) = measured.read([put(race(0.5))]).steps
     slow = measured.read([put(race(3 * one.predicted_s))])
-    moved = slow.tightened(PREDICTED, load.chip("h100_sxm"), "torch")
+    moved = slow.calibrate(PREDICTED, load.chip("h100_sxm"), "torch")
     assert 2.0 < moved.step_s < 6.0
     assert moved.high_s / moved.low_s < PREDICTED.high_s / PREDICTED.low_s
     assert sum(moved.parts.values()) == pytest.approx(moved.step_s)
     assert (moved.num_measurements, moved.basis) == (8, "runs of torch, and 1 measurement of your own")
-    assert slow.tightened(PREDICTED, load.chip("h200"), "torch") is PREDICTED
-    assert slow.tightened(PREDICTED, load.chip("h100_sxm"), "mindspore") is PREDICTED
+    assert slow.calibrate(PREDICTED, load.chip("h200"), "torch") is PREDICTED
+    assert slow.calibrate(PREDICTED, load.chip("h100_sxm"), "mindspore") is PREDICTED
     (line,) = slow.lines()
     assert line == (
         "Measured by you: h100_sxm with torch takes 3.00 times what is predicted (ar of nano in bf16); predictions there "
@@ -111,26 +111,26 @@ def test_a_measurement_moves_its_chip_and_software_and_nothing_else(put):
 
 def test_the_weight_by_hand():
     # variances 0.36 = 0.27 shared + 0.09 own; one measurement weighs 0.27 / 0.36, and 0.09 + 0.27 x 1/4 remain
-    shift, half = measured.combined(0.6, 0.3, [0.4])
+    shift, half = measured.combine(0.6, 0.3, [0.4])
     assert shift == pytest.approx(0.75 * 0.4)
     assert half == pytest.approx(math.sqrt(0.09 + 0.27 / 4))
 
 
 @given(st.floats(0.05, 2), st.floats(0.05, 2), st.lists(st.floats(-2, 2), min_size=1, max_size=6))
 def test_measurements_narrow_and_never_overshoot(half, least, logs):
-    shift, narrower = measured.combined(half, least, logs)
+    shift, narrower = measured.combine(half, least, logs)
     mean = sum(logs) / len(logs)
     assert abs(shift) <= abs(mean) + 1e-12
     assert shift * mean >= 0
     assert 0 < narrower < half
-    assert measured.combined(half, least, [*logs, mean])[1] < narrower  # one more, one surer
+    assert measured.combine(half, least, [*logs, mean])[1] < narrower  # one more, one surer
 
 
 def test_modes_of_a_job_that_is_not_compiled(put):
     path = put(kit(row(0.01, mode="compiled"), row(0.02)))
-    (one,) = measured.read([path]).found
+    (one,) = measured.read([path]).steps
     assert one.measured_s == 0.02
-    (other,) = measured.read([path], compiled=True).found
+    (other,) = measured.read([path], compiled=True).steps
     assert other.measured_s == 0.01
 
 
@@ -138,7 +138,7 @@ def test_a_pattern_and_files_that_say_nothing(put, tmp_path):
     put(race(0.5), "one.json")
     put({"what": "a table"}, "two.json")
     found = measured.read([tmp_path / "*.json"])
-    assert len(found.found) == 1
+    assert len(found.steps) == 1
     assert found.left_out == (f"`{tmp_path / 'two.json'}` is not a result of a race or of the kit of `sampan bench`.",)
 
 

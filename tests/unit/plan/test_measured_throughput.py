@@ -1,4 +1,4 @@
-"""Measured throughput beside measured throughput: pairs, the same work, the same model, and earlier chips."""
+"""Measured throughput beside measured throughput: pairs, the same work, and earlier chips."""
 
 from dataclasses import replace
 
@@ -38,15 +38,9 @@ def test_a_pair_is_what_a_source_sets_side_by_side_in_one_metric():
 def test_the_same_work_is_the_same_flops_and_parameters_whatever_its_name():
     ones = [on(ASCEND, 3.0, model="llama2_7b"), on(ASCEND, 4.0, model="LLaMA-2 7B", flops=RUN.flops * 1.002)]
     others = [on(A100, 2.0), on(A100, 2.0, flops=8e14), on(A100, 1.0, method="lora"), on(A100, 1.0, is_sure=False)]
-    (ratio,) = measured_throughput.matched(ones, others)
+    (ratio,) = measured_throughput.match_work(ones, others)
     assert ratio.value == pytest.approx((3.0 * 4.0) ** 0.5 / 2.0)
     assert not ratio.is_pair
-
-
-def test_one_model_at_other_lengths_is_compared_by_its_flops():
-    (ratio,) = measured_throughput.same_model([on(ASCEND, 4.0, flops=8e14)], [on(A100, 1.0)])
-    assert ratio.value == pytest.approx(4.0)
-    assert measured_throughput.same_model([on(ASCEND, 4.0, params=7e10)], [on(A100, 1.0)]) == []
 
 
 def test_bins_of_a_chip_are_alike_and_cut_down_ones_are_not():
@@ -109,3 +103,9 @@ def test_runs_of_the_catalogue_are_read_as_what_a_chip_does(monkeypatch):
     monkeypatch.setattr(load, "runs", lambda: (row, row | {"quality": "weak"}))
     (found,) = measured_throughput._each(r for r in load.runs() if r["quality"] == "ok")
     assert found.sample_s == pytest.approx(float(row["seq_len"]) / float(row["value"]))
+
+
+def test_a_quantile_lies_between_values():
+    assert measured_throughput.quantile([1.0, 2.0, 4.0], 0.5) == 2.0
+    assert measured_throughput.quantile([1.0, 2.0], 0.25) == 1.25
+    assert measured_throughput.quantile([3.0], 0.9) == 3.0

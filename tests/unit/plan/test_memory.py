@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampan.plan.conventions import CONVENTIONS, MOMENTS, Convention
-from sampan.plan.memory import MemoryModel, in_flight, needed
+from sampan.plan.memory import MemoryModel, in_flight
 from sampan.plan.records import ParallelLayout, Workload, WorkloadBlock, product
-from sampan.plan.stages import piece_lengths, stages
 from sampan.plan.workloads.language import ExpertsShape, LanguageShape, language_model
 
 BARE = Convention(name="bare", context_bytes=0.0, slack=0.0)
@@ -22,6 +21,10 @@ SHAPE = LanguageShape(layers=8, hidden=64, ffn=160, heads=8, kv_heads=2, vocab=5
 DENSE = language_model("dense", SHAPE, 64)
 MIXED = language_model("mixed", replace(SHAPE, experts=ExpertsShape(num=8, per_token=2, ffn=32)), 64)
 LORA = language_model("lora", SHAPE, 64, method="lora")
+
+
+def needed(workload, layout, convention):
+    return MemoryModel(workload, convention)(layout)
 
 
 def test_megatrons_eighteen_bytes_and_six_and_twelve_shared():
@@ -85,16 +88,6 @@ def test_micro_batches_in_flight(layout, rank, flights):
     assert in_flight(layout, rank) == flights
 
 
-def test_pieces_are_even_and_the_longer_ones_in_the_middle():
-    assert piece_lengths(10, 4) == [2, 3, 3, 2]
-    assert [[repeat for _, repeat in parts] for parts in stages(PLAIN, 2, 2)] == [[2, 2], [2, 2]]
-    names = [[(block.name, repeat) for block, repeat in parts] for parts in stages(DENSE, 3)]
-    assert names == [[("embedding", 1), ("layers", 3)], [("layers", 3)], [("layers", 2), ("head", 1)]]
-    with pytest.raises(ValueError) as caught:
-        stages(PLAIN, 9)
-    assert str(caught.value) == "8 layers cannot be cut into 9 pieces"
-
-
 def test_frozen_weights_have_no_gradients():
     need = needed(LORA, ParallelLayout(), BARE)
     assert need.frozen == pytest.approx(2 * LORA.params)
@@ -116,7 +109,7 @@ def test_experts_are_divided_by_their_own_degree():
 
 
 def test_an_average_is_four_bytes_and_moments_follow_the_optimizer():
-    assert needed(PLAIN, ParallelLayout(), BARE, average=True).average == 4 * 4800
+    assert needed(replace(PLAIN, has_average=True), ParallelLayout(), BARE).average == 4 * 4800
     assert needed(PLAIN, ParallelLayout(), BARE).average == 0
     assert needed(PLAIN, ParallelLayout(), replace(BARE, moments=MOMENTS["adamw-8bit"])).moments == pytest.approx(
         2.03125 * 4800

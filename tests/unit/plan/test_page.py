@@ -8,7 +8,7 @@ import pytest
 from sampan import job as jobs
 from sampan.plan import verb
 from sampan.plan.page import page
-from sampan.plan.rank import rows
+from sampan.plan.rank import plan_rows
 from sampan.plan.sensitivity import sensitivity, share
 from sampan.plan.verb import PlanArguments
 from well_formed import assert_well_formed
@@ -35,7 +35,7 @@ def test_the_answer_stands_first_and_everything_after_it(plan):
         "What moves the first row", "Layouts of the first row", "Then 1,000 pictures, on one chip", "What was supposed",
         "The job", "Sources: chips", "Sources: sites", "Sources: speeds",
     ]  # fmt: skip
-    first = plan.rows[0].way
+    first = plan.rows[0].candidate
     assert f"First by money: {first.count} x {first.chip.title} with torch in Singapore." in text
     assert text.index("First by money") < text.index("<h2>")
     for chip in plan.chips:
@@ -62,11 +62,13 @@ def test_rows_without_a_price_are_not_drawn_and_named():
 
 def test_what_comes_in_is_escaped(plan):
     script = "<script>alert(1)</script>"
-    way = replace(plan.rows[0].way, chip=replace(plan.rows[0].way.chip, title=script, variant=script))
+    first = plan.rows[0].candidate
+    candidate = replace(first, chip=replace(first.chip, title=script, variant=script))
     site = replace(plan.sites[0], region=script, sources=(script,))
     odd = replace(
-        plan, work=replace(plan.work, name=script), rows=(replace(plan.rows[0], way=way, site=site), *plan.rows[1:]),
-        chips=(way.chip, *plan.chips), sites=(site,), curves=(way, *plan.curves), derived=(script,),
+        plan, work=replace(plan.work, name=script), chips=(candidate.chip, *plan.chips), sites=(site,),
+        rows=(replace(plan.rows[0], candidate=candidate, site=site), *plan.rows[1:]),
+        curves=(candidate, *plan.curves), derived=(script,),
     )  # fmt: skip
     text = assert_well_formed(page(odd))
     assert text.count(script) > 8
@@ -75,10 +77,10 @@ def test_what_comes_in_is_escaped(plan):
 def test_every_input_moves_the_row_the_way_it_should(plan):
     row = plan.rows[0]
     moved = {one.name: one for one in sensitivity(row, plan.work, plan.assumptions)}
-    time, usd, bought = row.way.time_s.typical, row.money.usd.typical, row.bought.usd.typical
+    time, usd, bought = row.candidate.time_s.typical, row.money.usd.typical, row.bought.usd.typical
     low, high = moved["number of steps"].time_s
     assert low < time < high
-    assert moved["speed (80 % interval)"].time_s == (row.way.time_s.low, row.way.time_s.high)
+    assert moved["speed (80 % interval)"].time_s == (row.candidate.time_s.low, row.candidate.time_s.high)
     assert moved["rent"].time_s == (time, time)
     assert moved["rent"].usd[0] < usd < moved["rent"].usd[1]
     assert moved["rent"].bought_usd == pytest.approx((bought, bought))
@@ -88,15 +90,15 @@ def test_every_input_moves_the_row_the_way_it_should(plan):
 
 
 def test_an_owned_row_moves_with_electricity_and_not_with_rent(plan):
-    way = plan.rows[0].way
-    (row,) = rows([way], plan.sites, plan.assumptions, {(way.label, "sg"): way.count})
+    candidate = plan.rows[0].candidate
+    (row,) = plan_rows([candidate], plan.sites, plan.assumptions, {(candidate.label, "sg"): candidate.count})
     moved = {one.name: one for one in sensitivity(row, plan.work, plan.assumptions)}
     assert "rent" not in moved
     assert moved["electricity"].usd == pytest.approx((0.7 * row.money.usd.typical, 1.3 * row.money.usd.typical))
 
 
 def test_a_share_of_what_is_not_known_is_not_known(plan):
-    span = plan.rows[0].way.time_s
+    span = plan.rows[0].candidate.time_s
     assert share((None, 1.0), span) is None
     assert share((1.0, 2.0), None) is None
     assert share((span.typical, 2 * span.typical), span) == (1.0, 2.0)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from sampan import job
 from sampan.catalog import frameworks, load
 from sampan.catalog.records import Memory
-from sampan.plan.assumptions import Assumptions
+from sampan.plan.cost import Assumptions
 from sampan.plan.jobs import of_job
-from sampan.plan.planner import Candidate, Planner
+from sampan.plan.planner import Candidate, Infeasible, Planner
 from sampan.plan.predict import predict
-from sampan.plan.search import Infeasible, layouts
+from sampan.plan.search import layouts
 from sampan.plan.time import speeds
 
 JOB = 'out = "runs/x"\ndata.path = "pictures"\n'
@@ -29,8 +29,8 @@ def planner(framework="torch"):
     return Planner(of_job(job.parse(JOB, settings), ("ar", "decoder")), Assumptions())
 
 
-def way(chip, count, framework="torch"):
-    found = planner().way(load.chip(chip), count, framework)
+def candidate(chip, count, framework="torch"):
+    found = planner().candidate(load.chip(chip), count, framework)
     assert isinstance(found, Candidate), found
     return found
 
@@ -38,9 +38,9 @@ def way(chip, count, framework="torch"):
 @pytest.mark.parametrize(("chip", "count", "framework"), [("h100_sxm", 4, "torch"), ("ascend_910b2", 8, "mindspore")])
 def test_the_fastest_layout_by_trying_every_one(chip, count, framework):
     chip = load.chip(chip)
-    found = planner().way(chip, count, framework)
+    found = planner().candidate(chip, count, framework)
     assert isinstance(found, Candidate)
-    stage, option = planner().work.stages[0], found.stages[0].option
+    stage, one = planner().work.stages[0], found.stages[0]
     search, needs = planner()._search(stage, framework)
     speed = speeds(chip, "bf16")
     assert not isinstance(speed, str)
@@ -53,35 +53,32 @@ def test_the_fastest_layout_by_trying_every_one(chip, count, framework):
         if needs.total(layout) <= room
     ]
     assert len(times) > 50
-    assert option.prediction.step_s == pytest.approx(min(times), rel=1e-9)
-    assert option.memory.total == pytest.approx(needs.total(option.layout))
+    assert one.prediction.step_s == pytest.approx(min(times), rel=1e-9)
+    assert one.memory.total == pytest.approx(needs.total(one.layout))
 
 
 @settings(max_examples=30)
 @given(st.sampled_from(PAIRS), st.sampled_from([1, 2, 4, 8]))
 def test_every_way_is_consistent(pair, count):
     chip, framework = pair
-    found = way(chip, count, framework)
+    found = candidate(chip, count, framework)
     family = frameworks.family(framework)
     assert found.time_s.low < found.time_s.typical < found.time_s.high
     assert found.chip_hours.typical == pytest.approx(found.time_s.typical * count / 3600)
-    assert found.time_s.typical == pytest.approx(
-        sum(one.num_steps * one.option.prediction.step_s for one in found.stages)
-    )
+    assert found.time_s.typical == pytest.approx(sum(one.num_steps * one.prediction.step_s for one in found.stages))
     for stage, one in zip(planner().work.stages, found.stages, strict=True):
-        option = one.option
-        assert sum(option.prediction.parts.values()) == pytest.approx(option.prediction.step_s)
-        assert option.layout.num_chips == count
-        assert option.layout.global_batch == option.samples_per_step == stage.global_batch
-        assert option.memory.total <= (found.chip.memory.bytes or 0) * 0.94
-        assert option.layout.zero_stage in family.zero_stages
-        assert all(getattr(option.layout, axis) == 1 for axis in ("tp", "pp", "cp", "ep") if axis not in family.axes)
+        assert sum(one.prediction.parts.values()) == pytest.approx(one.prediction.step_s)
+        assert one.layout.num_chips == count
+        assert one.layout.global_batch == stage.global_batch
+        assert one.memory.total <= (found.chip.memory.bytes or 0) * 0.94
+        assert one.layout.zero_stage in family.zero_stages
+        assert all(getattr(one.layout, axis) == 1 for axis in ("tp", "pp", "cp", "ep") if axis not in family.axes)
 
 
 @settings(max_examples=30)
 @given(st.sampled_from(CHIPS), st.sampled_from([1, 2, 4, 8, 16]), st.sampled_from([2, 4]))
 def test_more_chips_are_never_more_than_ideal(chip, count, times):
-    few, many = way(chip, count), way(chip, count * times)
+    few, many = candidate(chip, count), candidate(chip, count * times)
     # a smaller share of a chip's work is no more efficient, but for memory that no longer has to be saved
     assert many.time_s.typical > few.time_s.typical / times * 0.999
 
@@ -100,7 +97,7 @@ def test_more_memory_is_never_slower():
     chip = load.chip("h100_sxm")
     times = []
     for room in (2e9, 4e9, 16e9, 80e9):
-        found = planner().way(replace(chip, memory=Memory(bytes=room, bytes_per_s=3e12)), 2, "torch")
+        found = planner().candidate(replace(chip, memory=Memory(bytes=room, bytes_per_s=3e12)), 2, "torch")
         times.append(found.time_s.typical if isinstance(found, Candidate) else math.inf)
     assert times == sorted(times, reverse=True)
     assert times[-1] < math.inf
@@ -111,7 +108,7 @@ def test_unknown_facts_are_named_and_the_rest_is_planned():
     blind = replace(chip, name="blind", memory=Memory(bytes=80e9))
     small = replace(chip, name="small", memory=Memory(bytes_per_s=1e12))
     dull = replace(chip, name="dull", peak_dense_flops_per_s={}, memory=Memory(bytes=80e9))
-    found = list(planner().ways([blind, small, dull, chip], [1], ["torch"]))
+    found = list(planner().candidates([blind, small, dull, chip], [1], ["torch"]))
     assert [one.reason if isinstance(one, Infeasible) else one.label for one in found] == [
         "its time cannot be computed: nobody has published its memory bandwidth",
         "whether it fits cannot be computed: nobody has published its memory",
@@ -121,7 +118,7 @@ def test_unknown_facts_are_named_and_the_rest_is_planned():
 
 
 def test_counts_that_no_layout_has():
-    found = planner().way(load.chip("h100_sxm"), 7, "torch")
+    found = planner().candidate(load.chip("h100_sxm"), 7, "torch")
     assert found == Infeasible(
         chip="h100_sxm", count=7, framework="torch",
         reason="ar: a global batch of 64 cannot be divided evenly over 7 chips, whatever the layout",
@@ -129,7 +126,7 @@ def test_counts_that_no_layout_has():
 
 
 def test_software_stays_on_the_chips_it_is_written_for():
-    found = planner().way(load.chip("h100_sxm"), 1, "mindspore")
+    found = planner().candidate(load.chip("h100_sxm"), 1, "mindspore")
     assert isinstance(found, Infeasible)
     assert found.reason == "it is written for chips of Huawei"
 
@@ -137,9 +134,9 @@ def test_software_stays_on_the_chips_it_is_written_for():
 def test_preparation_runs_as_many_at_once_as_fit():
     chip = load.chip("h100_sxm")
     work = of_job(job.parse(JOB, ["data.limit=100"]), ("preparation",))
-    found = Planner(work, Assumptions()).way(chip, 2, "torch")
+    found = Planner(work, Assumptions()).candidate(chip, 2, "torch")
     assert isinstance(found, Candidate)
     assert found.stages[0].num_steps == math.ceil(100 / 32)
-    tiny = Planner(work, Assumptions()).way(replace(chip, memory=Memory(bytes=1e9, bytes_per_s=1e12)), 2, "torch")
+    tiny = Planner(work, Assumptions()).candidate(replace(chip, memory=Memory(bytes=1e9, bytes_per_s=1e12)), 2, "torch")
     assert isinstance(tiny, Infeasible)
     assert tiny.reason == "preparation: one picture at a time does not fit"

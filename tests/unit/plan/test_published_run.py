@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sampan.catalog.load import RUN_COLUMNS
+from sampan.errors import NotPredictable
 from sampan.plan import published_run as cases
-from sampan.plan.published_run import NotPredictable
 
 RUN = dict.fromkeys(RUN_COLUMNS, "") | {
     "id": "r1", "model": "Llama-2-7B", "family": "llm-dense", "params_b": "6.7", "layers": "32", "hidden": "4096",
@@ -88,8 +88,8 @@ def test_metrics_are_what_their_names_say():
 )
 def test_a_run_is_read_the_same_whatever_it_measured_and_whoever_says_so(cell):
     first, second = cases.read(RUN), cases.read(run(**{cell: "17"}))
-    assert (first.layout, first.quantities, first.workload, first.speeds) == (
-        second.layout, second.quantities, second.workload, second.speeds,
+    assert (first.layout, first.device_work, first.workload, first.speeds) == (
+        second.layout, second.device_work, second.workload, second.speeds,
     )  # fmt: skip
 
 

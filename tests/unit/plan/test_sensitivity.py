@@ -7,8 +7,8 @@ import pytest
 
 from sampan import job as jobs
 from sampan.plan import verb
-from sampan.plan.assumptions import Interval
-from sampan.plan.rank import rows
+from sampan.plan.rank import plan_rows
+from sampan.plan.records import Interval
 from sampan.plan.sensitivity import sensitivity, share
 from sampan.plan.verb import PlanArguments
 
@@ -27,15 +27,15 @@ def moved(plan, row):
 
 def without(plan, **unknown):
     """Return the first row as it is where something of the chip is not known."""
-    way = plan.rows[0].way
-    return rows([replace(way, chip=replace(way.chip, **unknown))], plan.sites, plan.assumptions, {})[0]
+    candidate = plan.rows[0].candidate
+    return plan_rows([replace(candidate, chip=replace(candidate.chip, **unknown))], plan.sites, plan.assumptions, {})[0]
 
 
 def test_without_rent_and_price_times_still_move(plan):
     row = without(plan, rent=None, price=None)
     found = moved(plan, row)
     assert {"rent", "price of a chip"}.isdisjoint(found)
-    time = row.way.time_s
+    time = row.candidate.time_s
     assert found["speed (80 % interval)"].time_s == (time.low, time.high)
     assert found["speed (80 % interval)"].usd == (None, None)
     assert found["number of steps"].time_s[0] < time.typical < found["number of steps"].time_s[1]
@@ -51,7 +51,7 @@ def test_without_a_price_rent_moves_and_what_is_bought_stays_unknown(plan):
 def test_money_moves_with_the_interval_of_time(plan):
     row = plan.rows[0]
     speed = moved(plan, row)["speed (80 % interval)"]
-    time = row.way.time_s
+    time = row.candidate.time_s
     of_time = share(speed.time_s, time)
     assert of_time == pytest.approx((time.low / time.typical, time.high / time.typical))
     assert share(speed.usd, row.money.usd) == pytest.approx(of_time)

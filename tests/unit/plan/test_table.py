@@ -4,8 +4,8 @@ import pytest
 
 from sampan import job
 from sampan.plan import table, verb
-from sampan.plan.assumptions import Interval
-from sampan.plan.search import Infeasible
+from sampan.plan.planner import Infeasible
+from sampan.plan.records import Interval
 
 JOB = 'out = "runs/x"\ndata.path = "pictures"\n'
 
@@ -39,7 +39,7 @@ def test_a_row_is_where_the_head_says(plan):
     found = list(table.lines(plan, 200))
     first = plan.rows[0]
     start = found[2].index("time")
-    assert found[3][start:].startswith(table.between(first.way.time_s))
+    assert found[3][start:].startswith(table.between(first.candidate.time_s))
     assert found[3][found[2].index("USD") :].startswith(table.money(first))
 
 
@@ -56,7 +56,7 @@ def test_no_row_keeps_the_limits(plan):
     (said,) = table.unmet(strict)
     row = strict.rows[0]
     assert said == (
-        f"No row keeps the limits. The quickest takes {table.between(row.way.time_s)} (1 x l40s); the cheapest costs "
+        f"No row keeps the limits. The quickest takes {table.between(row.candidate.time_s)} (1 x l40s); the cheapest costs "
         f"{table.money(row)} USD (1 x l40s)."
     )
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from sampan.catalog import load
 from sampan.catalog.records import Chip, Memory, ScaleUp
-from sampan.plan.device_work import quantities
+from sampan.plan.device_work import device_work
 from sampan.plan.records import ParallelLayout
-from sampan.plan.time import PART_NAMES, RATE_NAMES, ChipSpeeds, Rates, replaced, speeds, step_time
+from sampan.plan.time import PART_NAMES, ChipSpeeds, Rates, speeds, step_time
 from sampan.plan.workloads.language import LanguageShape, language_model
 
 MODEL = language_model("model", LanguageShape(layers=8, hidden=512, ffn=1280, heads=8, kv_heads=8, vocab=4096), 512)
@@ -31,7 +31,7 @@ LAYOUTS = st.builds(
 
 
 def test_products_take_their_flops_over_the_peak():
-    q = quantities(MODEL, ParallelLayout(micro_batch=2, accum=3))
+    q = device_work(MODEL, ParallelLayout(micro_batch=2, accum=3))
     time = step_time(q, SPEEDS, IDEAL)
     assert time.matmul_s == pytest.approx(3 * (q.middle.matmul_flops + q.ends.matmul_flops) / 1e14)
     assert time.attention_s == pytest.approx(3 * q.middle.attention_flops / 1e14)
@@ -42,7 +42,7 @@ def test_products_take_their_flops_over_the_peak():
 
 @given(layout=LAYOUTS)
 def test_parts_add_up_and_none_is_below_zero(layout):
-    time = step_time(quantities(MODEL, layout), SPEEDS, Rates())
+    time = step_time(device_work(MODEL, layout), SPEEDS, Rates())
     assert time.total_s == sum(getattr(time, name) for name in PART_NAMES)
     assert all(getattr(time, name) >= 0 for name in PART_NAMES)
     assert (time.pipeline_s > 0) == (layout.pp > 1)
@@ -51,7 +51,7 @@ def test_parts_add_up_and_none_is_below_zero(layout):
 
 @given(layout=LAYOUTS, name=st.sampled_from([f.name for f in fields(ChipSpeeds) if f.name.endswith("_per_s")]))
 def test_a_faster_chip_is_never_slower(layout, name):
-    q = quantities(MODEL, layout)
+    q = device_work(MODEL, layout)
     faster = replace(SPEEDS, **{name: 2 * getattr(SPEEDS, name)})
     # a launch hides behind computing: what is faster shows more of it, never more in all
     assert step_time(q, faster, Rates()).total_s <= step_time(q, SPEEDS, Rates()).total_s * (1 + 1e-9)
@@ -60,36 +60,31 @@ def test_a_faster_chip_is_never_slower(layout, name):
 @given(layout=LAYOUTS)
 def test_links_beyond_the_domain_cost_more(layout):
     wide, narrow = replace(SPEEDS, domain=1024), replace(SPEEDS, domain=1)
-    q = quantities(MODEL, layout)
+    q = device_work(MODEL, layout)
     assert step_time(q, wide, Rates()).total_s <= step_time(q, narrow, Rates()).total_s
 
 
 def test_a_bubble_takes_the_time_of_idle_micro_batches():
-    one = step_time(quantities(MODEL, ParallelLayout(pp=4, accum=8)), SPEEDS, IDEAL)
+    one = step_time(device_work(MODEL, ParallelLayout(pp=4, accum=8)), SPEEDS, IDEAL)
     assert one.pipeline_s == pytest.approx(3 / 8 * (one.matmul_s + one.attention_s), rel=0.5)
-    pieces = step_time(quantities(MODEL, ParallelLayout(pp=4, accum=8, virtual=2)), SPEEDS, IDEAL)
+    pieces = step_time(device_work(MODEL, ParallelLayout(pp=4, accum=8, virtual=2)), SPEEDS, IDEAL)
     assert pieces.pipeline_s == pytest.approx(one.pipeline_s / 2, rel=1e-3)
 
 
 def test_adding_gradients_up_hides_behind_the_backward_pass_if_the_software_lets_it():
     layout = ParallelLayout(dp=16)
     hidden, seen = (
-        step_time(quantities(MODEL, layout, hides=h), SPEEDS, Rates()).data_parallel_s for h in (True, False)
+        step_time(device_work(MODEL, layout, hides=h), SPEEDS, Rates()).data_parallel_s for h in (True, False)
     )
     assert 0 < hidden < seen
 
 
 def test_launching_overlaps_with_computing_between_adding_up_and_the_longer_alone():
-    q = quantities(MODEL, ParallelLayout())
-    without = step_time(q, SPEEDS, replaced(Rates(), {"launch_s": 1e-12})).total_s
+    q = device_work(MODEL, ParallelLayout())
+    without = step_time(q, SPEEDS, replace(Rates(), launch_s=1e-12)).total_s
     time = step_time(q, SPEEDS, Rates())
     launches = q.middle.kernels + q.ends.kernels
     assert max(without, launches * Rates().launch_s) <= time.total_s <= without + launches * Rates().launch_s + 1e-6
-
-
-def test_rates_can_be_replaced_one_by_one():
-    assert replaced(Rates(), {"matmul": 0.5}) == replace(Rates(), matmul=0.5)
-    assert set(RATE_NAMES) == {f.name for f in fields(Rates)}
 
 
 def test_speeds_are_those_of_the_data_sheet():

@@ -42,7 +42,7 @@ def refused(call, *arguments, **named):
 
 def test_every_way_stands_at_every_site(job):
     found = verb.plan(job, options(chips=("h100_sxm", "a100_80"), sites=("sg", "my_johor"), count=(1, 2)))
-    assert {(r.way.label, r.way.count, r.site.name) for r in found.rows} == {
+    assert {(r.candidate.label, r.candidate.count, r.site.name) for r in found.rows} == {
         (chip, n, site) for chip in ("h100_sxm", "a100_80") for n in (1, 2) for site in ("sg", "my_johor")
     }  # fmt: skip
     usd = [row.money.usd.typical for row in found.rows if row.money.usd]
@@ -66,13 +66,13 @@ def test_owned_chips_cost_their_electricity_alone(job):
 
 def test_owned_chips_are_planned_though_nobody_named_them(job):
     found = verb.plan(job, options(owned=[("h20", 4, "my_johor")]))
-    assert {row.way.label for row in found.rows} == {"h100_sxm", "h20"}
+    assert {row.candidate.label for row in found.rows} == {"h100_sxm", "h20"}
     assert {row.site.name for row in found.rows} == {"sg", "my_johor"}
 
 
 def test_rows_that_miss_a_limit_come_last_and_say_so(job):
     all_of_it = verb.plan(job, options(count=(1, 4)))
-    times = sorted(row.way.time_s.typical for row in all_of_it.rows)
+    times = sorted(row.candidate.time_s.typical for row in all_of_it.rows)
     days = (times[0] + times[1]) / 2 / 86400
     found = verb.plan(job, options(count=(1, 4), deadline=days))
     assert [bool(row.misses) for row in found.rows] == [False] + [True] * (len(times) - 1)
@@ -81,9 +81,9 @@ def test_rows_that_miss_a_limit_come_last_and_say_so(job):
     assert poor.rows[0].misses == ("costs more than 1e-09 USD",)
 
 
-def test_a_chip_with_an_unknown_fact_is_left_out_and_the_rest_ranked(job):
+def test_a_chip_with_an_unknown_fact_is_left_out_and_the_rest_rank(job):
     found = verb.plan(job, options(chips=("h100_sxm", "thead_ppu")))
-    assert [row.way.label for row in found.rows] == ["h100_sxm"]
+    assert [row.candidate.label for row in found.rows] == ["h100_sxm"]
     assert [(one.chip, one.reason) for one in found.infeasible] == [
         ("thead_ppu", "its time cannot be computed: nobody has published its peak in bf16 and its memory bandwidth")
     ]
@@ -91,14 +91,14 @@ def test_a_chip_with_an_unknown_fact_is_left_out_and_the_rest_ranked(job):
 
 def test_software_runs_on_the_chips_it_is_written_for(job):
     found = verb.plan(job, options(chips=("h100_sxm", "ascend_910b2"), frameworks=("mindspore",)))
-    assert [row.way.label for row in found.rows] == ["ascend_910b2"]
+    assert [row.candidate.label for row in found.rows] == ["ascend_910b2"]
     assert found.infeasible[0].reason == "it is written for chips of Huawei"
 
 
 def test_what_fits_nowhere_says_what_would(big):
     console = Console(file=io.StringIO(), width=100)
     what, because, hint = refused(
-        verb.planned,
+        verb.plan_and_show,
         big,
         options(chips=("rtx4090",), frameworks=("torch",), stages=("decoder",)),
         console,
@@ -116,7 +116,7 @@ def test_a_misspelt_name_is_told(job):
     assert refused(verb.plan, job, options(chips=("h10O",)))[::2] == (
         "no chip `h10O` is in the catalogue", "did you mean `h100`?",
     )  # fmt: skip
-    assert verb.plan(job, options(chips=("H2O",))).rows[0].way.label == "h20"
+    assert verb.plan(job, options(chips=("H2O",))).rows[0].candidate.label == "h20"
     assert refused(verb.plan, job, options(sites=("singapur",)))[0] == "no site `singapur` is in the catalogue"
     assert refused(verb.plan, job, options(frameworks=("pytroch",)))[::2] == (
         "`pytroch` is not a framework that can be planned", "did you mean `torch`?",

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampan.catalog import load as catalog
-from sampan.screen.matching import RuleMatcher, ScreenQuery
-from sampan.screen.query import END_USES, question
-from sampan.screen.report import as_dict, check, facts, lines, said_of, timeline
-from sampan.screen.rules import CONFIDENCE, NO_RULE, RELATIONS, SEVERITY, Rule, rules
+from sampan.screen.matching import RuleMatcher
+from sampan.screen.query import END_USES, ScreenQuery, read_query
+from sampan.screen.report import as_dict, check, facts, headline, lines, timeline
+from sampan.screen.rules import CONFIDENCE, NO_RULE, RELATIONS, SEVERITY, Rule, load_rules
 
-KNOWN = rules()
+KNOWN = load_rules()
 SCREEN = RuleMatcher(KNOWN)
 EXAMPLES = Path(__file__).resolve().parents[4] / "shared" / "data" / "screening_examples.yaml"
 DAY = datetime.timedelta(days=1)
@@ -43,7 +43,7 @@ def rank(verdict):
 
 
 def ask(**facts_of):
-    return SCREEN(question(facts_of, KNOWN))
+    return SCREEN(read_query(facts_of, KNOWN))
 
 
 @cache
@@ -78,7 +78,7 @@ def only(*some: Rule):
 def test_a_rule_matches_its_own_example_and_not_the_other(rule):
     # one was rescinded before anybody had to follow it: its example is about the days between
     alone = only(replace(rule, compliance_from=None, overrides=()))
-    yes, no = (alone(question(one, KNOWN)) for one in (rule.matches, rule.differs))
+    yes, no = (alone(read_query(one, KNOWN)) for one in (rule.matches, rule.differs))
     assert yes.rules or yes.announcements
     assert not no.rules
     assert not no.announcements
@@ -92,7 +92,7 @@ def test_nothing_is_wrong_with_the_rules_as_a_whole():
 @pytest.mark.skipif(not EXAMPLES.is_file(), reason="the file of questions with their answers is not beside the project")
 def test_questions_with_known_answers():
     for case in yaml.safe_load(EXAMPLES.read_text(encoding="utf-8")):
-        answer = SCREEN(question(case["query"], KNOWN))
+        answer = SCREEN(read_query(case["query"], KNOWN))
         assert answer.verdict in (case["verdict"], *case["also_ok"]), case
 
 
@@ -178,13 +178,13 @@ def test_nothing_is_called_more_than_it_is():
 
 
 def test_no_match_says_how_many_were_asked():
-    query = question(
+    query = read_query(
         {"date": "2025-12-20", "relation": "buy", "actor_hq": "BR", "chip": "h100_sxm", "site": "BR"}, KNOWN
     )
     answer = SCREEN(query)
     assert answer.verdict == NO_RULE
     assert answer.confidence is None
-    assert said_of(answer, query.date) == "none of 74 rules matched on 2025-12-20"
+    assert headline(answer, query.date) == "none of 74 rules matched on 2025-12-20"
 
 
 def test_a_rule_is_taken_out_only_where_the_other_matches():
@@ -227,17 +227,17 @@ def test_a_day_after_the_horizon_is_marked():
     asked = {"relation": "buy", "actor_hq": "BR", "chip": "h100_sxm", "site": "BR"}
     within, after = (ask(date=day, **asked) for day in (KNOWN.horizon, KNOWN.horizon + DAY))
     assert (within.is_past_horizon, after.is_past_horizon) == (False, True)
-    query = question({"date": KNOWN.horizon + DAY, **asked}, KNOWN)
+    query = read_query({"date": KNOWN.horizon + DAY, **asked}, KNOWN)
     assert "as known on 2026-10-08; later changes unknown" in list(lines(query, after))
 
 
 def test_press_only_rules_say_so():
-    query = question({"date": "2025-08-20", "relation": "buy", "actor_hq": "CN", "chip": "h20", "site": "CN"}, KNOWN)
+    query = read_query({"date": "2025-08-20", "relation": "buy", "actor_hq": "CN", "chip": "h20", "site": "CN"}, KNOWN)
     assert any("reported, no published text" in line for line in lines(query, SCREEN(query)))
 
 
 def test_a_timeline_covers_every_day_once():
-    query = question({"date": "2026-01-01", "relation": "buy", "actor_hq": "CN", "chip": "h20", "site": "CN"}, KNOWN)
+    query = read_query({"date": "2026-01-01", "relation": "buy", "actor_hq": "CN", "chip": "h20", "site": "CN"}, KNOWN)
     spans = timeline(query, SCREEN)
     assert spans[0].first == datetime.date(2022, 1, 1)
     assert spans[-1].last == KNOWN.horizon
@@ -258,7 +258,7 @@ def _ever(rule):
 
 @pytest.mark.parametrize("rule", [one for one in KNOWN.rules if one.binding and _ever(one)], ids=lambda rule: rule.id)
 def test_every_binding_rule_decides_a_case(rule):
-    query = question(rule.matches, KNOWN)
+    query = read_query(rule.matches, KNOWN)
     if rule.id == "us-2023-10-17-3a090b-nac":
         # no chip of the catalogue lies in its band alone
         query = replace(query, chip=replace(chip("h100_sxm"), tpp=2500.0, performance_density=2.0))

@@ -5,15 +5,15 @@ import datetime
 import pytest
 
 from sampan.errors import SampanError
-from sampan.screen.query import question
-from sampan.screen.rules import rules
+from sampan.screen.query import read_query
+from sampan.screen.rules import load_rules
 
-KNOWN = rules()
+KNOWN = load_rules()
 ASKED = {"date": "2026-02-15", "relation": "buy"}
 
 
 def test_words_become_a_query():
-    query = question(
+    query = read_query(
         {**ASKED, "chip": "H2O", "site": "sg", "actor_hq": "CN", "state_funded": "yes", "completion_pct": "20"}, KNOWN
     )
     assert query.date == datetime.date(2026, 2, 15)
@@ -42,5 +42,5 @@ def test_words_become_a_query():
 )  # fmt: skip
 def test_a_wrong_fact_is_one_clear_error(given, what, hint):
     with pytest.raises(SampanError) as caught:
-        question({**ASKED, **given}, KNOWN)
+        read_query({**ASKED, **given}, KNOWN)
     assert (caught.value.what, caught.value.hint) == (what, hint)

@@ -6,7 +6,7 @@ import pytest
 
 from sampan.cli import main
 from sampan.screen.report import MARKS
-from sampan.screen.rules import NO_RULE, SEVERITY, rules
+from sampan.screen.rules import NO_RULE, SEVERITY, load_rules
 from well_formed import assert_well_formed
 
 ASKED = ["--date", "2025-12-10", "--actor-hq", "CN", "--chip", "h200", "--site", "MY", "--relation", "buy"]
@@ -131,7 +131,10 @@ def test_a_matrix_hangs_on_letters_not_on_colour(capsys, tmp_path):
 
 
 def test_the_rules_are_checked(capsys):
-    assert screen(capsys, "--check-rules")[:2] == (0, f"{len(rules().rules)} rules, 16 firms, 5 groups; 0 faults\n")
+    assert screen(capsys, "--check-rules")[:2] == (
+        0,
+        f"{len(load_rules().rules)} rules, 16 firms, 5 groups; 0 faults\n",
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import datetime
 import pytest
 
 from sampan.errors import CatalogError
-from sampan.screen.rules import FOLDER, Group, read, rules
+from sampan.screen.rules import FOLDER, Group, load_rules, read
 
 GROUPS = {"D5": Group(members=frozenset({"CN"}), confidence="memory")}
 RULE = """title = "t"
@@ -67,7 +67,7 @@ def test_a_wrong_file_says_what_is_wrong(tmp_path, old, new, said):
 
 
 def test_groups_and_firms_are_spelled_out():
-    known = rules()
+    known = load_rules()
     assert "CN" in known.countries(("@D5_or_MO",))
     assert known.countries(("US", "@TIER1")) >= {"US", "JP", "GB"}
     assert known.entities["zhipu"].listed_from == datetime.date(2025, 1, 16)

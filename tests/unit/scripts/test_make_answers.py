@@ -4,11 +4,14 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sampan.plan.assumptions import Interval
+from sampan.catalog import load
+from sampan.plan.measured_throughput import MeasuredThroughput
+from sampan.plan.records import Interval
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = (ROOT / "docs" / "answers.md").read_text(encoding="utf-8")
@@ -69,6 +72,18 @@ def test_what_is_not_known_is_said():
     assert script._money(span) == "2,000 (1,000-3,000)"
     assert script._thousand(span) == "2.00"
     assert script._share([], "power") == "an unknown share"
+
+
+def test_one_model_at_other_lengths_is_compared_by_its_flops():
+    run = MeasuredThroughput(
+        id="a", chip=load.chip("a100_80"), kind="llm-dense", model="m", method="full", framework="Megatron-LM",
+        precision="bf16", num_chips=8, sample_s=1.0, flops=4e14, params=7e9, flops_per_s=4e14,
+        metric="tokens_per_s_per_chip", pair="", source="s", url="https://x", is_sure=True,
+    )  # fmt: skip
+    slower = replace(run, chip=load.chip("ascend_910b3"), sample_s=4.0, flops=8e14, flops_per_s=1e14)
+    (ratio,) = script.same_model([slower], [run])
+    assert ratio.value == pytest.approx(4.0)
+    assert script.same_model([replace(slower, params=7e10)], [run]) == []
 
 
 @pytest.mark.slow

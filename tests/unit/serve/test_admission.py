@@ -18,7 +18,7 @@ from sampan.errors import RequestError
 from sampan.frameworks import device as dev
 from sampan.pipeline.pipeline import Pipeline
 from sampan.pipeline.request import ImageRequest
-from sampan.serve.engine import Engine, ImageEvent, ImageTask, SharedInputs
+from sampan.serve.engine import Engine, ImageEvent, ImageTask, prepare_request
 from sampan.serve.request import ServeRequest
 from sampan.serve.scheduler import Scheduler
 from sampan.serve.settings import AdmissionLimits
@@ -49,17 +49,17 @@ class FakeDenoiseState:
 
     latent = None
 
-    def __init__(self, steps: int):
-        self.step, self.steps = 0, steps
+    def __init__(self, num_steps: int):
+        self.steps_taken, self.num_steps = 0, num_steps
 
     @property
     def done(self) -> bool:
-        return self.step == self.steps
+        return self.steps_taken == self.num_steps
 
-    def advance(self) -> None:
-        self.step += 1
+    def step(self) -> None:
+        self.steps_taken += 1
 
-    def clean(self) -> None:
+    def predict_clean(self) -> None:
         return None
 
 
@@ -82,17 +82,11 @@ class FakePipeline:
     def part(self, name: str) -> Any:
         return self.generator
 
-    def size_of(self, request: ImageRequest, images: Sequence[Any]) -> tuple[int, int]:
-        return (64, 64)
-
-    def reference_kv(self, references: Sequence[Any]) -> None:
-        return None
-
     def glyph_embeds(self, texts: Sequence[str]) -> Any:
         return np.zeros((1, 1, 1), np.float32)
 
-    def painter(self) -> Any:
-        return SimpleNamespace(begin=lambda *values: FakeDenoiseState(values[6]))
+    def denoiser(self) -> Any:
+        return SimpleNamespace(start=lambda inputs: FakeDenoiseState(inputs.num_steps))
 
     def decode(self, latent: Any) -> Any:
         return np.zeros((1, 3, 64, 64), np.float32)
@@ -106,7 +100,7 @@ class Watched:
         self.cancelled = False
         serve_request = ServeRequest(request, num_partials=partials, num_rows=rows)
         self.task = ImageTask(serve_request, 0, 0, self.tell)
-        self.task.subject = SharedInputs(engine.pipeline, serve_request)
+        self.task.subject = prepare_request(engine.pipeline, serve_request)
 
     def tell(self, event: ImageEvent) -> None:
         if event.partial is None:
@@ -175,13 +169,13 @@ class Crowd(RuleBasedStateMachine):
         for _ in range(10_000):
             if not self.engine.turn():
                 break
-        assert not self.engine.waiting and not self.engine.num_under_way and not self.engine.writer.rows
+        assert not self.engine.waiting and not self.engine.num_under_way and not self.engine.writer.sequences
         for picture in self.all:
             assert len(picture.ends) == (0 if picture.cancelled else 1), picture.ends
 
     @invariant()
     def rows_belong_to_pictures_that_are_written(self) -> None:
-        rows = self.engine.writer.rows
+        rows = self.engine.writer.sequences
         written = [row for p in self.all for row in p.task.rows if not all(row.done for row in p.task.rows)]
         assert len(rows) <= MAX_ROWS
         assert all(any(row is other for other in written) for row in rows)
@@ -215,7 +209,7 @@ def test_a_batch_that_ends_together_makes_room_for_the_next(pipeline: Pipeline, 
     engine = Engine(FakePipeline(pipeline.config), max_rows=max_rows)  # type: ignore[arg-type]
     for count in waves:
         paint(engine, count)
-        assert not engine.writer.rows
+        assert not engine.writer.sequences
 
 
 def test_the_same_with_rows_that_are_proofread(pipeline: Pipeline):

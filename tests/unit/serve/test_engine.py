@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Sequence
@@ -12,9 +13,11 @@ import pytest
 from PIL import Image
 
 from sampan.errors import DeadlineExceeded, RequestError
+from sampan.pipeline.batch import generate_priors
 from sampan.pipeline.pipeline import Pipeline
+from sampan.pipeline.prepare import prepare
 from sampan.pipeline.request import ImageRequest
-from sampan.serve.engine import Engine, ImageEvent, ImageTask, SharedInputs
+from sampan.serve.engine import Engine, ImageEvent, ImageTask, prepare_request
 from sampan.serve.request import ServeRequest
 
 PROMPTS = (
@@ -49,7 +52,7 @@ class Told:
 def submit(engine: Engine, request: ServeRequest, seed: int = 0, seconds: float = 60.0) -> tuple[ImageTask, Told]:
     told = Told()
     task = ImageTask(request, seed, 0, told.tell, time.monotonic() + seconds)
-    task.subject = SharedInputs(engine.pipeline, request)
+    task.subject = prepare_request(engine.pipeline, request)
     engine.waiting.append(task)
     return task, told
 
@@ -96,7 +99,7 @@ def test_who_has_gone_costs_no_further_step(pipeline: Pipeline, steps_before: in
         assert engine.turn()
     picture.gone = True
     assert engine.turn() is False  # nothing is left to do
-    assert engine.num_under_way == 0 and engine.writer.rows == []
+    assert engine.num_under_way == 0 and engine.writer.sequences == []
     assert told.pixels is None and told.error is None
 
 
@@ -166,7 +169,7 @@ def test_of_several_rows_the_one_that_reads_best_is_painted(pipeline: Pipeline):
     run(engine)
     assert seen == ["a boat"] and told.facts["proofread_chosen"] == 1 and told.facts["proofread_score"] == 0.9
     # row 1 of the seed is what the command line writes for its second picture; noise is that of the first
-    two = pipeline.write_prior(ImageRequest("a boat", seed=4, count=2), (64, 64), [], pipeline.prompt_tokenizer)
+    (two,) = generate_priors(pipeline, [prepare(pipeline, dataclasses.replace(REQUEST, seed=4, count=2))])
     _, plain = submit(engine, ServeRequest(REQUEST), seed=4)
     run(engine)
     assert not np.array_equal(two[0], two[1]) and not np.array_equal(plain.pixels, told.pixels)

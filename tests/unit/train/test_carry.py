@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sampan.checkpoint import sealed
 from sampan.checkpoint.weights import file_digest
 from sampan.job import parse
 from unit.train.conftest import NUM_STEPS, train
@@ -62,12 +63,12 @@ def change(folder: Path, name: str, edit: Callable[[dict[str, torch.Tensor]], di
     save_file(edit(load_file(path)), path)
     facts = json.loads((folder / "state.json").read_text("utf-8"))
     facts["files"][name], facts["bytes"][name] = file_digest(path), path.stat().st_size
-    (folder / "state.json").write_text(json.dumps(facts), "utf-8")
+    sealed.write(folder / "state.json", facts)
 
 
 def state(folder: Path, **values: Any) -> None:
     facts = json.loads((folder / "state.json").read_text("utf-8"))
-    (folder / "state.json").write_text(json.dumps(facts | values), "utf-8")
+    sealed.write(folder / "state.json", facts | values)
 
 
 def moments_lost(folder: Path) -> None:
@@ -84,6 +85,9 @@ def moments_zero(folder: Path) -> None:
 
 def step_reset(folder: Path) -> None:
     state(folder, step=0)
+    folder.rename(folder.with_name("step-00000000"))
+    for other in folder.parent.glob("step-*[1-9]*"):  # or one of these would be taken up
+        shutil.rmtree(other)
 
 
 def updates_reset(folder: Path) -> None:

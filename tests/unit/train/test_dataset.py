@@ -90,6 +90,112 @@ def test_a_resolution_that_the_model_cannot_have_is_refused(tmp_path: Path):
     )
 
 
+def beside(folder: Path, captions: dict[str, str], size: tuple[int, int] = (128, 128)) -> Path:
+    """Write pictures of one size with caption files; an empty caption writes none."""
+    for number, (name, caption) in enumerate(captions.items()):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, (number * 9, 80, 120)).save(folder / f"{name}.png")
+        if caption:
+            (folder / f"{name}.txt").write_text(caption, encoding="utf-8")
+    return folder
+
+
+def said(data: TrainingSet) -> dict[str, tuple[str, ...]]:
+    return {sample.key: sample.captions for sample in data.samples}
+
+
+def noted(data: TrainingSet) -> list[str]:
+    return [f"{note.where}: {note.kind}: {note.reason}" for note in data.report.noted]
+
+
+def test_captions_that_cannot_be_used_are_rows_left_out(tmp_path: Path):
+    folder = beside(tmp_path / "set", {str(number): f"lamp {number}" for number in range(8)})
+    (folder / "1.txt").write_text("a diagram of BERT with a [MASK] token", encoding="utf-8")
+    (folder / "3.txt").write_text('a poster with "' + "word " * 600 + '"', encoding="utf-8")
+    data = opened(folder, tmp_path / "cache", max_bad_share=0.25)
+    assert list(said(data)) == [f"{number}.png" for number in (0, 2, 4, 5, 6, 7)]
+    assert [(fault.where, fault.kind) for fault in data.report.left_out] == [
+        ("1.png", "control-token"),
+        ("3.png", "long-quotation"),
+    ]
+    with pytest.raises(DataError, match=r"2 of 8 rows \(25\.0%\)") as caught:
+        opened(folder, tmp_path / "cache")
+    assert "1.png: `[MASK]` in `a diagram of BERT with a [MASK] token`" in str(caught.value)
+
+
+def test_what_is_said_in_the_job_is_trained_on_and_changes_the_digest(tmp_path: Path):
+    folder = beside(tmp_path / "set", {"a": "sitting\n\non a mat", "b": ""})
+    settings: list[dict[str, object]] = [
+        {"caption": "a dog"},
+        {"trigger": "sks dog"},
+        {"caption": " a dog ", "trigger": "sks dog"},
+        {"caption": "a dog", "caption_lines": "one"},
+    ]
+    sets = [opened(folder, tmp_path / "cache", **values) for values in settings]
+    assert [said(data) for data in sets] == [
+        {"a.png": ("sitting", "on a mat"), "b.png": ("a dog",)},
+        {"a.png": ("sks dog, sitting", "sks dog, on a mat"), "b.png": ("sks dog",)},
+        {"a.png": ("sks dog, sitting", "sks dog, on a mat"), "b.png": ("sks dog, a dog",)},
+        {"a.png": ("sitting\n\non a mat",), "b.png": ("a dog",)},
+    ]
+    assert len({data.digest for data in sets}) == len(sets)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "because"),
+    [
+        ("trigger", "  ", "it is blank"),
+        ("caption", "a [MASK]", "`[MASK]` in `a [MASK]` is a control token of the model's tokenizer"),
+        ("trigger", "<|user|>", "`<|user|>` in `<|user|>` is a control token of the model's tokenizer"),
+    ],
+)
+def test_a_caption_of_the_job_that_cannot_be_used_is_refused(tmp_path: Path, name: str, value: str, because: str):
+    with pytest.raises(JobError) as caught:
+        opened(write(tmp_path / "set", 4), tmp_path / "cache", **{name: value})
+    assert (caught.value.what, caught.value.because) == (f"`data.{name}` cannot be used", (because,))
+
+
+def test_repeats_by_the_names_of_folders(tmp_path: Path):
+    names = ("3_dog/a", "1_cat/b", "birds/c", "2_x/7_y/d")
+    folder = beside(tmp_path / "set", {name: name for name in names})
+    plain, repeated = (opened(folder, tmp_path / "cache", folder_repeats=value) for value in (False, True))
+    assert list(said(plain)) == ["1_cat/b.png", "2_x/7_y/d.png", "3_dog/a.png", "birds/c.png"]
+    assert plain.training == (0, 1, 2, 3)
+    assert repeated.training == (0, 1, 2, 3, 1, 2, 2)
+    assert plain.digest != repeated.digest
+    assert noted(plain) == [
+        "1_cat: repeats: 1 repeats; data.folder_repeats = true takes them",
+        "2_x: repeats: 2 repeats; data.folder_repeats = true takes them",
+        "3_dog: repeats: 3 repeats; data.folder_repeats = true takes them",
+    ]
+    assert noted(repeated) == []
+    flat = beside(tmp_path / "flat", {"a": "one", "b": "two"})
+    same = {opened(flat, tmp_path / "cache", folder_repeats=value).digest for value in (False, True)}
+    assert len(same) == 1
+
+
+@pytest.mark.parametrize("number", ["0", "99999999999"])
+def test_repeats_that_make_no_sense_are_refused(tmp_path: Path, number: str):
+    folder = beside(tmp_path / "set", {f"{number}_dog/a": "one"})
+    with pytest.raises(JobError) as caught:
+        opened(folder, tmp_path / "cache", folder_repeats=True)
+    assert caught.value.because == (f"its name asks for {int(number):,} repeats, and 1 to 10,000 can be had",)
+
+
+def test_pictures_that_change_much_on_the_way_are_named(tmp_path: Path):
+    folder = beside(tmp_path / "set", {"a": "fits", "b": "fits too"}, (140, 130))
+    beside(folder, {"small": "x"}, (60, 63))
+    beside(folder, {"just": "x"}, (64, 64))
+    beside(folder, {"wide": "x"}, (1200, 200))
+    data = opened(folder, tmp_path / "cache", max_aspect_ratio=1.0)
+    (small, wide) = (f"`{(folder / name).as_posix()}`" for name in ("small.png", "wide.png"))
+    assert noted(data) == [
+        f"small.png: enlarged: {small}: 60x63 px are brought to 128x128, 2.1 times as large",
+        f"wide.png: cropped: {wide}: 1200x200 px are brought to 128x128, 17% of it is kept",
+    ]
+    assert data.report.counts == {"enlarged": 1, "cropped": 1}
+
+
 def test_few_pictures_start_no_workers():
     assert num_workers(DataSection(path=Path("x")), 10) == 0
     assert num_workers(DataSection(path=Path("x")), 100_000) >= 1

@@ -73,11 +73,11 @@ def test_a_log_without_steps_is_said(content: str | None, tmp_path: Path):
 
 
 def test_without_matplotlib_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(JobError) as caught:
         plot.draw(write(tmp_path), Path("loss.png"))
     assert str(caught.value) == (
         "error: `loss.png` cannot be drawn\n"
-        "  because the package matplotlib is not installed\n\n"
+        "  because the package `matplotlib` is missing\n\n"
         "hint: pip install 'sampan[logs]'"
     )

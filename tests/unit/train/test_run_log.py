@@ -117,13 +117,14 @@ def test_a_picture_is_there_whole_with_its_captions(tmp_path: Path):
 
 
 def test_a_missing_package_is_said_before_anything_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(run_log.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.setitem(sys.modules, "wandb", None)
     run_log.check_installed(tensorboard=False, wandb=None)
     with pytest.raises(JobError) as caught:
         opened(tmp_path, tensorboard=True)
     assert str(caught.value) == (
         "error: `train.tensorboard = true` cannot be done\n"
-        "  because the package tensorboard is not installed\n\n"
+        "  because the package `tensorboard` is missing\n\n"
         "hint: pip install 'sampan[logs]'"
     )
     with pytest.raises(JobError) as caught:

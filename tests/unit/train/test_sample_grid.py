@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from sampan.models import presets, text
+from sampan.models import presets
 from sampan.models.build import build
 from sampan.models.config import ModelConfig
+from sampan.models.heads import TokenizerWithHeads
+from sampan.pipeline.denoise import DenoiseInputs, Denoiser, initial_noise, latent_shape
 from sampan.train import sample_grid
-from sampan.train.heads import TokenizerWithHeads
-from sampan.train.sample_grid import SampleInputs
 
 CONFIG: ModelConfig = presets.get(
     "nano",
@@ -112,83 +112,47 @@ def awake(module: Any, seed: int = 0) -> Any:
     return module.eval()
 
 
-@pytest.fixture(scope="module")
-def tokenizer() -> text.PromptTokenizer:
-    words = text.train_tokenizer(
-        ["a boat", "a red apple"],
-        CONFIG.ar.text.vision_vocab_size,
-        CONFIG.ar.vq.num_embeddings,
-        CONFIG.ar.text.vocab_size - CONFIG.ar.text.vision_vocab_size - text.NUM_SPECIALS,
-    )
-    return text.PromptTokenizer(words["tokenizer.json"].decode(), json.loads(words["tokenizer_config.json"]))
-
-
 def test_the_head_repaints_ids_of_any_grid():
     with torch.device("meta"):
         outline = TokenizerWithHeads(CONFIG, CONFIG.ar.text.vocab_size)
     module = awake(outline)
     ids = np.arange(6).reshape(2, 3)
-    image = sample_grid.repainted(module, ids, CONFIG, "cpu")
+    image = sample_grid.repaint(module, ids, CONFIG, "cpu")
     patch = CONFIG.processor.patch_size
     assert image.shape == (3, 2 * patch, 3 * patch)
-    assert np.array_equal(image, sample_grid.repainted(module, ids, CONFIG, "cpu"))
-    assert not np.array_equal(image, sample_grid.repainted(module, ids + 1, CONFIG, "cpu"))
+    assert np.array_equal(image, sample_grid.repaint(module, ids, CONFIG, "cpu"))
+    assert not np.array_equal(image, sample_grid.repaint(module, ids + 1, CONFIG, "cpu"))
 
 
-def test_the_decoder_paints_from_ids_the_same_each_time():
-    decoder, vae = awake(build("decoder", CONFIG)), awake(build("vae", CONFIG))
+def test_samples_are_painted_the_same_each_time():
+    denoiser, vae = Denoiser(awake(build("decoder", CONFIG)), CONFIG, "cpu", "fp32"), awake(build("vae", CONFIG))
     random = np.random.default_rng(0)
 
     def words(count: int) -> np.ndarray:
-        return random.standard_normal((count, CONFIG.dit.text_embed_dim)).astype(np.float32)
+        return random.standard_normal((1, count, CONFIG.dit.text_embed_dim)).astype(np.float32)
 
-    latent = random.standard_normal(
-        (CONFIG.vae.latent_channels, 64 // CONFIG.vae.factor, 64 // CONFIG.vae.factor)
-    ).astype(np.float32)
-    ids, empty = random.integers(0, 50, (4, 4)), words(1)
-    plain = SampleInputs(ids, words(3), (64, 64))
-    wide = SampleInputs(random.integers(0, 50, (4, 6)), words(5), (64, 96))
-    edited = SampleInputs(ids, plain.glyph, (64, 64), ((latent, ids, (64, 64)),))
+    def told(number: int, size: tuple[int, int], **settings: Any) -> DenoiseInputs:
+        ids = random.integers(0, 50, (1, *CONFIG.geometry.prior_grid(*size)))
+        return DenoiseInputs(ids, initial_noise(0, number, size, CONFIG)[None], words(3), size, 2, **settings)
 
-    def paint(*subjects: SampleInputs, seed: int = 0, **settings: Any) -> list[np.ndarray]:
-        return sample_grid.painted(
-            decoder,
-            lambda: vae,
-            subjects,
-            config=CONFIG,
-            device="cpu",
-            dtype="fp32",
-            num_steps=2,
-            seed=seed,
-            **settings,
-        )
+    def paint(*samples: DenoiseInputs) -> list[np.ndarray]:
+        return sample_grid.denoise_samples(denoiser, lambda: vae, samples)
 
+    plain, wide = told(0, (64, 64)), told(1, (64, 96))
+    latent = random.standard_normal((1, *latent_shape((64, 64), CONFIG))).astype(np.float32)
+    references = denoiser.reference_kv([(latent, plain.prior_ids[0], (64, 64))])
+    edited = replace(plain, references=references)
     first, second, third = paint(plain, wide, edited)
     assert [image.shape for image in (first, second, third)] == [(3, 64, 64), (3, 64, 96), (3, 64, 64)]
     assert np.array_equal(paint(plain)[0], first)  # beside which others makes no difference
-    assert not np.array_equal(paint(plain, seed=1)[0], first)
-    assert not np.array_equal(paint(SampleInputs((ids + 1) % 50, plain.glyph, (64, 64)))[0], first)
-    assert not np.array_equal(paint(edited)[0], first)
-    guided = paint(plain, guidance_scale=2.0, no_words=empty)[0]
-    assert not np.array_equal(guided, first)
-
-
-def test_the_generator_writes_ids_the_same_each_time(tokenizer: text.PromptTokenizer):
-    model = awake(build("ar", CONFIG))
-    reference = np.zeros((4, 4), np.int64)
-
-    def write(
-        captions: list[str], sizes: list[tuple[int, int]], references: list[list[np.ndarray]]
-    ) -> list[np.ndarray]:
-        return sample_grid.written(
-            model, captions, sizes, references,
-            tokenizer=tokenizer, config=CONFIG, device="cpu", dtype="fp32", seed=0,
-        )  # fmt: skip
-
-    first, second = write(["a boat", "a red apple"], [(64, 64), (64, 96)], [[], [reference]])
-    assert (first.shape, second.shape) == ((4, 4), (4, 6))
-    assert 0 <= min(first.min(), second.min()) <= max(first.max(), second.max()) < 50
-    assert np.array_equal(write(["a boat"], [(64, 64)], [[]])[0], first)
+    assert not np.array_equal(third, first)
+    others = (
+        {"noise": -plain.noise},
+        {"prior_ids": (plain.prior_ids + 1) % 50},
+        {"guidance_scale": 2.0, "no_glyph_embeds": words(1)},
+    )
+    for change in others:
+        assert not np.array_equal(paint(replace(plain, **change))[0], first)
 
 
 def test_ids_that_were_written_are_painted_beside_the_true_ones():

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from sampan.checkpoint import export
+from sampan.checkpoint import export, sealed
 from sampan.checkpoint.tolerance import TOLERANCES
 from sampan.checkpoint.weights import file_digest
 from sampan.errors import CheckpointError
@@ -55,7 +55,7 @@ def rewrite(path: Path, edit: Callable[[dict[str, torch.Tensor]], None]) -> None
     save_file(tensors, path)
     state = json.loads((path.parent / "state.json").read_text("utf-8"))
     state["files"][path.name], state["bytes"][path.name] = file_digest(path), path.stat().st_size
-    (path.parent / "state.json").write_text(json.dumps(state), "utf-8")
+    sealed.write(path.parent / "state.json", state)
 
 
 def only(out: Path, *keep: tuple[str, int]) -> None:
@@ -212,15 +212,47 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a file more": (
         lambda out: shutil.copy(step(out, "ar", 10) / "ema.safetensors", step(out, "ar", 10) / "extra.safetensors"),
         (
-            "error: the checkpoint `{out}/stages/ar/step-00000010` is not the one that was written\n"
+            "error: the checkpoint `{out}/stages/ar/step-00000010` is not whole\n"
             "  because `extra.safetensors` was not written with it"
         ),
     ),
     "another step's": (
         lambda out: (shutil.rmtree(step(out, "ar", 10)), step(out, "ar", 8).rename(step(out, "ar", 10))),
         (
-            "error: the checkpoint `{out}/stages/ar/step-00000010` is another one\n"
+            "error: the checkpoint `{out}/stages/ar/step-00000010` is not whole\n"
             "  because its state.json is of stage ar, step-00000008"
+        ),
+    ),
+    "a bit of a state": (
+        lambda out: (step(out, "ar", 10) / "state.json").write_text(
+            (step(out, "ar", 10) / "state.json").read_text("utf-8").replace('"seed": 0', '"seed": 1')
+        ),
+        (
+            "error: the state.json of `{out}/stages/ar/step-00000010` is not the one that was written\n"
+            "  because its content is not that of its checksum: it was changed since it was written\n"
+        ),
+    ),
+    "a run.json": (
+        lambda out: (out / "run.json").write_text((out / "run.json").read_text("utf-8").replace('"torch"', '"torcl"')),
+        "error: `{out}/run.json` is not the file that was written\n  because its content is not that of its checksum",
+    ),
+    "a config": (
+        lambda out: (out / "config.json").write_text(
+            (out / "config.json").read_text("utf-8").replace("1e-05", "1e-04", 1)
+        ),
+        "error: `{out}/config.json` is not the file that was written\n  because its content is not that of its checksum",
+    ),
+    "a config without its checksum": (
+        lambda out: (out / "config.json").write_text(
+            (out / "config.json").read_text("utf-8").replace("checksum", "chacksum")
+        ),
+        "error: `{out}/config.json` is not the file that was written\n  because it has no checksum of its content",
+    ),
+    "a tokenizer": (
+        lambda out: flip(out / "processor" / "chat_template.jinja"),
+        (
+            "error: `{out}/processor/chat_template.jinja` is not the file that was written\n"
+            "  because its sha256 is not the one in run.json"
         ),
     ),
     "no checkpoint": (
@@ -276,7 +308,7 @@ def test_the_model_is_what_the_stages_came_to(copied: Path):
     facts = json.loads(own.read_text("utf-8"))
     assert facts["provenance"]["stages"]["decoder"]["frameworks"] == ["torch"]
     facts["sha256"]["transformer/diffusion_pytorch_model.safetensors"] = file_digest(path)
-    own.write_text(json.dumps(facts), "utf-8")
+    sealed.write(own, facts)
     with pytest.raises(CheckpointError) as caught:
         checked(copied)
     assert caught.value.what == f"the model in `{copied / 'model'}` is not what the run came to"
@@ -300,7 +332,7 @@ def test_steps_whose_checkpoints_are_gone_are_said(copied: Path):
     assert "not checked: decoder: steps 1-24 cannot be replayed" in shown(report)
     only(copied, ("decoder", 24))
     path = step(copied, "decoder", 24) / "state.json"
-    path.write_text(path.read_text("utf-8").replace("keep_last = 99", "keep_last = 2"), "utf-8")
+    sealed.write(path, json.loads(path.read_text("utf-8").replace("keep_last = 99", "keep_last = 2")))
     gone = gone.replace("removed; train.keep_last = 99 had kept them", "train.keep_last = 2; 12 keeps them all")
     with pytest.raises(CheckpointError) as caught:
         checked(copied, 1)
@@ -316,7 +348,7 @@ def test_pictures_that_are_not_those_of_the_run(copied: Path, tiny_job: str):
     path = step(copied, "ar", 10) / "state.json"
     state = json.loads(path.read_text("utf-8"))
     state["job"] = state["job"].replace("[data]\n", "[data]\nlimit = 5\n")
-    path.write_text(json.dumps(state), "utf-8")
+    sealed.write(path, state)
     with pytest.raises(Exception, match="its pictures or captions are not those it was begun with"):
         checked(copied, 1)
 
@@ -330,7 +362,7 @@ def test_going_on_elsewhere_is_said_and_recorded(copied: Path, tiny_job: str):
     state = json.loads(path.read_text("utf-8"))
     last = state["history"][-1]
     last |= {"framework": "mindspore", "versions": {**last["versions"], "mindspore": "2.10.0"}, "device": "npu:0"}
-    path.write_text(json.dumps(state), "utf-8")
+    sealed.write(path, state)
     says = io.StringIO()
     job = parse(tiny_job, [f"out={copied.as_posix()}", 'train.stages=["ar"]'])
     train(job, resume=True, says=Console(file=says, width=200))

@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from sampan.data.image_source import FileSource, stamp
-from sampan.data.readers import Columns, Listing
-from sampan.data.readers.rows import Rows, inside
-from sampan.data.readers.tables import ImageReference, check_columns, found_in, gather
+from sampan.data.readers import CaptionOptions, Columns, Listing
+from sampan.data.readers.folder import Folder
+from sampan.data.readers.rows import Rows
+from sampan.data.readers.tables import ImageReference, TableColumns, choose_columns, found_in, gather
 from sampan.data.table_images import TableImage, arrow_table, import_pyarrow
 from sampan.errors import BadRowError, DataError, did_you_mean
+from sampan.extras import require
 
 _NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?(?::(?P<config>[\w.-]+))?")
 _FIRST_VERSION_WITHOUT_CODE = 4
@@ -31,13 +33,19 @@ _ROWS_AT_ONCE = 10_000
 
 
 def read(
-    path: str | Path, *, columns: Columns | None = None, split: str | None = None, limit: int | None = None
+    path: str | Path,
+    *,
+    columns: Columns | None = None,
+    captions: CaptionOptions | None = None,
+    split: str | None = None,
+    limit: int | None = None,
 ) -> Listing:
     """Return the samples of one split of a set, in the order of its rows, counted from 0.
 
     Args:
         path: A folder, or the name of a set.
         columns: Which columns to read; None for `image` and `text`.
+        captions: How captions are made of what the columns hold.
         split: One of the set's; None where it has but one.
         limit: Read only this many rows.
 
@@ -48,20 +56,21 @@ def read(
     """
     import_pyarrow()
     datasets = _import_datasets()
-    columns = columns or Columns()
     place = _place(str(path))
     with _quiet(datasets), _explained(datasets, place):
         config = _choose_config(datasets, place)
         splits = datasets.get_dataset_split_names(place.name, config, revision=place.revision)
         split = _choose_split(place, split, splits)
         table = datasets.load_dataset(place.name, config, split=split, revision=place.revision)
-    check_columns(table.data.schema, columns, place.what)
-    rows = Rows(limit)
+    rows = Rows(limit, captions)
+    chosen = choose_columns(
+        table.data.schema, columns or Columns(), place.what, needs_captions=not rows.options.has_default
+    )
     title = f"{place.title}/{split}"
     folders = _trusted_folders(datasets, place)
     first = 0
     for cached in table.cache_files:
-        first += _read_arrow(Path(cached["filename"]), place, title, first, folders, columns, rows)
+        first += _read_arrow(Path(cached["filename"]), place, title, first, folders, chosen, rows)
     if limit is None and first != len(table):
         raise DataError(f"{place.what} cannot be read", f"its cache holds {first} rows and should hold {len(table)}")
     return rows.listing()
@@ -73,7 +82,7 @@ def _read_arrow(
     title: str,
     first: int,
     folders: list[Path],
-    columns: Columns,
+    columns: TableColumns,
     rows: Rows,
 ) -> int:
     """Add the rows of an arrow file and return how many it has; captions are read, bytes of pictures are not."""
@@ -119,7 +128,7 @@ def _named_file(folders: list[Path], is_folder: bool, name: str) -> FileSource:
     if not path.is_absolute():
         if not is_folder:
             raise BadRowError("no-file", f"`{name}` is only the name of a picture, which is not in the set")
-        return FileSource(inside(folders[0].resolve(), folders[0], name))
+        return FileSource(Folder(folders[0]).find(name))
     # `datasets` names files by where it found or put them; a row that names any other file is refused
     if not any(path.resolve().is_relative_to(folder.resolve()) for folder in folders):
         raise BadRowError("outside", f"`{path}` is outside the set")
@@ -215,17 +224,13 @@ def _trusted_folders(datasets: Any, place: _Place) -> list[Path]:
 
 
 def _import_datasets() -> Any:
-    try:
-        import datasets
-    except ModuleNotFoundError as error:
-        raise DataError(
-            "sets in a Hub layout cannot be read",
-            f"the package `{error.name}` is missing",
-            "pip install 'sampan[hub]'",
-        ) from error
+    failed = "sets in a Hub layout cannot be read"
+    require("hub", "datasets", failed=failed, error=DataError)
+    import datasets
+
     if int(datasets.__version__.split(".")[0]) < _FIRST_VERSION_WITHOUT_CODE:
         raise DataError(
-            "sets in a Hub layout cannot be read",
+            failed,
             f"`datasets` {datasets.__version__} can run code that comes with a set",
             f"pip install 'datasets>={_FIRST_VERSION_WITHOUT_CODE}'",
         )

@@ -1,66 +1,78 @@
-"""A folder of picture files, described by one of: metadata.jsonl, metadata.csv, or a `.txt` file beside each picture.
+"""A folder of picture files, described by one of: metadata.jsonl, metadata.csv, or a caption file beside each picture.
 
 A row of metadata.jsonl is an object with `file_name`, a caption in `text` (one or a list) and captions by language in
 `texts`, and the file names of reference pictures in `references`. In metadata.csv the columns are `file_name`, `text`,
 `text_<language>`, and `references` with a semicolon between names. Names are relative to the folder and never leave it.
-`Columns` can name others: captions replace `text` and `texts`, an image that is not "image" replaces `file_name`.
+`Columns` can name others: captions replace `text` and `texts`, an image replaces `file_name`.
+
+The caption file of `a.png` is `a.png.txt`, `a.png.caption`, `a.txt` or `a.caption`; the first of them that is there holds.
 
 Each row stands for itself: a bad one is left out and reported, and shifts no other row's caption. No picture is opened.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from sampan.data import pictures
 from sampan.data.image_source import FileSource
-from sampan.data.readers import Columns, Listing
-from sampan.data.readers.rows import Rows, captions, inside
-from sampan.errors import BadRowError, DataError, JobError, did_you_mean
+from sampan.data.readers import CaptionOptions, Columns, Listing
+from sampan.data.readers.folder import Folder, composed, count_hidden, is_picture, with_slashes
+from sampan.data.readers.metadata import DESCRIPTIONS, EXAMPLE, Fields, Row, read_csv, read_jsonl
+from sampan.data.readers.parts import note_splits
+from sampan.data.readers.rows import Rows
+from sampan.errors import BadRowError, DataError, did_you_mean
 
-Row = tuple[str, Mapping[str, Any] | BadRowError]
-"""Where a row stands, and its fields or the reason why it has none."""
+_CAPTION_SUFFIXES = (".txt", ".caption")
+_OTHER_READERS = {".tar": "webdataset", ".parquet": "parquet"}
 
 
 def read(
-    path: str | Path, *, columns: Columns | None = None, split: str | None = None, limit: int | None = None
+    path: str | Path,
+    *,
+    columns: Columns | None = None,
+    captions: CaptionOptions | None = None,
+    split: str | None = None,
+    limit: int | None = None,
 ) -> Listing:
     """Return the samples of a folder in the order of its rows.
 
     Args:
         columns: Fields of other names; None for the names above.
+        captions: How captions are made of what the rows say.
         split: The subfolder to read instead, with a description of its own.
         limit: Read only this many rows.
 
     Raises:
-        DataError: No such folder, no description in it, two of them, or no rows.
-        JobError: metadata.csv has no column of a name that `columns` gives.
+        DataError: No such folder, no description in it, two of them, or no rows; or no row has a picture or a caption.
+        JobError: There is no column of a name that `columns` gives.
     """
-    folder = _folder(Path(path), split)
-    names = _Names(columns or Columns())
-    root = folder.resolve()
-    rows = Rows()
+    folder = Folder(_folder(Path(path), split))
+    rows = Rows(None, captions)
+    used: set[str] = set()
     try:
-        for where, fields in islice(_rows(folder, names), limit):
+        description, files = _description(folder.path), _Files(folder)
+        fields = Fields(columns or Columns() if description else Columns(), description or "")
+        source = _described(folder, fields, rows) if description else _beside(files, rows)
+        for where, row in islice(source, limit):
             with rows.row(where):
-                if isinstance(fields, BadRowError):
-                    raise fields
-                named = [names.picture(fields), *names.references(fields)]
-                texts = names.captions(fields)
-                sources = [FileSource(inside(root, folder, name)) for name in named]
+                if isinstance(row, BadRowError):
+                    raise row
+                named = [fields.picture(row), *fields.references(row)]
+                used.update(composed(with_slashes(name)) for name in named)
+                texts = rows.captions(fields.texts(row))
+                sources = [FileSource(folder.find(name)) for name in named]
                 # a picture may have several rows (plain, and as the target of an edit), so its name alone is no key
-                key = " < ".join(PurePosixPath(name).as_posix() for name in named)
-                rows.add(key, where, sources[0], texts, sources[1:])
+                rows.add(" < ".join(map(with_slashes, named)), where, sources[0], texts, sources[1:])
+        if description:
+            fields.check(folder.path, needs_captions=not rows.options.has_default)
+        _note(files, rows, used if limit is None else None, description, split)
     except OSError as error:
-        raise DataError(f"picture folder `{folder}` cannot be read", str(error)) from error
+        raise DataError(f"picture folder `{folder.path}` cannot be read", str(error)) from error
     if not len(rows):
-        raise DataError(f"picture folder `{folder}` has no rows", "its metadata file is empty")
+        raise DataError(f"picture folder `{folder.path}` has no rows", "its metadata file is empty")
     return rows.listing()
 
 
@@ -71,132 +83,133 @@ def _folder(folder: Path, split: str | None) -> Path:
     if split is None:
         return folder
     subfolders = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-    if split not in subfolders:
+    spelled = next((name for name in subfolders if composed(name) == composed(split)), None)
+    if spelled is None:
         raise DataError(
             f"picture folder `{folder}` has no split `{split}`",
             "a split is a subfolder with a description of its own",
             did_you_mean(split, subfolders),
         )
-    return folder / split
+    return folder / spelled
 
 
-class _Names:
-    """What the fields of a row are called, and what they must be."""
+class _Files:
+    """The files of a folder by what they are; each name is relative to the folder.
 
-    def __init__(self, columns: Columns):
-        default = Columns()
-        self.file_name = columns.image if columns.image != default.image else "file_name"
-        self.reference = columns.references or "references"
-        self.given_captions = columns.captions if columns.captions != default.captions else None
-        renamed = [self.file_name, *(self.given_captions or ()), *([columns.references] if columns.references else [])]
-        self.must_be_there = tuple(name for name in renamed if name != "file_name")
+    Args:
+        folder: It is listed once, when this is made.
+    """
 
-    def picture(self, fields: Mapping[str, Any]) -> str:
-        name = fields.get(self.file_name)
-        if not isinstance(name, str) or not name.strip():
-            raise BadRowError("no-file", f"no `{self.file_name}`")
-        return name
+    def __init__(self, folder: Folder):
+        self.folder = folder
+        files, self.hidden = folder.walk()
+        self.pictures: list[str] = []
+        self.unread: list[str] = []  # pictures of formats that are not read
+        self.captions: dict[str, str] = {}  # by the name as it is compared
+        self.descriptions: list[str] = []
+        self.other_reader: str | None = None
+        for file in files:
+            name = file.relative_to(folder.path).as_posix()
+            suffix = file.suffix.lower()
+            if is_picture(name) and file.is_file():
+                self.pictures.append(name)
+            elif suffix in pictures.OTHER_SUFFIXES:
+                self.unread.append(name)
+            elif suffix in _CAPTION_SUFFIXES and file.is_file():
+                self.captions[composed(name[: -len(suffix)]) + suffix] = name
+            elif suffix in _OTHER_READERS:
+                self.other_reader = _OTHER_READERS[suffix]
+            elif file.name in DESCRIPTIONS:
+                self.descriptions.append(name)
 
-    def references(self, fields: Mapping[str, Any]) -> list[str]:
-        names = fields.get(self.reference) or []
-        names = [names] if isinstance(names, str) else names
-        if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
-            raise BadRowError("bad-row", f"`{self.reference}` is not a list of file names")
-        return names
+    def captions_of(self, picture: str) -> list[str]:
+        """Return the caption files beside a picture; the first one holds."""
+        stems = (composed(picture), composed(picture[: picture.rindex(".")]))
+        names = (self.captions.get(stem + suffix) for stem in stems for suffix in _CAPTION_SUFFIXES)
+        return [name for name in names if name is not None]
 
-    def captions(self, fields: Mapping[str, Any]) -> tuple[str, ...]:
-        if self.given_captions is not None:
-            return captions(fields.get(name) for name in self.given_captions)
-        text, texts = fields.get("text") or [], fields.get("texts") or {}
-        text = [text] if isinstance(text, str) else text
-        if not isinstance(text, list) or not isinstance(texts, dict):
-            raise BadRowError("bad-row", "`text` is not a text or a list of them, or `texts` not an object of them")
-        return captions([*text, *texts.values()])
+    def splits(self) -> list[str]:
+        """Return the folders below that have a metadata file of their own."""
+        return [PurePosixPath(name).parent.as_posix() for name in self.descriptions if "/" in name]
 
 
-def _rows(folder: Path, names: _Names) -> Iterator[Row]:
-    descriptions = [name for name in ("metadata.jsonl", "metadata.csv") if (folder / name).is_file()]
+def _description(folder: Path) -> str | None:
+    """Return the name of the folder's metadata file; None where it has none."""
+    descriptions = [name for name in DESCRIPTIONS if (folder / name).is_file()]
     if len(descriptions) > 1:
         raise DataError(
             f"picture folder `{folder}` cannot be read",
             f"it has both {descriptions[0]} and {descriptions[1]}, and which one holds is not known",
             "keep one of them",
         )
-    if not descriptions:
-        return _text_files(folder)
-    data = (folder / descriptions[0]).read_bytes().removeprefix(b"\xef\xbb\xbf")
-    return _jsonl(data) if descriptions[0] == "metadata.jsonl" else _csv(folder, data, names)
+    return descriptions[0] if descriptions else None
 
 
-def _jsonl(data: bytes) -> Iterator[Row]:
-    for number, line in enumerate(data.split(b"\n"), start=1):
-        where = f"metadata.jsonl:{number}"
-        if not line.strip():
+def _described(folder: Folder, fields: Fields, rows: Rows) -> Iterator[Row]:
+    data = (folder.path / fields.file).read_bytes().removeprefix(b"\xef\xbb\xbf")
+    if fields.file == "metadata.jsonl":
+        return read_jsonl(data, fields)
+    return read_csv(folder.path, data, fields, needs_captions=not rows.options.has_default)
+
+
+def _beside(files: _Files, rows: Rows) -> Iterator[Row]:
+    """Yield a row for each picture, with what its caption file says."""
+    folder = files.folder.path
+    captioned = {picture: files.captions_of(picture) for picture in files.pictures}
+    # captions for all are not put in place of those that metadata files of subfolders have
+    has_captions = any(captioned.values()) or (rows.options.has_default and not files.splits())
+    if not files.pictures or not has_captions:
+        because = ["it has no metadata.jsonl, no metadata.csv, and no pictures with `.txt` captions beside them"]
+        hint = EXAMPLE
+        if splits := files.splits():
+            because.append(f"there are metadata files in {', '.join(f'`{name}`' for name in splits[:5])}")
+            hint = f'read one of these: data.split = "{splits[0]}"'
+        elif not files.pictures and files.other_reader:
+            hint = f'data.reader = "{files.other_reader}"'
+        elif files.pictures:
+            hint += "; or give all one caption: data.caption or data.trigger"
+        raise DataError(f"picture folder `{folder}` cannot be read", because, hint)
+    for picture, captions in captioned.items():
+        try:
+            # UTF-8 with or without the mark that some editors put in front
+            text = (folder / captions[0]).read_text(encoding="utf-8-sig") if captions else ""
+        except UnicodeDecodeError:
+            suffix = PurePosixPath(captions[0]).suffix
+            yield picture, BadRowError("bad-row", f"its `{suffix}` file is not UTF-8")
             continue
-        try:
-            row = json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError:
-            yield where, BadRowError("bad-row", "not UTF-8")
-        except (ValueError, RecursionError) as error:
-            yield where, BadRowError("bad-row", f"not JSON: {error}")
-        else:
-            yield where, row if isinstance(row, dict) else BadRowError("bad-row", "not a JSON object")
+        if not captions and not rows.options.has_default:
+            yield picture, BadRowError("no-caption", "no caption: no `.txt` file beside it")
+            continue
+        yield picture, {"file_name": picture, "text": rows.lines(captions[0], text) if captions else []}
+    holding = {captions[0] for captions in captioned.values() if captions}
+    for picture in files.unread:
+        if set(files.captions_of(picture)) - holding:
+            kind = pictures.OTHER_SUFFIXES[PurePosixPath(picture).suffix.lower()]
+            yield picture, BadRowError("not-a-picture", f"{kind} is not read; make a PNG or a JPEG of it")
 
 
-def _csv(folder: Path, data: bytes, names: _Names) -> Iterator[Row]:
-    # a byte that is not UTF-8 becomes a lone surrogate, which the row's own check then refuses
-    table = csv.DictReader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline=""))
-    try:
-        header = list(table.fieldnames or ())
-        for name in names.must_be_there:
-            if name not in header:
-                raise JobError(
-                    f"`{name}` is not a column of `{folder / 'metadata.csv'}`",
-                    f"its columns are {', '.join(f'`{column}`' for column in header)}",
-                    did_you_mean(name, header),
-                )
-        if names.file_name not in header:
-            raise DataError(
-                f"picture folder `{folder}` cannot be read",
-                "the first line of metadata.csv names no column `file_name`",
-                "begin it with: file_name,text",
-            )
-        for cells in table:
-            where = f"metadata.csv:{table.line_num}"
-            if None in cells:
-                yield where, BadRowError("bad-row", "more cells than columns; a caption with a comma needs quotes")
-                continue
-            texts = {column: cells[column] for column in header if column.startswith("text_") and cells[column]}
-            references = [name.strip() for name in (cells.get(names.reference) or "").split(";") if name.strip()]
-            yield where, {**cells, "texts": texts, names.reference: references}
-    except csv.Error as error:
-        raise DataError(
-            f"picture folder `{folder}` cannot be read", f"metadata.csv:{table.line_num}: {error}"
-        ) from error
+def _note(files: _Files, rows: Rows, used: set[str] | None, description: str | None, split: str | None) -> None:
+    """Say what in the folder is not read.
 
-
-def _text_files(folder: Path) -> Iterator[Row]:
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
-    images = [file for file in files if file.suffix.lower() in pictures.SUFFIXES]
-    texts = {file.with_suffix(""): file for file in files if file.suffix.lower() == ".txt"}
-    if not images or not texts:
-        raise DataError(
-            f"picture folder `{folder}` cannot be read",
-            "it has no metadata.jsonl, no metadata.csv, and no pictures with `.txt` captions beside them",
-            'write metadata.jsonl, a line a picture: {"file_name": "a.png", "text": "what it shows"}',
-        )
-    for image in images:
-        name = image.relative_to(folder).as_posix()
-        try:
-            # UTF-8 with or without the mark that some editors put in front; a caption a line
-            lines = texts[image.with_suffix("")].read_text(encoding="utf-8-sig").splitlines()
-        except KeyError:
-            yield name, BadRowError("no-caption", "no caption: no `.txt` file beside it")
-        except UnicodeDecodeError:
-            yield name, BadRowError("bad-row", "its `.txt` file is not UTF-8")
-        else:
-            yield name, {"file_name": name, "text": [line for line in lines if line.strip()]}
-    stems = {image.with_suffix("") for image in images}
-    for stem, file in texts.items():
-        if stem not in stems:
-            yield file.relative_to(folder).as_posix(), BadRowError("no-file", "no picture beside it")
+    Args:
+        used: Names of the pictures that rows name; None where not all rows were read.
+        description: The metadata file.
+    """
+    for folder, count in count_hidden(files.hidden).items():
+        rows.note(folder, "hidden", f"{count:,} pictures in it are not read")
+    if description:
+        for picture in files.pictures if used is not None else ():
+            if composed(picture) not in (used or ()):
+                rows.note(picture, "unlisted", f"no row of {description} names it")
+        return
+    captions = [files.captions_of(picture) for picture in (*files.pictures, *files.unread)]
+    holding = {names[0]: names for names in captions if names}
+    aside = {name: names[0] for names in captions for name in names[1:]}
+    for name in files.captions.values():
+        if name not in holding:
+            reason = f"`{aside[name]}` holds in its place" if name in aside else "no picture beside it"
+            rows.note(name, "stray-text", reason)
+    for folder in files.splits():
+        rows.note(folder, "splits", f'its metadata file is not read; data.split = "{folder}" reads it')
+    if split is None:
+        note_splits(rows, (name for name in files.pictures if "/" in name), files.folder.path.name)

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from sampan.data.image_source import FileSource
-from sampan.data.readers import Columns, Listing, parts
-from sampan.data.readers.rows import Rows, inside
+from sampan.data.readers import CaptionOptions, Columns, Listing, parts
+from sampan.data.readers.folder import Folder
+from sampan.data.readers.rows import Rows
 from sampan.data.readers.tables import (
     ImageReference,
-    check_columns,
+    choose_columns,
     count_absent,
     found_in,
     gather,
@@ -29,12 +30,18 @@ from sampan.errors import DataError
 
 
 def read(
-    path: str | Path, *, columns: Columns | None = None, split: str | None = None, limit: int | None = None
+    path: str | Path,
+    *,
+    columns: Columns | None = None,
+    captions: CaptionOptions | None = None,
+    split: str | None = None,
+    limit: int | None = None,
 ) -> Listing:
     """Return the samples of a set of parquet files, in the order of the files' names and of their rows.
 
     Args:
         columns: Which columns to read; None for `image` and `text`.
+        captions: How captions are made of what the columns hold.
         split: Of a folder: its subfolder of this name, or the files whose names begin with it.
         limit: Read only this many rows.
 
@@ -45,8 +52,8 @@ def read(
     """
     pyarrow = import_pyarrow()
     columns = columns or Columns()
-    rows = Rows(limit)
-    files = parts.find(path, ".parquet", split, "parquet files")
+    rows = Rows(limit, captions)
+    files = parts.find(path, ".parquet", split, "parquet files", rows)
     for name, file in files:
         if rows.is_full:
             break
@@ -62,22 +69,22 @@ def read(
 def _read_file(name: str, path: Path, columns: Columns, rows: Rows) -> None:
     from pyarrow import parquet
 
-    root = path.parent.resolve()
+    folder = Folder(path.parent)
     with parquet.ParquetFile(path) as file:
-        check_columns(file.schema_arrow, columns, f"`{path}`")
+        chosen = choose_columns(file.schema_arrow, columns, f"`{path}`", needs_captions=not rows.options.has_default)
         first = 0
         for group in range(file.num_row_groups):
             if rows.is_full:
                 return
             gather(
                 rows,
-                columns,
+                chosen,
                 title=name,
                 first=first,
-                texts=file.read_row_group(group, columns=list(columns.captions), use_threads=False),
+                texts=file.read_row_group(group, columns=list(chosen.captions), use_threads=False),
                 pictures=partial(_pictures, file, group),
                 cell=partial(_cell, path, group),
-                file=lambda name: FileSource(inside(root, path.parent, name)),
+                file=lambda name: FileSource(folder.find(name)),
             )
             first += file.metadata.row_group(group).num_rows
 

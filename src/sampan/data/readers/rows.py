@@ -1,15 +1,15 @@
-"""What the row of any format is checked for: its captions, the files it names, and the key of its sample."""
+"""What the row of any format is checked for: its captions, and the key of its sample."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from sampan.data.image_source import ImageSource
-from sampan.data.readers import Listing, RowFault, Sample
+from sampan.data.readers import CaptionOptions, Listing, RowFault, Sample
 from sampan.errors import BadRowError
 
 
@@ -18,12 +18,15 @@ class Rows:
 
     Args:
         limit: How many are wanted at most; None for all.
+        options: How captions are made of texts; None for as they are.
     """
 
-    def __init__(self, limit: int | None = None) -> None:
+    def __init__(self, limit: int | None = None, options: CaptionOptions | None = None) -> None:
+        self.options = options or CaptionOptions()
         self._limit = limit
         self._samples: list[Sample] = []
         self._faults: list[RowFault] = []
+        self._notes: list[RowFault] = []
         self._seen: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -59,17 +62,44 @@ class Rows:
         """Add a fault in place of a sample."""
         self._faults.append(RowFault(where, kind, reason))
 
+    def note(self, where: str, kind: str, reason: str) -> None:
+        """Say something that is no fault of a row."""
+        self._notes.append(RowFault(where, kind, reason))
+
+    def lines(self, where: str, text: str) -> list[str]:
+        """Return the captions in the text of a caption file; one that is torn between paragraphs gets a note."""
+        captions = self.options.split(text)
+        paragraphs = [part for part in _BLANK_LINE.split(text) if part.strip()]
+        if len(paragraphs) > 1 and len(captions) > 1:
+            reason = f"{len(paragraphs)} paragraphs in {len(captions)} lines, of which each is a caption of its own"
+            self.note(where, "paragraphs", f'{reason}; data.caption_lines = "one" keeps it whole')
+        return captions
+
+    def captions(self, values: Iterable[Any], lacking: str = "no caption") -> tuple[str, ...]:
+        """Return the captions of a row.
+
+        Args:
+            values: Texts, lists of texts and objects of texts.
+            lacking: What is said where there is none.
+
+        Raises:
+            BadRowError: One is not a text, or there is none.
+        """
+        captions = self.options.finish(tuple(_texts(values)))
+        if not captions:
+            raise BadRowError("no-caption", lacking)
+        return captions
+
     def listing(self) -> Listing:
         """Return what was gathered."""
-        return Listing(tuple(self._samples), tuple(self._faults), len(self))
+        return Listing(tuple(self._samples), tuple(self._faults), len(self), tuple(self._notes))
 
 
-def captions(values: Iterable[Any]) -> tuple[str, ...]:
-    """Return the captions among texts, lists of texts and objects of texts, each once, in their order.
+_BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
 
-    Raises:
-        BadRowError: One is not a text, or there is none.
-    """
+
+def _texts(values: Iterable[Any]) -> dict[str, None]:
+    """Return the texts among texts, lists of texts and objects of texts, each once, in their order."""
     unique: dict[str, None] = {}
     for value in values:
         if isinstance(value, dict):
@@ -87,28 +117,4 @@ def captions(values: Iterable[Any]) -> tuple[str, ...]:
                 raise BadRowError("bad-row", "a caption is not valid Unicode") from None
             if text.strip():
                 unique[text.strip()] = None
-    if not unique:
-        raise BadRowError("no-caption", "no caption")
-    return tuple(unique)
-
-
-def inside(root: Path, folder: Path, name: str) -> Path:
-    """Return the file of a name inside a folder; a link that leads out of it is refused too.
-
-    Args:
-        root: The folder, resolved.
-
-    Raises:
-        BadRowError: The name leads out, or there is no such file.
-    """
-    for kind in (PurePosixPath(name), PureWindowsPath(name)):
-        if kind.anchor or ".." in kind.parts:
-            raise BadRowError("outside", f"`{name}` leads out of the folder")
-    try:
-        if not (root / name).resolve().is_relative_to(root):
-            raise BadRowError("outside", f"`{name}` leads out of the folder")
-        if not (root / name).is_file():
-            raise BadRowError("no-file", f"`{name}` is not there")
-    except (OSError, ValueError, RuntimeError) as error:  # over-long, with a zero byte, a circle of links
-        raise BadRowError("no-file", f"`{name!r}` is not a file name: {error}") from error
-    return folder / name
+    return unique

@@ -13,7 +13,7 @@ from typing import Any
 
 from sampan.data.image_source import ImageSource
 from sampan.data.readers import Columns
-from sampan.data.readers.rows import Rows, captions
+from sampan.data.readers.rows import Rows
 from sampan.data.table_images import import_pyarrow
 from sampan.errors import BadRowError, JobError, did_you_mean
 
@@ -40,7 +40,7 @@ class ImageReference:
 
 def gather(
     rows: Rows,
-    columns: Columns,
+    columns: TableColumns,
     *,
     title: str,
     first: int,
@@ -79,24 +79,44 @@ def gather(
             image = source(place, columns.image, images[0])
             named = references_by_row[place] if references_by_row else ()
             references = [source(place, columns.references or "", picture) for picture in named]
-            row_captions = captions(values[place] for values in captions_by_column)
+            row_captions = rows.captions(values[place] for values in captions_by_column)
             rows.add(where, where, image, row_captions, references)
 
 
-def check_columns(schema: Any, columns: Columns, what: str) -> None:
-    """Refuse columns that a table lacks, or that hold something else.
+@dataclass(frozen=True)
+class TableColumns:
+    """The columns of a table that are read, each by its name there; captions may be none."""
+
+    image: str
+    captions: tuple[str, ...]
+    references: str | None
+
+
+def choose_columns(schema: Any, columns: Columns, what: str, *, needs_captions: bool = True) -> TableColumns:
+    """Return the columns that are meant: `image` and `text` where none are named; case and blanks do not matter.
 
     Args:
         schema: A pyarrow schema.
+        needs_captions: False where a row without a caption gets one, so that `text` may be missing.
 
     Raises:
-        JobError: It says which columns there are, and what they hold.
+        JobError: One is not there, or holds something else; it says which columns there are, and what they hold.
     """
-    wanted = [("data.image_column", columns.image, ("a picture", "text"))]
-    wanted += [("data.caption_columns", name, ("text", "texts")) for name in columns.captions]
-    if columns.references is not None:
-        wanted += [("data.references_column", columns.references, ("a picture", "pictures", "text", "texts"))]
     kinds_by_column = {field.name: _holds(field.type) for field in schema}
+
+    def spelled(name: str) -> str:
+        alike = [column for column in kinds_by_column if column.strip().casefold() == name.strip().casefold()]
+        return alike[0] if name not in kinds_by_column and len(alike) == 1 else name
+
+    image = spelled(columns.image or "image")
+    captions = tuple(map(spelled, columns.captions or ("text",)))
+    if not columns.captions and not needs_captions and captions[0] not in kinds_by_column:
+        captions = ()
+    references = None if columns.references is None else spelled(columns.references)
+    wanted = [("data.image_column", image, ("a picture", "text"))]
+    wanted += [("data.caption_columns", name, ("text", "texts")) for name in captions]
+    if references is not None:
+        wanted += [("data.references_column", references, ("a picture", "pictures", "text", "texts"))]
     listed = "its columns are " + ", ".join(f"`{name}` ({holds})" for name, holds in kinds_by_column.items())
     for setting, name, allowed in wanted:
         fitting = [column for column, holds in kinds_by_column.items() if holds in allowed]
@@ -113,6 +133,7 @@ def check_columns(schema: Any, columns: Columns, what: str) -> None:
                 listed,
                 f"{setting} could be " + ", ".join(f"`{column}`" for column in fitting) if fitting else None,
             )
+    return TableColumns(image, captions, references)
 
 
 def is_plain_bytes(kind: Any) -> bool:

@@ -11,6 +11,11 @@ from __future__ import annotations
 import os
 import tempfile
 
+import numpy as np
+
+if int(np.__version__.partition(".")[0]) >= 2:
+    # MindSpore 2.10 imports and even adds up, but raises SystemError where a tensor meets a number
+    raise ImportError(f"MindSpore is compiled for NumPy 1, and NumPy {np.__version__} is here")
 os.environ.setdefault("GLOG_v", "3")
 os.environ.setdefault("MS_OM_PATH", tempfile.gettempdir())
 os.environ.setdefault("MS_CPU_COMM_OP_TIMEOUT", "7200")  # seconds

@@ -62,7 +62,7 @@ def resolve(name: str) -> str:
             "npu": "this MindSpore finds no Ascend device: it needs CANN in the version that goes with it",
             "cuda": "MindSpore runs on Ascend and on CPUs; PyTorch runs on NVIDIA GPUs",
         }.get(kind, f"MindSpore knows no such device; here are: {', '.join(found)}")
-        raise DeviceError(f"there is no `{name}` device", why, f"use --device {found[0]}, or --device auto")
+        raise DeviceError(f"there is no `{name}` device", why, f"use device {found[0]}, or auto")
     if _target() and _target()[0] != name:
         raise DeviceError(f"this process computes on `{_target()[0]}` and cannot change to `{name}`")
     if not _target():

@@ -1,9 +1,8 @@
 """What one training pass costs on MindSpore, found before a run: arithmetic, and the memory of what lives during it.
 
-MindSpore has no fake tensors. The real module and the real loss run on outlines (sampan.frameworks.shapes): while they do,
-outlines stand in the place of the module's parameters and of the seam's functions. FLOPs are exact. Memory is the sum of
-what each operation's gradient keeps, by the rules there; what a kernel takes for itself and how an allocator rounds is not
-seen. On Ascend norms and attention are fused kernels; on a CPU they are written out, attention with all pairs.
+The real module and the real loss run on shapes (sampan.frameworks.shapes). FLOPs are exact. Memory is the sum of what each
+operation's gradient keeps; what a kernel takes for itself and how an allocator rounds is not seen. On Ascend norms and
+attention are fused kernels; on a CPU they are written out, attention with all pairs.
 
 Beside PyTorch's meter, for a micro-batch of every stage at the released sizes (pictures of 1024 px, fp32), FLOPs of forward,
 useful and executed are equal to the last digit. Bytes kept, and the most that lives at a time, as shares of PyTorch's:
@@ -11,12 +10,10 @@ useful and executed are equal to the last digit. Bytes kept, and the most that l
     stage               kept   peak      what differs
     vae                 1.00   1.00
     tokenizer           1.06   1.01      heads of attention's result are joined by a copy
-    glyph               0.88   1.00      PyTorch's rms_norm also keeps what it makes for the product with its weight
-    ar                  0.85   0.85      the same
-    ar, again           0.99   1.00
-    ar, low rank        1.00   1.00      with layers computed again 1.02
+    glyph               1.00   1.00
+    ar                  1.00   1.00      with low rank and layers computed again 1.02
     decoder             1.00   1.00      with low rank and layers computed again 1.03
-    ar, bf16 weights    0.74   0.74      as for ar, and PyTorch's keeps it in fp32
+    ar, bf16 weights    0.87   0.87      PyTorch's RMS norm on a CPU keeps what it reads in fp32
     decoder, bf16       1.00   1.00
 
 On a CPU the count is a lower bound. A pass of a generator of four layers over 768 tokens took 581 MB of a process where 247
@@ -28,7 +25,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from math import prod
 from typing import Any
 
@@ -37,11 +33,10 @@ import numpy as np
 from sampan.frameworks.mindspore import ops, parallel
 from sampan.frameworks.mindspore.flat import MOST_VALUES
 from sampan.frameworks.mindspore.nn import Module, token_tables
-from sampan.frameworks.quantized import is_quantized
 from sampan.frameworks.records import ParameterCount, PassCost
-from sampan.frameworks.shapes import array
-from sampan.frameworks.shapes import ops as outlined
-from sampan.frameworks.shapes.tape import BYTES, CostTape
+from sampan.frameworks.shapes import count as shapes
+from sampan.frameworks.shapes.array import Blank
+from sampan.frameworks.shapes.tape import BYTES, CostTape, Kernels
 
 # fp32 copies of a rank's part of a vector that an update makes beside the gradient: clipped, the new first moment, and
 # what their arithmetic has in between; and copies of a whole vector, while it is put together from tensors
@@ -59,20 +54,10 @@ def count(
         trainable: Says of a parameter's name whether it is trained.
         frozen_rows: As the updater takes them.
     """
-    tables = token_tables(module)
-    trained = coded = frozen = in_rows = largest = 0
-    for name, parameter in module.parameters_and_names():
-        values, rows = prod(parameter.shape), parameter.shape[0] if parameter.shape else 1
-        if not trainable(name):
-            frozen += values
-            continue
-        used = values // rows * min((frozen_rows or {}).get(name, rows), rows)
-        trained, in_rows = trained + used, in_rows + values - used
-        coded += used if is_quantized(used, name in tables) else 0
-        largest = max(largest, used)
-    ranks, longest = parallel.num_ranks(), min(trained, max(largest, MOST_VALUES))
+    counted, largest = shapes.count_parameters(parameter_slots(module), token_tables(module), trainable, frozen_rows)
+    ranks, longest = parallel.num_ranks(), min(counted.trained, max(largest, MOST_VALUES))
     copies = _UPDATE_COPIES * longest // ranks + (_WHOLE_COPIES * longest if ranks > 1 else 0)
-    return ParameterCount(trained, coded, frozen, in_rows, update_bytes=BYTES["fp32"] * copies, num_ranks=ranks)
+    return dataclasses.replace(counted, update_bytes=BYTES["fp32"] * copies, num_ranks=ranks)
 
 
 def measure(
@@ -86,7 +71,7 @@ def measure(
     trainable_dtype: str = "fp32",
     autocast: str = "fp32",
 ) -> PassCost:
-    """Run a loss forward and backward on outlines and return what it costs.
+    """Run a loss forward and backward on shapes and return what it costs.
 
     The gradients of a pass are new arrays, which are added to those of the pass before when it is over: they are part of
     what a pass takes above gradients.
@@ -103,45 +88,33 @@ def measure(
         TypeError: The loss looks at values.
         ValueError: Nothing that is trained takes part in it.
     """
-    tape = CostTape(fused=device.startswith("npu"))
+    tape = CostTape(kernels(device))
     working = trainable_dtype if autocast == "fp32" else autocast
 
-    def weight(name: str, parameter: Any) -> array.ShapeArray:
-        is_trained = trainable(name)
-        return array.weight(tape, parameter.shape, working if is_trained else dtype, trained=is_trained)
+    def weight_dtype(name: str) -> tuple[str, bool]:
+        return (working, True) if trainable(name) else (dtype, False)
 
-    with _outlines(module, weight):
-        batch = [array.given(tape, each) if isinstance(each, np.ndarray) else each for each in arrays]
-        batch_bytes = sum(each.nbytes for each in arrays if isinstance(each, np.ndarray))
-        found = tape.measure(lambda: loss(module, *batch), batch_bytes=batch_bytes)
+    batch = [Blank(each.shape, str(each.dtype)) if isinstance(each, np.ndarray) else each for each in arrays]
+    cost = shapes.count_pass(
+        tape, parameter_slots(module), substitutes(tape), weight_dtype, lambda *given: loss(module, *given), batch
+    )
     values = sum(prod(parameter.shape) for name, parameter in module.parameters_and_names() if trainable(name))
     working_bytes = BYTES[working] * values if working != trainable_dtype else 0
-    return dataclasses.replace(found, activation_bytes=found.peak_bytes, working_bytes=working_bytes)
+    return dataclasses.replace(cost, activation_bytes=cost.peak_bytes, working_bytes=working_bytes)
 
 
-@contextmanager
-def _outlines(module: Any, weight: Callable[[str, Any], array.ShapeArray]) -> Iterator[None]:
-    """Put outlines in the place of a module's parameters and of the seam's functions while the block runs."""
-    functions = {name: getattr(ops, name) for name in outlined.__all__}
-    parameters = [
-        (cell._params, leaf, parameter, f"{path}.{leaf}" if path else leaf)
-        for path, cell in module.cells_and_names()
-        for leaf, parameter in cell._params.items()
-    ]
+def kernels(device: str) -> Kernels:
+    """Return what MindSpore's kernels keep."""
+    fused = device.startswith("npu")
+    return Kernels(attention=fused, norms=fused, wide_group_norm=True, frozen_input=True)
 
-    def call(self: Any, *arguments: Any, **named: Any) -> Any:
-        return self.construct(*arguments, **named)
 
-    try:
-        Module.__call__ = call  # a Cell's own makes its parameters' memory, and knows arrays only
-        for name in functions:
-            setattr(ops, name, getattr(outlined, name))
-        for holder, leaf, parameter, name in parameters:
-            holder[leaf] = weight(name, parameter)
-        yield
-    finally:
-        del Module.__call__
-        for name, function in functions.items():
-            setattr(ops, name, function)
-        for holder, leaf, parameter, _ in parameters:
-            holder[leaf] = parameter
+def substitutes(tape: CostTape) -> dict[tuple[Any, str], Any]:
+    """Return what takes the place of MindSpore's functions while a pass is counted; its layers call these."""
+    # a Cell's own __call__ makes its parameters' memory, and knows arrays only
+    return {(Module, "__call__"): shapes.calling(tape), **shapes.functions(ops)}
+
+
+def parameter_slots(module: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Yield a module and all in it by dotted name, each with the dictionary in which its own parameters are."""
+    return ((path, cell, cell._params) for path, cell in module.cells_and_names())

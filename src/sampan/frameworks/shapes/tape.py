@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from sampan.frameworks.records import PassCost
 
@@ -16,26 +19,125 @@ BYTES = {
 Shape = tuple[int, ...]
 
 
+Calls = tuple[tuple[str, int], ...]
+"""The modules within which an operation is called, outermost first, each with the number of its call."""
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What the kernels of a framework on a device keep for gradients: all in which frameworks differ here.
+
+    Args:
+        attention: One kernel that writes no scores; without it all pairs are written out.
+        result: How it lays out its result: by "heads", by "tokens", or in the order of the "queries".
+        norms: One kernel for a norm; without it their sums and products.
+        norm_dtype: The dtype to which norms bring what they read, and which they return; None is its own.
+        wide_group_norm: Group norms bring what they read to fp32, and their result back.
+        fp32_rms_norm: RMS norms bring what they read to fp32 and their result back; their weight comes after that.
+        frozen_input: A linear map keeps its input although its weight is not trained.
+        lower: The dtype to which products bring what they read, weights included; None leaves it to the arrays.
+    """
+
+    attention: bool = True
+    result: Literal["heads", "tokens", "queries"] = "heads"
+    norms: bool = True
+    norm_dtype: str | None = None
+    wide_group_norm: bool = False
+    fp32_rms_norm: bool = False
+    frozen_input: bool = False
+    lower: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Operation:
+    """One operation of a forward pass.
+
+    Args:
+        kind: "matmul", "conv", "attention", or "memory", which multiplies nothing.
+        name: What is called: "linear", "product" of two arrays, "convolution", "attention".
+        rows, inner, cols: The sides of its product; for attention queries, head width and keys.
+        copies: Products of these sides; heads of attention.
+        kv_heads: Heads of attention's keys and values.
+        weights: Values of its weight; 0 where it has none.
+        moved: Values that are read and written; of "memory" alone.
+        cells_in: Of a convolution, the values that go in.
+        division: How tensor parallelism divides a linear map: "columns", "rows" or "none"; None where it goes by the inputs.
+        calls: Where it is called.
+        is_divided: Whether what comes out is divided by tensor parallelism.
+        needs: For each array that goes in, whether it needs a gradient.
+        gradients: Products that were computed in the backward pass; attention's are not counted apart.
+        is_visited: Whether a gradient went through it.
+    """
+
+    kind: Literal["matmul", "conv", "attention", "memory"] = "memory"
+    name: str = ""
+    rows: int = 0
+    inner: int = 0
+    cols: int = 0
+    copies: int = 1
+    kv_heads: int = 0
+    weights: int = 0
+    moved: int = 0
+    cells_in: int = 0
+    is_causal: bool = False
+    division: str | None = None
+    calls: Calls = ()
+    is_divided: bool = False
+    needs: tuple[bool, ...] = ()
+    gradients: int = 0
+    is_visited: bool = False
+
+
 class CostTape:
     """Adds up what one pass costs.
 
     Args:
-        fused: Norms and attention are one kernel each. Without it attention writes out all pairs.
+        records: Operations are also kept one by one, in `operations`, and bytes that are kept for gradients when the loss is
+            known, in `kept_forward`: by the first and the last operation that keeps them, and whether tensor parallelism
+            divides them.
+        division: Returns how tensor parallelism divides a linear layer ("columns", "rows" or "none"), by its dotted name.
     """
 
-    def __init__(self, *, fused: bool):
-        self.fused = fused
+    def __init__(
+        self,
+        kernels: Kernels = Kernels(),  # frozen
+        *,
+        records: bool = False,
+        division: Callable[[str], str] = lambda name: "none",
+    ):
+        self.kernels, self.records, self.division = kernels, records, division
         self.flops = {"forward": 0, "backward": 0, "again": 0}
         self.phase = "forward"
         self.recording = True
         self.live = self.peak = self.gradients = self.activation_peak = 0
         self.num_nodes = 0
+        self.paths: dict[int, str] = {}
+        self.calls: Calls = ()
+        self.operations: list[Operation] = []
+        self.kept: defaultdict[tuple[int, int, bool], int] = defaultdict(int)
+        self.kept_forward: dict[tuple[int, int, bool], int] = {}
+        self._call_numbers = itertools.count()
+
+    @property
+    def path(self) -> str:
+        """The dotted name of the module that computes now."""
+        return self.calls[-1][0] if self.calls else ""
+
+    @contextmanager
+    def inside(self, module: Any) -> Iterator[None]:
+        """Let operations be a module's while the block runs."""
+        before = self.calls
+        self.calls = (*before, (self.paths.get(id(module), ""), next(self._call_numbers)))
+        try:
+            yield
+        finally:
+            self.calls = before
 
     def measure(self, loss: Callable[[], Any], *, batch_bytes: int) -> PassCost:
         """Call a loss, go back through what it did, and return what both cost.
 
         Args:
-            loss: Returns a scalar, or a tuple that begins with one, made of this tape's outlines.
+            loss: Returns a scalar, or a tuple that begins with one, made of this tape's arrays.
 
         Raises:
             ValueError: Nothing that is trained takes part in it.
@@ -45,6 +147,8 @@ class CostTape:
         if value.node is None:
             raise ValueError("nothing that is trained takes part in the loss")
         forward, kept = self.flops["forward"], self.live
+        self.kept_forward = {keeper: num_bytes for keeper, num_bytes in self.kept.items() if num_bytes}
+        self.expect([(value.node, value.output)])
         self.backward([(value.node, value.output, Gradient(self, value.shape, value.dtype))])
         useful = forward + self.flops["backward"]
         return PassCost(
@@ -56,6 +160,23 @@ class CostTape:
             peak_bytes=self.peak,
             batch_bytes=batch_bytes,
         )
+
+    def expect(self, starts: Sequence[tuple[Node, int]]) -> None:
+        """Tell every weight how many gradients will come to it from these outputs of nodes."""
+        waiting, seen = list(starts), set()
+        while waiting:
+            node, output = waiting.pop()
+            for leaf in node.repeated[output] - node.expected if node.repeated else ():
+                node.expected.add(leaf)
+                leaf.num_awaited += 1
+            if node in seen:
+                continue
+            seen.add(node)
+            for source, number in filter(None, node.sources):
+                if isinstance(source, Leaf):
+                    source.num_awaited += 1
+                else:
+                    waiting.append((source, number))
 
     def backward(self, given: list[tuple[Node, int, Gradient]]) -> None:
         """Go back from the given (node, number of its output, gradient), the latest node first.
@@ -100,16 +221,28 @@ class CostTape:
 class Buffer:
     """Memory, from its making until nothing refers to it."""
 
-    __slots__ = ("num_bytes", "tape")
+    __slots__ = ("keeper", "num_bytes", "tape")
 
     def __init__(self, tape: CostTape, num_bytes: int):
         self.tape, self.num_bytes = tape, num_bytes
+        self.keeper: tuple[int, int, bool] | None = None
         tape.live += num_bytes
         tape.peak = max(tape.peak, tape.live)
         tape.activation_peak = max(tape.activation_peak, tape.live - tape.gradients)
 
+    def keep(self, operation: int, is_divided: bool) -> None:
+        """Count it as kept for gradients by an operation."""
+        first = operation
+        if self.keeper is not None:
+            first = self.keeper[0]
+            self.tape.kept[self.keeper] -= self.num_bytes
+        self.keeper = first, operation, is_divided
+        self.tape.kept[self.keeper] += self.num_bytes
+
     def __del__(self) -> None:
         self.tape.live -= self.num_bytes
+        if self.keeper is not None:
+            self.tape.kept[self.keeper] -= self.num_bytes
 
 
 class Gradient:
@@ -135,6 +268,10 @@ class Node:
         once, again: FLOPs of all gradients together, and of what they compute a second time.
     """
 
+    operation: Operation | None = None
+    repeated: Sequence[set[Leaf]] = ()
+    """For each output, the weights whose gradients come when it is computed again."""
+
     def __init__(
         self,
         tape: CostTape,
@@ -149,9 +286,24 @@ class Node:
         again: int = 0,
     ):
         tape.num_nodes += 1
+        self.expected: set[Leaf] = set()
         self.tape, self.number, self.num_outputs = tape, tape.num_nodes, num_outputs
         self.sources, self.inputs, self.keeps = tuple(sources), tuple(inputs), tuple(keeps)
         self.back, self.shares, self.once, self.again = tuple(back), tuple(shares), once, again
+
+    def weights_since(self, number: int) -> set[Leaf]:
+        """Return the weights that it and nodes before it are made of, back to a node's number."""
+        found: set[Leaf] = set()
+        waiting: list[Node] = [self]
+        seen: set[Node] = {self}
+        while waiting:
+            for source, _ in filter(None, waiting.pop().sources):
+                if isinstance(source, Leaf):
+                    found.add(source)
+                elif source.number > number and source not in seen:
+                    seen.add(source)
+                    waiting.append(source)
+        return found
 
     def free(self) -> None:
         """Let go of what was kept."""
@@ -162,6 +314,11 @@ class Node:
         tape, arrived = self.tape, given[0]
         tape.flops["backward"] += self.once
         tape.flops["again"] += self.again
+        if self.operation is not None:
+            self.operation.is_visited = True
+            self.operation.gradients = sum(
+                source is not None and flops > 0 for source, flops in zip(self.sources, self.back, strict=False)
+            )
         found: list[Gradient | None] = []
         for index, ((shape, dtype), source) in enumerate(zip(self.inputs, self.sources, strict=True)):
             if source is None:
@@ -180,10 +337,16 @@ class Leaf(Node):
         super().__init__(tape, ())
         self.is_weight = is_weight
         self.gradient: Gradient | None = None
+        self.num_awaited = 0
 
     def accumulate(self, gradient: Gradient) -> None:
-        """Take a gradient; one that comes later is added in place."""
-        if self.gradient is None:
-            self.gradient = gradient
-            if self.is_weight:
-                self.tape.gradients += gradient.buffer.num_bytes
+        """Take a gradient. The sum of two is a new array; it is the weight's gradient when all have come."""
+        before = self.gradient
+        self.gradient = gradient if before is None else Gradient(self.tape, gradient.shape, gradient.dtype)
+        self.arrived()
+
+    def arrived(self) -> None:
+        """Count one gradient as come."""
+        self.num_awaited -= 1
+        if self.is_weight and not self.num_awaited and self.gradient is not None:
+            self.tape.gradients += self.gradient.buffer.num_bytes

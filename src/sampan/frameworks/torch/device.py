@@ -47,7 +47,7 @@ def resolve(name: str) -> str:
             "npu": "torch_npu is not installed, or it finds no Ascend device",
             "mps": "Metal is only there on Apple machines with macOS 12.3 or later",
         }.get(kind, f"PyTorch knows no such device; here are: {', '.join(found)}")
-        raise DeviceError(f"there is no `{name}` device", why, f"use --device {found[0]}, or --device auto")
+        raise DeviceError(f"there is no `{name}` device", why, f"use device {found[0]}, or auto")
     if kind == "cuda" and ":" in name and int(name.split(":")[1]) >= torch.cuda.device_count():
         raise DeviceError(f"there is no `{name}` device", f"this machine has {torch.cuda.device_count()} GPUs")
     if kind == "npu" and ":" in name:
@@ -67,7 +67,7 @@ def resolve_dtype(name: str, device: str) -> str:
         raise DeviceError(
             "there is no fp16 on PyTorch",
             "every device that it is good for there has bf16, or does well with fp32",
-            "use dtype bf16 or fp32, or --framework mindspore",
+            "use dtype bf16 or fp32, or MindSpore",
         )
     if name != "auto":
         return name

@@ -79,7 +79,7 @@ def load_weights(
         raise DeviceError(
             f"{name} does not fit on `{device}`",
             str(error).split(". ", maxsplit=1)[0],
-            "use --offload, --dtype bf16, or --device cpu",
+            "use dtype bf16 or device cpu; `sampan generate` and `sampan eval` also have --offload",
         ) from error
     module.load_state_dict(loaded, strict=True, assign=True)
     if trainable is not None:

@@ -1,32 +1,38 @@
-"""What one training pass costs, found before a run: arithmetic, and the memory of what lives during it.
+"""What one training pass costs, found before a run: counted on shapes, by what PyTorch's kernels keep.
 
-The real loss runs once, forward and backward, on fake tensors: they have shapes, dtypes and a device, and no memory. Every
-operation is seen below autograd and autocast, so that what is counted is what the device will do: the dtypes that autocast
-chooses (a bf16 copy of an fp32 weight included), the attention kernel and what it keeps, layers that are computed again.
-Two things are not seen: what a kernel takes for itself while it runs, and how an allocator rounds.
-
-PyTorch's `meta` device alone would not do: autocast passes its tensors by, and its attention is the one that writes out all
-pairs, so that neither dtypes nor memory would be the device's.
+What a kernel takes for itself while it runs, and how an allocator rounds, is not seen.
 """
 
 from __future__ import annotations
 
-import copy
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
-from sampan.frameworks.quantized import is_quantized
 from sampan.frameworks.records import ParameterCount, PassCost
+from sampan.frameworks.shapes import count as shapes
+from sampan.frameworks.shapes import nn as layers
+from sampan.frameworks.shapes.array import Blank
+from sampan.frameworks.shapes.tape import CostTape, Kernels
+from sampan.frameworks.torch import nn, ops
 from sampan.frameworks.torch.adamw import WORKSPACE_BYTES, token_tables
-from sampan.frameworks.torch.device import DTYPES
+
+
+def kernels(device: str, lower: str | None = None) -> Kernels:
+    """Return what PyTorch's kernels keep on a device.
+
+    Args:
+        lower: The dtype that autocast brings products to; None without autocast.
+    """
+    if device.startswith("npu"):
+        return Kernels(lower=lower)
+    if device.startswith("cuda"):
+        norm_dtype = "fp32" if lower else None
+        return Kernels(result="tokens", norm_dtype=norm_dtype, lower=lower)
+    return Kernels(result="queries", fp32_rms_norm=True, lower=lower)
 
 
 def count(
@@ -40,18 +46,8 @@ def count(
         trainable: Says of a parameter's name whether it is trained.
         frozen_rows: As the updater takes them.
     """
-    tables = token_tables(module)
-    trained = coded = frozen = in_rows = 0
-    for name, parameter in module.named_parameters():
-        values = parameter.numel()
-        if not trainable(name):
-            frozen += values
-            continue
-        if frozen_rows and name in frozen_rows:
-            values = values // len(parameter) * min(frozen_rows[name], len(parameter))
-        trained, in_rows = trained + values, in_rows + parameter.numel() - values
-        coded += values if is_quantized(values, name in tables) else 0
-    return ParameterCount(trained, coded, frozen, in_rows, WORKSPACE_BYTES)
+    counted, _ = shapes.count_parameters(parameter_slots(module), token_tables(module), trainable, frozen_rows)
+    return dataclasses.replace(counted, workspace_bytes=WORKSPACE_BYTES)
 
 
 def measure(
@@ -65,141 +61,45 @@ def measure(
     trainable_dtype: str = "fp32",
     autocast: str = "fp32",
 ) -> PassCost:
-    """Run a loss forward and backward on fake tensors and return what it costs.
+    """Run a loss forward and backward on shapes and return what it costs.
 
     Args:
-        module: On the meta device or not; it is not changed.
+        module: On the meta device or not; it is as before afterwards.
         loss: As the updater takes it. It may not look at values: there are none.
         arrays: What it takes after the module. Of NumPy arrays only shapes and dtypes matter; the rest stays as it is.
         device: Where the run is to be. The pass is counted for CUDA on a machine that has it, and else as on a CPU.
         dtype, trainable, trainable_dtype: As `io.load_weights` and the train step take them.
         autocast: As the updater takes it.
+
+    Raises:
+        TypeError: The loss looks at values.
+        ValueError: Nothing that is trained takes part in it.
     """
-    kind = "cuda" if device.startswith("cuda") and torch.cuda.is_available() else "cpu"
     low = autocast == "bf16" or trainable_dtype == "bf16"
-    # copied but for its tensors, which are replaced
-    copied = copy.deepcopy(module, {id(t): t for t in (*module.parameters(), *module.buffers())})
-    with FakeTensorMode():
-        _make_fake(copied, kind, dtype, trainable, trainable_dtype)
-        batch = [
-            torch.empty(a.shape, dtype=torch.from_numpy(np.empty(0, a.dtype)).dtype, device=kind)
-            if isinstance(a, np.ndarray)
-            else a
-            for a in arrays
-        ]
-        return watch(copied, loss, batch, autocast="bf16" if low else "fp32")
+    tape = CostTape(kernels(device, "bf16" if low else None))
 
+    def weight_dtype(name: str) -> tuple[str, bool]:
+        return (trainable_dtype, True) if trainable(name) else (dtype, False)
 
-def watch(module: torch.nn.Module, loss: Callable[..., Any], batch: Sequence[Any], *, autocast: str) -> PassCost:
-    """Run a loss forward and backward on the tensors that are given, fake or real, and return what it costs.
-
-    Gradients of the module's parameters are gone afterwards.
-    """
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    device = parameters[0].device.type
-    known = [*module.parameters(), *module.buffers(), *(a for a in batch if isinstance(a, torch.Tensor))]
-    watcher = _Watch(known)
-    hooks = [p.register_post_accumulate_grad_hook(watcher.accumulated) for p in parameters]
-    try:
-        with watcher:
-            with torch.autocast(device, torch.bfloat16, enabled=autocast == "bf16", cache_enabled=False):
-                result = loss(module, *batch)
-            value = result[0] if isinstance(result, tuple) else result
-            forward, kept = watcher.flops["forward"], watcher.live
-            value.backward()
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for parameter in parameters:
-            parameter.grad = None
-    flops = watcher.flops
-    return PassCost(
-        forward_flops=forward,
-        useful_flops=forward + flops["backward"],
-        executed_flops=forward + flops["backward"] + flops["again"],
-        kept_bytes=kept,
-        activation_bytes=watcher.activation_peak,
-        peak_bytes=watcher.peak,
-        batch_bytes=sum(a.untyped_storage().nbytes() for a in batch if isinstance(a, torch.Tensor)),
+    batch = [Blank(each.shape, str(each.dtype)) if isinstance(each, np.ndarray) else each for each in arrays]
+    return shapes.count_pass(
+        tape, parameter_slots(module), substitutes(tape), weight_dtype, lambda *given: loss(module, *given), batch
     )
 
 
-class _Watch(TorchDispatchMode):
-    """Sees every operation: adds up its FLOPs, and follows the storage of what comes out of it until it is freed."""
-
-    def __init__(self, known: Sequence[torch.Tensor]):
-        super().__init__()
-        self.flops = {"forward": 0, "backward": 0, "again": 0}
-        self.live = self.peak = self.gradients = self.activation_peak = 0
-        self._seen: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-        for tensor in known:
-            storage = tensor.untyped_storage()
-            self._seen[id(storage)] = storage
-        self._kept = [tensor.untyped_storage() for tensor in known]  # so that their numbers stay theirs
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        phase = "forward"
-        if (
-            torch._C._current_graph_task_id() != -1
-        ):  # within the backward pass; there, what is computed again has gradients
-            phase = "again" if torch.is_grad_enabled() else "backward"
-        useful, again = _flops(func, args, kwargs or {}, out)
-        self.flops[phase] += useful
-        self.flops["again"] += again
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor):
-                self._follow(tensor.untyped_storage())
-        return out
-
-    def accumulated(self, parameter: torch.Tensor) -> None:
-        """Count a parameter's gradient as such from here on."""
-        assert parameter.grad is not None, "the hook is called when it is there"
-        self.gradients += parameter.grad.untyped_storage().nbytes()
-
-    def _follow(self, storage: Any) -> None:
-        if self._seen.get(id(storage)) is storage:
-            return
-        self._seen[id(storage)] = storage
-        num_bytes = storage.nbytes()
-        self.live += num_bytes
-        self.peak = max(self.peak, self.live)
-        self.activation_peak = max(self.activation_peak, self.live - self.gradients)
-        weakref.finalize(storage, self._freed, num_bytes).atexit = False
-
-    def _freed(self, num_bytes: int) -> None:
-        self.live -= num_bytes
+def substitutes(tape: CostTape) -> dict[tuple[Any, str], Any]:
+    """Return what takes the place of PyTorch's layers and functions while a pass is counted."""
+    of_layers = {
+        nn.Linear: layers.Linear, nn._LowRankLinear: layers.LowRankLinear, nn.Embedding: layers.Embedding,
+        nn.Conv2d: layers.Conv2d, nn.GroupNorm: layers.GroupNorm,
+    }  # fmt: skip
+    return {
+        (torch.nn.Module, "__call__"): shapes.calling(tape),
+        **{(layer, "forward"): substitute.forward for layer, substitute in of_layers.items()},
+        **shapes.functions(ops),
+    }
 
 
-def _flops(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> tuple[int, int]:
-    """Return the FLOPs of an operation, and those by which it repeats what was computed before."""
-    name = func._overloadpacket.__name__
-    if "attention" in name and "scaled_dot_product" in name:
-        named = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | dict(kwargs)
-        q, k, v = named["query"], named["key"], named["value"]
-        queries, keys = q.shape[-2], k.shape[-2]
-        pairs = queries * (queries + 1) // 2 if named.get("is_causal") else queries * keys
-        product = 2 * q.shape[0] * q.shape[1] * pairs
-        if "backward" not in name:
-            return product * (q.shape[-1] + v.shape[-1]), 0
-        # gradients of q, k, v and of the weights; the weights themselves were not kept and are computed again
-        return product * 2 * (q.shape[-1] + v.shape[-1]), product * q.shape[-1]
-    formula = flop_registry.get(func._overloadpacket)
-    return (int(formula(*args, **kwargs, out_val=out)), 0) if formula else (0, 0)
-
-
-def _make_fake(
-    module: torch.nn.Module, device: str, dtype: str, trainable: Callable[[str], bool], trainable_dtype: str
-) -> None:
-    """Put fake weights into a module, of the dtypes that training would give them."""
-    for prefix, child in module.named_modules():
-        for name, parameter in child._parameters.items():
-            if parameter is not None:
-                is_trained = trainable(f"{prefix}.{name}" if prefix else name)
-                wanted = DTYPES[trainable_dtype if is_trained else dtype]
-                fake = torch.empty(parameter.shape, dtype=wanted, device=device)
-                child._parameters[name] = torch.nn.Parameter(fake, requires_grad=is_trained)
-        for name, buffer in child._buffers.items():
-            if buffer is not None:
-                wanted = DTYPES[dtype] if buffer.is_floating_point() else buffer.dtype
-                child._buffers[name] = torch.empty(buffer.shape, dtype=wanted, device=device)
+def parameter_slots(module: torch.nn.Module) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Yield a module and all in it by dotted name, each with the dictionary in which its own parameters are."""
+    return ((path, child, child._parameters) for path, child in module.named_modules())

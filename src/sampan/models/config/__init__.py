@@ -15,11 +15,14 @@ from sampan.errors import CheckpointError
 from sampan.models.config.ar import ARConfig, TextConfig, VisionConfig, VQConfig
 from sampan.models.config.dit import DiTConfig, SchedulerConfig
 from sampan.models.config.geometry import Geometry
-from sampan.models.config.glyph import GlyphConfig
+from sampan.models.config.glyph import NUM_TOLD, NUM_WAVES, WORD_PX, GlyphConfig
 from sampan.models.config.inference import ImageProcessorConfig, PaintingConfig, SamplingConfig
 from sampan.models.config.vae import VAEConfig
 
 __all__ = [
+    "NUM_TOLD",
+    "NUM_WAVES",
+    "WORD_PX",
     "ARConfig",
     "DiTConfig",
     "Geometry",

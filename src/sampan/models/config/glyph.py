@@ -9,6 +9,10 @@ from typing import Any, Self
 
 from sampan.models.config.section import JSON, ConfigSection
 
+WORD_PX = 32, 128  # height and width of the pictures of words that the glyph encoder is trained on
+NUM_WAVES = 12  # cosines along a word, by which its letters and its picture's columns are summed
+NUM_TOLD = 54  # channels of a byte's embedding that tell where the byte stands and which letter it is
+
 
 @dataclass(frozen=True)
 class GlyphConfig(ConfigSection):
@@ -28,6 +32,11 @@ class GlyphConfig(ConfigSection):
 
     def __post_init__(self) -> None:
         self.require_positive()
+
+    @property
+    def num_told(self) -> int:
+        """Channels of an embedding that are asked what the byte is: no more than there are."""
+        return min(NUM_TOLD, self.d_model)
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> Self:

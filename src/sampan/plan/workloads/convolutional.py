@@ -71,7 +71,7 @@ def unet_model(
     begin += [product("time", 1, first, time, input_grad=False), product("time", 1, time, time)]
     if shape.vectors:
         begin += [product("vectors", 1, shape.vectors, time, input_grad=False), product("vectors", 1, time, time)]
-    blocks.append(_level("latent and time", begin, cells, first, grad, 0))
+    blocks.append(_level("latent and time", begin, cells, first, grad))
 
     def level(name: str, wide: list[tuple[float, float]], depth: int, cells: float, more: list[Op]) -> None:
         channels = wide[0][1]
@@ -80,7 +80,7 @@ def unet_model(
             ops += resnet(cells, into, out, time=time)
             if depth:
                 ops += [product("into tokens", cells, out, out), product("out of tokens", cells, out, out)]
-        blocks.append(_level(name, ops + more, cells, channels, grad, 0))
+        blocks.append(_level(name, ops + more, cells, channels, grad))
         if depth:
             blocks.append(
                 _attentions(shape, f"{name}, attention", channels, depth * len(wide), cells, text_tokens, grad, lora)
@@ -114,7 +114,7 @@ def unet_model(
         convolution("noise", cells, first, shape.channels),
         memory_op("loss", 6 * cells * shape.channels),
     ]
-    blocks.append(_level("noise and loss", end, cells, first, grad, 0))
+    blocks.append(_level("noise and loss", end, cells, first, grad))
     text_bytes = 2 * text_tokens * shape.context
     return Workload(
         name=name,
@@ -126,7 +126,7 @@ def unet_model(
     )
 
 
-def _level(name: str, ops: list[Op], cells: float, width: float, grad: Grad, rank: int) -> WorkloadBlock:
+def _level(name: str, ops: list[Op], cells: float, width: float, grad: Grad) -> WorkloadBlock:
     """Return convolutions and norms as a block; what they read is kept, and what norms write."""
     kept = sum(op.rows * op.inner / _taps(op) for op in ops if op.kind in ("conv", "matmul"))
     kept += sum(op.values / 4 for op in ops if op.name == "norm and activation") * 2

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from sampan.plan.records import Grad, Op, Workload, WorkloadBlock, attention, memory_op, product
 from sampan.plan.workloads.language import ExpertsShape, LanguageShape, language_model
+from sampan.plan.workloads.layers import feed_forward, lora_additions, routed_experts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,23 +86,11 @@ def hybrid_model(name: str, shape: HybridShape, seq_len: float, *, method: str =
     wide, e = 2 if shape.gated else 1, shape.experts
     forward: list[Op] = [memory_op("norm", 2 * n * h)]
     kept = 0.0
-    for f in (shape.ffn if e is None else e.shared_ffn,):
-        if f:
-            forward += [
-                product("feed-forward, in", n, h, wide * f, split="columns"),
-                memory_op("activation", n * f * (wide + 1), split="columns"),
-                product("feed-forward, out", n, f, h, split="rows"),
-            ]
-            kept += n * f * (wide + 1)
+    if f := shape.ffn if e is None else e.shared_ffn:
+        forward += feed_forward(n, h, f, shape.gated)
+        kept += n * f * (wide + 1)
     if e is not None:
-        each = n * e.per_token / e.num
-        forward += [
-            product("router", n, h, e.num),
-            product("experts, in", each, h, wide * e.ffn, copies=e.num, split="experts"),
-            memory_op("experts' activation", n * e.per_token * e.ffn * (wide + 1), split="experts"),
-            product("experts, out", each, e.ffn, h, copies=e.num, split="experts"),
-            memory_op("dispatch and combine", 4 * n * e.per_token * h),
-        ]
+        forward += routed_experts(n, h, e.num, e.per_token, e.ffn, shape.gated)
         kept += n * e.per_token * (e.ffn * (wide + 1) + 2 * h)
     forward.append(memory_op("residual", 3 * n * h))
     runs = [
@@ -131,11 +120,8 @@ def _layers(
     trained = None
     if grad == "through":
         adapted = [op for op in ops if op.kind == "matmul" and op.weights and op.name != "router"]
-        trained = sum(rank * (op.inner + op.cols) * op.copies for op in adapted)
-        ops = ops + [
-            product(f"{op.name}, addition", op.rows * op.copies, rank, op.inner + op.cols, has_weights=False)
-            for op in adapted
-        ]
+        additions, trained = lora_additions(adapted, rank)
+        ops = ops + additions
     return WorkloadBlock(
         name=name, ops=tuple(ops), repeat=repeat, grad=grad, params=params + (trained or 0.0), trained_params=trained,
         expert_params=expert_params, tokens=tokens, width=hidden, sums=1, kept=kept, kept_whole=2 * tokens * hidden,

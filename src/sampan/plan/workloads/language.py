@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sampan.plan.records import Grad, Op, Workload, WorkloadBlock, attention, memory_op, product
+from sampan.plan.workloads.layers import feed_forward, routed_experts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,25 +133,17 @@ def layer(
         product("attention, out", tokens, out_width, h, split="rows"),
         memory_op("residual and norm", 5 * tokens * h),
     ]
-    attention_params = sum(op.weights for op in ops)
     kept_whole, kept = 4 * tokens * h, tokens * (made + 2 * out_width)
     dispatch = expert_params = 0.0
     wide = 2 if shape.gated else 1
     if experts is None:
-        ops += _feed_forward(tokens, h, f, shape.gated)
+        ops += feed_forward(tokens, h, f, shape.gated)
         kept += tokens * f * (wide + 1)
     else:
         routed = tokens * experts.per_token
-        each = routed / experts.num
-        ops += [
-            product("router", tokens, h, experts.num),
-            product("experts, in", each, h, wide * experts.ffn, copies=experts.num, split="experts"),
-            memory_op("experts' activation", routed * experts.ffn * (wide + 1), split="experts"),
-            product("experts, out", each, experts.ffn, h, copies=experts.num, split="experts"),
-            memory_op("dispatch and combine", 4 * routed * h),
-        ]
+        ops += routed_experts(tokens, h, experts.num, experts.per_token, experts.ffn, shape.gated)
         if experts.shared_ffn:
-            ops += _feed_forward(tokens, h, experts.shared_ffn, shape.gated)
+            ops += feed_forward(tokens, h, experts.shared_ffn, shape.gated)
         expert_params = experts.num * (wide + 1) * h * experts.ffn
         dispatch = 2 * routed * h
         kept += routed * (experts.ffn * (wide + 1) + 2 * h) + tokens * experts.shared_ffn * (wide + 1)
@@ -161,7 +154,6 @@ def layer(
         trained = sum(rank * (op.inner + op.cols) * op.copies for op in ops if op.weights)
         if rank and trained:
             ops.append(product("low-rank additions", tokens, trained / rank, rank))
-    assert attention_params > 0
     return WorkloadBlock(
         name="layers" if experts is None else "layers with experts",
         ops=tuple(ops),
@@ -179,15 +171,6 @@ def layer(
         is_trunk=True,
         num_kernels=KERNELS_PER_LAYER + (12 if experts else 0),
     )
-
-
-def _feed_forward(tokens: float, hidden: float, ffn: float, gated: bool) -> list[Op]:
-    wide = 2 if gated else 1
-    return [
-        product("feed-forward, in", tokens, hidden, wide * ffn, split="columns"),
-        memory_op("activation", tokens * ffn * (wide + 1), split="columns"),
-        product("feed-forward, out", tokens, ffn, hidden, split="rows"),
-    ]
 
 
 def language_model(

@@ -8,6 +8,7 @@ never writes its scores: the input of every matrix product, norm, activation and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,6 +61,38 @@ def resnet(cells: float, wide: float, channels: float, *, time: float = 0, taps:
     if wide != channels:
         ops.append(convolution("skip", cells, wide, channels, taps=1))
     return ops
+
+
+def feed_forward(tokens: float, hidden: float, ffn: float, gated: bool) -> list[Op]:
+    """Return the operators of a feed-forward layer: two matrices, or three with a gate."""
+    wide = 2 if gated else 1
+    return [
+        product("feed-forward, in", tokens, hidden, wide * ffn, split="columns"),
+        memory_op("activation", tokens * ffn * (wide + 1), split="columns"),
+        product("feed-forward, out", tokens, ffn, hidden, split="rows"),
+    ]
+
+
+def routed_experts(tokens: float, hidden: float, num: int, per_token: float, ffn: float, gated: bool) -> list[Op]:
+    """Return the operators of `num` feed-forward layers, `per_token` of which each token is sent to."""
+    wide = 2 if gated else 1
+    routed = tokens * per_token
+    return [
+        product("router", tokens, hidden, num),
+        product("experts, in", routed / num, hidden, wide * ffn, copies=num, split="experts"),
+        memory_op("experts' activation", routed * ffn * (wide + 1), split="experts"),
+        product("experts, out", routed / num, ffn, hidden, copies=num, split="experts"),
+        memory_op("dispatch and combine", 4 * routed * hidden),
+    ]
+
+
+def lora_additions(ops: Sequence[Op], rank: int) -> tuple[list[Op], float]:
+    """Return the operators of LoRA's additions beside matrix products, and how many values they have (Hu et al. 2021)."""
+    values = sum(rank * (op.inner + op.cols) * op.copies for op in ops)
+    additions = [
+        product(f"{op.name}, addition", op.rows * op.copies, rank, op.inner + op.cols, has_weights=False) for op in ops
+    ]
+    return additions, values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,13 +203,10 @@ def transformer(
     biases = sum(op.cols * op.copies for op in ops if op.weights) if layers.biases else 0.0
     trained = None
     if grad == "through":
-        found = [op for op in ops if op.weights and not op.name.startswith("modulation")] if rank else []
-        trained = sum(rank * (op.inner + op.cols) * op.copies for op in found)
-        kept += sum(rank * op.rows * op.copies for op in found)
-        for op in found:
-            ops.append(
-                product(f"{op.name}, addition", op.rows * op.copies, rank, op.inner + op.cols, has_weights=False)
-            )
+        adapted = [op for op in ops if op.weights and not op.name.startswith("modulation")] if rank else []
+        kept += sum(rank * op.rows * op.copies for op in adapted)
+        additions, trained = lora_additions(adapted, rank)
+        ops += additions
     return WorkloadBlock(
         name=name,
         ops=tuple(ops),
@@ -225,19 +255,7 @@ def _feed_forward(layers: TransformerLayers, parts: list[tuple[float, str]], tok
             ops.append(memory_op("depthwise convolution", 2 * tokens * wide * f, weights=layers.taps * wide * f))
         ops += [product(f"feed-forward, out{of}", n, f, h, split="rows") for n, of in parts]
         return ops, wide
-    routed = tokens * layers.per_token
-    each = routed / layers.experts
-    ops = [
-        product("router", tokens, h, layers.experts),
-        product("experts, in", each, h, wide * f, copies=layers.experts, split="experts"),
-        memory_op("experts' activation", routed * f * (wide + 1), split="experts"),
-        product("experts, out", each, f, h, copies=layers.experts, split="experts"),
-        memory_op("dispatch and combine", 4 * routed * h),
-    ]
-    if s := layers.shared_ffn:
-        ops += [
-            product("feed-forward, in", tokens, h, wide * s, split="columns"),
-            memory_op("activation", tokens * s * (wide + 1), split="columns"),
-            product("feed-forward, out", tokens, s, h, split="rows"),
-        ]
+    ops = routed_experts(tokens, h, layers.experts, layers.per_token, f, layers.gated)
+    if layers.shared_ffn:
+        ops += feed_forward(tokens, h, layers.shared_ffn, layers.gated)
     return ops, wide

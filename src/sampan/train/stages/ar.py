@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from sampan.data.batches import ShuffledOrder
 from sampan.frameworks import io
 from sampan.losses import tokens
+from sampan.losses.stages import ar_loss
 from sampan.models import positions
 from sampan.models.build import build_on_meta
+from sampan.pipeline.prepare import lay_out_tokens
+from sampan.pipeline.tokens import BatchedDecoder, generate_tokens
 from sampan.samplers import noise
 from sampan.train import sample_grid
 from sampan.train.stages import HostBatch, StageInputs, TrainableStage
@@ -60,24 +63,24 @@ def make(inputs: StageInputs) -> TrainableStage:
             tuple(inputs.samples[i].key for i in chosen),
         )
 
-    def loss(
-        module: Any, ids: Any, cos: Any, sin: Any, read_at: Any, labels: Any, weights: Any, segments: tuple[int, ...]
-    ) -> tuple[Any, dict[str, Any]]:
-        logits, _ = module(ids, cos, sin, recompute=settings.recompute, segments=segments, logits_at=read_at)
-        return tokens.token_loss(logits, labels, weights), {}
+    def loss(module: Any, *arrays: Any) -> tuple[Any, dict[str, Any]]:
+        return ar_loss(module, *arrays, recompute=settings.recompute)
 
     def sample(module: Any, chosen: Sequence[int]) -> Any:
         """Return what is painted from true tokens beside what is painted from those the generator writes."""
-        pictures = inputs.pictures
         captions = [inputs.samples[i].captions[0] for i in chosen]
-        found = sample_grid.written(
-            module,
-            captions,
-            [pictures.size_of(inputs.image_of[i]) for i in chosen],
-            [[encoded.target_ids(r) for r in inputs.references_of[i]] for i in chosen],
-            tokenizer=inputs.prompt_tokenizer, config=config, device=inputs.device, dtype=inputs.module_dtype,
-            seed=seed,
-        )  # fmt: skip
+        decoder, sequences = BatchedDecoder(module, inputs.device, inputs.module_dtype), []
+        for number, (caption, index) in enumerate(zip(captions, chosen, strict=True)):
+            layout = lay_out_tokens(
+                caption,
+                inputs.pictures.size_of(inputs.image_of[index]),
+                [encoded.target_ids(reference) for reference in inputs.references_of[index]],
+                tokenizer=inputs.prompt_tokenizer,
+                config=config,
+            )
+            sequences.append(layout.sequence(config, config.sampling, seed, number))
+            generate_tokens(decoder, sequences[-1:])
+        found = [sequence.grid_ids(-1) for sequence in sequences]
         truths = [encoded.target_ids(inputs.image_of[i]) for i in chosen]
         return sample_grid.written_grid(truths, found, captions, inputs.paint_ids())
 

@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 
 from sampan.data.batches import ShapeGroups
 from sampan.losses import flow
+from sampan.losses.stages import decoder_loss
 from sampan.models import positions
 from sampan.models.build import build_on_meta
-from sampan.models.dit import join_references
 from sampan.models.positions import Grid
 from sampan.models.text import glyph_texts
+from sampan.pipeline.denoise import DenoiseInputs, Denoiser, initial_noise
 from sampan.samplers import euler, noise
 from sampan.train import sample_grid
 from sampan.train.stages import HostBatch, StageInputs, TrainableStage
 
 Floats = NDArray[np.float32]
-_PER_REFERENCE = 7  # arrays of a reference in a batch
 
 
 def make(inputs: StageInputs) -> TrainableStage:
@@ -115,41 +115,34 @@ def make(inputs: StageInputs) -> TrainableStage:
             *positions.rope_image(grid_of(size), dit.attention_head_dim, 0),
         )
 
-    def loss(
-        module: Any, clean: Any, draws: Any, sigma: Any, embeds: Any, prior: Any, keep: Any, times: Any, sizes: Any,
-        cos: Any, sin: Any, mask: Any, *references: Any,
-    ) -> tuple[Any, dict[str, Any]]:  # fmt: skip
-        each = range(0, len(references), _PER_REFERENCE)
-        written = [
-            module.reference_kv(*references[first : first + _PER_REFERENCE], recompute=settings.recompute)
-            for first in each
-        ]
-        velocity = module(
-            flow.add_noise(clean, draws, sigma), embeds, prior, keep, times, sizes, cos, sin,
-            join_references(written) if written else None, mask, recompute=settings.recompute,
-        )  # fmt: skip
-        return flow.flow_loss(velocity, clean, draws), {}
+    def loss(module: Any, *arrays: Any) -> tuple[Any, dict[str, Any]]:
+        return decoder_loss(module, *arrays, recompute=settings.recompute)
 
     def sample(module: Any, chosen: Sequence[int]) -> Any:
         """Return originals beside what is painted from their true tokens."""
         shown = [inputs.image_of[i] for i in chosen]
 
-        def subject(index: int) -> sample_grid.SampleInputs:
-            picture, caption = inputs.image_of[index], inputs.samples[index].captions[0]
-            references = [
-                (encoded.latents([r])[0], encoded.target_ids(r), pictures.size_of(r))
-                for r in inputs.references_of[index]
-            ]
-            words = encoded.glyph(tuple(glyph_texts(caption)))
-            return sample_grid.SampleInputs(
-                encoded.target_ids(picture), words, pictures.size_of(picture), tuple(references)
+        denoiser = Denoiser(module, config, inputs.device, inputs.module_dtype)
+
+        def told(number: int, index: int) -> DenoiseInputs:
+            picture, words = inputs.image_of[index], glyph_texts(inputs.samples[index].captions[0])
+            size, references = pictures.size_of(picture), inputs.references_of[index]
+            return DenoiseInputs(
+                encoded.target_ids(picture)[None],
+                initial_noise(seed, number, size, config, "preview")[None],
+                encoded.glyph(tuple(words))[None],
+                size,
+                sample_grid.NUM_STEPS,
+                sample_grid.GUIDANCE,
+                encoded.glyph(())[None],
+                denoiser.reference_kv(
+                    [(encoded.latents([r]), encoded.target_ids(r), pictures.size_of(r)) for r in references]
+                ),
             )
 
-        painted = sample_grid.painted(
-            module, lambda: inputs.frozen("vae"), [subject(i) for i in chosen], config=config, device=inputs.device,
-            dtype=inputs.module_dtype, num_steps=sample_grid.NUM_STEPS, seed=seed, guidance_scale=sample_grid.GUIDANCE,
-            no_words=encoded.glyph(()),
-        )  # fmt: skip
+        painted = sample_grid.denoise_samples(
+            denoiser, lambda: inputs.frozen("vae"), (told(number, index) for number, index in enumerate(chosen))
+        )
         return sample_grid.pairs([pictures[i] for i in shown], painted, [inputs.samples[i].captions[0] for i in chosen])
 
     return TrainableStage(build_on_meta("decoder", config), draw, loss, sample=sample)

@@ -19,21 +19,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sampan.frameworks import device as dev
-from sampan.frameworks import ops
-from sampan.losses.contrast import contrast_loss
-from sampan.losses.shapes import check_shapes
+from sampan.losses.stages import glyph_loss
 from sampan.models import positions
-from sampan.models.config import GlyphConfig
+from sampan.models.config import NUM_TOLD, NUM_WAVES, WORD_PX, GlyphConfig
+from sampan.models.heads import GlyphWithHeads
 from sampan.models.text import GLYPH_PAD_ID, glyph_batch, glyph_texts
 from sampan.samplers import noise
 from sampan.synthetic import text_rendering
 from sampan.synthetic.signs.split import is_test_word
 from sampan.synthetic.signs.words import WordSource
-from sampan.train.heads import GlyphWithHeads
 from sampan.train.stages import HostBatch, StageInputs, TrainableStage, caption_texts
 
-HEIGHT_PX, WIDTH_PX, COLUMN_PX = 32, 128, 4
-NUM_WAVES = 12
+HEIGHT_PX, WIDTH_PX = WORD_PX
+COLUMN_PX = 4
 # what a byte's embedding tells in its first channels: cosines of where it stands on a row of cells, how far it is from
 # either end, the difference of the two; which letter it is, whether a capital, with which mark
 _CELLS, _CELL_WAVES = 8, 7
@@ -42,7 +40,9 @@ _BASES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _MARKS = "\u0301\u0300\u0302\u0303\u0308\u0327\u030c"  # acute, grave, circumflex, tilde, diaeresis, cedilla, caron
 _SURE = 1.5  # what a channel says for "yes"
 _NUM_PLACES = _CELL_WAVES + 3
-NUM_TOLD = _NUM_PLACES + len(_BASES) + 1 + len(_MARKS)
+assert _NUM_PLACES + len(_BASES) + 1 + len(_MARKS) == NUM_TOLD, (
+    "the head asks for as many channels as there are answers"
+)
 MEASURED_WORDS = 512
 _LEAST_LETTERS, _MOST_LETTERS = 2, 12
 _MOST_IN_TWO_WORDS = 16
@@ -58,7 +58,7 @@ def make(inputs: StageInputs) -> TrainableStage:
     quoted = [t for t in dict.fromkeys(texts) if can_draw(t)]
     words = WordSource(is_test=False)
     with dev.on_meta():
-        module = GlyphWithHeads(config, NUM_WAVES, num_told(config.glyph))
+        module = GlyphWithHeads(config)
 
     def word(step: int, row: int) -> str:
         """Return the word of a row; every second one may be its neighbour with one letter changed."""
@@ -89,19 +89,8 @@ def make(inputs: StageInputs) -> TrainableStage:
         )
         return HostBatch((*arrays, np.arange(len(chosen)), weights), tuple(chosen))
 
-    def loss(
-        module: Any, ids: Any, mask: Any, buckets: Any, letter_waves: Any, told: Any, share: Any, pictures: Any, waves: Any,
-        rows: Any, weights: Any,
-    ) -> tuple[Any, dict[str, Any]]:  # fmt: skip
-        spelt, said = module.spell(ids, mask, buckets, letter_waves)
-        seen = module.read(pictures, waves)
-        spelt, seen = ops.cast(spelt, ops.float32), ops.cast(seen, ops.float32)
-        contrast = contrast_loss(spelt, seen, rows, weights, settings.temperature)
-        answers = ("word", "byte", "channel")
-        check_shapes(("said", said, answers), ("told", told, answers), ("share", share, ("word", "byte")))
-        wrong = ops.cast(said, ops.float32) - told
-        place = ops.sum(ops.mean(wrong * wrong, -1) * share)
-        return contrast + settings.place_weight * place, {"contrast": contrast, "told": place}
+    def loss(module: Any, *arrays: Any) -> tuple[Any, dict[str, Any]]:
+        return glyph_loss(module, *arrays, temperature=settings.temperature, place_weight=settings.place_weight)
 
     def measure(module: Any) -> dict[str, float]:
         return evaluate(module, inputs.device, avoid=quoted)
@@ -218,11 +207,6 @@ def spelled(texts: Sequence[str], config: GlyphConfig, has_front_pad: bool) -> t
     return ids, mask, buckets, _waves(along)
 
 
-def num_told(config: GlyphConfig) -> int:
-    """Return how many channels are asked: no more than an embedding has."""
-    return min(NUM_TOLD, config.d_model)
-
-
 def told(
     texts: Sequence[str], config: GlyphConfig, has_front_pad: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -240,7 +224,7 @@ def told(
         wanted[row, inside, _CELL_WAVES:_NUM_PLACES] = np.stack([before, after, before - after], 1) / _PLACE_UNIT
         wanted[row, inside, _NUM_PLACES:] = np.stack([_letter(letter) for letter in text])[of_byte]
         share[row, inside] = 1
-    return wanted[:, :, : num_told(config)], share / share.sum()
+    return wanted[:, :, : config.num_told], share / share.sum()
 
 
 @lru_cache(maxsize=4096)

@@ -16,22 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampan.data.batches import ShapeGroups
-from sampan.data.encode import grid_patches, token_ids
+from sampan.data.transforms import grid_patches
 from sampan.frameworks import device as dev
-from sampan.frameworks import ops
-from sampan.losses.contrast import contrast_loss
-from sampan.losses.quantizer import quantize_straight
-from sampan.losses.shapes import check_shapes
+from sampan.losses.stages import tokenizer_loss
 from sampan.models import positions
+from sampan.models.encoders import encode_tokens
+from sampan.models.heads import TokenizerWithHeads
 from sampan.samplers import noise
 from sampan.train import sample_grid
-from sampan.train.heads import TokenizerWithHeads
 from sampan.train.stages import HostBatch, Rows, StageInputs, TrainableStage
 
 _SEEN_STEPS = 64  # last steps without codes, whose features the codebook is spread over
 _ROUNDS = 3  # of moving each code to the mean of what it stands for
-_TEMPERATURE = 0.07
-_PATCHES = ("image", "token", "value")
 _PREVIEW_SHARE = 0.25
 _CODEBOOK = "part.model.vqmodel.quantize.embedding.weight"
 # in the release and used by nothing: without a gradient it would decay on one framework and stay on another
@@ -77,25 +73,11 @@ def make(inputs: StageInputs) -> TrainableStage:
             tuple(pictures.name_of(i) for i in chosen),
         )
 
-    def loss(
-        module: Any, patches: Any, gather_ids: Any, gather_weights: Any, ids: Any, mask: Any, has_caption: Any, rows: Any,
-        is_quantized: Any,
-    ) -> tuple[Any, dict[str, Any]]:  # fmt: skip
-        model = module.part.model
-        features = model.visual(patches, gather_ids, gather_weights)
-        z, codes = model.vqmodel.project(features), model.vqmodel.codebook()
-        chosen = model.vqmodel(features)
-        quantized, vq_loss = quantize_straight(z, codes, chosen, settings.commitment_weight, settings.codebook_weight)
-        quantized, vq_loss = z + (quantized - z) * is_quantized, vq_loss * ops.sum(is_quantized)
-        painted = ops.cast(module.paint(quantized, gather_ids, gather_weights), ops.float32)
-        check_shapes(("painted", painted, _PATCHES), ("patches", patches, _PATCHES))
-        error = ops.mean(ops.abs(painted - patches))
-        contrast = contrast_loss(
-            module.to_caption(ops.mean(quantized, 1)), module.captions(ids, mask), rows, has_caption, _TEMPERATURE
-        )
-        total = error + vq_loss + settings.contrast_weight * contrast
-        constant = ops.stop_gradient(z)
-        return total, {"l1": error, "vq": vq_loss, "contrast": contrast, "features": constant, "ids": chosen}
+    def loss(module: Any, *arrays: Any) -> tuple[Any, dict[str, Any]]:
+        return tokenizer_loss(
+            module, *arrays, commitment_weight=settings.commitment_weight, codebook_weight=settings.codebook_weight,
+            contrast_weight=settings.contrast_weight,
+        )  # fmt: skip
 
     def after(step: int, arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, float], Rows]:
         chosen = arrays["ids"].reshape(-1)
@@ -130,13 +112,13 @@ def make(inputs: StageInputs) -> TrainableStage:
 
     def ids_of(module: Any, index: int, grid: positions.Grid) -> NDArray[np.int64]:
         patches = grid_patches(pictures[index], grid, config.processor.patch_size)[None]
-        return token_ids(module.part, patches, grid, config, inputs.device, inputs.module_dtype).reshape(grid)
+        return encode_tokens(module.part, patches, grid, config, inputs.device, inputs.module_dtype).reshape(grid)
 
     def sample(module: Any, chosen: Sequence[int]) -> Any:
         """Return originals beside what the repainting head makes of their codes."""
         images = [inputs.image_of[i] for i in chosen]
         ids = [ids_of(module, i, geometry.prior_grid(*pictures.size_of(i))) for i in images]
-        painted = [sample_grid.repainted(module, i, config, inputs.device) for i in ids]
+        painted = [sample_grid.repaint(module, i, config, inputs.device) for i in ids]
         captions = [inputs.samples[i].captions[0] for i in chosen]
         return sample_grid.pairs([pictures[i] for i in images], painted, captions)
 

@@ -11,8 +11,7 @@ import numpy as np
 
 from sampan.data.batches import ShapeGroups
 from sampan.frameworks import device as dev
-from sampan.frameworks import ops
-from sampan.losses import autoencoder
+from sampan.losses.stages import vae_loss
 from sampan.models.build import build_on_meta
 from sampan.models.config import ModelConfig
 from sampan.samplers import noise
@@ -51,14 +50,9 @@ def make(inputs: StageInputs) -> TrainableStage:
         return HostBatch((np.stack(images), np.stack(draws)), tuple(pictures.name_of(i) for i in chosen))
 
     def loss(module: Any, images: Any, draws: Any) -> tuple[Any, dict[str, Any]]:
-        painted, mean, log_variance = module(images, draws)
-        painted = ops.cast(painted, ops.float32)
-        error = ops.mean(ops.abs(painted - images))
-        edges = autoencoder.edge_loss(painted, images)
-        kl = autoencoder.kl_divergence(ops.cast(mean, ops.float32), ops.cast(log_variance, ops.float32))
-        total = error + settings.perceptual_weight * edges + settings.kl_weight * kl
-        square = ops.mean((painted - images) * (painted - images))
-        return total, {"l1": error, "edges": edges, "kl": kl, "mse": square}
+        return vae_loss(
+            module, images, draws, perceptual_weight=settings.perceptual_weight, kl_weight=settings.kl_weight
+        )
 
     def finish(part: Any) -> ModelConfig:
         by_size: dict[Any, list[int]] = defaultdict(list)

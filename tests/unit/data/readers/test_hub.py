@@ -248,6 +248,18 @@ def test_without_the_extra_or_with_an_old_one(tmp_path, monkeypatch):
     )
 
 
+def test_with_a_library_that_cannot_be_imported(tmp_path, breaks):
+    breaks("datasets", "pyarrow requires NumPy 2.0 or newer, found 1.26.4")
+    with pytest.raises(DataError) as caught:
+        read(tmp_path)
+    assert caught.value.what == "sets in a Hub layout cannot be read"
+    assert caught.value.because[0] == (
+        "importing datasets failed: ImportError: pyarrow requires NumPy 2.0 or newer, found 1.26.4"
+    )
+    assert caught.value.because[1].startswith("here are pyarrow ")
+    assert "hub]' brings versions that go together" in (caught.value.hint or "")
+
+
 def test_a_set_from_the_hub_has_its_pictures_in_it(tmp_path):
     (tmp_path / "fetched.png").write_bytes(png(1))
     named = partial(_named_file, [tmp_path], False)

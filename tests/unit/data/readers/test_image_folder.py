@@ -1,40 +1,13 @@
-import json
+"""Rows of a picture folder: what is read, what is a fault, and what the folder is refused for."""
+
 import sys
-from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from sampan.data.image_source import FileSource
-from sampan.data.readers import Columns, Sample
+from sampan.data.readers import Columns
 from sampan.data.readers.image_folder import read
 from sampan.errors import DataError, JobError
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    """A folder inside another, with good pictures in it and one outside."""
-    root = tmp_path / "set"
-    (root / "sub").mkdir(parents=True)
-    for number, name in enumerate(("a.png", "b.png", "sub/c.jpg")):
-        Image.new("RGB", (8, 8), (number * 50, 0, 0)).save(root / name)
-    Image.new("RGB", (8, 8)).save(tmp_path / "outside.png")
-    return root
-
-
-def describe(folder: Path, *rows) -> None:
-    lines = [row if isinstance(row, bytes) else json.dumps(row, ensure_ascii=False).encode() for row in rows]
-    (folder / "metadata.jsonl").write_bytes(b"\n".join(lines) + b"\n")
-
-
-def reasons(folder: Path, **options) -> list[str]:
-    return [f"{fault.where}: {fault.reason}" for fault in read(folder, **options).faults]
-
-
-def sample(folder: Path, where: str, key: str, *captions: str) -> Sample:
-    """A sample whose key says which pictures it has."""
-    image, *references = (FileSource(folder / name) for name in key.split(" < "))
-    return Sample(key, where, image, captions, tuple(references))
+from unit.data.readers.picture_folder import describe, notes, reasons, sample
 
 
 def test_rows_become_samples_in_order(folder):
@@ -238,8 +211,9 @@ def test_csv_without_the_column(folder):
         read(folder)
     assert str(caught.value) == (
         f"error: picture folder `{folder}` cannot be read\n"
-        "  because the first line of metadata.csv names no column `file_name`\n\n"
-        "hint: begin it with: file_name,text"
+        "  because metadata.csv has no column `file_name`, which names the picture\n"
+        "  because its columns are `name`, `text`\n\n"
+        'hint: say which they are: data.image_column = "name"'
     )
 
 
@@ -257,7 +231,9 @@ def test_text_files_beside_the_pictures(folder):
         sample(folder, "a.png", "a.png", "first", "second"),
         sample(folder, "sub/c.jpg", "sub/c.jpg", "三"),
     )
-    assert reasons(folder) == ["b.png: no caption: no `.txt` file beside it", "lone.txt: no picture beside it"]
+    assert reasons(folder) == ["b.png: no caption: no `.txt` file beside it"]
+    assert notes(folder)[1:] == ["stray-text: lone.txt: no picture beside it"]
+    assert read(folder).num_rows == 3
 
 
 def test_folders_that_say_nothing_or_two_things(folder, tmp_path):
@@ -266,7 +242,8 @@ def test_folders_that_say_nothing_or_two_things(folder, tmp_path):
     assert str(caught.value) == (
         f"error: picture folder `{folder}` cannot be read\n"
         "  because it has no metadata.jsonl, no metadata.csv, and no pictures with `.txt` captions beside them\n\n"
-        'hint: write metadata.jsonl, a line a picture: {"file_name": "a.png", "text": "what it shows"}'
+        'hint: write metadata.jsonl, a line a picture: {"file_name": "a.png", "text": "what it shows"}; '
+        "or give all one caption: data.caption or data.trigger"
     )
     (folder / "metadata.jsonl").touch()
     (folder / "metadata.csv").touch()

@@ -7,7 +7,7 @@ import pytest
 from pyarrow import parquet as pq
 
 from sampan.data.image_source import FileSource
-from sampan.data.readers import Columns, Listing
+from sampan.data.readers import CaptionOptions, Columns, Listing
 from sampan.data.readers.parquet import read
 from sampan.data.table_images import TableImage
 from sampan.errors import DataError, JobError
@@ -259,3 +259,35 @@ def test_without_the_extra(tmp_path, monkeypatch):
     assert str(caught.value) == (
         "error: tables cannot be read\n  because the package `pyarrow` is missing\n\nhint: pip install 'sampan[hub]'"
     )
+
+
+def test_columns_by_case_and_rows_without_captions(tmp_path):
+    path = write(tmp_path / "a.parquet", Image=[b"one", b"two"], **{" Prompt": ["p", None]})
+    assert shown(read(path, columns=Columns("IMAGE", ("prompt",)))) == [("a.parquet[0]", ("p",), b"one")]
+    with pytest.raises(JobError, match=r"`data\.caption_columns` names `text`, which is not a column"):
+        read(path)
+    every = CaptionOptions(default="sitting", trigger="sks")
+    both = [("a.parquet[0]", ("sks, sitting",), b"one"), ("a.parquet[1]", ("sks, sitting",), b"two")]
+    assert shown(read(path, captions=every)) == both
+    named = [("a.parquet[0]", ("sks, p",), b"one"), both[1]]
+    assert shown(read(path, columns=Columns(captions=("prompt",)), captions=every)) == named
+
+
+def test_files_that_windows_names(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/0.png").write_bytes(b"zero")
+    path = write(tmp_path / "a.parquet", image=["images\\0.png", "..\\0.png"], text=["x", "y"])
+    assert shown(read(path)) == [("a.parquet[0]", ("x",), b"zero")]
+    assert faults(read(path)) == ["a.parquet[1]: outside: `..\\0.png` leads out of the folder"]
+
+
+def test_with_a_pyarrow_that_cannot_be_imported(tmp_path, breaks):
+    breaks("pyarrow", "pyarrow requires NumPy 2.0 or newer, found 1.26.4")
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / "a.parquet")
+    assert caught.value.what == "tables cannot be read"
+    assert caught.value.because[0] == (
+        "importing pyarrow failed: ImportError: pyarrow requires NumPy 2.0 or newer, found 1.26.4"
+    )
+    assert "numpy " in caught.value.because[1]
+    assert "hub]' brings versions that go together" in (caught.value.hint or "")

@@ -2,15 +2,16 @@ import gzip
 import io
 import json
 import tarfile
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from sampan.data.image_source import SliceSource
-from sampan.data.readers import Columns, Listing
+from sampan.data.readers import CaptionOptions, Columns, Listing
 from sampan.data.readers.webdataset import read
-from sampan.errors import DataError
+from sampan.errors import DataError, JobError
 
 Member = tuple[str, bytes | str] | tarfile.TarInfo
 
@@ -39,6 +40,10 @@ def shown(listing: Listing) -> list[tuple]:
 
 def faults(listing: Listing) -> list[str]:
     return [f"{fault.where}: {fault.kind}: {fault.reason}" for fault in listing.faults]
+
+
+def notes(listing: Listing) -> list[str]:
+    return [f"{note.where}: {note.kind}: {note.reason}" for note in listing.notes]
 
 
 def test_members_of_one_name_are_a_sample(tmp_path):
@@ -133,7 +138,6 @@ def test_bad_samples_are_named_and_shift_nothing(tmp_path):
     assert found == [
         "a.tar/mute: no-caption: no caption",
         "a.tar/blank: no-caption: no caption",
-        "a.tar/lone: no-file: no picture among its members",
         "a.tar/link: bad-row: `link.png` is a link or a device",
         "a.tar/hard: bad-row: `hard.txt` is a link or a device",
         "a.tar/two: bad-row: it has 2 pictures, `two.png` and `two.jpg`, and which one holds is not known",
@@ -144,7 +148,8 @@ def test_bad_samples_are_named_and_shift_nothing(tmp_path):
         "a.tar/long: bad-row: `long.txt` has 1,000,001 bytes, and at most 1,000,000 are read",
         "a.tar/p: no-file: no picture among its members: `p.2.png` is another kind, which its name's first dot begins",
     ]
-    assert listing.num_rows == 15
+    assert notes(listing) == ["a.tar/lone: stray-text: no picture among its members"]
+    assert listing.num_rows == 14
 
 
 SAMPLES = [
@@ -256,7 +261,91 @@ def test_chosen_captions(tmp_path):
     def said(*names: str) -> tuple[str, ...]:
         return read(path, columns=Columns(captions=names)).samples[0].captions
 
-    assert said("text") == ("beside", "usual")
+    assert read(path).samples[0].captions == ("beside", "usual")
+    assert said("text") == ("usual",)
+    assert said("TEXT", "long", "txt") == ("a long one", "beside")
     assert said("long", "tags") == ("a long one", "x", "y")
     assert said("txt") == ("beside",)
     assert faults(read(path, columns=Columns(captions=("number",)))) == ["a.tar/1: bad-row: a caption is not a text: 3"]
+
+
+@pytest.mark.parametrize("kind", ["caption.txt", "text.txt", "captions.txt", "caption", "CAPTION.TXT"])
+def test_captions_in_members_of_other_names(tmp_path, kind):
+    path = write(tmp_path / "a.tar", [("00.jpg", b"x"), ("00.cls", "3"), (f"00.{kind}", "a lamp")])
+    assert shown(read(path)) == [("a.tar/00", ("a lamp",), b"x")]
+    # the usual places hold where they have something, as they always did
+    path = write(tmp_path / "b.tar", [("00.jpg", b"x"), (f"00.{kind}", "a lamp"), ("00.txt", "a light")])
+    assert shown(read(path)) == [("b.tar/00", ("a light",), b"x")]
+
+
+def test_other_texts_are_captions_when_they_are_named(tmp_path):
+    fields = json.dumps({"url": "u", "prompt": "a lamp"})
+    path = write(tmp_path / "a.tar", [("00.jpg", b"x"), ("00.ocr.txt", "OPEN"), ("00.json", fields)])
+    reason = "no caption; `.ocr.txt` is none unless data.caption_columns names it"
+    assert faults(read(path)) == [f"a.tar/00: no-caption: {reason}"]
+    for names, captions in {
+        ("ocr",): ("OPEN",),
+        ("ocr.txt",): ("OPEN",),
+        ("prompt", "ocr"): ("a lamp", "OPEN"),
+    }.items():
+        assert read(path, columns=Columns(captions=names)).samples[0].captions == captions
+    with pytest.raises(JobError) as caught:
+        read(path, columns=Columns(captions=("promt",)))
+    assert str(caught.value) == (
+        f"error: `data.caption_columns` names `promt`, and no sample of `{path}` has it\n"
+        "  because its samples have `ocr.txt`, `url`, `prompt`\n\n"
+        "hint: did you mean `prompt`?"
+    )
+    assert read(path, captions=CaptionOptions(default="any")).samples[0].captions == ("any",)
+
+
+def test_lines_of_a_member_are_captions_or_one_is(tmp_path):
+    path = write(tmp_path / "a.tar", [("1.png", b"x"), ("1.txt", "one\r\n\r\ntwo\r\n")])
+    assert read(path).samples[0].captions == ("one", "two")
+    assert [note.partition(": 2 ")[0] for note in notes(read(path))] == ["a.tar/1: paragraphs"]
+    whole = read(path, captions=CaptionOptions(lines="one", trigger="sks"))
+    assert (whole.samples[0].captions, whole.notes) == (("sks, one\n\ntwo",), ())
+
+
+def test_hidden_members_are_no_samples(tmp_path):
+    members = [
+        (f"{folder}/1.{kind}", "x") for folder in (".ipynb_checkpoints", "__MACOSX/deep") for kind in ("png", "txt")
+    ]
+    path = write(tmp_path / "a.tar", [("1.png", b"x"), ("1.txt", "one"), *members, ("__MACOSX/._1.png", b"x")])
+    listing = read(path)
+    assert [sample.key for sample in listing.samples] == ["a.tar/1"]
+    assert notes(listing) == [
+        "a.tar/.ipynb_checkpoints: hidden: 1 pictures in it are not read",
+        "a.tar/__MACOSX: hidden: 2 pictures in it are not read",
+    ]
+    assert listing.num_rows == 1
+
+
+def test_members_whose_accents_are_composed_in_another_way_are_one_sample(tmp_path):
+    decomposed, composed = (unicodedata.normalize(form, "maçã") for form in ("NFD", "NFC"))
+    path = write(tmp_path / "a.tar", [(f"{decomposed}.png", b"x"), (f"{composed}.txt", "apple")])
+    assert shown(read(path)) == [(f"a.tar/{decomposed}", ("apple",), b"x")]
+
+
+def test_a_picture_of_a_format_that_is_not_read_is_a_row(tmp_path):
+    path = write(
+        tmp_path / "a.tar", [("1.heic", b"x"), ("1.txt", "one"), ("2.jxl", b"x"), ("2.png", b"x"), ("2.txt", "two")]
+    )
+    assert faults(read(path)) == ["a.tar/1: no-file: no picture among its members: `1.heic` is HEIF, which is not read"]
+    assert shown(read(path)) == [("a.tar/2", ("two",), b"x")]
+
+
+def test_hidden_tars_and_splits_that_are_read_together_are_noted(tmp_path):
+    for name in ("train-000", "test-000", ".ipynb_checkpoints/train-000-checkpoint"):
+        write(tmp_path / f"{name}.tar", [("1.png", b"x"), ("1.txt", name)])
+    (tmp_path / ".trash").mkdir()
+    (tmp_path / ".trash/old.tar.gz").write_bytes(b"x")
+    listing = read(tmp_path)
+    assert [sample.key for sample in listing.samples] == ["test-000.tar/1", "train-000.tar/1"]
+    assert notes(listing) == [
+        ".ipynb_checkpoints: hidden: 1 `.tar` files in it are not read",
+        f'{tmp_path.name}: splits: `train` and `test` are read together; data.split = "train" reads one',
+    ]
+    assert [note.kind for note in read(tmp_path, split="train").notes] == ["hidden"]
+    assert len(read(tmp_path / "**/*.tar").samples) == 2
+    assert len(read(tmp_path / ".ipynb_checkpoints/*.tar").samples) == 1

@@ -48,6 +48,10 @@ def check(found: tuple[dict[str, Any], ...]) -> None:
         assert [fused[case][name] for name in FLOPS] == [cost[name] for name in FLOPS], case
         assert [fused[case][name] for name in COUNTS] == [cost[name] for name in COUNTS], case
         assert [written_out[case][name] for name in FLOPS[:2]] == [cost[name] for name in FLOPS[:2]], case
+        if (
+            "mixed" in case
+        ):  # PyTorch makes copies of its fp32 weights in the lower dtype, MindSpore has working weights
+            continue
         # what goes into frozen linear maps is kept too: a larger share where there is little else
         most = 1.5 if "lora" in case else 1.1
         for kind in ("kept_bytes", "peak_bytes"):
@@ -126,7 +130,7 @@ def test_module_and_functions_are_as_before_afterwards(fails: bool):
         return value if value else -value
 
     if fails:
-        with pytest.raises(TypeError, match="an outline has no values to look at"):
+        with pytest.raises(TypeError, match="an array without values cannot be looked at"):
             meter.measure(module, looks, (IDS,), device="cpu", dtype="fp32")
     else:
         meter.measure(module, loss, (IDS,), device="cpu", dtype="fp32")

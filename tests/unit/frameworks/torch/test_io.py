@@ -95,7 +95,7 @@ def test_what_does_not_fit_on_the_device_says_so(files: dict[str, Path], monkeyp
     assert caught.value.render() == (
         "error: `two` does not fit on `cuda:0`\n"
         "  because CUDA out of memory\n"
-        "\nhint: use --offload, --dtype bf16, or --device cpu"
+        "\nhint: use dtype bf16 or device cpu; `sampan generate` and `sampan eval` also have --offload"
     )
 
 
@@ -153,8 +153,7 @@ def test_unreadable_files_are_named(tmp_path: Path):
     with pytest.raises(CheckpointError) as caught:
         io.read_tensors(file, "cpu")
     assert caught.value.render() == (
-        f"error: `{file}` cannot be read\n"
-        "  because it is no whole safetensors file: Error while deserializing header: header too small"
+        f"error: `{file}` cannot be read\n  because it is no whole safetensors file: it is too short for a header"
     )
 
 

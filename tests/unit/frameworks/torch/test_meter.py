@@ -1,23 +1,30 @@
-"""What a pass costs on fake tensors is what it costs on real ones, and what the formulas say."""
+"""What a pass costs on shapes is what it costs on real tensors, and what the formulas say.
+
+The bound that is promised: FLOPs are equal; bytes kept are within 0.5 %, the most that lives within 2 %. The oracle follows
+every storage of a pass on real tensors (`allocation.watch`), and is itself held against PyTorch's allocator here.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.profiler import ProfilerActivity, profile
 
-from sampan.frameworks.records import ParameterCount
+from sampan.frameworks.records import ParameterCount, PassCost
 from sampan.frameworks.torch import meter
 from sampan.frameworks.torch.adamw import WORKSPACE_BYTES
+from sampan.frameworks.torch.device import DTYPES
 from sampan.losses import flow, tokens
 from sampan.models import lora, positions, presets
 from sampan.models.build import build, build_on_meta
 from sampan.models.dit import join_references
+from unit.frameworks import costs
+from unit.frameworks.torch.allocation import watch
 
 NANO = presets.get("nano")
 CONFIG = dataclasses.replace(
@@ -89,15 +96,40 @@ def real(arrays: Any) -> list[Any]:
     ("autocast", "weights", "recompute"), [("fp32", "fp32", False), ("bf16", "fp32", True), ("bf16", "bf16", False)]
 )
 @pytest.mark.parametrize("part", PASSES)
-def test_fake_and_real_tensors_cost_the_same_to_the_byte(part: str, autocast: str, weights: str, recompute: bool):
+def test_shapes_and_real_tensors_cost_the_same(part: str, autocast: str, weights: str, recompute: bool):
     arrays, loss_of = PASSES[part]
     found = meter.measure(
         build_on_meta(part, CONFIG), loss_of(recompute), arrays, device="cpu", dtype="fp32", trainable_dtype=weights,
         autocast=autocast,
     )  # fmt: skip
     module = build(part, CONFIG).to(torch.bfloat16 if weights == "bf16" else torch.float32)
-    assert found == meter.watch(module, loss_of(recompute), real(arrays), autocast=autocast)
+    same_cost(found, watch(module, loss_of(recompute), real(arrays), autocast=autocast))
     assert 0 < found.kept_bytes <= found.activation_bytes <= found.peak_bytes
+
+
+def same_cost(ours: PassCost, theirs: PassCost, case: str = "") -> None:
+    for name in ("forward_flops", "useful_flops", "executed_flops", "batch_bytes"):
+        assert getattr(ours, name) == getattr(theirs, name), (case, name)
+    # PyTorch's checkpoints keep its generator's state too
+    state = torch.get_rng_state().nbytes
+    assert ours.kept_bytes == pytest.approx(theirs.kept_bytes, rel=0.005, abs=2 * state), case
+    for name in ("activation_bytes", "peak_bytes"):
+        assert getattr(ours, name) == pytest.approx(getattr(theirs, name), rel=0.02, abs=2 * state), (case, name)
+
+
+def test_every_stage_costs_what_it_takes_on_real_tensors(tmp_path: Path):
+    for case, work, stage, arrays, trainable in costs.cases(tmp_path, "nano", ["text.num_hidden_layers=2"]):
+        weights = work.job.train.weights
+        found = meter.measure(
+            stage.module, stage.loss, arrays, device="cpu", dtype=work.dtype, trainable=trainable,
+            trainable_dtype=weights, autocast=work.dtype,
+        )  # fmt: skip
+        module = stage.module.to_empty(device="cpu")
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(trainable(name))
+            torch.nn.init.normal_(parameter, std=0.02)
+            parameter.data = parameter.data.to(DTYPES[weights if trainable(name) else work.dtype])
+        same_cost(found, watch(module, stage.loss, real(arrays), autocast=work.dtype), case)
 
 
 def test_only_low_rank_additions_are_trained():
@@ -135,9 +167,7 @@ def test_the_peak_is_that_of_the_allocator(recompute: bool):
             live += event.nbytes()
             most = max(most, live)
     random_state_bytes = torch.get_rng_state().nbytes  # which a layer that is computed again keeps
-    assert meter.watch(module, loss, arrays, autocast="fp32").peak_bytes == pytest.approx(
-        most, abs=2 * random_state_bytes
-    )
+    assert watch(module, loss, arrays, autocast="fp32").peak_bytes == pytest.approx(most, abs=2 * random_state_bytes)
 
 
 def test_what_is_kept_is_what_autograd_saves():
@@ -154,7 +184,7 @@ def test_what_is_kept_is_what_autograd_saves():
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         value = loss(module, *arrays)[0]
-    found = meter.watch(module, loss, arrays, autocast="fp32").kept_bytes
+    found = watch(module, loss, arrays, autocast="fp32").kept_bytes
     assert value.ndim == 0 and found - sum(saved.values()) == pytest.approx(0, abs=64)  # and the loss itself
 
 
@@ -193,7 +223,7 @@ def test_a_loss_that_looks_at_values_cannot_be_measured():
         y = module(x).sum()
         return y if float(y.detach()) > 0 else -y
 
-    with pytest.raises(DataDependentOutputException, match="_local_scalar_dense"):
+    with pytest.raises(AttributeError, match="ShapeArray"):
         meter.measure(torch.nn.Linear(3, 2), loss, (np.zeros((4, 3), np.float32),), device="cpu", dtype="fp32")
 
 

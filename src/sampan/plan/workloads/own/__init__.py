@@ -1,1 +1,1 @@
-"""What this project's own models cost, exactly as their code computes: parts, stages of training, making pictures."""
+"""What this project's own models cost, counted by running them on shapes: parts, stages of training, making pictures."""

@@ -8,26 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
 from sampan.errors import PlanError, did_you_mean
 from sampan.models.config import ModelConfig
 from sampan.plan.records import Workload, WorkloadBlock
-from sampan.plan.workloads.own import generator, painter
-from sampan.plan.workloads.own.encoders import (
-    glyph_blocks,
-    glyph_head_blocks,
-    tokenizer_blocks,
-    tokenizer_head_blocks,
-    vae_decoder,
-    vae_encoder,
-)
-from sampan.plan.workloads.own.tape import Additions
+from sampan.plan.workloads.own import batches
+from sampan.plan.workloads.own.batches import GLYPH_TOKENS, PROMPT_TOKENS, Size
+from sampan.plan.workloads.own.parts import glyph_blocks, stage_blocks, tokenizer_blocks, vae_blocks
 
 STAGES = ("vae", "tokenizer", "glyph", "ar", "decoder", "preparation")
-Size = tuple[int, int]
-PROMPT_TOKENS, GLYPH_TOKENS = 128, 32  # of a sample, where nobody says
 _FLOAT, _ID = 4, 8  # bytes of a value that a batch brings: fp32, 64-bit ids
-_TARGETS = {"ar": generator.TARGETS, "decoder": painter.TARGETS}
+_ADAPTABLE = ("ar", "decoder")
+_TOLD_APART = ("tokenizer", "glyph")  # stages whose samples are joined by the scores that tell them apart
 
 
 def stage_workload(
@@ -62,10 +55,11 @@ def stage_workload(
 
     Raises:
         PlanError: An unknown stage, a size that the model cannot have, or a stage that cannot be trained so.
+        JobError: `lora_targets` names no layer of the stage's part.
     """
     if stage not in STAGES:
         raise PlanError(f"`{stage}` is not a stage", (), did_you_mean(stage, STAGES))
-    if lora_rank is not None and stage not in _TARGETS:
+    if lora_rank is not None and stage not in _ADAPTABLE:
         raise PlanError(
             f"stage {stage} cannot train low-rank additions", "they stand beside layers of ar and decoder",
             'train it with method "full"',
@@ -73,51 +67,46 @@ def stage_workload(
     side = resolution_px or config.geometry.default_px
     size = checked(size or (side, side), config)
     references = [checked(one, config) for one in references]
-    added = None
-    if lora_rank is not None:
-        added = Additions(lora_rank, lora_targets or _TARGETS[stage])
     height, width = size
-    tokens = _grid_size(config.geometry.prior_grid(height, width))
-    blocks: list[WorkloadBlock]
+    tokens = prod(config.geometry.prior_grid(height, width))
+    latent = prod(batches.latent_shape(config, size))
+    pixels = _FLOAT * 3 * height * width
     counted: float | None = None
     notes: tuple[str, ...] = ()
-    latent = config.vae.latent_channels * (height // config.vae.factor) * (width // config.vae.factor)
-    pixels = _FLOAT * 3 * height * width
+    if stage == "preparation":
+        preview = prod(config.geometry.preview_grid(height, width))
+        blocks = (
+            *tokenizer_blocks(config, tokens), *_shared(tokenizer_blocks(config, preview)),
+            *vae_blocks("encoder", config, size), *glyph_blocks(config, glyph_tokens),
+        )  # fmt: skip
+        input_bytes = 0.2 * height * width  # of a JPEG
+    else:
+        batch = batch if stage in _TOLD_APART else 1
+        arrays = batches.of_stage(
+            stage, config, size, prompt_tokens=prompt_tokens, glyph_tokens=glyph_tokens, references=references, batch=batch
+        )  # fmt: skip
+        blocks = stage_blocks(stage, config, arrays, lora_rank, lora_targets, batch)
     if stage == "vae":
-        blocks = [*vae_encoder(config.vae, height, width), *vae_decoder(config.vae, height, width)]
         input_bytes = pixels + _FLOAT * latent
     elif stage == "tokenizer":
-        blocks = [*tokenizer_blocks(config, tokens), *tokenizer_head_blocks(config, tokens, batch)]
         input_bytes, counted = _FLOAT * tokens * 3 * config.processor.patch_size**2, tokens
         notes = ("Every picture is seen at its own grid; in training a quarter of them are at the smaller preview's.",)
     elif stage == "glyph":
-        blocks = [*glyph_blocks(config.glyph, glyph_tokens), *glyph_head_blocks(config.glyph, glyph_tokens, batch)]
-        input_bytes = _FLOAT * 32 * 128
+        input_bytes = _FLOAT * prod(batches.WORD_PX)
     elif stage == "ar":
-        generated = generated_tokens(config, size, with_references=bool(references))
-        counted = sequence_tokens(config, size, prompt_tokens, references)
-        blocks = generator.generator_blocks(config.ar.text, counted, num_logits=generated + 1, added=added)
+        generated = batches.generated_tokens(config, size, with_references=bool(references))
+        counted = batches.sequence_tokens(config, size, prompt_tokens, references)
         input_bytes = _ID * (counted + generated) + _FLOAT * counted * config.ar.text.rotary_dim
     elif stage == "decoder":
-        blocks = painter.painter_blocks(config, size, glyph_tokens=glyph_tokens, references=references, added=added)
         input_bytes = 2 * _FLOAT * latent + _FLOAT * glyph_tokens * config.glyph.d_model
-        counted = painter.painter_tokens(config, size)
-    else:
-        preview = _grid_size(config.geometry.preview_grid(height, width))
-        blocks = [
-            *tokenizer_blocks(config, tokens, is_forward=True),
-            *_shared(tokenizer_blocks(config, preview, is_forward=True)),
-            *vae_encoder(config.vae, height, width, is_forward=True),
-            *glyph_blocks(config.glyph, glyph_tokens, is_forward=True),
-        ]
-        input_bytes = 0.2 * height * width  # of a JPEG
-    if added is not None:
-        notes = (*notes, f"Low-rank additions of rank {added.rank} are trained, and nothing else.")
+        counted = batches.decoder_tokens(config, size)
+    if lora_rank is not None:
+        notes = (*notes, f"Low-rank additions of rank {lora_rank} are trained, and nothing else.")
     return Workload(
         name=f"{stage} of {name}",
         family={"ar": "ar", "decoder": "dit", "vae": "vae"}.get(stage, "other"),
         sample=f"picture of {width}x{height} px" if stage != "glyph" else f"word of {glyph_tokens} bytes",
-        blocks=tuple(blocks),
+        blocks=blocks,
         tokens=counted,
         input_bytes=input_bytes,
         has_average=ema and stage != "preparation",
@@ -140,22 +129,6 @@ def checked(size: Size, config: ModelConfig) -> Size:
                 f"{max(1, round(side / step)) * step} is the nearest to {side}",
             )
     return size
-
-
-def generated_tokens(config: ModelConfig, size: Size, *, with_references: bool = False) -> int:
-    """Return the visual tokens that the generator writes: preview and picture, or with references the picture alone."""
-    target = _grid_size(config.geometry.prior_grid(*size))
-    return target if with_references else target + _grid_size(config.geometry.preview_grid(*size))
-
-
-def sequence_tokens(config: ModelConfig, size: Size, prompt_tokens: int, references: Sequence[Size]) -> int:
-    """Return the tokens that the generator reads in training: prompt, references' tokens, and those it writes."""
-    seen = sum(_grid_size(config.geometry.prior_grid(*one)) for one in references)
-    return prompt_tokens + seen + generated_tokens(config, size, with_references=bool(references))
-
-
-def _grid_size(grid: tuple[int, int]) -> int:
-    return grid[0] * grid[1]
 
 
 def _shared(blocks: Sequence[WorkloadBlock]) -> list[WorkloadBlock]:

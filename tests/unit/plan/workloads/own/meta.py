@@ -15,9 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sampan.job.stages import StagesSection
 from sampan.models import lora
-from sampan.models.config import ModelConfig
+from sampan.models.config import NUM_WAVES, ModelConfig
 from sampan.train.stages import TrainableStage, make
-from sampan.train.stages.glyph import NUM_WAVES, num_told
 
 Size = tuple[int, int]
 
@@ -50,7 +49,7 @@ def arrays_of(
     if stage == "glyph":
         mask = torch.empty((1, glyph), device=device, dtype=torch.bool)
         return [
-            ids(1, glyph), mask, ids(glyph, glyph), floats(1, NUM_WAVES, glyph), floats(1, glyph, num_told(config.glyph)),
+            ids(1, glyph), mask, ids(glyph, glyph), floats(1, NUM_WAVES, glyph), floats(1, glyph, config.glyph.num_told),
             floats(1, glyph), floats(1, 1, 32, 128), floats(1, NUM_WAVES, 30), ids(1), floats(1),
         ]  # fmt: skip
     if stage == "ar":

@@ -12,7 +12,7 @@ from sampan.models.build import build_on_meta
 from sampan.models.config import PaintingConfig
 from sampan.models.presets import get
 from sampan.plan.records import Phase
-from sampan.plan.workloads.own.pictures import DEFAULT_STEPS, picture_phases, reinforcement
+from sampan.plan.workloads.own.pictures import DEFAULT_STEPS, picture_phases
 
 NANO = get("nano")
 SIZE = (128, 128)
@@ -83,17 +83,3 @@ def test_guidance_and_references_are_phases_of_their_own() -> None:
     assert flops(edited["a step with the prompt"]) > flops(plain["a step with the prompt"])
     assert edited["write a token"].repeats == 64 - 1  # without a preview
     assert PaintingConfig().num_inference_steps == DEFAULT_STEPS
-
-
-def test_learning_from_rewards_writes_paints_and_updates() -> None:
-    learning = reinforcement(NANO, SIZE, group_size=4)
-    assert learning.group_size == 4
-    assert [phase.name for phase in learning.rollout] == [
-        "read the prompt", "write a token", "spell the words", "a step with the prompt", "pixels",
-    ]  # fmt: skip
-    alone = reinforcement(NANO, SIZE, has_reference_policy=False, reward_sees_pictures=False)
-    assert len(alone.rollout) == 2
-    assert learning.update.flops - alone.update.flops == alone.update.forward_flops
-    assert learning.update.trained_params == alone.update.trained_params == alone.update.params
-    lora = reinforcement(NANO, SIZE, lora_rank=8)
-    assert lora.update.params < 1.1 * alone.update.params

@@ -29,7 +29,7 @@ def by_kind(workload: Workload) -> dict[str, float]:
     found = {"mm": 0.0, "bmm": 0.0, "conv": 0.0}
     for block in workload.blocks:
         for op in block.ops:
-            small = op.kind == "attention" or op.name.startswith(("attention,", "sums along"))
+            small = op.kind == "attention" or op.name.startswith("attention,") or op.name.endswith("product")
             kind = "conv" if op.kind == "conv" else "bmm" if small else "mm"
             found[kind] += block.repeat * (op.flops + backward_flops(op, block.grad))
     return {kind: flops for kind, flops in found.items() if flops}

@@ -5,11 +5,9 @@ from functools import cache
 import pytest
 
 from sampan.models.presets import get
-from sampan.plan.generation_memory import generation_needed
+from sampan.plan.inference import inference_memory
 from sampan.plan.records import Op, Phase, WorkloadBlock, memory_op
-from sampan.plan.workloads.own.encoders import glyph_blocks, tokenizer_blocks, vae_decoder, vae_encoder
-from sampan.plan.workloads.own.generator import generator_blocks
-from sampan.plan.workloads.own.painter import step_blocks
+from sampan.plan.workloads.own.parts import ar_blocks, decoder_blocks, glyph_blocks, tokenizer_blocks, vae_blocks
 
 GIB = 2**30
 # The README's unit is not said. Weights alone are 35.4e9 bytes, and its smallest figure is 34.26, so it counts GiB.
@@ -20,13 +18,13 @@ PUBLISHED = [(2048, 1, 45.08), (1024, 1, 37.82), (1024, 4, 52.09), (512, 1, 34.2
 @cache
 def release(size: int) -> tuple[tuple[Phase, ...], float]:
     config = get("glm-image")
-    generator = generator_blocks(config.ar.text, 1000, num_logits=1, is_forward=True)
-    step = step_blocks(config, (size, size), glyph_tokens=100)
-    pixels = vae_decoder(config.vae, size, size, is_forward=True)
+    generator = ar_blocks(config, 1000, 1000)
+    step = decoder_blocks(config, (size, size), 100)
+    pixels = vae_blocks("decoder", config, (size, size))
     others = [
-        *tokenizer_blocks(config, 1024, is_forward=True),
-        *glyph_blocks(config.glyph, 100, is_forward=True),
-        *vae_encoder(config.vae, size, size, is_forward=True),
+        *tokenizer_blocks(config, 1024),
+        *glyph_blocks(config, 100),
+        *vae_blocks("encoder", config, (size, size)),
     ]
     params = sum(block.repeat * block.params for block in (*generator, *step, *pixels, *others))
     phases = (
@@ -40,7 +38,7 @@ def release(size: int) -> tuple[tuple[Phase, ...], float]:
 @pytest.mark.parametrize(("size", "batch", "published_gib"), PUBLISHED)
 def test_the_releases_own_figures_within_a_tenth(size, batch, published_gib):
     phases, params = release(size)
-    need = generation_needed(phases, params=params, batch=batch)
+    need = inference_memory(phases, params=params, batch=batch)
     assert need.total / GIB == pytest.approx(published_gib, rel=0.1)
 
 
@@ -49,5 +47,5 @@ def test_a_phase_by_hand():
     phase = Phase(
         name="p", blocks=(WorkloadBlock(name="b", ops=(conv, memory_op("norm", 400))),), rows=2, cache_values=50
     )
-    need = generation_needed([phase], params=1000, batch=3, context_bytes=7)
+    need = inference_memory([phase], params=1000, batch=3, context_bytes=7)
     assert (need.frozen, need.activations, need.workspace, need.reserve) == (2000, 300, 2 * 3 * 2 * 2200, 7)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.frameworks import nn, ops
-from sampan.models.config import ModelConfig
+from sampan.models.config import NUM_WAVES, ModelConfig
 from sampan.models.glyph import GlyphEncoder
 from sampan.models.layers import Array
 from sampan.models.vision import ImageTokenizer, VisionBlock
@@ -47,18 +47,14 @@ class GlyphWithHeads(nn.Module):
     together from letters that were. The sums say where each byte stands, so that its own embedding need not; but the
     decoder sees embeddings alone, and has to know. The first channels of an embedding are therefore asked themselves: what a
     head of its own reads may be small beside the rest, and a decoder would take long to use it.
-
-    Args:
-        num_waves: Number of cosines.
-        num_told: Channels that are asked.
     """
 
-    def __init__(self, config: ModelConfig, num_waves: int, num_told: int, width: int = 64):
+    def __init__(self, config: ModelConfig, width: int = 64):
         super().__init__()
         self.part = GlyphEncoder(config.glyph)
-        self.num_told = num_told
+        self.num_told = config.glyph.num_told
         self.to_letter = nn.Linear(config.glyph.d_model, 2 * width)
-        self.to_word = nn.Linear(2 * width * num_waves, 4 * width)
+        self.to_word = nn.Linear(2 * width * NUM_WAVES, 4 * width)
         self.convs = nn.ModuleList(
             [
                 nn.Conv2d(1, width // 2, 5, stride=2, padding=2),
@@ -67,12 +63,12 @@ class GlyphWithHeads(nn.Module):
         )
         self.norms = nn.ModuleList([nn.GroupNorm(8, width // 2), nn.GroupNorm(8, width)])
         self.to_column = nn.Linear(3 * 8 * width, 2 * width)
-        self.to_picture = nn.Linear(2 * width * num_waves, 4 * width)
+        self.to_picture = nn.Linear(2 * width * NUM_WAVES, 4 * width)
 
     def spell(self, ids: Array, mask: Array, buckets: Array, waves: Array) -> tuple[Array, Array]:
         """Return (words, channels) of byte strings (words, bytes), and what each byte tells (words, bytes, num_told).
 
-        waves: (words, num_waves, bytes).
+        waves: (words, NUM_WAVES, bytes).
         """
         embeds = self.part(ids, mask, buckets)
         letters = ops.gelu(self.to_letter(embeds), tanh=True)
@@ -80,7 +76,7 @@ class GlyphWithHeads(nn.Module):
         return self.to_word(pooled.reshape((pooled.shape[0], -1))), embeds[:, :, : self.num_told]
 
     def read(self, pictures: Array, waves: Array) -> Array:
-        """Return (words, channels) of rendered words (words, 1, 32, 4·columns); waves: (words, num_waves, columns).
+        """Return (words, channels) of rendered words (words, 1, 32, 4·columns); waves: (words, NUM_WAVES, columns).
 
         The outermost columns have no neighbour on one side and are left out of `waves`.
         """

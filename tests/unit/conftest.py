@@ -1,0 +1,42 @@
+"""Which unit tests `make check` leaves out: those that start processes or a second framework, or draw large sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+# whole folders and single files; what they cost is seen with `pytest --durations=60 tests/unit`
+PROCESS = (
+    "bench/tensorflow",
+    "bench/test_first_difference.py",
+    "bench/test_timing.py",
+    "bench/test_worker.py",
+    "data/test_encode.py",
+    "data/test_examine.py",
+    "data/test_workers.py",
+    "frameworks/mindspore",
+    "frameworks/torch/test_meter.py",
+    "plan/workloads/own/test_count.py",
+    "plan/workloads/own/test_stages.py",
+    "serve/test_admission.py",
+    "serve/test_api.py",
+    "serve/test_connection.py",
+    "synthetic/signs/test_signs.py",
+    "synthetic/test_pairs.py",
+    "test_doctor.py",
+    "test_extras.py",
+    "train/stages/test_glyph.py",
+    "train/test_carry.py",
+    "train/test_run_log.py",
+    "train/test_verify.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the files above."""
+    slow = tuple(str(HERE / name) for name in PROCESS)
+    for item in items:
+        if str(item.path).startswith(slow):
+            item.add_marker(pytest.mark.process)
