@@ -189,7 +189,8 @@ def test_a_job_says_how_and_never_downloads(
 ):
     monkeypatch.setattr(hub, "download", lambda *args, **more: pytest.fail("a job downloads"))
     Path("job.toml").write_text(
-        'out = "run"\ndata.path = "pictures"\nmodel.start = "zai-org/GLM-Image"\nplace.device = "cpu"\n', encoding="utf-8"
+        'out = "run"\ndata.path = "pictures"\nmodel.start = "zai-org/GLM-Image"\nplace.device = "cpu"\n',
+        encoding="utf-8",
     )
     assert main(["train", "job.toml"]) == 1
     assert NOT_HERE.format(cache=cache, more="") in capsys.readouterr().err
@@ -206,11 +207,13 @@ class FakeHub(ModuleType):
         super().__init__("huggingface_hub")
         self.cache, self.model, self.files, self.error = cache, model, files, error
         self.utils = SimpleNamespace(
-            are_progress_bars_disabled=lambda: False, disable_progress_bars=lambda: None, enable_progress_bars=lambda: None
+            are_progress_bars_disabled=lambda: False,
+            disable_progress_bars=lambda: None,
+            enable_progress_bars=lambda: None,
         )
         self.asked: list[dict[str, Any]] = []
 
-    def HfApi(self) -> Any:  # noqa: N802  # the library's name
+    def HfApi(self) -> Any:  # the library's name
         def model_info(name: str, **more: Any) -> Any:
             if self.error:
                 raise self.error
@@ -249,7 +252,9 @@ def test_size_and_licence_are_said_before_a_download(cache: Path, library: Calla
     assert len(fake.asked) == 1  # what is here is not asked for again
 
 
-@pytest.mark.parametrize(("answer", "is_there"), [("y\n", True), ("yes\n", True), ("\n", False), ("n\n", False), ("", False)])
+@pytest.mark.parametrize(
+    ("answer", "is_there"), [("y\n", True), ("yes\n", True), ("\n", False), ("n\n", False), ("", False)]
+)
 def test_on_a_terminal_one_is_asked(
     answer: str, is_there: bool, library: Callable[..., FakeHub], monkeypatch: pytest.MonkeyPatch
 ):

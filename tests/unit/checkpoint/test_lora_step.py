@@ -103,7 +103,10 @@ def whole_run(tiny_folder: Path, tmp_path: Path) -> Path:
 
 
 def test_a_step_of_a_whole_training_is_exported(whole_run: Path, tiny_folder: Path, tmp_path: Path):
-    made, start = open_folder(export.export(whole_run, tmp_path / "made", None, {"decoder": 20})), open_folder(tiny_folder)
+    made, start = (
+        open_folder(export.export(whole_run, tmp_path / "made", None, {"decoder": 20})),
+        open_folder(tiny_folder),
+    )
     for part in PARTS:
         added = 20 if part == "decoder" else 0
         stored, before = made.tensors(part), start.tensors(part)

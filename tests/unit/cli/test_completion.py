@@ -69,9 +69,16 @@ def test_bash_completes(words: tuple[str, ...], wanted: set[str], script, tmp_pa
     (tmp_path / "jobs").mkdir()
     (tmp_path / "jobs" / "nano.toml").touch()
     quoted = " ".join(f"'{word}'" for word in ("sampan", *words))
-    program = f'source "$0"; COMP_WORDS=({quoted}); COMP_CWORD={len(words)}; _sampan; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    program = (
+        f'source "$0"; COMP_WORDS=({quoted}); COMP_CWORD={len(words)}; _sampan; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    )
     done = subprocess.run(
-        ["bash", "-c", program, str(script("bash"))], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        ["bash", "-c", program, str(script("bash"))],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     found = set(done.stdout.split())
     assert (found == wanted) if words != ("",) and words != ("data", "") else wanted <= found, done.stderr
