@@ -13,15 +13,19 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from sampan.checkpoint.knowledge import ModelKnowledge, state_knowledge
+from sampan.synthetic.emoji_names import catalogue
+
 ROOT = Path(__file__).resolve().parent.parent
 NANO = Path("runs/nano")
+LANGUAGES = ("en", "pt")
 PLAIN = ("--layouts", "placard", "--fonts", "jetbrains-mono", "--lines", "1")
 # What each folder of pictures is made with; tests keep to the other side of every split.
 KINDS = {
     "plain": ("signs", "--count", "9000", "--letters", "3..8", *PLAIN, "--edits"),
     "brief": ("signs", "--count", "3000", "--letters", "3..4", "--seed", "12", *PLAIN),
     "short": ("signs", "--count", "5000", "--letters", "1..2", "--seed", "11", *PLAIN),
-    "names": ("emoji", "--count", "96", "--languages", "en,pt"),
+    "names": ("emoji", "--count", "96", "--languages", ",".join(LANGUAGES)),
     "emoji": ("emoji", "--count", "96", "--languages", "en,pt", "--edits", "5"),
     "pairs": ("pairs", "--count", "3000", "--emoji", "96"),
 }
@@ -46,6 +50,19 @@ JOBS = {
     Path("jobs/nano-words.toml"): NANO / "words-run",
 }
 MODEL = NANO / "model"
+# Prompts of the kinds that it was shown; each was painted by the packed weights and looked at.
+EXAMPLES = (
+    'a red sign that says "AHOY"',
+    'a blue sign that says "SAMPAN"',
+    '"COFFEE" on a brown sign',
+    'a yellow sign with "TAXI" in black',
+    'a black sign that says "OPEN"',
+    "red apple",
+    "maçã vermelha",
+    "panda",
+    "strawberry",
+    "foguete sobre um fundo azul",
+)
 
 
 def sampan(*arguments: str | Path) -> None:
@@ -73,6 +90,13 @@ def join(folder: Path, parts: Iterable[str]) -> None:
     beside.replace(ROOT / folder / "metadata.jsonl")
 
 
+def knowledge() -> ModelKnowledge:
+    """Return what a model of this recipe knows: the emoji of `names`, which are its subjects, and prompts that work."""
+    count = int(KINDS["names"][KINDS["names"].index("--count") + 1])
+    names = [name for emoji in catalogue(LANGUAGES)[:count] for name in emoji.names.values()]
+    return ModelKnowledge(tuple(dict.fromkeys(names)), LANGUAGES, EXAMPLES)
+
+
 def main() -> int:
     """Do what is not done yet and return 0."""
     for folder, kinds in SETS.items():
@@ -84,6 +108,7 @@ def main() -> int:
         sampan("train", job, *(["--resume"] if (ROOT / run).is_dir() else []))
     if not (ROOT / MODEL).is_dir():
         sampan("checkpoint", "export", list(JOBS.values())[-1], MODEL, "--dtype", "bf16")
+    state_knowledge(ROOT / MODEL, knowledge())
     print(f"\nthe model: {MODEL}")
     return 0
 

@@ -12,6 +12,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,6 +41,9 @@ _INSTRUCTIONS = (
     "sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_bf16", "avx_vnni", "amx_tile", "amx_bf16",
     "asimd", "bf16", "i8mm", "sve", "sve2", "svebf16",
 )  # fmt: skip
+
+
+_INDENT = " " * 11  # of what a line says, behind what it is about
 
 
 def report(model: Path | None) -> dict[str, Any]:
@@ -270,17 +274,21 @@ def _fit(device: dict[str, Any], dtype: str, parts: dict[str, Any]) -> dict[str,
 def show(report: dict[str, Any], console: Any) -> None:
     """Print a report for people."""
     from rich.markup import escape
-    from rich.table import Table
 
     def say(text: str) -> None:
-        console.print(escape(text), soft_wrap=True, highlight=False)
+        # a path or a command stays in one piece
+        wrapper = textwrap.TextWrapper(
+            console.width, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False
+        )
+        for line in wrapper.wrap(text):
+            console.print(escape(line), soft_wrap=True, highlight=False)
 
     cpu, memory, disk = report["cpu"], report["memory"], report["disk"]
     say(f"sampan     {report['sampan']}, Python {report['python']['version']} ({report['python']['executable']})")
     say(f"platform   {report['platform']}")
     say(f"cpu        {cpu['name'] or 'unknown'}, {cpu['usable_cores']} of {cpu['cores']} cores")
     if cpu["instructions"]:
-        say(f"           {' '.join(cpu['instructions'])}")
+        say(f"cpu        has {' '.join(cpu['instructions'])}")
     say(f"memory     {_free_of(memory['free_bytes'], memory['memory_bytes'])}")
     say(f"disk       {_free_of(disk['free_bytes'], disk['disk_bytes'])} at {disk['path']}")
     for name, version in report["drivers"].items():
@@ -290,15 +298,14 @@ def show(report: dict[str, Any], console: Any) -> None:
     for name, facts in report["extras"].items():
         there = ", ".join(f"{package} {version}" for package, version in facts["versions"].items() if version)
         say(f"extra      {name} {facts['problem'] or there}")
-    table = Table("framework", "device", "name", "capability", "memory", "free", "bf16", "dtype auto")
     for framework, facts in report["frameworks"].items():
         for device in facts.get("devices", []):
-            sizes = format_bytes(device["memory_bytes"]), format_bytes(device["free_bytes"])
-            name, capability = device["name"] or "unknown", device["capability"] or "-"
-            bf16 = device["bf16"] or "unknown"
-            table.add_row(framework, device["device"], name, capability, *sizes, bf16, device["dtype"])
-    if table.row_count:
-        console.print(table)
+            capability = f", capability {device['capability']}" if device["capability"] else ""
+            say(
+                f"device     {framework} {device['device']}: {device['name'] or 'unknown'}{capability}, "
+                f"{_free_of(device['free_bytes'], device['memory_bytes'])}, bf16 {device['bf16'] or 'unknown'}, "
+                f"dtype auto is {device['dtype']}"
+            )
     for line in report["advice"]:
         say(f"note: {line}")
     if report["model"]:
@@ -317,13 +324,12 @@ def _show_model(model: dict[str, Any], console: Any, say: Any) -> None:
     console.print(table)
     if not model["fits"]:
         return
-    table = Table("framework", "device", "dtype", "weights", "largest part", "fits", "left for the picture")
+    table = Table("framework", "device", "dtype", "weights", "fits", "left over")
     for fit in model["fits"]:
         words = {"whole": "whole", "offload": "with --offload", "no": "no", None: "unknown"}[fit["fits"]]
-        largest = f"{fit['largest_part']}, {format_bytes(fit['largest_part_bytes'])}"
         left = "-" if fit["left_bytes"] is None else format_bytes(fit["left_bytes"])
         dtype = f"{fit['dtype']} (auto)" if fit["is_default"] else fit["dtype"]
-        table.add_row(fit["framework"], fit["device"], dtype, format_bytes(fit["whole_bytes"]), largest, words, left)
+        table.add_row(fit["framework"], fit["device"], dtype, format_bytes(fit["whole_bytes"]), words, left)
     console.print(table)
 
 

@@ -1,7 +1,7 @@
 """How a verb's options are declared: once, as the fields of a frozen dataclass.
 
     @dataclass(frozen=True, kw_only=True)
-    class EmojiArguments:           # its docstring is the verb's description
+    class EmojiArguments(VerbArguments):  # its docstring is the verb's description
         examples: ClassVar = ("sampan data emoji pictures",)
         directory: Path = argument("folder to write", "DIR")
         count: int | None = option("number of emoji; default: all that the font has", "N", whole(1))
@@ -25,7 +25,21 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sampan.job import DEVICES, DTYPES, MAX_SEED, NUMBERED_DEVICE
+from sampan.job import DEVICES, DTYPES, MAX_SEED, NUMBERED_DEVICE, address_problem
+
+
+def path(word: str) -> Path:
+    """Read the path of a file or a folder of this machine."""
+    if problem := address_problem(word):
+        raise ArgumentTypeError(f"`{word}` {problem}")
+    return Path(word)
+
+
+def model_path(word: str) -> str:
+    """Read a model: a folder, a run, the name of one that comes with sampan or of one on the Hub."""
+    if problem := address_problem(word):
+        raise ArgumentTypeError(f"`{word}` {problem}; a model of the Hub is named owner/name")
+    return word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +55,7 @@ class Option:
         action, nargs: As argparse has them.
         group: Heading in the help under which this option and those after it stand.
         is_exclusive: Excludes the other options of its group that are exclusive.
+        is_common: Every verb has it.
     """
 
     help: str
@@ -53,6 +68,7 @@ class Option:
     nargs: int | str | None = None
     group: str | None = None
     is_exclusive: bool = False
+    is_common: bool = False
 
 
 def option(
@@ -88,9 +104,10 @@ def option(
     )
 
 
-def flag(meaning: str, *, group: str | None = None, is_exclusive: bool = False) -> Any:
+def flag(meaning: str, *, name: str | None = None, group: str | None = None, is_exclusive: bool = False) -> Any:
     """Return the field of an option without a value."""
-    return _field(False, Option(help=meaning, action="store_true", group=group, is_exclusive=is_exclusive))
+    declared = Option(help=meaning, name=name, action="store_true", group=group, is_exclusive=is_exclusive)
+    return _field(False, declared)
 
 
 def repeated(
@@ -106,11 +123,31 @@ def several(meaning: str, metavar: str, read: Callable[[str], Any]) -> Any:
     return _field((), Option(help=meaning, metavar=metavar, read=read, action="extend", nargs="+"))
 
 
-def argument(meaning: str, metavar: str, read: Callable[[str], Any] = Path, default: Any = MISSING) -> Any:
+def argument(
+    meaning: str,
+    metavar: str,
+    read: Callable[[str], Any] = path,
+    default: Any = MISSING,
+    *,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
     """Return the field of a positional argument, which may be left out if it has a default."""
     text = meaning or f"default: {default}"
     nargs = None if default is MISSING else "?"
-    return _field(default, Option(help=text, name="", metavar=metavar, read=read, nargs=nargs))
+    return _field(default, Option(help=text, name="", metavar=metavar, read=read, choices=choices, nargs=nargs))
+
+
+def _field(default: Any, declared: Option) -> Any:
+    if declared.read is Path:
+        declared = dataclasses.replace(declared, read=path)
+    return field(default=default, metadata={"option": declared})
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerbArguments:
+    """What every verb takes; the dataclasses of verbs extend it."""
+
+    quiet: bool = _field(False, Option(help="say nothing on stderr but errors", action="store_true", is_common=True))
 
 
 def overrides() -> Any:
@@ -122,6 +159,11 @@ def overrides() -> Any:
 def loras(meaning: str = "put this LoRA beside the weights, its scale multiplied by SCALE") -> Any:
     """Return the field of --lora: pairs of a file and a scale."""
     return repeated(meaning, "FILE[:SCALE]", lora, name="--lora")
+
+
+def download() -> Any:
+    """Return the field of --download, for verbs that take a model by its name on the Hub."""
+    return flag("fetch a model of the Hub (owner/name) that is not here, without asking")
 
 
 def no_verify() -> Any:
@@ -145,12 +187,13 @@ def dtype_option(default: str | None = "auto", *, otherwise: str = "auto", choic
 
 
 def options_of(arguments: type) -> list[tuple[str, Any, Option]]:
-    """Return name, default (MISSING where one must be given) and declaration of every field of a verb's arguments."""
-    return [(found.name, found.default, found.metadata["option"]) for found in dataclasses.fields(arguments)]
+    """Return name, default (MISSING where one must be given) and declaration of every field of a verb's arguments.
 
-
-def _field(default: Any, declared: Option) -> Any:
-    return field(default=default, metadata={"option": declared})
+    Those that all verbs have stand last.
+    """
+    common = {found.name for found in dataclasses.fields(VerbArguments)}
+    fields = sorted(dataclasses.fields(arguments), key=lambda found: found.name in common)
+    return [(found.name, found.default, found.metadata["option"]) for found in fields]
 
 
 def _shown(default: Any) -> str:
@@ -237,6 +280,8 @@ def words(word: str) -> tuple[str, ...]:
 
 def lora(word: str) -> tuple[Path, float]:
     """Read FILE or FILE:SCALE. A colon may be part of the name: the drive's, or of a file that is there."""
+    if problem := address_problem(word):
+        raise ArgumentTypeError(f"`{word}` {problem}")
     name, colon, scale = word.rpartition(":")
     try:
         number = float(scale)

@@ -9,7 +9,13 @@ from typing import Any
 
 @contextmanager
 def bars(console: Any) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a function (what, done, total) that draws one bar per `what`; a finished one that took no time is hidden."""
+    """Yield a function (what, done, total) that draws one bar per `what`; a finished one that took no time is hidden.
+
+    Where stderr is no terminal nothing is drawn: bars in a file or a pipe are lines that nobody reads.
+    """
+    if not console.is_terminal or console.quiet:
+        yield lambda what, done, total: None
+        return
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

@@ -64,6 +64,7 @@ def test_every_verb_has_its_help_with_an_example():
         "sampan checkpoint merge",
         "sampan checkpoint verify",
         "sampan bench",
+        "sampan completion",
     ]
     for verb, text in zip(verbs, re.split(r"^## .+$", page, flags=re.MULTILINE)[1:], strict=True):
         assert f"\n  {verb} " in text or f"\n  {verb}\n" in text or "verbs:" in text, verb

@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from sampan.checkpoint.builtin import builtin_models
+from sampan.checkpoint.knowledge import read_knowledge
+from sampan.cli.verbs import parser
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -88,3 +92,34 @@ def test_every_place_to_add_is_there():
     for name in re.findall(r"`((?:src|tests|docs|scripts|jobs|benchmarks)/[\w./-]*)`", CONTRIBUTING):
         if not re.search(r"[A-Z]{4,}", name):  # FORMAT, NAME: what whoever adds it calls it
             assert (ROOT / name).exists(), name
+
+
+PAGES = [ROOT / "README.md", ROOT / "src/sampan/weights/nano/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+GENERATES = [
+    match
+    for page in PAGES
+    if page.name != "log.md"  # which tells what was tried, works or not
+    for match in re.findall(r"sampan (generate .+?)(?:`|$)", page.read_text(encoding="utf-8"), re.MULTILINE)
+]
+
+
+def asked_of_nano() -> list[str]:
+    """Return the prompts of all pages that are for the packed model; edits are said of a picture, not of a subject."""
+    prompts = []
+    for line in GENERATES:
+        if not re.match(r"generate ['\"]", line) or "…" in line:
+            continue  # prose, or a name in the place of the prompt
+        _, _, options = parser().parse(shlex.split(line, comments=True))
+        if options.model == "nano" and not options.references:
+            prompts.append(options.prompt)
+    return prompts
+
+
+def test_the_pages_ask_nano_for_what_it_knows():
+    if "nano" not in builtin_models():
+        pytest.skip("this installation has no weights of nano")
+    knows, prompts = read_knowledge(builtin_models()["nano"]), asked_of_nano()
+    assert len(prompts) >= 3
+    for prompt in prompts:
+        made_of = any(re.search(rf"\b{re.escape(subject)}\b", prompt) for subject in knows.subjects)
+        assert prompt in knows.examples or made_of, prompt

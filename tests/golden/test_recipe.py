@@ -16,7 +16,7 @@ import pytest
 
 from sampan import job
 from sampan.models import presets
-from sampan.pipeline.request import DEFAULT_STEPS
+from sampan.models.config import PaintingConfig
 
 GOLDEN = Path(__file__).parent / "recipe.json"
 
@@ -36,7 +36,7 @@ def recipe() -> dict[str, Any]:
         for name, section in job.sections(job.Job)
     }
     models = {name: plain(dataclasses.asdict(presets.get(name))) for name in sorted(presets.PRESETS)}
-    return {"job": settings, "models": models, "request": {"num_inference_steps": DEFAULT_STEPS}}
+    return {"job": settings, "models": models, "request": {"num_inference_steps": PaintingConfig().num_inference_steps}}
 
 
 def test_defaults_are_those_that_are_written_down(pytestconfig: pytest.Config):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib.util
 import io
@@ -75,6 +76,29 @@ def test_this_machine():
     for name in ("mindspore", "tensorflow"):
         facts = report["frameworks"][name]
         assert f"framework  {name} {facts['problem'] or facts['version']}" in text
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_it_fits_a_terminal(width: int, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    report = copy.deepcopy(doctor.report(tiny_folder))  # parts of it are asked for once for all tests
+    report["disk"]["path"] = report["model"]["folder"] = "/somewhere/models"
+    report["python"]["executable"] = "/usr/bin/python3"
+    device = report["frameworks"]["torch"]["devices"][0]
+    device |= {
+        "device": "cuda:10",
+        "name": "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition",
+        "capability": "12.0",
+    }
+    for fit in report["model"]["fits"]:
+        fit |= {"device": "cuda:10", "fits": "offload", "left_bytes": 2**40 - 1, "is_default": True}
+    out = io.StringIO()
+    doctor.show(report, Console(file=out, width=width))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in out.getvalue()  # no word is cut
+    said = " ".join(out.getvalue().split())
+    assert "cuda:10: NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition, capability 12.0, " in said
+    assert sum("with --offload" in line for line in lines) == len(report["model"]["fits"])
 
 
 def test_a_folder_that_loads_says_what_fits(tiny_folder: Path, tiny_pipeline):

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from sampan.bench.backends import MODES, PARTS
 from sampan.options import (
+    VerbArguments,
     argument,
     device_option,
     dtype_option,
@@ -27,7 +28,7 @@ LOCKSTEP_STEPS, LOCKSTEP_TOLERANCE = 3, 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchArguments:
+class BenchArguments(VerbArguments):
     """Time a training step on several frameworks, after comparing what they compute."""
 
     examples: ClassVar = (

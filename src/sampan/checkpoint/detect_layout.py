@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sampan.checkpoint import builtin, weights
+from sampan.checkpoint import builtin, hub, weights
 from sampan.checkpoint.json_files import read_json
 from sampan.checkpoint.run_metadata import read_log, read_record
 from sampan.errors import CheckpointError, did_you_mean
@@ -33,13 +33,19 @@ def find_lora_run(path: Path) -> tuple[Path, Path] | None:
     return (Path(start), path / "lora") if start else None
 
 
+def locate(path: Path) -> Path:
+    """Return the folder that is there for a path: itself, a shipped model's, or that of a name of the Hub in its cache."""
+    found = builtin.find(path)
+    return hub.find(path) if found == path else found
+
+
 def resolve(path: Path) -> Path:
-    """Return the model folder that a path names: itself, `model/` of a finished training, or a shipped model's.
+    """Return the model folder that a path names: itself, `model/` of a finished training, a shipped or a cached model's.
 
     Raises:
         CheckpointError: There is no such folder, it is a file, the training is not finished, or it trained additions.
     """
-    path = builtin.find(path)
+    path = locate(path)
     if not path.exists():
         if str(path) in PRESETS:
             raise CheckpointError(
@@ -47,6 +53,8 @@ def resolve(path: Path) -> Path:
                 "this version ships those of `nano` alone; a model of its size trains in minutes",
                 "run `make scratch`, or `sampan init` and `sampan train`, and pass --model RUN",
             )
+        if name := hub.parse(path):
+            raise hub.not_here(name)
         near = did_you_mean(str(path), builtin.builtin_models()) or ""
         raise CheckpointError(f"there is no model folder `{path}`", (), near if near.startswith("did") else LAYOUT_HINT)
     if not path.is_dir():
@@ -106,16 +114,19 @@ def explain(path: Path, missing: list[str]) -> CheckpointError:
             f"the model folder `{path}` is not whole",
             f"{', '.join(f'`{name}`' for name in missing[:_SHOWN])}{more} "
             f"{'is' if len(missing) == 1 else 'are'} missing",
-            "download or copy the folder again; `sampan checkpoint inspect` lists what is there",
+            f"`{hub.HubName(*of_hub.split('/')).command}` fetches the rest"
+            if (of_hub := hub.name_of(path))
+            else "download or copy the folder again; `sampan checkpoint inspect` lists what is there",
         )
     if not there:
         return CheckpointError(f"`{path}` is not a model folder", "it is empty", LAYOUT_HINT)
     if (path / "snapshots").is_dir():
         found = sorted(entry for entry in (path / "snapshots").iterdir() if entry.is_dir())
+        name = hub.name_of(path / "snapshots" / "any")
         return CheckpointError(
             f"`{path}` is not a model folder",
             "it is a download cache, which keeps the folder itself below `snapshots`",
-            f"pass `{found[-1]}`" if found else LAYOUT_HINT,
+            f"pass `{name or found[-1]}`" if found else LAYOUT_HINT,
         )
     if (path / "adapter_config.json").is_file():
         return CheckpointError(

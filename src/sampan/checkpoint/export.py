@@ -50,13 +50,18 @@ def read_config(out: Path) -> ModelConfig:
         raise CheckpointError(error.what, (*error.because, f"the file is `{path}`"), error.hint) from error
 
 
-def part_tensors(out: Path, name: str, start: ModelFolder | None, device: str = "cpu") -> dict[str, Any]:
+def part_tensors(
+    out: Path, name: str, start: ModelFolder | None, device: str = "cpu", folder: Path | None = None
+) -> dict[str, Any]:
     """Return the finished weights of a part under released names: the run's averaged ones, or those it started from.
+
+    Args:
+        folder: A checkpoint of the part to take, finished or not; None takes that of its end.
 
     Raises:
         CheckpointError: The part is not finished, or its last checkpoint is not what was written.
     """
-    folder = _final(out, name)
+    folder = folder or _final(out, name)
     if folder is None and start is not None:
         return start.tensors(name, device)
     if folder is None:
@@ -78,9 +83,9 @@ def select_part(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def part_hash(out: Path, name: str, start: ModelFolder | None) -> str:
-    """Return a hash that names the finished weights of a part; errors as `part_tensors`."""
-    folder = _final(out, name)
+def part_hash(out: Path, name: str, start: ModelFolder | None, folder: Path | None = None) -> str:
+    """Return a hash that names the finished weights of a part, or those of a checkpoint of it; errors as `part_tensors`."""
+    folder = folder or _final(out, name)
     if folder is None:
         assert start is not None, "part_tensors refuses this first"
         return f"{name}:{start.hash}"
@@ -100,52 +105,70 @@ def _final(out: Path, name: str) -> Path | None:
     return folder
 
 
-def export(out: Path, directory: Path, dtype: str | None) -> Path:
+def export(out: Path, directory: Path, dtype: str | None, steps: Mapping[str, int] | None = None) -> Path:
     """Write a run's finished model to a new folder in the released layout, and return that folder.
 
     Args:
         out: The run folder.
         dtype: "fp32" or "bf16" to convert, None to keep what was trained.
+        steps: By stage, the step whose checkpoint is taken instead of the stage's end; the stage need not be finished.
 
     Raises:
-        CheckpointError: It is no run, a stage is not finished, or the folder exists and is not empty.
+        CheckpointError: It is no run, a stage is not finished, a checkpoint is not there, or the folder exists and is not
+            empty.
     """
     facts = read_record(out)
     check_record(out)
-    if detect_layout.find_lora_run(out):
+    if detect_layout.find_lora_run(out) or facts.get("method") == "lora":
+        chosen = [str(run.find_step(out, name, step)) for name, step in (steps or {}).items()]
+        # of a training that goes on there is no `lora` folder yet, and of a step there never is
+        lora = "".join(f" --lora {path}" for path in chosen) or (
+            "" if (out / "lora").is_dir() else " --lora STEP-FOLDER"
+        )
+        model = facts["model"].get("start") if lora else out
         raise CheckpointError(
             f"the run in `{out}` has no model of its own",
             "it trained low-rank additions to another model",
-            f"`sampan checkpoint merge {out} {directory}` writes that model with the additions in it",
+            f"`sampan checkpoint merge {model} {directory}{lora}` writes that model with the additions in it",
         )
     model_start = facts["model"].get("start")
     start = open_folder(Path(model_start)) if model_start else None
     if start:
         start.check_written()  # what is written gets new hashes
     config = read_config(out)
+    folders = {name: run.find_step(out, name, step) for name, step in (steps or {}).items()}
+    for name in PARTS:
+        if name not in folders and (final := _final(out, name)):
+            folders[name] = final
     return write_folder(
         directory,
         config,
         # what was not trained goes from file to file and is never held whole
         {
-            name: start.unread(name) if start and not _final(out, name) else part_tensors(out, name, start)
+            name: start.unread(name)
+            if start and name not in folders
+            else part_tensors(out, name, start, folder=folders.get(name))
             for name in PARTS
         },
         out / "processor",
         dtype=dtype,
+        # what other weights of these two know was learned here, and nobody has said it
+        knows=None if start is None or {"ar", "decoder"} & folders.keys() else start.knows,
         provenance={
             "sampan": __version__,
             "seed": facts["seed"],
             "framework": facts["framework"],
             "stages": {
                 name: {
-                    "steps": run.state_of(folder)["step"],
-                    "ema": part_hash(out, name, start),
+                    "steps": run.state_of(folders[name])["step"],
+                    "ema": part_hash(out, name, start, folders[name]),
                     # a run can change its framework on the way
-                    "frameworks": list(dict.fromkeys(e["framework"] for e in run.state_of(folder).get("history", ()))),
+                    "frameworks": list(
+                        dict.fromkeys(e["framework"] for e in run.state_of(folders[name]).get("history", ()))
+                    ),
                 }
                 for name in PARTS
-                if (folder := run.final(out, name))
+                if name in folders
             },
         },
     )

@@ -7,7 +7,8 @@
     text_encoder/, tokenizer/        glyph encoder, its byte tokenizer (part "glyph")
     processor/                       prompt tokenizer, how references become patches
     scheduler/                       noise schedule
-    sampan.json                      geometry and guidance other than the released ones; where the model comes from
+    sampan.json                      geometry, guidance and steps other than the released ones; what the model knows; where
+                                     it comes from
 
 The folder of a finished training stands for the `model/` in it. Loads no framework, except `load_part`.
 """
@@ -22,8 +23,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sampan.checkpoint import builtin, detect_layout, own_file, weights
+from sampan.checkpoint import detect_layout, hub, own_file, weights
 from sampan.checkpoint.json_files import read_json, read_text
+from sampan.checkpoint.knowledge import ModelKnowledge, read_knowledge
 from sampan.checkpoint.own_file import OWN_FILE
 from sampan.checkpoint.weights import TensorHeader
 from sampan.documents import shown
@@ -76,10 +78,18 @@ class ModelFolder:
 
     Args:
         path: The folder in the released layout; of a training, the `model/` in its run folder.
+        knows: What it says it knows; changes nothing of what it does.
     """
 
     path: Path
     config: ModelConfig
+    knows: ModelKnowledge = ModelKnowledge()
+
+    @property
+    def name(self) -> str:
+        """What people call it: of the Hub's cache owner and name, of a training its run, else the folder's name."""
+        path = self.path.absolute()
+        return hub.name_of(path) or (path.parent.name if path.name == "model" else path.name)
 
     def stored(self, part: str) -> dict[str, TensorHeader]:
         """Return what the files hold of a part, by tensor name, from their headers.
@@ -189,8 +199,9 @@ class ModelFolder:
     def _hashed(self) -> Iterable[tuple[str, str]]:
         own = own_file.read(self.path)
         counted = {key: own.get(key) for key in ("geometry", "sha256")}  # not the words about where it comes from
-        if "painting" in own:  # a folder without it keeps the hash it had
-            counted["painting"] = own["painting"]
+        # the steps are in every picture's facts: a folder that comes to state them keeps the hash it had
+        if painting := {k: v for k, v in own.get("painting", {}).items() if k != "num_inference_steps"}:
+            counted["painting"] = painting
         yield OWN_FILE, json.dumps(counted, sort_keys=True)
         for path in self._documents():
             yield path.relative_to(self.path).as_posix(), weights.file_digest(path)
@@ -221,9 +232,9 @@ def open_folder(path: Path) -> ModelFolder:
             raise detect_layout.explain(path, missing)
     except OSError as error:
         raise CheckpointError(f"`{path}` cannot be read", str(error)) from error
-    sections = {section: read_section(path, section) for section in SECTIONS}
+    sections, knows = {section: read_section(path, section) for section in SECTIONS}, read_knowledge(path)
     try:
-        return ModelFolder(path, ModelConfig(**sections))
+        return ModelFolder(path, ModelConfig(**sections), knows)
     except CheckpointError as error:
         raise CheckpointError(error.what, (*error.because, f"the folder is `{path}`"), error.hint) from error
 
@@ -241,7 +252,9 @@ def open_with_lora(path: Path) -> tuple[ModelFolder, Path | None]:
     if lora_run is None:
         return open_folder(path), None
     start, adapter = lora_run
-    if not builtin.find(start).exists():
+    if not detect_layout.locate(start).exists():
+        if (name := hub.parse(start)) is not None:
+            raise hub.not_here(name, f"it is what `{path}` adds to")
         raise CheckpointError(
             f"the model that `{path}` adds to is not there",
             f"its run.json says that it started from `{start}`",

@@ -13,6 +13,7 @@ from typing import Any
 from sampan.checkpoint import detect_layout, lora, lora_contents, own_file, run, sealed, weights
 from sampan.checkpoint import folder as layout
 from sampan.checkpoint.expected import differences, expected_shapes
+from sampan.checkpoint.knowledge import ModelKnowledge, read_knowledge
 from sampan.checkpoint.provenance import in_words, place_of, versions_of
 from sampan.checkpoint.run_metadata import read_log
 from sampan.errors import CheckpointError
@@ -23,6 +24,7 @@ from sampan.units import format_bytes, format_count
 _SECTION_OF = {"ar": "ar", "tokenizer": "ar", "decoder": "dit", "vae": "vae", "glyph": "glyph"}
 _KINDS = {"missing": "missing", "unexpected": "unexpected", "wrong_shape": "of another shape"}
 _NAMES_SHOWN = 5
+_EXAMPLES_SHOWN = 3
 _SOFTWARE = ("sampan", "python", "numpy")
 _OF_A_SESSION = (
     "from_step", "to_step", "framework", "device", "dtype", "threads", "ranks", "versions", "machine", "started", "ended",
@@ -33,7 +35,8 @@ def inspect(directory: Path) -> dict[str, Any]:
     """Return what a model folder or a run folder holds, as plain values.
 
     Keys: `folder`; `complete` (sampan can run it); `problems` (config and tokenizer, in words); `hash` and
-    `hash_covers` (None when not complete); `geometry`; `painting`; `written_by` (sampan version and provenance,
+    `hash_covers` (None when not complete); `geometry`; `painting`; `knows` (`subjects`,
+    `languages`, `examples`; None where it says nothing); `written_by` (sampan version and provenance,
     or None); `parts` by name with `folder`, `num_parameters`, `bytes`, `dtypes` (dtype to bytes), `missing`,
     `unexpected`, `wrong_shape`, `problem`; `files` with `path`, `bytes`, `sha256` and `as_written` (None where no hash was
     recorded);
@@ -68,6 +71,7 @@ def _inspect(directory: Path) -> dict[str, Any]:
                 "problems": [],
                 "geometry": None,
                 "painting": None,
+                "knows": None,
             }
             return {**where, **empty, "complete": False, "hash": None, "hash_covers": None, "written_by": None}
     return {**where, **_model(detect_layout.resolve(directory))}
@@ -85,9 +89,15 @@ def _model(path: Path) -> dict[str, Any]:
         except CheckpointError as error:
             if (problem := _in_words(error)) not in problems:  # two sections are read from one file
                 problems.append(problem)
+    knows = ModelKnowledge()
+    try:
+        knows = read_knowledge(path)
+    except CheckpointError as error:
+        if (problem := _in_words(error)) not in problems:
+            problems.append(problem)
     parts = {part: _part(path, part, sections) for part in PARTS}
     opened = None
-    if len(sections) == len(layout.SECTIONS):
+    if len(sections) == len(layout.SECTIONS) and not problems:
         try:
             opened = layout.open_folder(path)
             opened.prompt_tokenizer()
@@ -116,6 +126,7 @@ def _model(path: Path) -> dict[str, Any]:
         "hash_covers": opened.hash_covers if complete and opened else None,
         "geometry": sections["geometry"].to_json() if "geometry" in sections else None,
         "painting": sections["painting"].to_json() if "painting" in sections else None,
+        "knows": knows.to_json() if knows else None,
         "written_by": {"sampan": own.get("sampan"), "provenance": own.get("provenance")} if own else None,
         "num_parameters": sum(part["num_parameters"] for part in parts.values()),
         "bytes": sum(part["bytes"] for part in parts.values()),
@@ -303,7 +314,13 @@ def show(report: dict[str, Any], console: Any) -> None:
             f"{geometry['preview_side']} tokens, {geometry['default_px']} px unless asked otherwise"
         )
     if report["painting"]:
-        say(f"guidance: {report['painting']['guidance_scale']} unless asked otherwise")
+        painting = report["painting"]
+        say(f"guidance: {painting['guidance_scale']}, {painting['num_inference_steps']} steps, unless asked otherwise")
+    if report["knows"]:
+        knows = report["knows"]
+        languages = f" in {', '.join(knows['languages'])}" if knows["languages"] else ""
+        examples = f"; such as {' · '.join(knows['examples'][:_EXAMPLES_SHOWN])}" if knows["examples"] else ""
+        say(f"knows: {len(knows['subjects'])} subjects{languages}{examples}")
     if report["hash"]:
         say(f"hash: {report['hash']} (over configs, tokenizer, and the weights' {report['hash_covers']})")
     if report["written_by"]:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampan import __version__, files
-from sampan.checkpoint import lora_contents, lora_names, lora_settings, weights
+from sampan.checkpoint import lora_contents, lora_names, lora_settings, lora_step, weights
 from sampan.checkpoint.lora_names import ALPHA, FUSED, PIECES, A, B
 from sampan.checkpoint.lora_settings import PROVENANCE_KEY
 from sampan.checkpoint.weights import TensorHeader
@@ -147,7 +147,8 @@ def read(path: Path, config: ModelConfig, strength: float = 1.0) -> list[LoraAda
     """Return the LoRA adapters of a file or a folder, one for each part.
 
     Args:
-        path: A safetensors file, a folder of diffusers or PEFT, the `lora` folder of a run, or the run itself.
+        path: A safetensors file, a folder of diffusers or PEFT, the `lora` folder of a run, the run itself, or one of its
+            checkpoints, `RUN/stages/STAGE/step-N`.
         config: The model that the adapters are for.
         strength: Factor that the user puts on the file's own scale.
 
@@ -155,7 +156,21 @@ def read(path: Path, config: ModelConfig, strength: float = 1.0) -> list[LoraAda
         CheckpointError: There is no LoRA, it is a pickle, of another kind, broken, or for another model.
     """
     layers = {part: lora.linear_layers(part, config) for part in lora.PARTS}
+    if (step := lora_step.read_step(path)) is not None:
+        return [_of_step(step, layers[step.part], strength)]
     return [adapter for file in find_files(path) for adapter in _read_file(file, layers, strength)]
+
+
+def _of_step(step: lora_step.StepAdapter, layers: Mapping[str, tuple[int, int]], strength: float) -> LoraAdapter:
+    added = {}
+    for layer, (a, b) in step.factors.items():
+        if layer not in layers:
+            raise _does_not_fit(step.file, f"it has `{layer}`, which `{step.part}` of this model has not")
+        width_out, width_in = layers[layer]
+        _check(step.file, layer + lora.FACTORS[0], a, layer, (None, width_in))
+        _check(step.file, layer + lora.FACTORS[1], b, layer, (width_out, len(a)))
+        added[layer] = LoraLayer(a, b, 1.0 if step.alpha is None else step.alpha / len(a))
+    return LoraAdapter(step.part, added, step.file, weights.file_digest(step.file), strength)
 
 
 def find_files(path: Path) -> list[Path]:

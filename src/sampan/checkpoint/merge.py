@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sampan.checkpoint import lora, own_file
+from sampan.checkpoint import hub, lora, own_file
 from sampan.checkpoint.folder import open_with_lora
 from sampan.checkpoint.write import write_folder
 from sampan.errors import CheckpointError
@@ -56,7 +56,11 @@ def merge(
         say(note)
     provenance: dict[str, Any] = {
         "subtracted" if subtract else "merged": lora.provenance_records(adapters),
-        "base": {"name": folder.path.resolve().name, "hash": folder.hash, "provenance": before},
+        "base": {
+            "name": hub.name_of(folder.path) or folder.path.resolve().name,
+            "hash": folder.hash,
+            "provenance": before,
+        },
     }
     return write_folder(
         directory,
@@ -65,5 +69,6 @@ def merge(
         folder.path / "processor",
         dtype=dtype,
         provenance=provenance,
+        knows=folder.knows,  # the adapters add to it
         progress=progress,
     )

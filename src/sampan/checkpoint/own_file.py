@@ -2,6 +2,7 @@
 
     format        2 since it has a checksum
     geometry, painting, provenance
+    knows         what the model says it knows (sampan.checkpoint.knowledge), where it does
     sha256        of each weight file, by its name inside the folder
     documents     sha256 of every other file that was written
     checksum      of all this (sampan.checkpoint.sealed)

@@ -19,6 +19,7 @@ every file beside it is listed with the hash that it has; what else it says is t
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,6 +95,36 @@ def save(
 def steps(run: Path, stage: str) -> list[Path]:
     """Return the complete checkpoints of a stage by names, sizes and state.json, oldest first; the files are not read."""
     return [folder for folder in _folders(run, stage) if defect(folder) is None]
+
+
+def step_folder(path: Path) -> Path | None:
+    """Return the folder of a checkpoint that a path `RUN/stages/STAGE/step-N` names, with or without zeros before N.
+
+    None for every other path, and where there is none of that number.
+    """
+    number = re.fullmatch(r"step-(\d{1,12})", path.name)
+    if number is None or path.parent.parent.name != "stages":
+        return None
+    folder = path.parent / f"step-{int(number[1]):08d}"
+    return folder if folder.is_dir() else None
+
+
+def find_step(run: Path, stage: str, step: int) -> Path:
+    """Return the checkpoint of a stage after a step.
+
+    Raises:
+        CheckpointError: There is none of that number, or it is not whole; it says which there are.
+    """
+    there = {int(folder.name.removeprefix("step-")): folder for folder in _folders(run, stage)}
+    wrong = defect(there[step]) if step in there else "it is not there"
+    if wrong is None:
+        return there[step]
+    whole = ", ".join(str(number) for number, folder in there.items() if defect(folder) is None)
+    raise CheckpointError(
+        f"the run in `{run}` has no checkpoint of `{stage}` after step {step}",
+        wrong,
+        f"there are those after steps {whole}; train.keep_last keeps more" if whole else "the stage was not saved yet",
+    )
 
 
 def newest(run: Path, stage: str) -> tuple[Path | None, list[str]]:

@@ -16,6 +16,7 @@ from sampan import __version__, files
 from sampan.checkpoint import sealed
 from sampan.checkpoint.expected import Shape, expected_shapes
 from sampan.checkpoint.folder import TOKENIZER_FILES
+from sampan.checkpoint.knowledge import KEY, ModelKnowledge
 from sampan.checkpoint.own_file import FORMAT, OWN_FILE
 from sampan.checkpoint.weights import file_digest
 from sampan.errors import CheckpointError
@@ -52,6 +53,7 @@ def write_folder(
     dtype: str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     provenance: Mapping[str, Any] | None = None,
+    knows: ModelKnowledge | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write a model as a folder in the released layout, and return that folder.
@@ -64,6 +66,7 @@ def write_folder(
         dtype: "fp32" or "bf16" to convert, None to write tensors as they are.
         max_shard_bytes: Weights of a subfolder beyond this are spread over several files.
         provenance: Where the model comes from, for sampan.json.
+        knows: What the model says it knows, for sampan.json; nothing is written of None and of nothing.
         progress: Called with the weight files written and their number.
 
     Raises:
@@ -86,7 +89,9 @@ def write_folder(
                 (beside / name).parent.mkdir(parents=True, exist_ok=True)
                 files.write_bytes(beside / name, content)
             hashes = _write_weights(beside, tensors, dtype, max_shard_bytes, progress or (lambda done, total: None))
-            stated = {"geometry": config.geometry.to_json(), "painting": config.painting.to_json()}
+            stated: dict[str, Any] = {"geometry": config.geometry.to_json(), "painting": config.painting.to_json()}
+            if knows:
+                stated[KEY] = knows.to_json()
             own = {"format": FORMAT, "sampan": __version__, **stated, "provenance": provenance or {}, "sha256": hashes}
             others = (path for path in sorted(beside.rglob("*")) if path.is_file())
             own["documents"] = {

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import ClassVar
 
 from sampan.checkpoint.tolerance import TOLERANCES
-from sampan.job import STORED_DTYPES
+from sampan.job import STAGES, STORED_DTYPES
 from sampan.models.presets import PRESETS
 from sampan.options import (
+    VerbArguments,
     argument,
     device_option,
+    download,
     dtype_option,
     flag,
     loras,
+    model_path,
     no_verify,
     number,
     option,
@@ -28,7 +31,6 @@ from sampan.options import (
     whole,
     words,
 )
-from sampan.pipeline.request import DEFAULT_STEPS
 
 _JOB = "job file; `sampan init` writes one"
 _PICTURES = "folder to write; its captions lie in metadata.jsonl"
@@ -43,8 +45,16 @@ def tolerance(word: str) -> tuple[str, float]:
     return name, number(0)(most)
 
 
+def stage_step(word: str) -> tuple[str, int]:
+    """Read STAGE=N."""
+    name, equals, step = word.partition("=")
+    if not equals or name not in STAGES:
+        raise ArgumentTypeError(f"`{word}` is not STAGE=N with one of {', '.join(STAGES)}, as in decoder=2000")
+    return name, whole(0)(step)
+
+
 @dataclass(frozen=True, kw_only=True)
-class InitArguments:
+class InitArguments(VerbArguments):
     """Write a job file with every setting explained."""
 
     examples: ClassVar = ("sampan init jobs/birds.toml",)
@@ -54,16 +64,17 @@ class InitArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoctorArguments:
+class DoctorArguments(VerbArguments):
     """Say what this machine has, and what fits on it."""
 
     examples: ClassVar = ("sampan doctor", "sampan doctor --model runs/job --json")
     model: Path | None = option("also say whether this model folder loads and fits", "DIR", Path)
+    download: bool = download()
     json: bool = flag(_JSON)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareArguments:
+class PrepareArguments(VerbArguments):
     """Examine the pictures of a job, and encode them by the parts that are finished."""
 
     examples: ClassVar = ("sampan data prepare job.toml", "sampan data prepare job.toml --set data.workers=8")
@@ -72,7 +83,7 @@ class PrepareArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmojiArguments:
+class EmojiArguments(VerbArguments):
     """Write the pictures of a colour-emoji font, with their names as captions."""
 
     examples: ClassVar = (
@@ -91,7 +102,7 @@ class EmojiArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SignsArguments:
+class SignsArguments(VerbArguments):
     """Write rendered signs, with the words in quotes in their captions."""
 
     examples: ClassVar = (
@@ -118,7 +129,7 @@ class SignsArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairsArguments:
+class PairsArguments(VerbArguments):
     """Write pictures of an emoji over a word."""
 
     examples: ClassVar = ("sampan data pairs pairs --count 500",)
@@ -135,7 +146,7 @@ class PairsArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainArguments:
+class TrainArguments(VerbArguments):
     """Train a model as a job file says."""
 
     examples: ClassVar = (
@@ -158,15 +169,22 @@ class TrainArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateArguments:
+class GenerateArguments(VerbArguments):
     """Paint pictures from a prompt, and from reference pictures."""
 
     examples: ClassVar = (
+        """sampan generate 'a red sign that says "AHOY"' --out ahoy.png""",
+        "sampan generate --examples",
         'sampan generate "a red apple" --model runs/job --seed 1',
         'sampan generate "make it blue" --reference apple.png --model FOLDER --size 1024x768 -n 2',
         'sampan generate "a red apple" --model FOLDER --lora emoji.safetensors:0.8',
+        "sampan generate --prompts prompts.txt --out pictures/apple.png --model zai-org/GLM-Image --download",
     )
-    prompt: str = argument("what to paint; words in quotes are drawn", "PROMPT", str)
+    # not required by argparse, as --prompts and --examples do without; the verb asks for it
+    prompt: str | None = argument("what to paint; words in quotes are drawn", "PROMPT", str, None)
+    prompts: Path | None = option("paint every line of a text file; -: of stdin", "FILE", Path)
+    stop_on_error: bool = flag("of --prompts, paint no more lines after one that cannot be painted")
+    list_examples: bool = flag("print prompts that the model says work, and end", name="--examples")
     references: tuple[Path, ...] = repeated(
         "picture to edit or to take from", "IMG", Path, name="--reference", group="what is painted"
     )
@@ -174,7 +192,10 @@ class GenerateArguments:
     count: int = option("number of pictures", "N", whole(1), 1, name="-n")
     seed: int | None = seed("same seed, same picture; default: a new one", None)
     steps: int | None = option(
-        f"steps of the diffusion decoder; default: {DEFAULT_STEPS}", "N", whole(1), group="how it is painted"
+        "steps of the diffusion decoder; default: what the model states, else 50",
+        "N",
+        whole(1),
+        group="how it is painted",
     )
     guidance: float | None = option(
         "weight of the conditioning; 1 or less: none; default: what the model states, else 1.5", "G", number(0)
@@ -184,8 +205,13 @@ class GenerateArguments:
     top_k: int | None = option("draw from the K likeliest; 0: from all; default: the model's own", "K", whole(0))
     inject: Path | None = option("safetensors file with prior tokens, noise, glyph embeddings", "FILE", Path)
     model: str = option(
-        "folder in the released layout, a run, or nano", "FOLDER", default="nano", group="with what, and where"
+        "folder in the released layout, a run, a name on the Hub, or nano",
+        "FOLDER",
+        model_path,
+        "nano",
+        group="with what, and where",
     )
+    download: bool = download()
     loras: tuple[tuple[Path, float], ...] = loras()
     device: str = device_option()
     dtype: str = dtype_option()
@@ -199,26 +225,36 @@ class GenerateArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportArguments:
+class ExportArguments(VerbArguments):
     """Write the model of a run as a folder in the released layout."""
 
-    examples: ClassVar = ("sampan checkpoint export runs/job models/mine --dtype bf16",)
+    examples: ClassVar = (
+        "sampan checkpoint export runs/job models/mine --dtype bf16",
+        "sampan checkpoint export runs/job models/earlier --step decoder=2000",
+    )
     run_folder: Path = argument("run folder of a training", "RUN")
     directory: Path = argument("folder to write", "DIR")
+    steps: tuple[tuple[str, int], ...] = repeated(
+        "take the checkpoint after step N of a stage, finished or not; default: its end",
+        "STAGE=N",
+        stage_step,
+        name="--step",
+    )
     dtype: str | None = dtype_option(None, otherwise="as trained", choices=STORED_DTYPES)
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectArguments:
+class InspectArguments(VerbArguments):
     """Say what a model folder or a run holds, and what is missing."""
 
     examples: ClassVar = ("sampan checkpoint inspect models/mine",)
-    directory: Path = argument("model folder, or the run folder of a training", "DIR")
+    directory: Path = argument("model folder, name on the Hub, or the run folder of a training", "DIR")
+    download: bool = download()
     json: bool = flag(_JSON)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MergeArguments:
+class MergeArguments(VerbArguments):
     """Write a model with LoRAs merged into its weights."""
 
     examples: ClassVar = (
@@ -226,7 +262,10 @@ class MergeArguments:
         "sampan checkpoint merge runs/lora models/adapted",
         "sampan checkpoint merge models/emoji models/back --lora emoji.safetensors:0.8 --subtract",
     )
-    model: Path = argument("model folder, or a run; of one that trained a LoRA, that LoRA too", "MODEL")
+    model: Path = argument(
+        "model folder, name on the Hub, or a run; of one that trained a LoRA, that LoRA too", "MODEL"
+    )
+    download: bool = download()
     directory: Path = argument("folder to write", "DIR")
     loras: tuple[tuple[Path, float], ...] = loras("merge this LoRA, its scale multiplied by SCALE")
     subtract: bool = flag("take the LoRAs out of the weights again")
@@ -235,7 +274,19 @@ class MergeArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyArguments:
+class CompletionArguments(VerbArguments):
+    """Print a script with which a shell completes sampan's verbs, options and files."""
+
+    examples: ClassVar = (
+        "sampan completion bash > ~/.local/share/bash-completion/completions/sampan",
+        'sampan completion zsh > "${fpath[1]}/_sampan"',
+        "sampan completion fish > ~/.config/fish/completions/sampan.fish",
+    )
+    shell: str = argument("%(choices)s", "SHELL", str, choices=("bash", "zsh", "fish"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyArguments(VerbArguments):
     """Check that a run's files are those that were written, and that its steps come out again."""
 
     examples: ClassVar = (

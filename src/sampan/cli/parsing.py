@@ -13,13 +13,20 @@ from sampan.options import options_of
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with whole option names only, and with errors written as all others are."""
+    """argparse with whole option names only, and with errors written as all others are.
+
+    Attributes:
+        listing: The verbs below this one, a line each; "" where there are none.
+    """
+
+    listing = ""
 
     def __init__(self, **settings: Any):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
 
     def below(self) -> Any:
         """Return where the verbs below this one are added; they are listed in the description, not by argparse."""
+        self.listing = (self.description or "").partition("verbs:\n")[2]
         return self.add_subparsers(prog=self.prog, metavar="VERB", required=True, help=argparse.SUPPRESS)
 
     def takes(self, arguments: type, run: Callable[[Any], None]) -> None:
@@ -28,6 +35,8 @@ class Parser(argparse.ArgumentParser):
         group: Any = self
         exclusive: Any = None
         for field, default, option in options_of(arguments):
+            if option.is_common:
+                group, exclusive = self, None
             if option.group:
                 group, exclusive = self.add_argument_group(option.group), None
             if option.is_exclusive and exclusive is None:
@@ -69,6 +78,8 @@ class Parser(argparse.ArgumentParser):
             if where == "VERB":
                 self.fail(f"`{word}` is not a verb", did_you_mean(word, known))
             self.fail(f"{where}: `{word}` is not one of {', '.join(known)}")
+        if message == "the following arguments are required: VERB":
+            self.exit(2, f"error: `{self.prog}` needs one of its verbs\n\n{self.listing}\n\nhint: {self.prog} --help\n")
         self.fail(re.sub(r"^argument (.+?): ", r"\1: ", message))
 
     def fail(self, what: str, hint: str | None = None) -> NoReturn:

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import secrets
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sampan import extras
 from sampan.bench.arguments import BenchArguments
-from sampan.cli import arguments
+from sampan.cli import arguments, output
 from sampan.errors import RequestError, UsageError
 from sampan.evaluate.arguments import EvalArguments
-from sampan.job import MAX_SEED
 from sampan.plan.arguments import PlanArguments
 from sampan.screen.arguments import ScreenArguments
 from sampan.serve.arguments import ServeArguments
+
+if TYPE_CHECKING:  # reading it would load a model's mathematics
+    from sampan.pipeline.request import ImageRequest
 
 _SWITCH = "--framework {}"  # of the verbs that have it; what errors suggest
 
@@ -35,22 +34,25 @@ def init(options: arguments.InitArguments) -> None:
     path = write(options.path, options.preset, options.force)
     if frameworks.default() is None:
         install = " or ".join(frameworks.FRAMEWORKS.values())
-        sys.stderr.write(f"note: no framework is installed, and the file names the usual one; to train: {install}\n")
-    _put(path)
+        note = f"note: no framework is installed, and the file names the usual one; to train: {install}"
+        output.console(options).print(note, markup=False, highlight=False, soft_wrap=True)
+    output.put(path)
 
 
 def doctor(options: arguments.DoctorArguments) -> None:
     """Report on this machine, on stdout."""
     from sampan.doctor import report, show
 
-    _print_report(report(options.model), show, options.json)
+    if options.model is not None:
+        output.fetch(options.model, options)
+    output.print_report(report(options.model), show, options.json)
 
 
 def data_emoji(options: arguments.EmojiArguments) -> None:
     """Write a picture set; its folder on stdout."""
     from sampan.synthetic.emoji import write
 
-    with _bar("pictures") as (console, progress):
+    with output.bar("pictures", options) as (console, progress):
         summary = write(
             options.directory,
             count=options.count,
@@ -63,11 +65,12 @@ def data_emoji(options: arguments.EmojiArguments) -> None:
         )
     counts = summary.counts
     console.print(
-        f"{counts['num_pictures']} pictures of {counts['num_emoji']} emoji, {counts['num_rows']} rows, {_state(summary)}"
+        f"{counts['num_pictures']} pictures of {counts['num_emoji']} emoji, {counts['num_rows']} rows, "
+        f"{output.written(summary)}"
     )
     if counts["num_left_out"]:
         console.print(f"{counts['num_left_out']} emoji are left out: the font has no picture of them")
-    _put(options.directory)
+    output.put(options.directory)
 
 
 def data_signs(options: arguments.SignsArguments) -> None:
@@ -75,7 +78,7 @@ def data_signs(options: arguments.SignsArguments) -> None:
     from sampan.synthetic.signs import SignFilter, write
 
     choice = SignFilter(options.layouts, options.fonts, options.letters, options.lines, options.plates, options.inks)
-    with _bar("signs") as (console, progress):
+    with output.bar("signs", options) as (console, progress):
         summary = write(
             options.directory,
             count=options.count,
@@ -88,16 +91,17 @@ def data_signs(options: arguments.SignsArguments) -> None:
         )
     counts = summary.counts
     console.print(
-        f"{counts['num_pictures']} pictures of {counts['num_signs']} signs, {counts['num_rows']} rows, {_state(summary)}"
+        f"{counts['num_pictures']} pictures of {counts['num_signs']} signs, {counts['num_rows']} rows, "
+        f"{output.written(summary)}"
     )
-    _put(options.directory)
+    output.put(options.directory)
 
 
 def data_pairs(options: arguments.PairsArguments) -> None:
     """Write pictures of an emoji over a word; their folder on stdout."""
     from sampan.synthetic.pairs import write
 
-    with _bar("pictures") as (console, progress):
+    with output.bar("pictures", options) as (console, progress):
         summary = write(
             options.directory,
             count=options.count,
@@ -107,8 +111,8 @@ def data_pairs(options: arguments.PairsArguments) -> None:
             seed=options.seed,
             progress=progress,
         )
-    console.print(f"{summary.counts['num_pictures']} pictures, {_state(summary)}")
-    _put(options.directory)
+    console.print(f"{summary.counts['num_pictures']} pictures, {output.written(summary)}")
+    output.put(options.directory)
 
 
 def data_prepare(options: arguments.PrepareArguments) -> None:
@@ -120,7 +124,7 @@ def data_prepare(options: arguments.PrepareArguments) -> None:
     frameworks.use(job.place.framework, switch="--set place.framework={}")
     from sampan.train.run_state import prepare
 
-    _put(prepare(job, console=_console()))
+    output.put(prepare(job, console=output.console(options)))
 
 
 def train(options: arguments.TrainArguments) -> None:
@@ -145,26 +149,33 @@ def train(options: arguments.TrainArguments) -> None:
     frameworks.use(job.place.framework, switch=_SWITCH)  # before anything is imported that computes
     from sampan.train.loop import train  # after the job is read: what is wrong there is said at once
 
-    _put(train(job, resume=options.resume is not False, console=_console()))
+    output.put(train(job, resume=options.resume is not False, console=output.console(options)))
 
 
 def generate(options: arguments.GenerateArguments) -> None:
     """Paint; the pictures' file names, or with --json a record each, on stdout."""
     from sampan import frameworks
 
+    if not options.list_examples and options.prompt is None and options.prompts is None:
+        raise UsageError("the following arguments are required: PROMPT")
+    if options.prompt is not None and options.prompts is not None:
+        raise UsageError("PROMPT and --prompts exclude each other")
     if options.framework:
         frameworks.use(options.framework, switch=_SWITCH)  # before anything is imported that computes
-    from sampan.pipeline.pipeline import generate
+    output.fetch(options.model, options)
+    if options.list_examples:
+        _print_examples(options)
+        return
     from sampan.pipeline.request import ImageRequest
 
     width_px, height_px = options.size or (None, None)
     request = ImageRequest(
-        prompt=options.prompt,
+        prompt=options.prompt or "",
         references=options.references,
         width_px=width_px,
         height_px=height_px,
         count=options.count,
-        seed=_seed(options.seed),
+        seed=output.seed(options.seed),
         num_inference_steps=options.steps,
         guidance_scale=options.guidance,
         temperature=options.temperature,
@@ -173,6 +184,11 @@ def generate(options: arguments.GenerateArguments) -> None:
         inject=options.inject,
         prompt_metadata=not options.no_prompt_metadata,
     )
+    if options.prompts is not None:
+        _generate_each(options, request)
+        return
+    from sampan.pipeline.pipeline import generate
+
     pictures = generate(
         request,
         model=options.model,
@@ -181,15 +197,72 @@ def generate(options: arguments.GenerateArguments) -> None:
         offload=options.offload,
         compiled=options.compile,
         out=options.out,
-        console=_console(),
+        console=output.console(options),
         loras=options.loras,
         verified=not options.no_verify,
     )
     if options.json:
-        _put(json.dumps({"pictures": pictures}, indent=2))
+        output.put(json.dumps({"pictures": pictures}, indent=2))
     else:
         for picture in pictures:
-            _put(picture["file"])
+            output.put(picture["file"])
+
+
+def _generate_each(options: arguments.GenerateArguments, request: ImageRequest) -> None:
+    """Paint the prompts of a file; each picture's name on stdout when it is written, or all records at the end."""
+    from sampan.pipeline.prompts import generate_each, read_prompts
+
+    assert options.prompts is not None, "the caller sees to it"
+    prompts = read_prompts(options.prompts)
+    pictures: list[dict[str, Any]] = []
+
+    def put(picture: dict[str, Any]) -> None:
+        pictures.append(picture)
+        if not options.json:
+            output.put(picture["file"])
+            sys.stdout.flush()  # a reader of the names may begin with each
+
+    try:
+        generate_each(
+            prompts,
+            request,
+            model=options.model,
+            device=options.device,
+            dtype=options.dtype,
+            offload=options.offload,
+            compiled=options.compile,
+            out=options.out,
+            console=output.console(options),
+            loras=options.loras,
+            verified=not options.no_verify,
+            stop_on_error=options.stop_on_error,
+            put=put,
+        )
+    finally:
+        if options.json:
+            output.put(json.dumps({"pictures": pictures}, indent=2))
+
+
+def _print_examples(options: arguments.GenerateArguments) -> None:
+    """Print prompts that work with a model, a line each, or with --json everything that it says it knows."""
+    from sampan.checkpoint.folder import open_with_lora
+
+    knows = open_with_lora(Path(options.model))[0].knows
+    if options.json:
+        output.put(json.dumps(knows.to_json(), indent=2, ensure_ascii=False))
+        return
+    if not knows.examples:
+        raise RequestError(
+            f"`{options.model}` says of no prompt that it works",
+            "its sampan.json has no `knows.examples`",
+            "ask whoever trained it, or write some there",
+        )
+    for prompt in knows.examples:
+        output.put(prompt)
+    if knows.subjects:
+        some = ", ".join(knows.subjects[:8])
+        more = f"and {len(knows.subjects)} such names in all (--json lists them): {some}, …"
+        output.console(options).print(more, markup=False, highlight=False, soft_wrap=True)
 
 
 def serve(options: ServeArguments) -> None:
@@ -197,7 +270,7 @@ def serve(options: ServeArguments) -> None:
     if options.add_key or options.remove_key or options.list_keys:
         from sampan.serve import keys
 
-        keys.change(options.data, add=options.add_key, remove=options.remove_key, put=_put)
+        keys.change(options.data, add=options.add_key, remove=options.remove_key, put=output.put)
         return
     from sampan import frameworks
 
@@ -207,6 +280,7 @@ def serve(options: ServeArguments) -> None:
     from sampan.pipeline.pipeline import open_pipeline
     from sampan.serve import verb
 
+    output.fetch(options.model, options)
     pipeline = open_pipeline(
         options.model,
         device=options.device,
@@ -214,21 +288,33 @@ def serve(options: ServeArguments) -> None:
         loras=options.loras,
         verified=not options.no_verify,
     )
-    verb.serve(pipeline, options.settings(), _console())
+    verb.serve(pipeline, options.settings(), output.console(options))
+
+
+def completion(options: arguments.CompletionArguments) -> None:
+    """Print a shell's completion script on stdout."""
+    from sampan.cli.completion import script
+    from sampan.cli.verbs import GROUPS, VERBS
+
+    verbs = {name: kind for name, (kind, _) in VERBS.items()}
+    words = GROUPS | {name: kind.__doc__ or "" for name, kind in verbs.items()}
+    about = {name: text.partition("\n")[0].rstrip(".") for name, text in words.items()}
+    sys.stdout.write(script(options.shell, verbs, about))
 
 
 def checkpoint_export(options: arguments.ExportArguments) -> None:
     """Export a run; the written folder on stdout."""
     from sampan.checkpoint.export import export
 
-    _put(export(options.run_folder, options.directory, options.dtype))
+    output.put(export(options.run_folder, options.directory, options.dtype, dict(options.steps)))
 
 
 def checkpoint_merge(options: arguments.MergeArguments) -> None:
     """Merge LoRAs into a model; the written folder on stdout."""
     from sampan.checkpoint.merge import merge
 
-    with _bar("writing weights") as (console, progress):
+    output.fetch(options.model, options)
+    with output.bar("writing weights", options) as (console, progress):
         folder = merge(
             options.model,
             options.directory,
@@ -239,14 +325,15 @@ def checkpoint_merge(options: arguments.MergeArguments) -> None:
             verified=not options.no_verify,
             say=lambda note: console.print(note, highlight=False, markup=False, soft_wrap=True),
         )
-    _put(folder)
+    output.put(folder)
 
 
 def checkpoint_inspect(options: arguments.InspectArguments) -> None:
     """Report on a model folder, on stdout."""
     from sampan.checkpoint.inspect import inspect, show
 
-    _print_report(inspect(options.directory), show, options.json)
+    output.fetch(options.directory, options)
+    output.print_report(inspect(options.directory), show, options.json)
 
 
 def checkpoint_verify(options: arguments.VerifyArguments) -> None:
@@ -261,13 +348,13 @@ def checkpoint_verify(options: arguments.VerifyArguments) -> None:
     report = verify(
         options.run_folder,
         replay=options.replay,
-        seed=_seed(options.seed),
+        seed=output.seed(options.seed),
         device=options.device,
         dtype=options.dtype,
         tolerances=dict(options.tolerances),
-        console=_console(),
+        console=output.console(options),
     )
-    _print_report(report, show, options.json)
+    output.print_report(report, show, options.json)
     refuse(report)
 
 
@@ -278,8 +365,8 @@ def bench(options: BenchArguments) -> None:
     job = read(options.job, options.overrides) if options.job else None
     from sampan.bench.verb import measure
 
-    for path in measure(job, options, _console()):
-        _put(path)
+    for path in measure(job, options, output.console(options)):
+        output.put(path)
 
 
 def evaluate(options: EvalArguments) -> None:
@@ -288,11 +375,13 @@ def evaluate(options: EvalArguments) -> None:
 
     if options.framework:
         frameworks.use(options.framework, switch=_SWITCH)  # before anything is imported that computes
+    if options.endpoint is None:
+        output.fetch(options.model, options)
     from sampan.evaluate.verb import evaluate
 
-    evaluate(options, _console())
+    evaluate(options, output.console(options))
     for path in filter(None, (options.json, options.html)):
-        _put(path)
+        output.put(path)
 
 
 def plan(options: PlanArguments) -> None:
@@ -309,49 +398,13 @@ def plan(options: PlanArguments) -> None:
         if options.job is None:
             raise UsageError("the following arguments are required: JOB")
         job = read(options.job, options.overrides)
-        verb.plan_and_show(job, options, _console(data=True), name=str(options.job), column=column_for(job))
+        verb.plan_and_show(job, options, output.report_console(), name=str(options.job), column=column_for(job))
     else:
-        verb.report_and_show(options, _put)
+        verb.report_and_show(options, output.put)
 
 
 def screen(options: ScreenArguments) -> None:
     """Say which rules bear on a question; the answer on stdout, files where they were asked for."""
     from sampan.screen import verb
 
-    verb.screen(options, options.facts(), _put)
-
-
-def _put(data: object) -> None:
-    sys.stdout.write(f"{data}\n")
-
-
-def _console(*, data: bool = False) -> Any:
-    from rich.console import Console
-
-    return Console(stderr=not data)
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[tuple[Any, Callable[[int, int], None]]]:
-    """Yield the console, and a function (done, total) that draws a bar on it."""
-    from sampan.progress import bars
-
-    console = _console()
-    with bars(console) as progress:
-        yield console, lambda done, total: progress(what, done, total)
-
-
-def _state(summary: Any) -> str:
-    return "written" if summary.written else "there already"
-
-
-def _seed(seed: int | None) -> int:
-    """Return a fresh seed where none was given, so that a second call does not repeat the first."""
-    return secrets.randbelow(MAX_SEED + 1) if seed is None else seed
-
-
-def _print_report(report: dict[str, Any], show: Callable[[dict[str, Any], Any], None], as_json: bool) -> None:
-    if as_json:
-        _put(json.dumps(report, indent=2))
-    else:
-        show(report, _console(data=True))
+    verb.screen(options, options.facts(), output.put)

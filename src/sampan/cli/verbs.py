@@ -32,6 +32,7 @@ VERBS: Mapping[str, tuple[Any, Callable[[Any], None]]] = {
     "checkpoint merge": (arguments.MergeArguments, run.checkpoint_merge),
     "checkpoint verify": (arguments.VerifyArguments, run.checkpoint_verify),
     "bench": (BenchArguments, run.bench),
+    "completion": (arguments.CompletionArguments, run.completion),
 }
 """By name: the dataclass of its options, whose docstring describes it, and the function that is given one."""
 GROUPS = {

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from sampan.options import (
+    VerbArguments,
     device_option,
+    download,
     dtype_option,
     flag,
     loras,
+    model_path,
     no_verify,
     number,
     option,
@@ -25,7 +28,7 @@ ABLATIONS = ("prior", "glyph", "preview", "decoder")  # sampan.evaluate.generato
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalArguments:
+class EvalArguments(VerbArguments):
     """Measure a model's pictures: words read, colours named, emoji recognised, edits done."""
 
     examples: ClassVar = (
@@ -44,9 +47,16 @@ class EvalArguments:
     )
     fonts: tuple[str, ...] | None = option("default: jetbrains-mono", "LIST", words)
     letters: tuple[int, int] | None = option("of the word; default: 3..8", "MIN..MAX", span)
-    model: str = option("model folder, run, or a model that is installed", "MODEL", default="nano", group="who paints")
+    model: str = option(
+        "model folder, run, name on the Hub, or a model that is installed",
+        "MODEL",
+        model_path,
+        "nano",
+        group="who paints",
+    )
+    download: bool = download()
     endpoint: str | None = option("ask the images API of a server instead; --model is its name there", "URL")
-    steps: int = option("of the decoder", "N", whole(1), 20)
+    steps: int | None = option("of the decoder; default: what the model states, else 50", "N", whole(1))
     guidance: float | None = option("default: what the model states, else 1.5", "G", number(0))
     size: int | None = option("side of the pictures; default: the model's own, of a server 128", "PX", whole(8))
     ablate: tuple[str, ...] = option(f"leave out, of {','.join(ABLATIONS)}", "LIST", words, ())

@@ -135,9 +135,7 @@ class ModelGenerator:
 
     def facts(self) -> dict[str, Any]:
         """Return the model by folder, hash and what the hash covers."""
-        path = self.folder.path
-        name = path.parent.name if path.name == "model" else path.name  # of a run, the run's
-        return {"model": name, "model_hash": self.folder.hash, "hash_covers": self.folder.hash_covers}
+        return {"model": self.folder.name, "model_hash": self.folder.hash, "hash_covers": self.folder.hash_covers}
 
     def paint(self, cases: Sequence[EvalCase], report: Report) -> list[tuple[Image.Image, float]]:
         """Return each question's picture, and the same share of the seconds for each."""

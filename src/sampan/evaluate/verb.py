@@ -171,9 +171,8 @@ def questions(options: EvalArguments, size_px: int) -> Suite:
 
 def _generator(options: EvalArguments) -> ModelGenerator | EndpointGenerator:
     if options.endpoint:
-        more: dict[str, Any] = {"num_inference_steps": options.steps}
-        if options.guidance is not None:
-            more["guidance_scale"] = options.guidance
+        given = {"num_inference_steps": options.steps, "guidance_scale": options.guidance}
+        more = {name: value for name, value in given.items() if value is not None}
         return EndpointGenerator(
             options.endpoint, options.model, key=os.environ.get(KEY_VARIABLE), size_px=options.size or suites.SIZE_PX,
             more=more, batch=options.batch,
@@ -187,7 +186,8 @@ def _generator(options: EvalArguments) -> ModelGenerator | EndpointGenerator:
         verified=not options.no_verify,
     )
     return ModelGenerator(
-        pipeline, size_px=options.size or pipeline.config.geometry.default_px, num_steps=options.steps,
+        pipeline, size_px=options.size or pipeline.config.geometry.default_px,
+        num_steps=options.steps or pipeline.config.painting.num_inference_steps,
         guidance_scale=pipeline.config.painting.guidance_scale if options.guidance is None else options.guidance,
         ablate=frozenset(options.ablate), batch=options.batch,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from sampan.job.sections import (
     STORED_DTYPES,
     Job,
 )
-from sampan.job.setting import Setting, sections, settings
+from sampan.job.setting import Setting, address_problem, sections, settings
 from sampan.job.stages import StageSection
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Job",
     "Setting",
     "StageSection",
+    "address_problem",
     "parse",
     "read",
     "sections",

@@ -12,7 +12,7 @@ from sampan import documents
 from sampan.errors import BadDocumentError, JobError, did_you_mean
 from sampan.job import toml
 from sampan.job.sections import LORA_STAGES, STAGES, Job
-from sampan.job.setting import Setting, kinds_in, settings, subsections
+from sampan.job.setting import Setting, address_problem, kinds_in, settings, subsections
 
 _MAX_BYTES = 2**18  # a file that `sampan init` explains has some 20 KB
 _MAX_SHOWN = 80
@@ -139,7 +139,7 @@ def _value(value: Any, setting: Setting, at: toml.Key, source: _Source) -> Any:
     if isinstance(converted, Path) and (signs := re.findall(r"[\b\t\n\f\r]", value)):
         # "C:\new" is read as C:, a line end, and ew
         source.refuse(at, f"has {toml.value(signs[0])} in it, got {toml.shown(value)}", _PATH_HINT)
-    if problem := _beyond(converted) or setting.problem(value):
+    if problem := _address_problem(value, converted, at) or _beyond(converted) or setting.problem(value):
         near = did_you_mean(converted, setting.choices) if setting.choices and isinstance(converted, str) else None
         source.refuse(at, problem, near if near and near.startswith("did") else None)
     if isinstance(converted, Mapping):
@@ -163,6 +163,13 @@ def _beyond(value: Any) -> str | None:
         if type(number) is int and abs(number) > _MAX_WHOLE:
             return f"must be at most {_MAX_WHOLE}, got {toml.shown(number)}"
     return None
+
+
+def _address_problem(value: Any, converted: Any, at: toml.Key) -> str | None:
+    problem = address_problem(value) if isinstance(converted, Path) else None
+    hub = '; a set of the Hub is named owner/name, with data.reader = "hub"' if at == ("data", "path") else ""
+    hub = "; a model of the Hub is named owner/name" if at == ("model", "start") else hub
+    return problem and f"{toml.value(value)} {problem}{hub}"
 
 
 def _as_kind(value: Any, kind: Any) -> Any:

@@ -186,7 +186,8 @@ class LoraSection:
         "Additions are scaled by alpha / rank; without it, alpha is the rank.", None, example=16, above=0
     )
     targets: tuple[str, ...] = say(
-        "Layers that get an addition, by the end of their names; empty means attention and feed-forward of the part.",
+        "Layers that get an addition, by pieces of their names. Each stage takes those that it has; where it has none of "
+        "them, and where the list is empty, attention and feed-forward get one.",
         (),
         example=("to_q", "to_v"),
     )

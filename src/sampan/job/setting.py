@@ -88,6 +88,17 @@ _KINDS = {
 }
 
 
+def address_problem(text: str) -> str | None:
+    """Return why a text cannot be a path, in words, where it is an address with a scheme as `s3://…`; None for a path."""
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text)
+    if scheme is None:
+        return None
+    return (
+        f"is an address ({scheme[1]}), and files and folders of this machine are taken: copy it here, or mount it as a "
+        "folder"
+    )
+
+
 def settings(section: type) -> dict[str, Setting]:
     """Return the settings of one section by name; sub-sections are no settings."""
     kinds, found = get_type_hints(section), {}

@@ -7,7 +7,7 @@ with scale = alpha / rank. Files of adapters are the subject of sampan.checkpoin
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sampan.errors import JobError, did_you_mean
@@ -34,34 +34,41 @@ def targets(part: str, config: ModelConfig, names: tuple[str, ...] | None) -> li
     Args:
         part: One of PARTS.
         names: Pieces of layer names between dots: `to_q`, `attn1.to_q`, `norm1.linear`, or `prior_projector` for all
-            linear layers in it. A name may be meant for the other part. None or empty for attention and feed-forward.
-
-    Raises:
-        JobError: A name is in that of no linear layer of any part, or none is of this part.
+            linear layers in it. Those that name no layer of this part are left out. None left, or none at all, is
+            attention and feed-forward.
     """
     layers = linear_layers(part, config)
-    chosen: set[str] = set()
-    strange: list[str] = []
-    for name in names or DEFAULTS[part]:
-        found = _named(name, layers)
-        chosen |= found
-        if not found:
-            strange.append(name)
-    for name in strange:
-        if not any(_named(name, linear_layers(place, config)) for place in PARTS if place != part):
-            known = set().union(*(_short(linear_layers(one, config)) for one in PARTS))
-            raise JobError(
-                f"`{name}` names no layer that can have a low-rank addition",
-                "additions are beside linear layers of ar and decoder, named by the words between dots",
-                did_you_mean(name, known),
-            )
-    if not chosen:
-        raise JobError(
-            f"no layer of `{part}` is to have a low-rank addition",
-            f"{', '.join(f'`{name}`' for name in strange)} {'is' if len(strange) == 1 else 'are'} of another part",
-            did_you_mean(strange[0], _short(layers)),
-        )
+    chosen = set[str]().union(*(_named(name, layers) for name in names or ()))
+    chosen = chosen or set[str]().union(*(_named(name, layers) for name in DEFAULTS[part]))
     return [layer for layer in layers if layer in chosen]
+
+
+def check_targets(parts: Sequence[str], config: ModelConfig, names: Iterable[str]) -> None:
+    """Refuse names of which none of the adapted parts has a layer.
+
+    Args:
+        parts: Those of PARTS that get an adapter.
+
+    Raises:
+        JobError: It says which layers there are near to the name, or which part has it.
+    """
+    layers = {part: linear_layers(part, config) for part in PARTS}
+    for name in names:
+        if any(_named(name, layers[part]) for part in parts):
+            continue
+        elsewhere = [part for part in PARTS if _named(name, layers[part])]
+        near = did_you_mean(name, set().union(*(_short(layers[part]) for part in parts)))
+        if elsewhere:
+            raise JobError(
+                f"`{name}` names no layer of {' or '.join(f'`{part}`' for part in parts)}",
+                f"it is of `{elsewhere[0]}`, which the job does not train",
+                near,
+            )
+        raise JobError(
+            f"`{name}` names no layer that can have a low-rank addition",
+            "additions are beside linear layers of ar and decoder, named by the words between dots",
+            near,
+        )
 
 
 def attach(
@@ -76,9 +83,6 @@ def attach(
         module: The part, on the meta device or not.
         alpha: The scale is alpha / rank; None for alpha = rank.
         names: As `targets` takes them.
-
-    Raises:
-        JobError: As `targets`.
     """
     layers = targets(part, config, names)
     nn.add_low_rank(module, dict.fromkeys(layers, (rank, 1.0 if alpha is None else alpha / rank)))

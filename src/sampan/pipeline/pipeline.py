@@ -29,8 +29,9 @@ from sampan.pipeline.batch import Progress, generate_images
 from sampan.pipeline.denoise import Denoiser
 from sampan.pipeline.png import save_png
 from sampan.pipeline.prepare import Floats, Ints, Pixels, ReferenceImage, prepare
-from sampan.pipeline.request import DEFAULT_STEPS, ImageRequest
+from sampan.pipeline.request import ImageRequest
 from sampan.pipeline.tokens import BatchedDecoder
+from sampan.progress import bars
 from sampan.units import format_bytes
 
 
@@ -195,20 +196,7 @@ def generate(
     Raises:
         SampanError: With nothing written.
     """
-    from sampan.progress import bars
-
-    target = out or Path(f"sampan-{request.seed}.png")
-    if target.suffix.lower() != ".png":
-        raise RequestError(
-            f"cannot write `{target}`", "pictures are written as PNG", "give --out a name that ends in .png"
-        )
-    if not target.parent.is_dir():
-        raise RequestError(f"cannot write `{target}`", f"there is no folder `{target.parent}`", "make it first")
-    free_bytes = _try_place(target)
-    for path in request.references:
-        if not path.is_file():
-            raise RequestError(f"there is no reference picture `{path}`")
-    begun = time.perf_counter()
+    target, begun = check_target(request, out), time.perf_counter()
     with bars(console) as progress:
         pipeline = open_pipeline(
             model,
@@ -220,17 +208,60 @@ def generate(
             compiled=compiled,
             verified=verified,
         )
-        side = pipeline.config.geometry.default_px
-        at_most = request.count * 3 * (request.width_px or side) * (request.height_px or side)
-        if free_bytes < at_most:
-            raise RequestError(
-                f"cannot write `{target}`",
-                f"the pictures take up to {format_bytes(at_most)}, and {format_bytes(free_bytes)} are free there",
-                "make room, or give --out a place on another disk",
-            )
+        check_room(pipeline, request, target)
         for note in lora.notes(pipeline.loras):
             console.print(note, highlight=False, markup=False, soft_wrap=True)
-        pictures = pipeline(request)
+        if (hint := prompt_hint(pipeline, request, model)) is not None:
+            console.print(hint, markup=False, highlight=False, soft_wrap=True)
+        return write_images(pipeline, request, target, begun)
+
+
+def prompt_hint(pipeline: Pipeline, request: ImageRequest, model: str) -> str | None:
+    """Return what to say of a prompt outside of what the model says it knows; None of one inside, and of an edit."""
+    knows = pipeline.folder.knows
+    return None if request.references or pipeline.loras else knows.hint(request.prompt, model)
+
+
+def check_target(request: ImageRequest, out: Path | None) -> Path:
+    """Return the file of the first image.
+
+    Raises:
+        RequestError: It cannot be written, or a reference is not there.
+    """
+    target = out or Path(f"sampan-{request.seed}.png")
+    if target.suffix.lower() != ".png":
+        raise RequestError(
+            f"cannot write `{target}`", "pictures are written as PNG", "give --out a name that ends in .png"
+        )
+    if not target.parent.is_dir():
+        raise RequestError(f"cannot write `{target}`", f"there is no folder `{target.parent}`", "make it first")
+    _try_place(target)
+    for path in request.references:
+        if not path.is_file():
+            raise RequestError(f"there is no reference picture `{path}`")
+    return target
+
+
+def check_room(pipeline: Pipeline, request: ImageRequest, target: Path) -> None:
+    """Raise RequestError unless a request's images fit where they are to be written."""
+    side, free_bytes = pipeline.config.geometry.default_px, _try_place(target)
+    at_most = request.count * 3 * (request.width_px or side) * (request.height_px or side)
+    if free_bytes < at_most:
+        raise RequestError(
+            f"cannot write `{target}`",
+            f"the pictures take up to {format_bytes(at_most)}, and {format_bytes(free_bytes)} are free there",
+            "make room, or give --out a place on another disk",
+        )
+
+
+def write_images(pipeline: Pipeline, request: ImageRequest, target: Path, begun: float) -> list[dict[str, Any]]:
+    """Generate the images of a request, write them as PNG and return one record an image.
+
+    Args:
+        target: File of the first one; of several each has its number behind the name.
+        begun: Where the seconds of the records begin, by time.perf_counter.
+    """
+    pictures = pipeline(request)
     seconds = time.perf_counter() - begun
     records = []
     for index, image in enumerate(pictures):
@@ -240,7 +271,7 @@ def generate(
             "picture": index,
             "width_px": image.shape[1],
             "height_px": image.shape[0],
-            "num_inference_steps": request.num_inference_steps or DEFAULT_STEPS,
+            "num_inference_steps": request.steps(pipeline.config.painting),
             "guidance_scale": request.guidance(pipeline.config.painting),
             "num_references": len(request.references),
             "model_hash": pipeline.folder.hash,

@@ -23,7 +23,7 @@ from sampan.models.positions import Grid
 from sampan.models.text import PromptTokenizer, glyph_batch, glyph_texts
 from sampan.pipeline.denoise import DenoiseInputs, InpaintingRegion, initial_noise, is_guided
 from sampan.pipeline.inject import InjectedInputs, read_injected
-from sampan.pipeline.request import DEFAULT_STEPS, ImageRequest, check_length, check_size
+from sampan.pipeline.request import ImageRequest, check_length, check_size
 from sampan.pipeline.tokens import TokenSequence
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Prepared:
     ):
         self.pipeline, self.request, self.images, self.mask = pipeline, request, tuple(images), mask
         self.with_preview, self.with_words, self.config = with_preview, with_words, pipeline.config
-        self.num_steps = request.num_inference_steps or DEFAULT_STEPS
+        self.num_steps = request.steps(self.config.painting)
         self.guidance_scale = request.guidance(self.config.painting)
 
     @cached_property

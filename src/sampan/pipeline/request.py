@@ -9,7 +9,7 @@ from pathlib import Path
 from sampan.errors import RequestError
 from sampan.models.config import ModelConfig, PaintingConfig, SamplingConfig
 
-DEFAULT_STEPS = 50
+_PROMPT_TOKENS = 64  # room for a prompt beside the largest size that is offered
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class ImageRequest:
         references: Pictures to edit or to take from.
         width_px, height_px: Size of the picture; without one, that of the first reference, else the model's own.
         count: How many pictures; picture k of a seed does not depend on the others.
-        num_inference_steps: Euler steps of the decoder; without one, 50.
+        num_inference_steps: Euler steps of the decoder; without one, what the checkpoint says, else 50.
         guidance_scale: 1 or less switches the unconditional branch off; without one, what the checkpoint says.
         temperature, top_p, top_k: Sampling of prior tokens; without one, what the checkpoint says. Temperature 0 is greedy.
         inject: A safetensors file with `prior_token_ids` (rows, columns), `noise` (1, channels, h, w) and `glyph_embeds`
@@ -52,9 +52,13 @@ class ImageRequest:
         """Return this request's guidance, or the checkpoint's."""
         return released.guidance_scale if self.guidance_scale is None else self.guidance_scale
 
+    def steps(self, released: PaintingConfig) -> int:
+        """Return this request's steps of the decoder, or the checkpoint's."""
+        return self.num_inference_steps or released.num_inference_steps
+
 
 def check_size(height_px: int, width_px: int, config: ModelConfig) -> None:
-    """Raise RequestError unless the model can paint that size; the message names the nearest size that it can."""
+    """Raise RequestError unless the model can paint that size; the message names the nearest or largest one that it can."""
     unit = config.geometry.prior_px
     nearest = [max(unit, round(side / unit) * unit) for side in (height_px, width_px)]
     if [height_px, width_px] != nearest:
@@ -63,6 +67,32 @@ def check_size(height_px: int, width_px: int, config: ModelConfig) -> None:
             f"both sides must be multiples of {unit}, the pixels of one prior token",
             f"the nearest size is --size {nearest[1]}x{nearest[0]}",
         )
+    limit, needed = config.ar.text.max_position_embeddings, num_tokens(height_px, width_px, config)
+    if needed >= limit:
+        height, width = _largest(height_px, width_px, config)
+        raise RequestError(
+            f"{width_px}x{height_px} pixels are too large for this model",
+            f"they take {needed} tokens, and {limit} fit together with the prompt",
+            f"the largest size of about this shape is --size {width}x{height}",
+        )
+
+
+def num_tokens(height_px: int, width_px: int, config: ModelConfig) -> int:
+    """Return the tokens that the generator writes for an image without references: preview, image, and the end."""
+    grids = (config.geometry.preview_grid(height_px, width_px), config.geometry.prior_grid(height_px, width_px))
+    return sum(rows * columns for rows, columns in grids) + 1
+
+
+def _largest(height_px: int, width_px: int, config: ModelConfig) -> tuple[int, int]:
+    """Return the largest height and width of a shape that leave room for a prompt."""
+    unit, limit = config.geometry.prior_px, config.ar.text.max_position_embeddings
+    room = limit - min(_PROMPT_TOKENS, limit // 8)
+    across = max(height_px, width_px) // unit
+    for long in range(min(across, limit), 0, -1):
+        height, width = (max(unit, round(side * long / across / unit) * unit) for side in (height_px, width_px))
+        if num_tokens(height, width, config) <= room:
+            return height, width
+    return unit, unit
 
 
 def check_length(num_prompt: int, num_generated: int, config: ModelConfig) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from sampan.options import argument, flag, number, option, overrides, repeated, several, words
+from sampan.options import VerbArguments, argument, flag, number, option, overrides, repeated, several, words
 
 MAX_CHIPS = 65536
 SORTS = ("money", "time", "energy", "carbon")
@@ -46,7 +46,7 @@ def owned_chips(word: str) -> tuple[str, int, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanArguments:
+class PlanArguments(VerbArguments):
     """Say what a job will take on which chip, and how sure that is."""
 
     examples: ClassVar = (

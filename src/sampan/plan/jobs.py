@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from sampan.errors import PlanError
 from sampan.job import STAGES, Job
@@ -126,18 +126,21 @@ def _stages(job: Job, config: ModelConfig, name: str) -> Iterator[StageWork]:
     elif name == "glyph":
         sides = sides[:1]  # it reads words
     for side in sides:
-        workload = stage_workload(
+        count_work = partial(
+            stage_workload,
             name,
             config,
             resolution_px=side,
             prompt_tokens=job.plan.prompt_tokens,
             references=[(side, side)] * job.plan.references if name in _USES_ENCODED else (),
             lora_rank=job.lora.rank if lora else None,
-            lora_targets=job.lora.targets,
             ema=settings.ema_decay > 0,
             batch=settings.micro_batch_size,
             name=job.model.preset,
         )
+        workload = count_work(lora_targets=job.lora.targets)
+        if lora and workload.trained_params == 0:  # the names are of the other stage's layers
+            workload = count_work()
         yield StageWork(
             name=name if len(sides) == 1 else f"{name} at {side} px",
             workload=workload,

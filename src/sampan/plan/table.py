@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from sampan.plan import runnable
 from sampan.plan.cost import DAY_S, HOUR_S
 from sampan.plan.inference import NUM_PICTURES
 from sampan.plan.planner import Candidate, Infeasible
@@ -52,7 +53,7 @@ def lines(plan: Plan, width: int) -> Iterator[str]:
         yield from say(_legend(plan))
         if len(shown) < len(configurations):
             yield from say(f"{len(configurations) - len(shown)} more rows: --json or --html has all.")
-        yield from (line for words in unmet(plan) for line in say(words))
+        yield from (line for words in (*runnable.lines(plan.rows), *unmet(plan)) for line in say(words))
         first = configurations[0]
         yield ""
         yield from say(f"{_FIRST[plan.sort]}: {_named(first)}; {first.money.said}; {first.bought.said}.")

@@ -215,6 +215,7 @@ def _api(app: FastAPI, server: ServerState) -> None:
             supports_mask=True,
             needs_key=server.needs_key,
             reports=schemas.Reports(**server.pages.reports),
+            examples=list(server.engine.pipeline.folder.knows.examples),
         )
 
 

@@ -7,7 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from sampan.options import device_option, dtype_option, flag, loras, no_verify, number, option, repeated, whole
+from sampan.options import (
+    VerbArguments,
+    device_option,
+    download,
+    dtype_option,
+    flag,
+    loras,
+    model_path,
+    no_verify,
+    number,
+    option,
+    repeated,
+    whole,
+)
 
 if TYPE_CHECKING:  # reading it would load what only the server needs
     from sampan.serve.settings import Settings
@@ -16,7 +29,7 @@ _MIB = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeArguments:
+class ServeArguments(VerbArguments):
     """Serve pictures over HTTP: the images API that OpenAI's clients speak, and a page."""
 
     examples: ClassVar = (
@@ -24,7 +37,8 @@ class ServeArguments:
         "sampan serve --model runs/job --add-key alice",
         "sampan serve --model FOLDER --host 0.0.0.0 --allow-host pictures.example --per-key 4",
     )
-    model: str = option("model folder, run, or a model that is installed", "MODEL", default="nano")
+    model: str = option("model folder, run, name on the Hub, or a model that is installed", "MODEL", model_path, "nano")
+    download: bool = download()
     device: str = device_option()
     dtype: str = dtype_option()
     framework: str | None = option("torch or mindspore; default: the first that is installed", "F")
@@ -52,7 +66,9 @@ class ServeArguments:
     max_upload_mib: int = option("of a request", "N", whole(1), 32)
     max_references: int = option("of an edit", "N", whole(1, 16), 4)
     allow_urls: bool = flag("fetch references by address; never from private ones")
-    steps: int = option("where a request names none", "N", whole(1, 200), 50, group="how it paints")
+    steps: int | None = option(
+        "where a request names none; default: what the model states, else 50", "N", whole(1, 200), group="how it paints"
+    )
     label: bool = flag("write into every picture that it is generated")
     enhance: tuple[str, str] | None = option(
         "let this model of an OpenAI-compatible API write prompts out; its key: SAMPAN_ENHANCE_KEY", ("URL", "MODEL")

@@ -102,7 +102,8 @@ def build_request(
         message = "This server has no language model for prompts; see --enhance."
         raise ApiError(400, "no_enhancement", message, "enhance")
     quality = fields.quality or "auto"
-    steps = fields.num_inference_steps or QUALITY_STEPS.get(quality, settings.default_steps)
+    most = settings.default_steps or config.painting.num_inference_steps
+    steps = fields.num_inference_steps or min(QUALITY_STEPS.get(quality, most), most)
     image = ImageRequest(
         prompt=fields.prompt,
         width_px=width,

@@ -66,7 +66,10 @@ class ImageFields(BaseModel):
     background: Annotated[Literal["auto", "opaque"] | None, Optional] = None
     quality: Annotated[
         Literal["auto", "standard", "hd", "low", "medium", "high", "xhigh", "max"] | None,
-        Field(description="low: 10 steps, medium: 25, else the server's default; num_inference_steps counts more."),
+        Field(
+            description="low: 10 steps, medium: 25, never more than the server's default, which all others have; "
+            "num_inference_steps counts more."
+        ),
         Optional,
     ] = None
     stream: Annotated[bool | None, Optional] = None
@@ -208,6 +211,7 @@ class Capabilities(BaseModel):
     supports_mask: bool
     needs_key: bool
     reports: Reports
+    examples: list[str]
 
 
 class Removed(BaseModel):

@@ -70,7 +70,7 @@ class Settings:
         data: Folder of images, database and keys.
         hosts: Names under which it may be asked, beside the loopback ones; "*" is any.
         open_to_all: Nobody needs a key, even where others than this machine can come.
-        default_steps: Decoder steps where a request names none.
+        default_steps: Decoder steps where a request names none; None: what the model states.
         max_area_px: Largest area of an image that is painted; None: four times the model's own.
         max_references: References of one edit, uploads and earlier images together.
         max_body_bytes: Largest body of a request with files.
@@ -94,7 +94,7 @@ class Settings:
     limits: AdmissionLimits = field(default_factory=AdmissionLimits)
     retention: Retention = field(default_factory=Retention)
     uploads: UploadLimits = field(default_factory=UploadLimits)
-    default_steps: int = 50
+    default_steps: int | None = None
     max_n: int = 8
     max_area_px: int | None = None
     max_references: int = 4

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sampan import __version__, files, frameworks
-from sampan.checkpoint import builtin, export, run
+from sampan.checkpoint import builtin, export, hub, run
 from sampan.checkpoint.folder import TOKENIZER_FILES, ModelFolder, open_folder
 from sampan.checkpoint.json_files import read_json, read_text
 from sampan.checkpoint.run_metadata import check_record, read_record, write_record
@@ -191,8 +191,7 @@ def open_run(job: Job, device: str, dtype: str, *, resume: bool, console: Any) -
             "set model.start to a model folder, or train all stages",
         )
     if job.train.method == "lora":
-        for name in job.train.stages:
-            lora.targets(name, config, job.lora.targets)  # a name that fits no layer is said now
+        lora.check_targets(job.train.stages, config, job.lora.targets)
     _check_folder(job, resume)
     data = open_dataset(job.data, config, job.data.cache or job.out / "cache", console, _tokenizer(start))
     if not data.training:
@@ -334,8 +333,8 @@ def _identity(job: Job, digest: str | None = None) -> dict[str, Any]:
     """Return what must stay the same from a run's first step to its last; the data set only where its digest is known."""
     values = job.as_dict()
     start = job.model.start
-    if start and builtin.find(start) == start:  # not the name of a shipped model
-        start = start.resolve()  # found again from another current directory
+    if start:
+        start = _found_again(start)
     return {
         "seed": job.seed,
         "model": {**values["model"], "start": start and start.as_posix()},
@@ -343,6 +342,13 @@ def _identity(job: Job, digest: str | None = None) -> dict[str, Any]:
         **({"lora": values["lora"]} if job.train.method == "lora" else {}),
         **({} if digest is None else {"data": digest}),
     }
+
+
+def _found_again(start: Path) -> Path:
+    """Return a start by a name that is good from any current directory, and that stays the same model."""
+    if commit := hub.pinned(start):
+        return Path(commit)
+    return start.resolve() if builtin.find(start) == start else start  # a shipped model's name is good as it is
 
 
 def _compare(job: Job, identity: dict[str, Any]) -> None:

@@ -138,6 +138,23 @@ def test_guidance_is_the_release_s_unless_the_folder_states_another(folder: Path
     assert opened.hash != before  # the same weights paint otherwise
 
 
+def test_steps_are_the_release_s_unless_the_folder_states_others_and_do_not_rename_it(folder: Path):
+    before = open_folder(folder).hash
+    (folder / "sampan.json").write_text('{"painting": {"num_inference_steps": 20}}', "utf-8")
+    opened = open_folder(folder)
+    assert opened.config.painting == PaintingConfig(guidance_scale=1.5, num_inference_steps=20)
+    assert opened.hash == before
+
+
+@pytest.mark.parametrize("given", ["0", "2.5", '"20"', "true"])
+def test_steps_that_are_none_are_refused_and_the_file_named(given: str, folder: Path):
+    (folder / "sampan.json").write_text(f'{{"painting": {{"num_inference_steps": {given}}}}}', "utf-8")
+    with pytest.raises(CheckpointError) as caught:
+        open_folder(folder)
+    assert "sampan.json" in caught.value.render()
+    assert "num_inference_steps" in caught.value.render()
+
+
 @pytest.mark.parametrize("given", ["-1", '"3"', "NaN"])
 def test_a_guidance_that_is_none_is_refused_and_the_file_named(given: str, folder: Path):
     (folder / "sampan.json").write_text(f'{{"painting": {{"guidance_scale": {given}}}}}', "utf-8")

@@ -64,7 +64,7 @@ def test_a_whole_folder(tiny_folder: Path, tiny_pipeline):
     assert text.startswith(f"{tiny_folder}: a model, whole\n")
     assert f"hash: {report['hash']} (over configs, tokenizer, and the weights' contents)" in text
     assert "geometry: 32 px per prior token, a preview of about 16 x 16 tokens, 1024 px unless asked otherwise" in text
-    assert "guidance: 1.5 unless asked otherwise" in text
+    assert "guidance: 1.5, 50 steps, unless asked otherwise" in text
 
 
 def test_differences_are_listed_by_name(folder: Path):

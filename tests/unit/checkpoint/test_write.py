@@ -148,7 +148,7 @@ def test_where_it_comes_from_and_what_was_written_is_recorded(config, tensors, t
     own = json.loads((path / "sampan.json").read_text("utf-8"))
     assert (own["sampan"], own["provenance"]) == (__version__, {"seed": 7})
     assert own["geometry"] == {"prior_px": 32, "preview_side": 16, "default_px": 1024}
-    assert own["painting"] == {"guidance_scale": 1.5}
+    assert own["painting"] == {"guidance_scale": 1.5, "num_inference_steps": 50}
     assert sorted(own["sha256"]) == [
         "text_encoder/model.safetensors",
         "transformer/diffusion_pytorch_model.safetensors",

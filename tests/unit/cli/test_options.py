@@ -9,12 +9,10 @@ from sampan.cli import main
 GENERATE = "hint: sampan generate --help"
 
 WRONG = {
-    "": "the following arguments are required: VERB\n\nhint: sampan --help",
     "trian job.toml": "`trian` is not a verb\n\nhint: did you mean `train`?",
     "data emojis": "`emojis` is not a verb\n\nhint: did you mean `emoji`?",
     "dance": "`dance` is not a verb\n\nhint: known: "
-    "`bench`, `checkpoint`, `data`, `doctor`, `eval`, `generate`, `init`, `plan`, `screen`, `serve`, `train`",
-    "data": "the following arguments are required: VERB\n\nhint: sampan data --help",
+    "`bench`, `checkpoint`, `completion`, `data`, `doctor`, `eval`, `generate`, `init`, `plan`, `screen`, `serve`, `train`",
     "generate": f"the following arguments are required: PROMPT\n\n{GENERATE}",
     "eval": "the following arguments are required: --suite\n\nhint: sampan eval --help",
     "eval --suite sings": "--suite: `sings` is not one of signs, emoji, edit, cvtg\n\nhint: sampan eval --help",
@@ -47,6 +45,29 @@ WRONG = {
     "generate a --lora x:inf": (
         f"--lora: `inf` in `x:inf` is not a number to scale with, as in `x:0.8`\n\n{GENERATE}"
     ),
+    "generate a --prompts f": f"PROMPT and --prompts exclude each other\n\n{GENERATE}",
+    "generate a --model s3://bucket/m": (
+        "--model: `s3://bucket/m` is an address (s3), and files and folders of this machine are taken: copy it here, or "
+        f"mount it as a folder; a model of the Hub is named owner/name\n\n{GENERATE}"
+    ),
+    "generate a --out gs://bucket/a.png": (
+        "--out: `gs://bucket/a.png` is an address (gs), and files and folders of this machine are taken: copy it here, or "
+        f"mount it as a folder\n\n{GENERATE}"
+    ),
+    "generate a --lora https://host/x.safetensors:0.5": (
+        "--lora: `https://host/x.safetensors:0.5` is an address (https), and files and folders of this machine are taken: "
+        f"copy it here, or mount it as a folder\n\n{GENERATE}"
+    ),
+    "checkpoint export s3://b/run d": (
+        "RUN: `s3://b/run` is an address (s3), and files and folders of this machine are taken: copy it here, or mount it "
+        "as a folder\n\nhint: sampan checkpoint export --help"
+    ),
+    "checkpoint export r d --step decoder": (
+        "--step: `decoder` is not STAGE=N with one of vae, tokenizer, glyph, ar, decoder, as in decoder=2000\n\n"
+        "hint: sampan checkpoint export --help"
+    ),
+    "completion": "the following arguments are required: SHELL\n\nhint: sampan completion --help",
+    "completion tcsh": "SHELL: `tcsh` is not one of bash, zsh, fish\n\nhint: sampan completion --help",
     "checkpoint merge m": (
         "the following arguments are required: DIR\n\nhint: sampan checkpoint merge --help"
     ),
@@ -101,6 +122,24 @@ def test_wrong_usage(line, capsys):
     assert said.out == ""
 
 
+@pytest.mark.parametrize(
+    ("line", "listed"),
+    [
+        ("", ["init", "doctor", "data prepare", "data emoji"]),
+        ("data", ["data prepare", "data emoji", "data signs", "data pairs"]),
+        ("checkpoint", ["checkpoint export", "checkpoint inspect", "checkpoint merge", "checkpoint verify"]),
+    ],
+)
+def test_a_verb_that_is_left_out_is_asked_for_with_those_there_are(line, listed, capsys):
+    assert main(line.split()) == 2
+    said = capsys.readouterr()
+    program = f"sampan {line}".strip()
+    head, lines, hint = said.err.split("\n\n")
+    assert (head, hint) == (f"error: `{program}` needs one of its verbs", f"hint: {program} --help\n")
+    assert [row.split("  ")[1] for row in lines.splitlines()][: len(listed)] == listed
+    assert said.out == ""
+
+
 def test_help_lists_the_verbs_there_are_with_a_line_each(capsys):
     assert main(["--help"]) == 0
     said = capsys.readouterr()
@@ -123,6 +162,7 @@ def test_help_lists_the_verbs_there_are_with_a_line_each(capsys):
         "checkpoint merge",
         "checkpoint verify",
         "bench",
+        "completion",
     ]
     assert all(line[22:].strip() for line in listed)
     assert '  sampan generate "a red apple" --model runs/job\n' in said.out

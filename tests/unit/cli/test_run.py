@@ -355,10 +355,12 @@ def test_checkpoint_export_says_where_it_wrote(stand_in, capsys):
     export = Recorded(Path("there"))
     stand_in("sampan.checkpoint.export", export=export)
     assert main(["checkpoint", "export", "runs/x", "there"]) == 0
-    assert export.args == (Path("runs/x"), Path("there"), None)
+    assert export.args == (Path("runs/x"), Path("there"), None, {})
     assert capsys.readouterr().out == "there\n"
     assert main(["checkpoint", "export", "runs/x", "there", "--dtype", "bf16"]) == 0
     assert export.args[2] == "bf16"
+    assert main(["checkpoint", "export", "runs/x", "there", "--step", "ar=20", "--step", "decoder=7"]) == 0
+    assert export.args[3] == {"ar": 20, "decoder": 7}
 
 
 @pytest.mark.parametrize(
@@ -394,5 +396,5 @@ def test_every_verb_is_documented():
 
     verbs = [value for name, value in vars(run).items() if inspect.isfunction(value) and not name.startswith("_")]
     own = [verb for verb in verbs if verb.__module__ == run.__name__]
-    assert len(own) == 17
+    assert len(own) == 18
     assert all(re.fullmatch(r".+\.", (verb.__doc__ or "").strip()) for verb in own)

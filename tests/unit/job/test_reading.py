@@ -200,3 +200,23 @@ def test_a_file_that_cannot_be_read(tmp_path):
         with pytest.raises(JobError) as caught:
             job.read(path)
         assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("key", "more"),
+    [
+        ("out", ""),
+        ("data.path", '; a set of the Hub is named owner/name, with data.reader = "hub"'),
+        ("data.cache", ""),
+        ("model.start", "; a model of the Hub is named owner/name"),
+    ],
+)
+def test_an_address_is_refused_and_not_mangled_into_a_path(key, more):
+    text = 'out = "runs/x"\ndata.path = "pictures"\n'
+    with pytest.raises(JobError) as caught:
+        job.parse(text, [f"{key}=s3://bucket/x"])
+    assert caught.value.what == (
+        f'--set: {key}: "s3://bucket/x" is an address (s3), and files and folders of this machine are taken: copy it here, '
+        f"or mount it as a folder{more}"
+    )
+    assert job.parse(text, [f"{key}=a:/b"])  # a colon alone makes none

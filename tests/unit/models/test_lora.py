@@ -67,15 +67,23 @@ def test_a_name_may_be_for_the_other_part():
         ),
         (
             "ar",
-            ("attn1.to_q", "ff"),
-            "error: no layer of `ar` is to have a low-rank addition\n  because `attn1.to_q`, `ff` are of another part",
+            ("q_proj", "attn1.to_q"),
+            "error: `attn1.to_q` names no layer of `ar`\n  because it is of `decoder`, which the job does not train",
         ),
     ],
 )
 def test_names_that_lead_nowhere(part: str, names: tuple[str, ...], said: str):
     with pytest.raises(JobError) as caught:
-        lora.targets(part, CONFIG, names)
+        lora.check_targets((part,), CONFIG, names)
     assert caught.value.render().startswith(said)
+
+
+def test_names_of_one_adapted_part_are_enough_and_the_other_takes_its_usual_layers():
+    names = ("to_q", "to_v")  # the decoder's, as the job file's reference shows them
+    lora.check_targets(lora.PARTS, CONFIG, names)
+    assert lora.targets("ar", CONFIG, names) == lora.targets("ar", CONFIG, ())
+    assert len(lora.targets("decoder", CONFIG, names)) == 2 * CONFIG.dit.num_layers
+    assert lora.targets("ar", CONFIG, (*names, "q_proj")) == lora.targets("ar", CONFIG, ("q_proj",))
 
 
 def test_additions_are_attached_without_memory_and_drawn_from_counters():

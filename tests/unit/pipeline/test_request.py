@@ -5,7 +5,7 @@ import pytest
 from sampan.errors import RequestError
 from sampan.models import presets
 from sampan.models.config import PaintingConfig, SamplingConfig
-from sampan.pipeline.request import ImageRequest, check_length, check_size
+from sampan.pipeline.request import ImageRequest, check_length, check_size, num_tokens
 
 RELEASED, NANO = presets.get("glm-image"), presets.get("nano")
 
@@ -35,6 +35,31 @@ def test_the_unit_follows_the_model():
         check_size(48, 88, NANO)
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "needed", "largest"),
+    [
+        (8192, 8192, 16 + 512 * 512 + 1, "704x704"),
+        (8192, 4096, 5 * 2 + 512 * 256 + 1, "992x496"),
+        (16, 65536, 256 + 4096 + 1, "16x29008"),
+        (720, 720, 16 + 2025 + 1, None),  # leaves 6 tokens: too few for a prompt, which says so when it is there
+    ],
+)
+def test_a_size_beyond_the_positions_is_the_size_s_fault(width: int, height: int, needed: int, largest: str | None):
+    if largest is None:
+        check_size(height, width, NANO)
+        return
+    with pytest.raises(RequestError) as caught:
+        check_size(height, width, NANO)
+    assert caught.value.render() == (
+        f"error: {width}x{height} pixels are too large for this model\n"
+        f"  because they take {needed} tokens, and 2048 fit together with the prompt\n\n"
+        f"hint: the largest size of about this shape is --size {largest}"
+    )
+    sides = [int(side) for side in largest.split("x")]
+    check_size(sides[1], sides[0], NANO)
+    check_length(64, num_tokens(sides[1], sides[0], NANO), NANO)  # with a prompt
+
+
 def test_prompt_and_picture_must_fit_the_positions():
     limit = NANO.ar.text.max_position_embeddings
     check_length(limit - 81, 81, NANO)
@@ -52,3 +77,9 @@ def test_a_request_overrides_the_checkpoint_s_sampling_value_by_value():
 @pytest.mark.parametrize(("asked", "used"), [(None, 2.5), (0.0, 0.0), (4.0, 4.0)])
 def test_guidance_is_the_checkpoint_s_unless_it_is_asked_for(asked: float | None, used: float):
     assert ImageRequest("x", guidance_scale=asked).guidance(PaintingConfig(guidance_scale=2.5)) == used
+
+
+@pytest.mark.parametrize(("asked", "used"), [(None, 20), (7, 7)])
+def test_steps_are_the_checkpoint_s_unless_they_are_asked_for(asked: int | None, used: int):
+    assert ImageRequest("x", num_inference_steps=asked).steps(PaintingConfig(num_inference_steps=20)) == used
+    assert PaintingConfig().num_inference_steps == 50  # as released, where a folder states nothing

@@ -1,11 +1,14 @@
 """A plan in a terminal: what is shown at which width, and how amounts and reasons are written."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from sampan import job
 from sampan.plan import table, verb
 from sampan.plan.planner import Infeasible
-from sampan.plan.records import Interval
+from sampan.plan.records import Interval, ParallelLayout
+from sampan.plan.runnable import is_runnable
 
 JOB = 'out = "runs/x"\ndata.path = "pictures"\n'
 
@@ -102,3 +105,32 @@ def test_amounts(value, said):
 )
 def test_a_time_and_its_interval_share_a_unit(seconds, said):
     assert table.between(Interval(low=seconds / 2, typical=seconds, high=seconds * 2)) == said
+
+
+def test_layouts_that_train_cannot_run_are_said_to_be_so(plan):
+    said = " ".join(" ".join(table.lines(plan, 120)).split())
+    ways = {row.key: row.candidate for row in plan.rows}
+    alone = [way for way in ways.values() if way.count == 1]
+    assert len(alone) < len(ways)
+    assert f"{len(alone)} of these {len(ways)} layouts can be run by this version of `sampan train`: on PyTorch" in said
+    asked = verb.PlanArguments(chips=("l40s",), count=(1, 1), sites=("sg",))
+    one = " ".join(table.lines(verb.plan(job.parse(JOB, []), asked), 120))
+    assert "sampan train" not in one
+
+
+@pytest.mark.parametrize(
+    ("framework", "layout", "runs"),
+    [
+        ("torch", {}, True),
+        ("torch", {"dp": 2}, False),
+        ("torch", {"zero_stage": 3}, True),  # with one chip all are alike
+        ("mindspore", {"dp": 8, "zero_stage": 1}, True),
+        ("mindspore", {"dp": 8, "zero_stage": 3}, False),
+        ("mindspore", {"dp": 4, "tp": 2}, False),
+        ("mindspore", {"pp": 2}, False),
+        ("megatron", {}, False),
+    ],
+)
+def test_what_train_runs(framework, layout, runs):
+    stages = [SimpleNamespace(layout=ParallelLayout(**layout))]
+    assert is_runnable(SimpleNamespace(framework=framework, stages=stages)) is runs

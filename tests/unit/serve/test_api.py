@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sampan.checkpoint.knowledge import ModelKnowledge
 from sampan.errors import ApiError
 from sampan.pipeline.pipeline import Pipeline
 from sampan.pipeline.png import DIGITAL_SOURCE_TYPE
@@ -340,6 +342,15 @@ def test_enhancement_is_told_and_falls_back_only_where_allowed(start: Start):
     assert running.server.scheduler.num_under_way == 0
     fallen = running.paint(seed=1, enhance_fallback=True).json()["data"][0]
     assert "did not answer" in fallen["warning"] and np.array_equal(pixels(content(fallen)), pixels(content(plain)))
+
+
+def test_what_the_model_says_works_is_told(start: Start):
+    running = start()
+    assert running.client.get("/v1/capabilities").json()["examples"] == []
+    folder = running.server.engine.pipeline.folder
+    knows = ModelKnowledge(("red apple",), ("en",), ("red apple", 'a sign that says "HI"'))
+    running.server.engine.pipeline.folder = dataclasses.replace(folder, knows=knows)
+    assert running.client.get("/v1/capabilities").json()["examples"] == ["red apple", 'a sign that says "HI"']
 
 
 def test_what_a_browser_gets_is_strict(start: Start, tmp_path: Path):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from sampan.errors import ApiError
+from sampan.models.config import PaintingConfig
 from sampan.pipeline.pipeline import Pipeline
 from sampan.serve.request import ServeRequest, build_request
 from sampan.serve.schemas import EditFields, GenerationBody
@@ -44,9 +45,32 @@ def test_a_bare_prompt_has_every_default(pipeline: Pipeline):
         request.label = False  # type: ignore[misc]
 
 
+@pytest.mark.parametrize(
+    ("quality", "stated", "server", "wanted"),
+    [
+        ("auto", 50, None, 50),
+        ("auto", 20, None, 20),
+        ("high", 20, 30, 30),
+        ("medium", 50, None, 25),
+        ("medium", 20, None, 20),  # never more than the best quality has
+        ("low", 20, None, 10),
+    ],
+)
+def test_steps_are_the_model_s_own_where_nobody_says_others(
+    pipeline: Pipeline, quality: str, stated: int, server: int | None, wanted: int
+):
+    config = dataclasses.replace(pipeline.config, painting=PaintingConfig(num_inference_steps=stated))
+    settings = dataclasses.replace(SETTINGS, default_steps=server)
+    fields = GenerationBody(prompt="a boat", quality=quality)
+    request = build_request(
+        "generation", "me", fields, settings=settings, config=config, can_proofread=True, can_enhance=True
+    )
+    assert request.image.num_inference_steps == wanted
+
+
 def test_what_a_client_says_counts_more(pipeline: Pipeline):
     request = built(pipeline, quality="low", size="96x64", n=2, enhance=False, partial_images=2, guidance_scale=1.0)
-    assert request.image.num_inference_steps == 10 and request.size == "96x64" and request.image.count == 2
+    assert request.image.num_inference_steps == 7 and request.size == "96x64" and request.image.count == 2
     assert not request.enhance and request.num_partials == 0 and request.image.guidance_scale == 1.0
     assert built(pipeline, quality="low", num_inference_steps=4).image.num_inference_steps == 4
     assert built(pipeline, stream=True, partial_images=2).num_partials == 2

@@ -83,10 +83,12 @@ class PaintingConfig(ConfigSection):
 
     Args:
         guidance_scale: Weight of the conditioning; 1 or less: none (1.5 in the release's pipeline).
+        num_inference_steps: Euler steps of the decoder (50 in the release's pipeline).
     """
 
     NAME = "painting"
 
     guidance_scale: float = 1.5
+    num_inference_steps: int = 50
 
     LIMITS: ClassVar = {"guidance_scale": (0, 1e6)}

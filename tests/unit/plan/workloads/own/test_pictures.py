@@ -9,8 +9,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sampan.models.build import build_on_meta
+from sampan.models.config import PaintingConfig
 from sampan.models.presets import get
-from sampan.pipeline.request import DEFAULT_STEPS as THEIRS
 from sampan.plan.records import Phase
 from sampan.plan.workloads.own.pictures import DEFAULT_STEPS, picture_phases
 
@@ -82,4 +82,4 @@ def test_guidance_and_references_are_phases_of_their_own() -> None:
     assert {"read a reference", "show a reference to the decoder"} <= edited.keys()
     assert flops(edited["a step with the prompt"]) > flops(plain["a step with the prompt"])
     assert edited["write a token"].repeats == 64 - 1  # without a preview
-    assert DEFAULT_STEPS == THEIRS
+    assert PaintingConfig().num_inference_steps == DEFAULT_STEPS
