@@ -164,7 +164,9 @@ def generate(options: arguments.GenerateArguments) -> None:
         frameworks.use(options.framework, switch=_SWITCH)  # before anything is imported that computes
     output.fetch(options.model, options)
     if options.list_examples:
-        _print_examples(options)
+        from sampan.cli.examples import print_examples
+
+        print_examples(options)
         return
     from sampan.pipeline.request import ImageRequest
 
@@ -241,28 +243,6 @@ def _generate_each(options: arguments.GenerateArguments, request: ImageRequest) 
     finally:
         if options.json:
             output.put(json.dumps({"pictures": pictures}, indent=2))
-
-
-def _print_examples(options: arguments.GenerateArguments) -> None:
-    """Print prompts that work with a model, a line each, or with --json everything that it says it knows."""
-    from sampan.checkpoint.folder import open_with_lora
-
-    knows = open_with_lora(Path(options.model))[0].knows
-    if options.json:
-        output.put(json.dumps(knows.to_json(), indent=2, ensure_ascii=False))
-        return
-    if not knows.examples:
-        raise RequestError(
-            f"`{options.model}` says of no prompt that it works",
-            "its sampan.json has no `knows.examples`",
-            "ask whoever trained it, or write some there",
-        )
-    for prompt in knows.examples:
-        output.put(prompt)
-    if knows.subjects:
-        some = ", ".join(knows.subjects[:8])
-        more = f"and {len(knows.subjects)} such names in all (--json lists them): {some}, …"
-        output.console(options).print(more, markup=False, highlight=False, soft_wrap=True)
 
 
 def serve(options: ServeArguments) -> None:

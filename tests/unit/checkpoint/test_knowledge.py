@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sampan.checkpoint import builtin
+from sampan.checkpoint import builtin, sealed
 from sampan.checkpoint.folder import open_folder
 from sampan.checkpoint.inspect import inspect
 from sampan.checkpoint.knowledge import ModelKnowledge, read_knowledge, state_knowledge
@@ -67,6 +67,17 @@ def test_what_is_stated_is_read_and_changes_no_hash(folder: Path):
     opened = open_folder(folder)
     assert (opened.knows, opened.hash) == (KNOWN, before)
     assert inspect(folder)["knows"] == KNOWN.to_json()
+
+
+def test_a_file_with_a_checksum_keeps_one_and_is_refused_where_it_is_wrong(folder: Path):
+    sealed.write(folder / "sampan.json", {"format": 2, "sha256": {}, "documents": {}})
+    state_knowledge(folder, KNOWN)
+    own = json.loads((folder / "sampan.json").read_text("utf-8"))
+    assert list(own) == ["format", "knows", "sha256", "documents", "checksum"]
+    assert sealed.defect(own, required=True) is None
+    (folder / "sampan.json").write_text(json.dumps({**own, "format": 3}), "utf-8")
+    with pytest.raises(CheckpointError, match="cannot be added to"):
+        state_knowledge(folder, KNOWN)
 
 
 @pytest.mark.parametrize(
