@@ -148,7 +148,7 @@ class Installed:
     def job(self, *changes: str) -> list[str]:
         """Return a job file and what to put over it, for the tiny model."""
         if not (self.work / "signs").is_dir():
-            self.does("data", "signs", "signs", "--count", "8", "--size", "64")
+            self.does("data", "signs", "signs", "--count", "8")
         self.does("init", "job.toml", "--force")
         return ["job.toml", *(word for change in (*TINY, *changes) for word in ("--set", change))]
 

@@ -1,6 +1,7 @@
 """Looking into a model folder or a run folder: what is there, what is missing, what does not fit; it never gives up.
 
-A folder that cannot be run is still reported, part by part; only a place that holds nothing of a model is an error.
+A folder that cannot be run is still reported, part by part; only a place that holds nothing of a model is an error. Where
+no framework is installed, what is there is reported and not compared with what should be; a run's LoRA files need one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from sampan import frameworks
 from sampan.checkpoint import detect_layout, lora, lora_contents, own_file, run, sealed, weights
 from sampan.checkpoint import folder as layout
 from sampan.checkpoint.expected import differences, expected_shapes
@@ -18,13 +20,13 @@ from sampan.checkpoint.provenance import in_words, place_of, versions_of
 from sampan.checkpoint.run_metadata import read_log
 from sampan.errors import CheckpointError
 from sampan.models.build import PARTS
-from sampan.models.lora import FACTORS
 from sampan.units import format_bytes, format_count
 
 _SECTION_OF = {"ar": "ar", "tokenizer": "ar", "decoder": "dit", "vae": "vae", "glyph": "glyph"}
 _KINDS = {"missing": "missing", "unexpected": "unexpected", "wrong_shape": "of another shape"}
 _NAMES_SHOWN = 5
 _EXAMPLES_SHOWN = 3
+_NO_FRAMEWORK = "no framework is installed, so it is not compared with what should be there"
 _SOFTWARE = ("sampan", "python", "numpy")
 _OF_A_SESSION = (
     "from_step", "to_step", "framework", "device", "dtype", "threads", "ranks", "versions", "machine", "started", "ended",
@@ -162,6 +164,9 @@ def _part(path: Path, part: str, sections: dict[str, Any]) -> dict[str, Any]:
         return {**facts, "problem": "its config cannot be read, so what should be there is not known"}
     # a part is built from its own section alone: a folder that lacks another part can be looked into too
     config: Any = SimpleNamespace(**sections)
+    if frameworks.default() is None:
+        return {**facts, "problem": f"{_NO_FRAMEWORK} ({' or '.join(frameworks.FRAMEWORKS.values())})"}
+
     different = differences(expected_shapes(part, config), found)
     return facts | {
         "missing": list(different.missing),
@@ -226,6 +231,8 @@ def _sessions(folder: Path) -> list[dict[str, Any]]:
 
 def _adapter_files(folder: Path) -> list[dict[str, Any]]:
     """Return the files with a run's LoRA adapters."""
+    from sampan.models.lora import FACTORS
+
     facts = []
     for file in lora.find_files(folder):
         header = weights.read_header(file)
@@ -366,7 +373,7 @@ def _verdict(report: dict[str, Any]) -> str:
 
 def _state(part: dict[str, Any]) -> str:
     if part["problem"]:
-        return "broken"
+        return "not compared" if part["problem"].startswith(_NO_FRAMEWORK) else "broken"
     counts = {kind: len(part[key]) for key, kind in _KINDS.items() if part[key]}
     return ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "whole"
 

@@ -30,7 +30,6 @@ from sampan.checkpoint import hash_cache, sealed
 from sampan.checkpoint.provenance import StageSession, versions
 from sampan.checkpoint.weights import file_digest
 from sampan.errors import CheckpointError
-from sampan.frameworks import io
 
 FORMAT = 3  # of state.json: 1 had no sizes, no versions and no history, 2 no checksum
 _SESSION = {"from_step", "to_step", "framework"}
@@ -59,6 +58,8 @@ def save(
     Raises:
         CheckpointError: It cannot be written; the checkpoints before it stay.
     """
+    from sampan.frameworks import io  # here: a run can be looked into where no framework is
+
     parent = run / "stages" / stage
     final = parent / f"step-{step:08d}"
     beside = parent / f".writing-{step:08d}-{os.getpid()}"
@@ -249,6 +250,8 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 def read_groups(folder: Path, device: str) -> dict[str, dict[str, Any]]:
     """Return the tensors of a checkpoint by group, on a device."""
+    from sampan.frameworks import io
+
     return {
         group: io.read_tensors(folder / f"{group}.safetensors", device)
         if (folder / f"{group}.safetensors").is_file()

@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from sampan import __version__
+from sampan import __version__, frameworks
 from sampan.checkpoint import run
 from sampan.checkpoint.folder import open_folder
 from sampan.checkpoint.inspect import inspect, show
@@ -65,6 +67,23 @@ def test_a_whole_folder(tiny_folder: Path, tiny_pipeline):
     assert f"hash: {report['hash']} (over configs, tokenizer, and the weights' contents)" in text
     assert "geometry: 32 px per prior token, a preview of about 16 x 16 tokens, 1024 px unless asked otherwise" in text
     assert "guidance: 1.5, 50 steps, unless asked otherwise" in text
+
+
+def test_without_a_framework_what_is_there_is_reported(tiny_folder: Path, tmp_path: Path, monkeypatch):
+    with_one = inspect(tiny_folder)
+    monkeypatch.setattr(frameworks, "default", lambda: None)
+    report = inspect(tiny_folder)
+    for name, part in report["parts"].items():
+        problem = (
+            "no framework is installed, so it is not compared with what should be there (pip install 'sampan[torch]' "
+        )
+        assert part["problem"].startswith(problem)
+        assert part == {**with_one["parts"][name], "problem": part["problem"]}
+    assert (report["complete"], report["files"]) == (False, with_one["files"])
+    assert shown(report).count("│ not compared ") == len(PARTS)
+    # a process without any loads none
+    alone = "import sys; sys.modules |= dict.fromkeys(['torch', 'mindspore']); import sampan.checkpoint.inspect"
+    subprocess.run([sys.executable, "-c", alone], check=True, timeout=120)
 
 
 def test_differences_are_listed_by_name(folder: Path):

@@ -14,7 +14,7 @@ import tempfile
 import numpy as np
 
 if int(np.__version__.partition(".")[0]) >= 2:
-    # MindSpore 2.10 imports and even adds up, but raises SystemError where a tensor meets a number
+    # MindSpore 2.10 imports all the same, and raises SystemError at its first product: findings/mindspore-numpy2.sh
     raise ImportError(f"MindSpore is compiled for NumPy 1, and NumPy {np.__version__} is here")
 os.environ.setdefault("GLOG_v", "3")
 os.environ.setdefault("MS_OM_PATH", tempfile.gettempdir())
