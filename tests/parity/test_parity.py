@@ -37,7 +37,7 @@ def test_gradients_agree_for_every_parameter(name: str, ours: Ours, theirs: Thei
 @example(prompt="<sop> is refused")
 @example(prompt="{{ 7 * 7 }} {% raw %}")
 def test_any_text_becomes_the_library_s_ids(prompt: str, ours: Ours, theirs: Theirs):
-    if any(token in prompt for token in ours.tokenizer._specials):
+    if ours.tokenizer.control_tokens.find(prompt):
         with pytest.raises(RequestError, match="that is a control token of this model's tokenizer"):
             ours.prompt_ids(prompt, (96, 64))
     else:
