@@ -12,9 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from sampan import frameworks
-from sampan.checkpoint import detect_layout, lora, lora_contents, own_file, run, sealed, weights
+from sampan.checkpoint import detect_layout, lora_contents, own_file, run, sealed, weights
 from sampan.checkpoint import folder as layout
-from sampan.checkpoint.expected import differences, expected_shapes
 from sampan.checkpoint.knowledge import ModelKnowledge, read_knowledge
 from sampan.checkpoint.provenance import in_words, place_of, versions_of
 from sampan.checkpoint.run_metadata import read_log
@@ -167,6 +166,8 @@ def _part(path: Path, part: str, sections: dict[str, Any]) -> dict[str, Any]:
     if frameworks.default() is None:
         return {**facts, "problem": f"{_NO_FRAMEWORK} ({' or '.join(frameworks.FRAMEWORKS.values())})"}
 
+    from sampan.checkpoint.expected import differences, expected_shapes  # here, because it loads a framework
+
     different = differences(expected_shapes(part, config), found)
     return facts | {
         "missing": list(different.missing),
@@ -231,6 +232,7 @@ def _sessions(folder: Path) -> list[dict[str, Any]]:
 
 def _adapter_files(folder: Path) -> list[dict[str, Any]]:
     """Return the files with a run's LoRA adapters."""
+    from sampan.checkpoint import lora  # here, because it loads model code, and with it a framework
     from sampan.models.lora import FACTORS
 
     facts = []
