@@ -4,6 +4,8 @@ A folder that cannot be run is still reported, part by part; only a place that h
 no framework is installed, what is there is reported and not compared with what should be; a run's LoRA files need one.
 """
 
+# over 400 lines because what is found of a folder and how it is shown are read together
+
 from __future__ import annotations
 
 from collections import Counter
