@@ -172,6 +172,12 @@ def content_key(wheel: Path) -> str:
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
+def order_of(extras: Sequence[str]) -> int:
+    """Return the place of a row in the table."""
+    known = (*ALONE, *PAIRS)
+    return known.index(tuple(extras)) if tuple(extras) in known else len(known)
+
+
 def name_of(extras: Iterable[str]) -> str:
     """Return a row's name as pip has it."""
     return ",".join(extras) or "none"
@@ -242,7 +248,7 @@ MindSpore can be, below Python 3.13. Name the extras in one command, and name Mi
 ## What was tried
 
 `python scripts/extras_check.py` (part of `make test-all`) builds the wheel, installs each row into an empty environment
-without constraints, and runs its verbs there. {file}:
+without constraints, and runs its verbs there; - is a row that was not run on that Python. {file}:
 
 {table}
 
@@ -260,6 +266,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", action="append", default=[], help="extras of a row, by commas; may be repeated")
     parser.add_argument("--python", action="append", default=[], help="a version or a path; default: 3.11 to 3.13")
     parser.add_argument("--again", action="store_true", help="also rows that were done before")
+    parser.add_argument("--done", action="store_true", help="run nothing: what was done for this wheel")
     parser.add_argument("--write", action="store_true", help="write into results/ and docs/extras.md")
     options = parser.parse_args(argv)
     only = [tuple(filter(None, word.replace("none", "").split(","))) for word in options.only]
@@ -270,7 +277,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         wheel = build_wheel(Path(folder))
         key = content_key(wheel)
         before = [] if options.again else done_before(key)
-        found = [path for path in pythons.values() if path is not None]
+        if options.done:
+            rows = list({(name_of(row["extras"]), row["python"]): row for row in before}.values())
+        found = [] if options.done else [path for path in pythons.values() if path is not None]
         for python in found:
             version = version_of(python)
             wanted = rows_for(version.rpartition(".")[0], only, first=python == found[0])
@@ -290,6 +299,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     file.write(json.dumps({"wheel": key, **row}) + "\n")
                 rows.append(row)
     record = {"machine": results.machine(), "rows": rows, "not_run": not_run}
+    record["rows"].sort(key=lambda row: (len(row["extras"]), order_of(row["extras"]), row["python"]))
     print(table(record))
     if options.write:
         path = results.add("extras", record)

@@ -6,9 +6,7 @@ here loads a package before it is asked to.
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
-import platform
 import sys
 from collections.abc import Iterable
 from importlib import import_module
@@ -56,6 +54,8 @@ def is_installed(package: str) -> bool:
 
 def version(package: str) -> str | None:
     """Return the version of an installed package, or None where it is not installed."""
+    import importlib.metadata  # here, because it takes a tenth of what `sampan --help` does
+
     for distribution in _DISTRIBUTIONS.get(package, (package,)):
         try:
             return importlib.metadata.version(distribution)
@@ -108,5 +108,5 @@ def _explain(extra: str, module: str, problem: BaseException) -> tuple[tuple[str
     here = [name for name in ("torch", "mindspore") if name != extra and is_installed(name)]
     return (
         f"importing {module} failed: {type(problem).__name__}: {said[:500]}",
-        f"here are {', '.join(versions)}, Python {platform.python_version()}",
+        f"here are {', '.join(versions)}, Python {'.'.join(map(str, sys.version_info[:3]))}",
     ), f"{install(*here, extra)} brings versions that go together"
