@@ -232,7 +232,8 @@ def timeline(caption: str, spans: Sequence[TimeSpan]) -> Drawing:
 
     for span in spans:
         x, end = at(span.first), at(span.last + datetime.timedelta(days=1))
-        drawing.add("rect", span.color, span.title, x=x, y=8, width=max(end - x - 1, 1), height=42)
+        width = max(end - x - 1, 1)  # one pixel of any span is seen, the last one's inside the frame
+        drawing.add("rect", span.color, span.title, x=min(x, WIDTH - width), y=8, width=width, height=42)
         if end - x > 12:
             drawing.text((x + end) / 2, 34, span.mark, "middle").set("class", f"mark {span.color}")
     for year in range(first.year, last.year + 1):

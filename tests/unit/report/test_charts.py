@@ -6,7 +6,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sampan.report.charts import (
@@ -61,7 +61,7 @@ def assert_inside(drawing):
         for value in re.findall(rf' {name}="(-?[\d.e+-]+)"', drawing):
             assert -0.11 <= float(value) <= most + 0.11, (name, value)
     for x, width in re.findall(r'<rect [^>]*?x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', drawing):
-        assert float(x) + float(width) <= WIDTH + 0.6
+        assert float(x) + float(width) <= WIDTH + 0.11
     assert "nan" not in drawing
     assert "inf" not in drawing
 
@@ -157,6 +157,7 @@ def test_what_comes_in_is_escaped_and_what_is_long_is_cut_with_a_tooltip():
         assert drawing.__html__() == str(drawing)
 
 
+@example([900, 900, 900, 900, 1])  # the last span is thinner than a pixel
 @given(st.lists(st.integers(1, 900), min_size=1, max_size=9))
 def test_a_timeline_lies_in_its_frame_and_its_spans_are_as_long_as_their_days(days):
     ends = [DAY + datetime.timedelta(days=sum(days[:i])) for i in range(len(days) + 1)]
