@@ -1,7 +1,7 @@
 """How a verb's options are declared: once, as the fields of a frozen dataclass.
 
     @dataclass(frozen=True, kw_only=True)
-    class EmojiArguments(VerbArguments):  # its docstring is the verb's description
+    class EmojiArguments(VerbArguments):
         examples: ClassVar = ("sampan data emoji pictures",)
         directory: Path = argument("folder to write", "DIR")
         count: int | None = option("number of emoji; default: all that the font has", "N", whole(1))

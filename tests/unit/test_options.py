@@ -84,9 +84,10 @@ def test_the_help_says_what_the_fields_say():
 
 @pytest.mark.parametrize("name", VERBS)
 def test_every_verb_has_one_dataclass_of_options(name):
-    arguments, run = VERBS[name]
-    (parameter,) = inspect.signature(run, eval_str=True).parameters.values()
-    assert parameter.annotation is arguments
+    arguments = VERBS[name].arguments
+    (parameter,) = inspect.signature(VERBS[name].run).parameters.values()
+    assert parameter.annotation.rpartition(".")[2] == arguments.__name__
+    assert arguments.__doc__ == f"The options of `sampan {name}`."
     assert all(line.startswith("sampan ") for line in arguments.examples) and arguments.examples
     for field, default, option in options.options_of(arguments):
         assert option.help and hasattr(arguments, field) is (default is not MISSING)

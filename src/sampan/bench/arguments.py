@@ -29,7 +29,7 @@ LOCKSTEP_STEPS, LOCKSTEP_TOLERANCE = 3, 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class BenchArguments(VerbArguments):
-    """Time a training step on several frameworks, after comparing what they compute."""
+    """The options of `sampan bench`."""
 
     examples: ClassVar = (
         "sampan bench --frameworks torch,mindspore --html bench.html",

@@ -56,7 +56,8 @@ def _drop_stdout() -> None:
 
 def _run(argv: Sequence[str] | None) -> int:
     try:
-        verb, run, arguments = parser().parse(argv)
+        words = sys.argv[1:] if argv is None else argv
+        verb, run, arguments = parser(words).parse(words)
         try:
             run(arguments)
         except UsageError as error:

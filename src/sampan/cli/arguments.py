@@ -55,7 +55,7 @@ def stage_step(word: str) -> tuple[str, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class InitArguments(VerbArguments):
-    """Write a job file with every setting explained."""
+    """The options of `sampan init`."""
 
     examples: ClassVar = ("sampan init jobs/birds.toml",)
     path: Path = argument("", "PATH", default=Path("job.toml"))
@@ -65,7 +65,7 @@ class InitArguments(VerbArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorArguments(VerbArguments):
-    """Say what this machine has, and what fits on it."""
+    """The options of `sampan doctor`."""
 
     examples: ClassVar = ("sampan doctor", "sampan doctor --model runs/job --json")
     model: Path | None = option("also say whether this model folder loads and fits", "DIR", Path)
@@ -75,7 +75,7 @@ class DoctorArguments(VerbArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareArguments(VerbArguments):
-    """Examine the pictures of a job, and encode them by the parts that are finished."""
+    """The options of `sampan data prepare`."""
 
     examples: ClassVar = ("sampan data prepare job.toml", "sampan data prepare job.toml --set data.workers=8")
     job: Path = argument(_JOB, "JOB")
@@ -84,7 +84,7 @@ class PrepareArguments(VerbArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class EmojiArguments(VerbArguments):
-    """Write the pictures of a colour-emoji font, with their names as captions."""
+    """The options of `sampan data emoji`."""
 
     examples: ClassVar = (
         "sampan data emoji pictures",
@@ -103,7 +103,7 @@ class EmojiArguments(VerbArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class SignsArguments(VerbArguments):
-    """Write rendered signs, with the words in quotes in their captions."""
+    """The options of `sampan data signs`."""
 
     examples: ClassVar = (
         "sampan data signs signs --count 1000",
@@ -130,7 +130,7 @@ class SignsArguments(VerbArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class PairsArguments(VerbArguments):
-    """Write pictures of an emoji over a word."""
+    """The options of `sampan data pairs`."""
 
     examples: ClassVar = ("sampan data pairs pairs --count 500",)
     directory: Path = argument(_PICTURES, "DIR")
@@ -147,7 +147,7 @@ class PairsArguments(VerbArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments(VerbArguments):
-    """Train a model as a job file says."""
+    """The options of `sampan train`."""
 
     examples: ClassVar = (
         "sampan train job.toml",
@@ -170,7 +170,7 @@ class TrainArguments(VerbArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateArguments(VerbArguments):
-    """Paint pictures from a prompt, and from reference pictures."""
+    """The options of `sampan generate`."""
 
     examples: ClassVar = (
         """sampan generate 'a red sign that says "AHOY"' --out ahoy.png""",
@@ -226,7 +226,7 @@ class GenerateArguments(VerbArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportArguments(VerbArguments):
-    """Write the model of a run as a folder in the released layout."""
+    """The options of `sampan checkpoint export`."""
 
     examples: ClassVar = (
         "sampan checkpoint export runs/job models/mine --dtype bf16",
@@ -245,7 +245,7 @@ class ExportArguments(VerbArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class InspectArguments(VerbArguments):
-    """Say what a model folder or a run holds, and what is missing."""
+    """The options of `sampan checkpoint inspect`."""
 
     examples: ClassVar = ("sampan checkpoint inspect models/mine",)
     directory: Path = argument("model folder, name on the Hub, or the run folder of a training", "DIR")
@@ -255,7 +255,7 @@ class InspectArguments(VerbArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class MergeArguments(VerbArguments):
-    """Write a model with LoRAs merged into its weights."""
+    """The options of `sampan checkpoint merge`."""
 
     examples: ClassVar = (
         "sampan checkpoint merge models/mine models/emoji --lora emoji.safetensors:0.8",
@@ -275,7 +275,7 @@ class MergeArguments(VerbArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionArguments(VerbArguments):
-    """Print a script with which a shell completes sampan's verbs, options and files."""
+    """The options of `sampan completion`."""
 
     examples: ClassVar = (
         "sampan completion bash > ~/.local/share/bash-completion/completions/sampan",
@@ -287,7 +287,7 @@ class CompletionArguments(VerbArguments):
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyArguments(VerbArguments):
-    """Check that a run's files are those that were written, and that its steps come out again."""
+    """The options of `sampan checkpoint verify`."""
 
     examples: ClassVar = (
         "sampan checkpoint verify runs/job",

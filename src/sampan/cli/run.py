@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sampan import extras
-from sampan.bench.arguments import BenchArguments
-from sampan.cli import arguments, output
+from sampan.cli import output
 from sampan.errors import RequestError, UsageError
-from sampan.evaluate.arguments import EvalArguments
-from sampan.plan.arguments import PlanArguments
-from sampan.screen.arguments import ScreenArguments
-from sampan.serve.arguments import ServeArguments
 
-if TYPE_CHECKING:  # reading it would load a model's mathematics
+if TYPE_CHECKING:  # reading them would load what one verb takes for all others, and a model's mathematics
+    from sampan.bench.arguments import BenchArguments
+    from sampan.cli import arguments
+    from sampan.evaluate.arguments import EvalArguments
     from sampan.pipeline.request import ImageRequest
+    from sampan.plan.arguments import PlanArguments
+    from sampan.screen.arguments import ScreenArguments
+    from sampan.serve.arguments import ServeArguments
 
 _SWITCH = "--framework {}"  # of the verbs that have it; what errors suggest
 
@@ -276,10 +277,9 @@ def completion(options: arguments.CompletionArguments) -> None:
     from sampan.cli.completion import script
     from sampan.cli.verbs import GROUPS, VERBS
 
-    verbs = {name: kind for name, (kind, _) in VERBS.items()}
-    words = GROUPS | {name: kind.__doc__ or "" for name, kind in verbs.items()}
-    about = {name: text.partition("\n")[0].rstrip(".") for name, text in words.items()}
-    sys.stdout.write(script(options.shell, verbs, about))
+    about = GROUPS | {name: verb.summary for name, verb in VERBS.items()}
+    about = {name: words.rstrip(".") for name, words in about.items()}
+    sys.stdout.write(script(options.shell, {name: verb.arguments for name, verb in VERBS.items()}, about))
 
 
 def checkpoint_export(options: arguments.ExportArguments) -> None:

@@ -29,7 +29,7 @@ ABLATIONS = ("prior", "glyph", "preview", "decoder")  # sampan.evaluate.generato
 
 @dataclass(frozen=True, kw_only=True)
 class EvalArguments(VerbArguments):
-    """Measure a model's pictures: words read, colours named, emoji recognised, edits done."""
+    """The options of `sampan eval`."""
 
     examples: ClassVar = (
         "sampan eval --suite signs --count 500 --json signs.json --html signs.html",

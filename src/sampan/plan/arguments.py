@@ -47,7 +47,7 @@ def owned_chips(word: str) -> tuple[str, int, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanArguments(VerbArguments):
-    """Say what a job will take on which chip, and how sure that is."""
+    """The options of `sampan plan`."""
 
     examples: ClassVar = (
         "sampan plan job.toml --html plan.html",

@@ -59,7 +59,7 @@ class ScreenFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class ScreenArguments(ScreenFacts):
-    """Say which dated rules of export and procurement bear on a question; not legal advice."""
+    """The options of `sampan screen`."""
 
     examples: ClassVar = (
         "sampan screen --date 2026-02-15 --actor-hq SG --chip h200 --site SG --relation buy",

@@ -30,7 +30,7 @@ _MIB = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class ServeArguments(VerbArguments):
-    """Serve pictures over HTTP: the images API that OpenAI's clients speak, and a page."""
+    """The options of `sampan serve`."""
 
     examples: ClassVar = (
         "sampan serve --model runs/job",

@@ -33,9 +33,9 @@ def script(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize("shell", SHELLS)
 def test_every_verb_and_option_is_in_it(shell: str, script):
     text = script(shell).read_text("utf-8")
-    for name, (arguments, _) in VERBS.items():
+    for name, verb in VERBS.items():
         assert all(word in text for word in name.split()), name
-        for option in completed_options(arguments):
+        for option in completed_options(verb.arguments):
             short = option.name.lstrip("-") if shell == "fish" else option.name
             assert short in text, (name, option.name)
 
