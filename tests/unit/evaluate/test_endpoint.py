@@ -47,7 +47,7 @@ class Asked(BaseHTTPRequestHandler):
 def server() -> Iterator[tuple[str, type[Asked]]]:
     Asked.seen, Asked.answers = [], []
     running = HTTPServer(("127.0.0.1", 0), Asked)
-    thread = threading.Thread(target=running.serve_forever, daemon=True)
+    thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{running.server_port}/v1", Asked
     running.shutdown()
