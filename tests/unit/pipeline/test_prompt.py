@@ -72,7 +72,7 @@ def test_the_count_is_exact_where_it_is_close(nano: ModelFolder):
 def test_references_count_too(nano: ModelFolder):
     tokenizer, sizes = nano.prompt_tokenizer(), [(512, 512)] * 2
     check_prompt("make it blue", (128, 128), sizes[:1], tokenizer, nano.config)
-    with pytest.raises(RequestError, match="too large|too long"):
+    with pytest.raises(RequestError, match=r"too large|too long"):
         check_prompt("make it blue", (128, 128), sizes, tokenizer, nano.config)
 
 
