@@ -119,6 +119,28 @@ def test_fields_of_openais_api_that_mean_nothing_here_are_left_aside(running: An
     assert painted(running.paint(seed=1, num_inference_steps=1, **nothing)) == plain
 
 
+@pytest.mark.parametrize(
+    ("fields", "code", "param"),
+    [
+        ({"width": 64}, "invalid_size", "height"),
+        ({"width": 64, "height": 96, "size": "64x64"}, "invalid_size", "width"),
+        ({"aspect_ratio": "16:9", "size": "64x64"}, "invalid_size", "aspect_ratio"),
+        ({"aspect_ratio": "5:1", "size": "auto"}, "invalid_size", "aspect_ratio"),
+        ({"aspect_ratio": "wide"}, "invalid_value", "aspect_ratio"),
+        ({"negative_prompt": "blurry"}, "unsupported_parameter", "negative_prompt"),
+        ({"strength": 0.5}, "unsupported_parameter", "strength"),
+        ({"steps": 4}, "unknown_parameter", "steps"),
+        ({"\ud800": 4}, "unknown_parameter", "\\ud800"),
+        ({"image": "data:,"}, "unsupported_parameter", "image"),
+    ],
+)
+def test_fields_that_are_not_supported_or_do_not_agree_are_refused(
+    running: Any, fields: dict[str, Any], code: str, param: str
+):
+    body = json.dumps({"prompt": "a boat", **fields})
+    assert refused(running.client.post("/v1/images/generations", content=body)) == (code, param)
+
+
 def test_what_is_not_known_says_what_is(running: Any):
     said = running.paint(cfg_scale=3).json()["error"]
     assert said["message"] == "There is no field `cfg_scale` here: did you mean `guidance_scale`?"
@@ -165,15 +187,16 @@ TAKEN = {"rtl", "combining", "emoji"}
 
 @pytest.mark.parametrize("name", PROMPTS)
 def test_a_prompt_is_judged_before_it_waits(running: Any, name: str):
-    # the queue is full, so that what can be painted ends there
+    # a server that ends takes nothing on, so that what can be painted is refused where it would wait
     running.server.scheduler.draining = True
     body = json.dumps({**FAST, "prompt": PROMPTS[name]})
-    running.client.post("/v1/images/generations", content=body)
-    begun = time.perf_counter()
-    answer = running.client.post("/v1/images/generations", content=body)
-    seconds = time.perf_counter() - begun
+    seconds = []
+    for _ in range(3):  # the tokenizer is read with the first, and others use this machine too
+        begun = time.perf_counter()
+        answer = running.client.post("/v1/images/generations", content=body)
+        seconds.append(time.perf_counter() - begun)
     assert answer.status_code == (503 if name in TAKEN else 400), answer.text
-    assert seconds < 0.2
+    assert min(seconds) < 0.2
     if name not in TAKEN:
         assert answer.json()["error"]["param"] == "prompt"
 
