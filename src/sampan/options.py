@@ -118,9 +118,9 @@ def repeated(
     return _field((), Option(help=text, name=name, metavar=metavar, read=read, action="append", group=group))
 
 
-def several(meaning: str, metavar: str, read: Callable[[str], Any]) -> Any:
+def several(meaning: str, metavar: str, read: Callable[[str], Any], *, name: str | None = None) -> Any:
     """Return the field of an option that takes one value or more: a tuple of all its values."""
-    return _field((), Option(help=meaning, metavar=metavar, read=read, action="extend", nargs="+"))
+    return _field((), Option(help=meaning, name=name, metavar=metavar, read=read, action="extend", nargs="+"))
 
 
 def argument(
@@ -252,6 +252,13 @@ def size(word: str) -> tuple[int, int]:
     if not sides:
         raise ArgumentTypeError(f"`{word}` is not a size: width x height in pixels, as in 1024x768")
     return int(sides[1]), int(sides[2])
+
+
+def served_name(word: str) -> str:
+    """Read a name by which clients ask for a model."""
+    if not re.fullmatch(r"[!-~]{1,200}", word):
+        raise ArgumentTypeError(f"`{word}` is not a name: up to 200 visible ASCII characters, no spaces")
+    return word
 
 
 def device(word: str) -> str:

@@ -41,7 +41,8 @@ def read_config(out: Path) -> ModelConfig:
     """
     path = out / "config.json"
     found = read_config_values(out)
-    found.setdefault("painting", {})  # a run of before it was stated
+    for name in ("painting", "prompt"):
+        found.setdefault(name, {})  # a run of before it was stated
     if strange := [name for name in _SECTIONS if not isinstance(found.get(name), dict)]:
         raise CheckpointError(f"`{path}` cannot be used", f"it has no table `{strange[0]}`")
     try:

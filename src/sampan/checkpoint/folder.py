@@ -7,8 +7,8 @@
     text_encoder/, tokenizer/        glyph encoder, its byte tokenizer (part "glyph")
     processor/                       prompt tokenizer, how references become patches
     scheduler/                       noise schedule
-    sampan.json                      geometry, guidance and steps other than the released ones; what the model knows; where
-                                     it comes from
+    sampan.json                      geometry, guidance, steps and reading of prompts other than the released ones; what the
+                                     model knows; where it comes from
 
 The folder of a finished training stands for the `model/` in it. Loads no framework, except `load_part`.
 """
@@ -39,6 +39,7 @@ from sampan.models.config import (
     ImageProcessorConfig,
     ModelConfig,
     PaintingConfig,
+    PromptConfig,
     SamplingConfig,
     SchedulerConfig,
     VAEConfig,
@@ -66,6 +67,7 @@ _READERS: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
     "processor": ("processor/preprocessor_config.json", ImageProcessorConfig.from_json),
     "geometry": (OWN_FILE, lambda values: Geometry.from_json(_own(values, "geometry"))),
     "painting": (OWN_FILE, lambda values: PaintingConfig.from_json(_own(values, "painting"))),
+    "prompt": (OWN_FILE, lambda values: PromptConfig.from_json(_own(values, "prompt"))),
 }
 SECTIONS = tuple(_READERS)
 # what the released files do not state
@@ -199,7 +201,7 @@ class ModelFolder:
     def _hashed(self) -> Iterable[tuple[str, str]]:
         own = own_file.read(self.path)
         counted = {key: own.get(key) for key in ("geometry", "sha256")}  # not the words about where it comes from
-        # the steps are in every picture's facts: a folder that comes to state them keeps the hash it had
+        # steps and a revised prompt are in a picture's facts: a folder that comes to state them keeps its hash
         if painting := {k: v for k, v in own.get("painting", {}).items() if k != "num_inference_steps"}:
             counted["painting"] = painting
         yield OWN_FILE, json.dumps(counted, sort_keys=True)

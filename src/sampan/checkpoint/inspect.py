@@ -74,6 +74,7 @@ def _inspect(directory: Path) -> dict[str, Any]:
                 "problems": [],
                 "geometry": None,
                 "painting": None,
+                "prompt": None,
                 "knows": None,
             }
             return {**where, **empty, "complete": False, "hash": None, "hash_covers": None, "written_by": None}
@@ -129,6 +130,7 @@ def _model(path: Path) -> dict[str, Any]:
         "hash_covers": opened.hash_covers if complete and opened else None,
         "geometry": sections["geometry"].to_json() if "geometry" in sections else None,
         "painting": sections["painting"].to_json() if "painting" in sections else None,
+        "prompt": sections["prompt"].to_json() if "prompt" in sections else None,
         "knows": knows.to_json() if knows else None,
         "written_by": {"sampan": own.get("sampan"), "provenance": own.get("provenance")} if own else None,
         "num_parameters": sum(part["num_parameters"] for part in parts.values()),
@@ -327,6 +329,8 @@ def show(report: dict[str, Any], console: Any) -> None:
     if report["painting"]:
         painting = report["painting"]
         say(f"guidance: {painting['guidance_scale']}, {painting['num_inference_steps']} steps, unless asked otherwise")
+    if report["prompt"]:
+        say(f"quotation marks of a prompt: {report['prompt']['quotation_marks']}")
     if report["knows"]:
         knows = report["knows"]
         languages = f" in {', '.join(knows['languages'])}" if knows["languages"] else ""

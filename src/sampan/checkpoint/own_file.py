@@ -1,7 +1,7 @@
 """sampan.json: what sampan says of a model folder that it wrote, the hashes of the folder's files among it.
 
     format        2 since it has a checksum
-    geometry, painting, provenance
+    geometry, painting, prompt, provenance
     knows         what the model says it knows (sampan.checkpoint.knowledge), where it does
     sha256        of each weight file, by its name inside the folder
     documents     sha256 of every other file that was written

@@ -89,7 +89,7 @@ def write_folder(
                 (beside / name).parent.mkdir(parents=True, exist_ok=True)
                 files.write_bytes(beside / name, content)
             hashes = _write_weights(beside, tensors, dtype, max_shard_bytes, progress or (lambda done, total: None))
-            stated: dict[str, Any] = {"geometry": config.geometry.to_json(), "painting": config.painting.to_json()}
+            stated = {name: getattr(config, name).to_json() for name in ("geometry", "painting", "prompt")}
             if knows:
                 stated[KEY] = knows.to_json()
             own = {"format": FORMAT, "sampan": __version__, **stated, "provenance": provenance or {}, "sha256": hashes}

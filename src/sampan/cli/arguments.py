@@ -188,7 +188,9 @@ class GenerateArguments(VerbArguments):
     references: tuple[Path, ...] = repeated(
         "picture to edit or to take from", "IMG", Path, name="--reference", group="what is painted"
     )
-    size: tuple[int, int] | None = option("in pixels; default: the reference's, or the model's own", "WxH", size)
+    size: tuple[int, int] | None = option(
+        "in pixels; default: the model's own, shaped as the first reference", "WxH", size
+    )
     count: int = option("number of pictures", "N", whole(1), 1, name="-n")
     seed: int | None = seed("same seed, same picture; default: a new one", None)
     steps: int | None = option(

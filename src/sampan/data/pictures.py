@@ -35,6 +35,7 @@ _ICC_MODES = {"RGB": ("RGB", "RGBA"), "CMYK": ("CMYK",), "GRAY": ("L",)}
 _EXIF_ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 258  # a tag of TIFF
 _MAGIC_BYTES = 32
+_STRIP_PX = 64
 # what Pillow's decoders raise for bytes that are not what their header says
 _DECODER_ERRORS = (
     OSError,
@@ -109,13 +110,18 @@ def load_rgb(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.
     image, _ = _decode(source, max_pixels)
     if image.mode != "RGBA":
         return image
-    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, image).convert("RGB")
+    result = Image.new("RGB", image.size)
+    for top in range(0, image.height, _STRIP_PX):  # the whole would take three more pictures in memory
+        strip = image.crop((0, top, image.width, min(image.height, top + _STRIP_PX)))
+        white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
+        result.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+    return result
 
 
 def load_rgba(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Return what `load_rgb` does, with transparency kept. Raises the same."""
-    return _decode(source, max_pixels)[0].convert("RGBA")
+    image, _ = _decode(source, max_pixels)
+    return image if image.mode == "RGBA" else image.convert("RGBA")
 
 
 def fit(image: Image.Image, width_px: int, height_px: int) -> Image.Image:
@@ -171,7 +177,8 @@ def _decode(source: str | Path | bytes, max_pixels: int, name: str | None = None
                 raise UnusableImageError(what, "undefined-colour", reason)
             if image.mode == "CMYK":
                 converted.append("cmyk")
-            return _to_srgb(ImageOps.exif_transpose(image)), converted
+            ImageOps.exif_transpose(image, in_place=True)
+            return _to_srgb(image), converted
     except _DECODER_ERRORS as error:
         begins = _begins_as(data)
         if not opened and not begins:
@@ -248,8 +255,8 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         levels = np.asarray(image).astype(np.uint32)
         image = Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-    elif image.mode not in ("L", "CMYK"):
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+    elif image.mode not in ("L", "CMYK", "RGB"):
         image = image.convert("RGB")
     if profile:
         image = _apply_profile(image, profile)

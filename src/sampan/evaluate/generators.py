@@ -126,6 +126,8 @@ class ModelGenerator:
             "device": self.pipeline.device,
             "dtype": self.pipeline.dtype,
         }
+        if (marks := self.pipeline.config.prompt.quotation_marks) != "as written":
+            found["quotation_marks"] = marks
         if self.pipeline.loras:
             found["loras"] = lora.provenance_records(self.pipeline.loras)
         if self.folder.hash_covers != "contents":  # other weights of the same sizes have the same hash
@@ -134,8 +136,13 @@ class ModelGenerator:
         return found
 
     def facts(self) -> dict[str, Any]:
-        """Return the model by folder, hash and what the hash covers."""
-        return {"model": self.folder.name, "model_hash": self.folder.hash, "hash_covers": self.folder.hash_covers}
+        """Return the model by folder, hash and what the hash covers, and how it reads quotation marks."""
+        return {
+            "model": self.folder.name,
+            "model_hash": self.folder.hash,
+            "hash_covers": self.folder.hash_covers,
+            "quotation_marks": self.pipeline.config.prompt.quotation_marks,
+        }
 
     def paint(self, cases: Sequence[EvalCase], report: Report) -> list[tuple[Image.Image, float]]:
         """Return each question's picture, and the same share of the seconds for each."""

@@ -33,7 +33,7 @@ def smart_resize(height: int, width: int, config: ImageProcessorConfig, token_sc
             f"a reference of {width}x{height} pixels is too small",
             f"its shorter side must have {patch} pixels at least",
         )
-    _check_ratio(height, width)
+    check_ratio(height, width)
     shortest, longest = round(math.sqrt(config.min_pixels)), round(math.sqrt(config.max_pixels))
     scale = 1.0
     if min(height, width) < shortest:
@@ -80,7 +80,7 @@ def reference_size(height: int, width: int, config: ImageProcessorConfig, prior_
     Raises:
         RequestError: The aspect ratio is over 4.
     """
-    _check_ratio(height, width)
+    check_ratio(height, width)
     shortest, longest = round(math.sqrt(config.min_pixels)), round(math.sqrt(config.max_pixels))
     least = -(-shortest // prior_px) * prior_px
     most = max(least, longest // prior_px * prior_px)
@@ -90,11 +90,12 @@ def reference_size(height: int, width: int, config: ImageProcessorConfig, prior_
     return sides[0], sides[1]
 
 
-def _check_ratio(height: int, width: int) -> None:
+def check_ratio(height: int, width: int, what: str = "a reference") -> None:
+    """Raise RequestError for a shape that is longer than MAX_ASPECT_RATIO; `what` has it."""
     ratio = max(height, width) / min(height, width)
     if ratio > MAX_ASPECT_RATIO:
         raise RequestError(
-            f"a reference of {width}x{height} pixels is too narrow",
+            f"{what} of {width}x{height} pixels is too narrow",
             f"its aspect ratio is {ratio:.2f} and the model takes at most {MAX_ASPECT_RATIO}",
             "crop it first",
         )

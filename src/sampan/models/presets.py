@@ -16,6 +16,7 @@ from sampan.models.config import (
     ImageProcessorConfig,
     ModelConfig,
     PaintingConfig,
+    PromptConfig,
     SamplingConfig,
     SchedulerConfig,
     TextConfig,
@@ -88,12 +89,13 @@ def _nano() -> ModelConfig:
         geometry=Geometry(prior_px=16, preview_side=4, default_px=128),
         # on 80 test signs 0.84 of the words are read, with the released 1.5 0.79
         painting=PaintingConfig(guidance_scale=3.0, num_inference_steps=20),
+        prompt=PromptConfig("straight"),  # the captions it is made for quote in no other marks
     )
 
 
 PRESETS = {"glm-image": ModelConfig, "nano": _nano}
 _PARTS = {"text": ("ar", "text"), "vision": ("ar", "vision"), "vq": ("ar", "vq")}
-_TOP = ("ar", "dit", "vae", "glyph", "scheduler", "processor", "sampling", "geometry", "painting")
+_TOP = ("ar", "dit", "vae", "glyph", "scheduler", "processor", "sampling", "geometry", "painting", "prompt")
 
 
 def get(name: str, override: Mapping[str, Mapping[str, Any]] | None = None) -> ModelConfig:
@@ -101,7 +103,7 @@ def get(name: str, override: Mapping[str, Mapping[str, Any]] | None = None) -> M
 
     Args:
         override: Section (`text`, `vision`, `vq`, `ar`, `dit`, `vae`, `glyph`, `processor`, `sampling`, `geometry`,
-            `painting`, `scheduler`) to field to value, as in `[model.override.dit] num_layers = 4`. What must agree
+            `painting`, `prompt`, `scheduler`) to field to value, as in `[model.override.dit] num_layers = 4`. What must agree
             between parts (codebook sizes, widths, ids that follow from them) is checked, not guessed.
 
     Raises:

@@ -44,6 +44,8 @@ _ALONE = (
     r"[^「」](?=[^「」]*」)",
 )
 
+_ANY_QUOTE = re.compile('["“”「」]+')
+_SLICE_CHARS = 500
 NUM_SPECIALS = len(_GLM_SPECIALS)
 
 
@@ -132,6 +134,19 @@ class PromptTokenizer:
     def text_ids(self, text: str) -> list[int]:
         """Return the ids of plain text, without any layout around it."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def count_at_least(self, text: str, most: int) -> int:
+        """Return a number of tokens that a text has at least, counted until it is above `most`.
+
+        It costs time in proportion to the text, which `encode` does not: what is quoted is found by looking ahead to the end.
+        """
+        plain, total = _ANY_QUOTE.sub(" ", text), 0
+        for first in range(0, len(plain), _SLICE_CHARS):
+            # a cut may fall into a word, and then its ends are two tokens instead of one
+            total += max(0, len(self.text_ids(plain[first : first + _SLICE_CHARS])) - 2)
+            if total > most:
+                break
+        return total
 
     def encode(self, prompt: str, target: Grid, preview: Grid | None, references: Sequence[Grid] = ()) -> Prompt:
         """Lay out a prompt.

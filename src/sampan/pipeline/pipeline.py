@@ -29,6 +29,7 @@ from sampan.pipeline.batch import Progress, generate_images
 from sampan.pipeline.denoise import Denoiser
 from sampan.pipeline.png import save_png
 from sampan.pipeline.prepare import Floats, Ints, Pixels, ReferenceImage, prepare
+from sampan.pipeline.prompt import note_on, painted_prompt
 from sampan.pipeline.request import ImageRequest
 from sampan.pipeline.tokens import BatchedDecoder
 from sampan.progress import bars
@@ -211,15 +212,19 @@ def generate(
         check_room(pipeline, request, target)
         for note in lora.notes(pipeline.loras):
             console.print(note, highlight=False, markup=False, soft_wrap=True)
-        if (hint := prompt_hint(pipeline, request, model)) is not None:
-            console.print(hint, markup=False, highlight=False, soft_wrap=True)
+        for words in prompt_notes(pipeline, request, model):
+            console.print(words, markup=False, highlight=False, soft_wrap=True)
         return write_images(pipeline, request, target, begun)
 
 
-def prompt_hint(pipeline: Pipeline, request: ImageRequest, model: str) -> str | None:
-    """Return what to say of a prompt outside of what the model says it knows; None of one inside, and of an edit."""
-    knows = pipeline.folder.knows
-    return None if request.references or pipeline.loras else knows.hint(request.prompt, model)
+def prompt_notes(pipeline: Pipeline, request: ImageRequest, model: str) -> list[str]:
+    """Return what to say of a prompt: that it is read otherwise than written, or outside of what the model says it knows."""
+    note = note_on(request.prompt, pipeline.config)
+    notes = [] if note is None else [f"note: {note}"]
+    if not (request.references or pipeline.loras):  # an edit names what is to change
+        hint = pipeline.folder.knows.hint(painted_prompt(request.prompt, pipeline.config), model)
+        notes += [] if hint is None else [hint]
+    return notes
 
 
 def check_target(request: ImageRequest, out: Path | None) -> Path:
@@ -282,6 +287,8 @@ def write_images(pipeline: Pipeline, request: ImageRequest, target: Path, begun:
             facts["loras"] = lora.provenance_records(pipeline.loras)
         if request.prompt_metadata:
             facts["prompt"] = request.prompt
+            if (painted := painted_prompt(request.prompt, pipeline.config)) != request.prompt:
+                facts["revised_prompt"] = painted
         try:
             save_png(path, image, facts)
         except OSError as error:

@@ -6,6 +6,7 @@ first needed, and once for all images of the request.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,14 +17,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sampan.data.pictures import load_rgb, to_array
-from sampan.models import pixels, positions
+from sampan.models import positions
 from sampan.models.config import ModelConfig, SamplingConfig
 from sampan.models.dit import KV
 from sampan.models.positions import Grid
 from sampan.models.text import PromptTokenizer, glyph_batch, glyph_texts
 from sampan.pipeline.denoise import DenoiseInputs, InpaintingRegion, initial_noise, is_guided
 from sampan.pipeline.inject import InjectedInputs, read_injected
-from sampan.pipeline.request import ImageRequest, check_length, check_size
+from sampan.pipeline.prompt import check_prompt, painted_prompt
+from sampan.pipeline.request import ImageRequest, check_length, check_size, default_size
 from sampan.pipeline.tokens import TokenSequence
 
 if TYPE_CHECKING:
@@ -117,6 +119,7 @@ class Prepared:
         with_preview: bool = True,
         with_words: bool = True,
     ):
+        request = dataclasses.replace(request, prompt=painted_prompt(request.prompt, pipeline.config))
         self.pipeline, self.request, self.images, self.mask = pipeline, request, tuple(images), mask
         self.with_preview, self.with_words, self.config = with_preview, with_words, pipeline.config
         self.num_steps = request.steps(self.config.painting)
@@ -124,20 +127,15 @@ class Prepared:
 
     @cached_property
     def size(self) -> Grid:
-        """Height and width in pixels.
+        """Height and width in pixels: as asked for, else `default_size` of the first image.
 
         Raises:
             RequestError: The model cannot paint that size.
         """
-        geometry = self.config.geometry
         height, width = self.request.height_px, self.request.width_px
         if height is None or width is None:
-            height = width = geometry.default_px
-            if self.images:
-                first = self.images[0]
-                height, width = pixels.reference_size(
-                    first.height, first.width, self.config.processor, geometry.prior_px
-                )
+            shape = (self.images[0].height, self.images[0].width) if self.images else (1, 1)
+            height, width = default_size(shape, self.config)
         check_size(height, width, self.config)
         return height, width
 
@@ -304,7 +302,8 @@ def prepare(pipeline: Pipeline, request: ImageRequest, images: Sequence[Image.Im
     """
     opened = [load_rgb(path) for path in request.references] if images is None else images
     prepared = Prepared(pipeline, request, opened)
-    glyph_batch(glyph_texts(request.prompt))  # an over-long word fails now
+    sizes = [(image.height, image.width) for image in opened]
+    glyph_batch(glyph_texts(prepared.request.prompt))  # an over-long word fails now
     if prepared.injected.prior_ids is None:
-        _ = pipeline.prompt_tokenizer
+        check_prompt(prepared.request.prompt, prepared.size, sizes, pipeline.prompt_tokenizer, pipeline.config)
     return prepared

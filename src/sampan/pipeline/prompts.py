@@ -11,7 +11,7 @@ from typing import Any
 
 from sampan.checkpoint import lora
 from sampan.errors import DataError, RequestError
-from sampan.pipeline.pipeline import check_target, open_pipeline, prompt_hint, write_images
+from sampan.pipeline.pipeline import check_target, open_pipeline, prompt_notes, write_images
 from sampan.pipeline.request import ImageRequest
 from sampan.progress import bars
 
@@ -101,8 +101,8 @@ def generate_each(
         for number, (line, prompt) in enumerate(prompts):
             asked, file = dataclasses.replace(request, prompt=prompt), target.with_stem(f"{target.stem}-{line}")
             progress("prompts", number, len(prompts))
-            if (hint := prompt_hint(pipeline, asked, model)) is not None:
-                say(f"line {line}: {hint}")
+            for words in prompt_notes(pipeline, asked, model):
+                say(f"line {line}: {words}")
             try:
                 for record in write_images(pipeline, asked, file, time.perf_counter()):
                     put({"line": line, **record})

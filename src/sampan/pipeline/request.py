@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from sampan.errors import RequestError
+from sampan.models import pixels
 from sampan.models.config import ModelConfig, PaintingConfig, SamplingConfig
 
 _PROMPT_TOKENS = 64  # room for a prompt beside the largest size that is offered
@@ -19,7 +21,7 @@ class ImageRequest:
     Args:
         prompt: What to paint; words in quotes are drawn.
         references: Pictures to edit or to take from.
-        width_px, height_px: Size of the picture; without one, that of the first reference, else the model's own.
+        width_px, height_px: Size of the picture; without one, the model's own, in the shape of the first reference.
         count: How many pictures; picture k of a seed does not depend on the others.
         num_inference_steps: Euler steps of the decoder; without one, what the checkpoint says, else 50.
         guidance_scale: 1 or less switches the unconditional branch off; without one, what the checkpoint says.
@@ -77,6 +79,23 @@ def check_size(height_px: int, width_px: int, config: ModelConfig) -> None:
         )
 
 
+def default_size(shape: tuple[int, int], config: ModelConfig) -> tuple[int, int]:
+    """Return the (height, width) in pixels that is painted where nobody names a size.
+
+    It has about as many pixels as the model's own square and the wanted shape, as far as sides in whole prior tokens allow.
+
+    Args:
+        shape: Height and width in any unit: of a photo, or the parts of an aspect ratio.
+
+    Raises:
+        RequestError: It is longer than `pixels.MAX_ASPECT_RATIO` times its width, or the other way round.
+    """
+    pixels.check_ratio(*shape, "a picture")
+    side, unit = config.geometry.default_px, config.geometry.prior_px
+    height, width = (side * math.sqrt(part / other) for part, other in (shape, shape[::-1]))
+    return max(unit, round(height / unit) * unit), max(unit, round(width / unit) * unit)
+
+
 def num_tokens(height_px: int, width_px: int, config: ModelConfig) -> int:
     """Return the tokens that the generator writes for an image without references: preview, image, and the end."""
     grids = (config.geometry.preview_grid(height_px, width_px), config.geometry.prior_grid(height_px, width_px))
@@ -86,7 +105,7 @@ def num_tokens(height_px: int, width_px: int, config: ModelConfig) -> int:
 def _largest(height_px: int, width_px: int, config: ModelConfig) -> tuple[int, int]:
     """Return the largest height and width of a shape that leave room for a prompt."""
     unit, limit = config.geometry.prior_px, config.ar.text.max_position_embeddings
-    room = limit - min(_PROMPT_TOKENS, limit // 8)
+    room = limit - _prompt_room(config)
     across = max(height_px, width_px) // unit
     for long in range(min(across, limit), 0, -1):
         height, width = (max(unit, round(side * long / across / unit) * unit) for side in (height_px, width_px))
@@ -95,15 +114,30 @@ def _largest(height_px: int, width_px: int, config: ModelConfig) -> tuple[int, i
     return unit, unit
 
 
-def check_length(num_prompt: int, num_generated: int, config: ModelConfig) -> None:
-    """Raise RequestError unless prompt and picture together fit the positions the model was trained on."""
+def check_length(num_prompt: int, num_generated: int, config: ModelConfig, *, is_least: bool = False) -> None:
+    """Raise RequestError unless prompt and picture together fit the positions the model was trained on.
+
+    Args:
+        is_least: The prompt has `num_prompt` tokens or more; it was not worth while to count on.
+    """
     limit = config.ar.text.max_position_embeddings
-    if num_prompt + num_generated > limit:
-        room = max(0, limit - num_generated)
+    if num_prompt + num_generated <= limit:
+        return
+    room = max(0, limit - num_generated)
+    words = f"{num_prompt} tokens{' or more' if is_least else ''} with its references"
+    facts = f"it has {words}, the picture needs {num_generated}, and {limit} fit together"
+    if room < _prompt_room(config):
         raise RequestError(
-            "the prompt is too long for this model",
-            f"it has {num_prompt} tokens with its references, the picture needs {num_generated}, and {limit} fit together",
-            f"shorten the prompt to about {room} tokens, or ask for a smaller picture"
-            if room
-            else "ask for a smaller picture",
+            "the picture is too large for this model with its prompt", facts, "ask for a smaller picture"
         )
+    raise RequestError(
+        "the prompt is too long for this model",
+        facts,
+        f"shorten the prompt to about {room} tokens, or ask for a smaller picture",
+    )
+
+
+def _prompt_room(config: ModelConfig) -> int:
+    """Return the tokens that are kept for a prompt."""
+    limit = config.ar.text.max_position_embeddings
+    return min(_PROMPT_TOKENS, limit // 8)

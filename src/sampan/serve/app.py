@@ -21,11 +21,11 @@ from starlette.responses import Response
 from sampan import __version__
 from sampan.data.pictures import load_rgb
 from sampan.errors import ApiError, SampanError
-from sampan.serve import keys, schemas
+from sampan.serve import bodies, keys, schemas
 from sampan.serve.metrics import CONTENT_TYPE
 from sampan.serve.middleware import Middleware
 from sampan.serve.pages import list_sizes
-from sampan.serve.request import build_request, max_area_px
+from sampan.serve.request import build_request, check_painted, fit, max_area_px
 from sampan.serve.response import respond
 from sampan.serve.scheduler import Scheduler
 from sampan.serve.server import ServerState
@@ -120,40 +120,47 @@ def _api(app: FastAPI, server: ServerState) -> None:
     async def generations(request: Request) -> Response:
         """Paint pictures from a prompt. With `stream`, the answer is server-sent events."""
         owner = server.owner(request)
-        fields = await schemas.read_generation(request)
+        fields = await bodies.read_generation(request)
         _check_model(fields.model, settings)
-        return await respond(server, request, built("generation", owner, fields))
+        asked = built("generation", owner, fields)
+        await asyncio.to_thread(check_painted, asked, server.engine.pipeline)
+        return await respond(server, request, asked)
 
     @app.post(
         "/v1/images/edits",
         response_model=schemas.ImagesOut,
         responses=_errors(400, 401, 403, 404, 413, 429, 500, 503),
-        openapi_extra=_form_body(),
+        openapi_extra=_edit_body(),
     )
     async def edits(request: Request) -> Response:
         """Paint from reference pictures, uploaded or earlier ones. With `stream`, the answer is server-sent events."""
         owner = server.owner(request)
-        fields, uploads, mask_file = await schemas.read_edit(request, settings, server.fetch)
+        body = await bodies.read_edit(request, settings, server.fetch, partial(fit, config=config))
+        fields = body.fields
         _check_model(fields.model, settings)
         earlier = [await _load_earlier(server, owner, picture_id) for picture_id in fields.reference_ids or ()]
-        references = (*earlier, *uploads)
+        references = (*earlier, *body.images)
         if not references:
             raise ApiError(400, "missing_image", "An edit needs an image, or reference_ids.", "image")
-        mask = None if mask_file is None else await schemas.read_mask(mask_file, settings, references[0].size)
-        return await respond(server, request, built("edit", owner, fields, references, mask))
+        mask = None
+        if body.mask_file is not None:
+            mask = await bodies.read_mask(body.mask_file, settings, references[0].size)
+        asked = built("edit", owner, fields, references, mask, shape=None if earlier else body.shape)
+        await asyncio.to_thread(check_painted, asked, server.engine.pipeline)
+        return await respond(server, request, asked)
 
     @app.get("/v1/models", responses=_errors(400, 401, 403))
     async def models(request: Request) -> schemas.ModelsOut:
-        """List what is served: one model."""
+        """List the names under which the model is served."""
         server.owner(request)
-        return schemas.ModelsOut(data=[schemas.ModelOut(id=settings.model, created=server.started)])
+        return schemas.ModelsOut(data=[schemas.ModelOut(id=name, created=server.started) for name in settings.names])
 
     @app.get("/v1/models/{name:path}", responses=_errors(400, 401, 403, 404))
     async def model(request: Request, name: str) -> schemas.ModelOut:
         """Describe a model."""
         server.owner(request)
         _check_model(name, settings)
-        return schemas.ModelOut(id=settings.model, created=server.started)
+        return schemas.ModelOut(id=name, created=server.started)
 
     @app.get("/v1/history", responses=_errors(400, 401, 403))
     async def history(
@@ -252,8 +259,9 @@ async def _load_earlier(server: ServerState, owner: str, picture_id: str) -> Any
 
 
 def _check_model(name: str | None, settings: Settings) -> None:
-    if name not in (None, settings.model):
-        raise ApiError(404, "model_not_found", f"The model served here is `{settings.model}`.", "model")
+    if name is not None and name not in settings.names:
+        names = " or ".join(f"`{name}`" for name in settings.names)
+        raise ApiError(404, "model_not_found", f"The model served here is {names}.", "model")
 
 
 def _no_picture() -> ApiError:
@@ -316,19 +324,44 @@ def _json_body(model: type[schemas.ImageFields]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": _schema(model)}}}}
 
 
-def _form_body() -> dict[str, Any]:
-    schema = _schema(schemas.EditFields)
+def _edit_body() -> dict[str, Any]:
+    """Return the description of an edit's body: a form with files, or JSON with addresses."""
+    form, as_json = _schema(schemas.EditFields), _schema(schemas.EditFields)
     file = {"type": "string", "format": "binary"}
-    words = "Pictures to edit, PNG, JPEG or WebP; the field may be repeated"
-    schema["properties"] |= {
-        "image": {"type": "array", "items": file, "description": words},
-        "image[]": {"type": "array", "items": file, "description": "The same, as OpenAI's clients name several"},
+    words = "Pictures to edit, PNG, JPEG or WebP: files, data: addresses, or others where --allow-urls is on"
+    several = {"type": "array", "items": file}
+    form["properties"] |= {
+        "image": {**several, "description": f"{words}. images and image[0], image[1] … are the same"},
+        "image[]": {**several, "description": "The same, as OpenAI's clients name several"},
         "mask": {**file, "description": "Transparent where the first image may change"},
     }
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+    form["additionalProperties"] = {"type": "string", "maxLength": 0}  # a field that was left empty
+    form["patternProperties"] = {r"^images?(\[[0-9]{0,3}\])?$": several}
+    address = {
+        "anyOf": [
+            {"type": "string"},
+            {
+                "type": "object",
+                "properties": {"image_url": {"type": "string"}},
+                "required": ["image_url"],
+                "additionalProperties": False,
+            },
+        ]
+    }
+    as_json["properties"] |= {
+        "images": {
+            "type": "array",
+            "items": address,
+            "description": f"{words}. `image` is the same, for one or several",
+        },
+        "image": {"anyOf": [address, {"type": "array", "items": address}]},
+        "mask": {**address, "description": "Transparent where the first image may change"},
+    }
+    content = {"multipart/form-data": {"schema": form}, "application/json": {"schema": as_json}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def _schema(model: type[schemas.ImageFields]) -> dict[str, Any]:
     schema = model.model_json_schema()
     assert "$defs" not in schema, "a schema without references can stand where it is used"
-    return schema
+    return schema | {"additionalProperties": {"type": "null"}}  # a field of any name without a value is not sent

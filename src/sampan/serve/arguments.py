@@ -19,6 +19,8 @@ from sampan.options import (
     number,
     option,
     repeated,
+    served_name,
+    several,
     whole,
 )
 
@@ -38,6 +40,12 @@ class ServeArguments(VerbArguments):
         "sampan serve --model FOLDER --host 0.0.0.0 --allow-host pictures.example --per-key 4",
     )
     model: str = option("model folder, run, name on the Hub, or a model that is installed", "MODEL", model_path, "nano")
+    served_names: tuple[str, ...] = several(
+        "names by which clients may ask for it, the first also in answers; default: its own",
+        "NAME",
+        served_name,
+        name="--served-model-name",
+    )
     download: bool = download()
     device: str = device_option()
     dtype: str = dtype_option()
@@ -94,7 +102,8 @@ class ServeArguments(VerbArguments):
             host=self.host,
             port=self.port,
             data=self.data,
-            model=Path(self.model).name or "model",
+            model=self.served_names[0] if self.served_names else Path(self.model).name or "model",
+            served_names=self.served_names,
             hosts=self.hosts,
             open_to_all=self.open,
             limits=AdmissionLimits(self.queue, self.per_key, self.per_minute, self.timeout),

@@ -12,8 +12,9 @@ from typing import Any
 from sampan import __version__
 from sampan.errors import ApiError, DeadlineExceeded, SampanError
 from sampan.pipeline import png
+from sampan.pipeline.prompt import painted_prompt
 from sampan.serve.engine import ImageEvent, ImageTask, Pixels
-from sampan.serve.request import ServeRequest
+from sampan.serve.request import ServeRequest, check_painted
 from sampan.serve.server import ServerState
 from sampan.serve.store import ImageRecord, new_id
 
@@ -31,7 +32,8 @@ class ImageJob:
     def __init__(self, server: ServerState, request: ServeRequest):
         self.server, self.request = server, request
         self.created = int(time.time())
-        self.notes: dict[str, str] = {}  # what an answer says beside each image
+        # what an answer says beside each image
+        self.notes: dict[str, str] = {"revised_prompt": request.image.prompt} if request.is_revised else {}
         self._loop = asyncio.get_running_loop()
         self._inbox: asyncio.Queue[ImageEvent | None] = asyncio.Queue()
         self._outbox: asyncio.Queue[ImageEvent] = asyncio.Queue()
@@ -55,10 +57,13 @@ class ImageJob:
         except ApiError as error:
             if not self.request.enhance_fallback:
                 raise
-            self.notes = {"warning": f"{error.message} The prompt was used as it is."}
+            self.notes |= {"warning": f"{error.message} The prompt was used as it is."}
             return
+        pipeline = self.server.engine.pipeline
+        prompt = painted_prompt(prompt, pipeline.config)
         self.request = dataclasses.replace(self.request, image=dataclasses.replace(image, prompt=prompt))
         self.notes = {"revised_prompt": prompt}
+        await asyncio.to_thread(check_painted, self.request, pipeline)
 
     async def events(self, idle_s: float | None = None) -> AsyncIterator[ImageEvent | None]:
         """Start the work and yield what happens, until every image is made or has failed; its errors are `ApiError`.

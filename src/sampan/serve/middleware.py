@@ -85,7 +85,8 @@ class Middleware:
         """Return a receive that ends a body when it is longer than is taken."""
         headers = dict(scope["headers"])
         form = headers.get(b"content-type", b"").strip().lower().startswith(b"multipart/form-data")
-        most = self.settings.max_body_bytes if form else self.settings.max_json_bytes
+        has_pictures = form or scope["path"] == "/v1/images/edits"  # in JSON as data: addresses
+        most = self.settings.max_body_bytes if has_pictures else self.settings.max_json_bytes
         refusal = ApiError(413, "body_too_large", f"The body may have {most} bytes.")
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length[:18]) > most:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from dataclasses import dataclass
 from typing import Literal
@@ -14,8 +15,10 @@ from sampan.errors import ApiError, SampanError
 from sampan.job import MAX_SEED
 from sampan.models import pixels
 from sampan.models.config import ModelConfig
-from sampan.models.text import glyph_texts
-from sampan.pipeline.request import ImageRequest, check_size
+from sampan.models.text import glyph_batch, glyph_texts
+from sampan.pipeline.pipeline import Pipeline
+from sampan.pipeline.prompt import check_prompt, painted_prompt
+from sampan.pipeline.request import ImageRequest, check_size, default_size
 from sampan.serve.keys import ANYBODY
 from sampan.serve.schemas import QUALITY_STEPS, EditFields, GenerationBody, ImageFields
 from sampan.serve.settings import Settings
@@ -38,6 +41,7 @@ class ServeRequest:
         label: The images say visibly that they are generated.
         enhance: A language model writes the prompt out first.
         enhance_fallback: The plain prompt is used where that model fails.
+        is_revised: The prompt is not, letter by letter, the client's.
     """
 
     image: ImageRequest
@@ -56,6 +60,7 @@ class ServeRequest:
     label: bool = False
     enhance: bool = False
     enhance_fallback: bool = False
+    is_revised: bool = False
 
     @property
     def size(self) -> str:
@@ -70,6 +75,7 @@ def build_request(
     references: tuple[Image.Image, ...] = (),
     mask: NDArray[np.bool_] | None = None,
     *,
+    shape: tuple[int, int] | None = None,
     settings: Settings,
     config: ModelConfig,
     can_proofread: bool,
@@ -78,16 +84,19 @@ def build_request(
     """Return the request that a client's fields make.
 
     Args:
-        references: Images as they were uploaded or made earlier.
+        references: Images, uploaded or made earlier.
+        shape: Height and width of the first one where it is smaller now than it came.
 
     Raises:
         ApiError: The model cannot paint what is asked, or this server does not.
     """
-    width, height = _size(fields, references, config, settings)
+    if shape is None and references:
+        shape = references[0].height, references[0].width
+    width, height = _size(fields, shape, config, settings)
     references = tuple(
         # below a mask every pixel counts
         reference if mask is not None and number == 0 and reference.size == (width, height)
-        else _fit(reference, config)
+        else fit(reference, config)
         for number, reference in enumerate(references)
     )  # fmt: skip
     count, rows = fields.n or 1, fields.proofread or settings.proofread
@@ -104,8 +113,9 @@ def build_request(
     quality = fields.quality or "auto"
     most = settings.default_steps or config.painting.num_inference_steps
     steps = fields.num_inference_steps or min(QUALITY_STEPS.get(quality, most), most)
+    prompt = painted_prompt(fields.prompt, config)
     image = ImageRequest(
-        prompt=fields.prompt,
+        prompt=prompt,
         width_px=width,
         height_px=height,
         count=count,
@@ -120,7 +130,7 @@ def build_request(
         references,
         mask,
         num_partials=(fields.partial_images or 0) if fields.stream else 0,
-        num_rows=rows if glyph_texts(fields.prompt) else 1,  # no words, nothing to read
+        num_rows=rows if glyph_texts(prompt) else 1,  # no words, nothing to read
         kind=kind,
         owner=owner,
         reference_ids=tuple(fields.reference_ids or ()),
@@ -132,33 +142,75 @@ def build_request(
         label=bool(settings.label or fields.label),
         enhance=can_enhance and fields.enhance is not False,
         enhance_fallback=bool(fields.enhance_fallback),
+        is_revised=prompt != fields.prompt,
     )
 
 
-def _size(
-    fields: ImageFields, references: tuple[Image.Image, ...], config: ModelConfig, settings: Settings
-) -> tuple[int, int]:
-    """Return width and height of what is asked for."""
-    geometry = config.geometry
-    if fields.size not in (None, "auto"):
-        width, height = (int(side) for side in fields.size.split("x"))
-    elif references:
-        first = references[0]
-        try:
-            height, width = pixels.reference_size(first.height, first.width, config.processor, geometry.prior_px)
-        except SampanError as error:
-            raise ApiError.of(error, "image") from error
-    else:
-        width = height = geometry.default_px
+def check_painted(request: ServeRequest, pipeline: Pipeline) -> None:
+    """Raise ApiError for a prompt that the model cannot read, or that does not fit beside its picture and references."""
+    image, sizes = request.image, [(reference.height, reference.width) for reference in request.references]
+    assert image.height_px is not None and image.width_px is not None, "a request has its size"
     try:
-        check_size(height, width, config)
+        glyph_batch(glyph_texts(image.prompt))
+        size = image.height_px, image.width_px
+        check_prompt(image.prompt, size, sizes, pipeline.prompt_tokenizer, pipeline.config)
     except SampanError as error:
-        raise ApiError.of(error, "size", "invalid_size") from error
-    most = max_area_px(settings, config)
-    if width * height > most:
-        message = f"{width}x{height} are more than {most} pixels, the most painted here."
-        raise ApiError(400, "invalid_size", message, "size")
+        raise ApiError.of(error, "prompt") from error
+
+
+def _size(
+    fields: ImageFields, shape: tuple[int, int] | None, config: ModelConfig, settings: Settings
+) -> tuple[int, int]:
+    """Return width and height of what is asked for; `shape` is that of the first image."""
+    asked, param = _asked_size(fields)
+    try:
+        if asked is not None:
+            width, height = asked
+        elif fields.aspect_ratio is not None:
+            param = "aspect_ratio"
+            across, down = (int(part) for part in fields.aspect_ratio.split(":"))
+            height, width = default_size((down, across), config)
+        else:
+            param = "size" if shape is None else "image"
+            height, width = default_size(shape or (1, 1), config)
+        _check_area(width, height, config, settings)
+        check_size(height, width, config)
+    except ApiError:
+        raise
+    except SampanError as error:
+        raise ApiError.of(error, param, "invalid_size") from error
     return width, height
+
+
+def _asked_size(fields: ImageFields) -> tuple[tuple[int, int] | None, str]:
+    """Return the width and height that a client names, and the field that does."""
+    size = None if fields.size in (None, "auto") else tuple(int(side) for side in fields.size.split("x"))
+    if (fields.width is None) != (fields.height is None):
+        missing = "width" if fields.width is None else "height"
+        raise ApiError(400, "invalid_size", "`width` and `height` go together.", missing)
+    if fields.width is None or fields.height is None:
+        named, param = size, "size"
+    else:
+        named, param = (fields.width, fields.height), "width"
+        if size not in (None, named):
+            message = f"`size` says {fields.size}, `width` and `height` {named[0]}x{named[1]}."
+            raise ApiError(400, "invalid_size", message, "width")
+    if named is not None and fields.aspect_ratio is not None:
+        raise ApiError(400, "invalid_size", f"`aspect_ratio` and `{param}` exclude each other.", "aspect_ratio")
+    return (None if named is None else (named[0], named[1])), param
+
+
+def _check_area(width: int, height: int, config: ModelConfig, settings: Settings) -> None:
+    """Raise ApiError for more pixels than are painted here."""
+    most, unit = max_area_px(settings, config), config.geometry.prior_px
+    if width * height > most:
+        scale = math.sqrt(most / (width * height))
+        fits = "x".join(str(max(unit, int(side * scale / unit) * unit)) for side in (width, height))
+        message = (
+            f"{width}x{height} is too large: it has {width * height} pixels, and {most} are the most painted here "
+            f"(of about this shape, {fits})."
+        )
+        raise ApiError(400, "invalid_size", message, "size")
 
 
 def max_area_px(settings: Settings, config: ModelConfig) -> int:
@@ -166,7 +218,7 @@ def max_area_px(settings: Settings, config: ModelConfig) -> int:
     return settings.max_area_px or 4 * config.geometry.default_px**2
 
 
-def _fit(image: Image.Image, config: ModelConfig) -> Image.Image:
+def fit(image: Image.Image, config: ModelConfig) -> Image.Image:
     """Return a reference at the size at which the model looks at it, so that what waits in the queue is no larger."""
     height, width = pixels.reference_size(image.height, image.width, config.processor, config.geometry.prior_px)
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)

@@ -1,29 +1,49 @@
-"""The shapes of requests and answers: OpenAI's images API, and what this server adds to it; and the reading of bodies."""
+"""The shapes of requests and answers: OpenAI's images API, and what this server adds to it.
+
+One rule for every field. What stands below is answered. A field of OpenAI's API that means nothing here is listed in
+`LEFT_ASIDE` and left aside. Any other is refused by its name. A field without a value (null, or nothing in a form) is not
+sent.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import json
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+import re
+from typing import Annotated, Any, Literal
 
-from PIL import Image
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from sampan.errors import ApiError
 from sampan.job import MAX_SEED
-from sampan.serve.settings import Settings
-from sampan.serve.uploads import open_mask, open_rgb
 
 MAX_PROMPT_CHARS = 8000
 MAX_STEPS = 200
 MAX_REFERENCE_IDS = 16
 # how OpenAI's word for more or less care is understood here, in steps of the decoder
 QUALITY_STEPS = {"low": 10, "medium": 25}
+LEFT_ASIDE = ("user", "moderation", "style", "input_fidelity")
+# what clients send that would change the picture, and is not done here
+UNSUPPORTED = {
+    "negative_prompt": "the model has no place for what is not to be seen; say in `prompt` what is",
+    "strength": "an edit is told in words; `mask` says what may change",
+    "scheduler": "there is one schedule of steps",
+    "sampler": "there is one sampler",
+    "lora": "the server's --lora says what is put beside the weights",
+    "loras": "the server's --lora says what is put beside the weights",
+}
+# what other servers call a field of this one
+OTHER_NAMES = {
+    "steps": "num_inference_steps",
+    "num_steps": "num_inference_steps",
+    "cfg_scale": "guidance_scale",
+    "true_cfg_scale": "guidance_scale",
+    "guidance": "guidance_scale",
+    "num_images": "n",
+    "num_images_per_prompt": "n",
+    "batch_size": "n",
+    "image_size": "size",
+    "format": "output_format",
+}
+_SIZE = r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$"
+_LEFT_ASIDE_WORDS = "Of OpenAI's API; left aside."
 
 
 def _none_if_empty(value: Any) -> Any:
@@ -34,8 +54,25 @@ def _text_without_nul(value: Any) -> Any:
     if isinstance(value, str):
         if "\0" in value:
             raise ValueError("it has a NUL character")
-        value.encode()  # half of a surrogate pair is no character: UnicodeEncodeError is a ValueError
+        if any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise ValueError("it has half of a surrogate pair, which is no character")
     return value
+
+
+def _not_blank(value: Any) -> Any:
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("it is empty, and says nothing to paint")
+    return value
+
+
+def _known_size(value: Any) -> Any:
+    if isinstance(value, str) and not re.fullmatch(_SIZE, value):
+        raise ValueError("it is not WIDTHxHEIGHT in pixels, each from 1 to 99999 as in 1024x768, nor auto")
+    return value
+
+
+def _any_seed(value: Any) -> Any:
+    return None if value in (-1, "-1") and value is not True else value
 
 
 Optional = BeforeValidator(_none_if_empty)
@@ -44,18 +81,29 @@ PictureId = Annotated[str, Field(pattern=r"^img_[0-9a-f]{24}$")]
 
 
 class ImageFields(BaseModel):
-    """What is asked of a picture. Fields that this server does not know are left aside, as OpenAI's clients expect."""
+    """What is asked of a picture."""
 
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     prompt: Annotated[
-        str, Field(min_length=1, max_length=MAX_PROMPT_CHARS, description="Words in quotes are drawn."), Text
+        str,
+        Field(min_length=1, max_length=MAX_PROMPT_CHARS, description="Words in quotes are drawn."),
+        BeforeValidator(_not_blank),
+        Text,
     ]
-    model: Annotated[str | None, Field(description="The model that is served, or nothing."), Text, Optional] = None
+    model: Annotated[str | None, Field(description="A name that is served, or nothing."), Text, Optional] = None
     n: Annotated[int | None, Field(ge=1, le=16, description="How many pictures."), Optional] = None
     size: Annotated[
         str | None,
-        Field(pattern=r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$", description="WIDTHxHEIGHT or auto."),
+        Field(pattern=_SIZE, description="WIDTHxHEIGHT or auto: the model's area in the shape of the first image."),
+        BeforeValidator(_known_size),
+        Optional,
+    ] = None
+    width: Annotated[int | None, Field(ge=1, le=99_999, description="With height: the same as size."), Optional] = None
+    height: Annotated[int | None, Field(ge=1, le=99_999, description="With width: the same as size."), Optional] = None
+    aspect_ratio: Annotated[
+        str | None,
+        Field(pattern=r"^[1-9][0-9]{0,3}:[1-9][0-9]{0,3}$", description="As 16:9: the model's area in this shape."),
         Optional,
     ] = None
     response_format: Annotated[Literal["b64_json", "url"] | None, Optional] = None
@@ -75,7 +123,13 @@ class ImageFields(BaseModel):
     stream: Annotated[bool | None, Optional] = None
     partial_images: Annotated[int | None, Field(ge=0, le=3, description="Pictures shown on the way."), Optional] = None
     seed: Annotated[
-        int | None, Field(ge=0, le=MAX_SEED, description="Picture k of a request has seed + k."), Optional
+        int | None,
+        Field(ge=-1, le=MAX_SEED, description="Picture k of a request has seed + k; -1 is any."),
+        BeforeValidator(_any_seed),
+        Optional,
+    ] = None
+    negative_prompt: Annotated[
+        Literal[""] | None, Field(description="Refused where it says something: the model takes none."), Optional
     ] = None
     num_inference_steps: Annotated[int | None, Field(ge=1, le=MAX_STEPS), Optional] = None
     guidance_scale: Annotated[float | None, Field(ge=0, le=50), Optional] = None
@@ -91,6 +145,10 @@ class ImageFields(BaseModel):
     enhance_fallback: Annotated[
         bool | None, Field(description="Paint the plain prompt where that language model fails."), Optional
     ] = None
+    user: Annotated[Any, Field(description=_LEFT_ASIDE_WORDS)] = None
+    moderation: Annotated[Any, Field(description=_LEFT_ASIDE_WORDS)] = None
+    style: Annotated[Any, Field(description=_LEFT_ASIDE_WORDS)] = None
+    input_fidelity: Annotated[Any, Field(description=_LEFT_ASIDE_WORDS)] = None
 
 
 class GenerationBody(ImageFields):
@@ -235,127 +293,3 @@ class ErrorOut(BaseModel):
     """An error, in OpenAI's shape."""
 
     error: ErrorBody
-
-
-# --- bodies ---------------------------------------------------------------------------------------------------------------
-
-Fetch = Callable[[str], Awaitable[bytes]]
-T = TypeVar("T", bound=ImageFields)
-_FILES = ("image", "image[]", "mask")
-_LISTS = ("reference_ids", "reference_ids[]")
-_decoding = asyncio.Semaphore(1)  # one upload at a time is in memory as pixels while it is checked
-
-
-async def read_generation(request: Request) -> GenerationBody:
-    """Return the fields of a JSON body.
-
-    Raises:
-        ApiError: It is no JSON, or a field is wrong.
-    """
-    try:
-        values = json.loads(await request.body(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise ApiError(400, "invalid_json", "The body is not JSON.") from error
-    if not isinstance(values, dict):
-        raise ApiError(400, "invalid_json", "The body is not a JSON object.")
-    return _validate(GenerationBody, values)
-
-
-def _refuse_constant(word: str) -> float:
-    raise ValueError(f"{word} is not JSON")
-
-
-async def read_edit(
-    request: Request, settings: Settings, fetch: Fetch | None
-) -> tuple[EditFields, tuple[Image.Image, ...], bytes | None]:
-    """Return the fields of a form, its images, and the bytes of its mask.
-
-    Args:
-        fetch: Returns what is at an address; None where addresses are not asked.
-
-    Raises:
-        ApiError: A field or a file is wrong.
-    """
-    try:
-        form = await request.form(max_files=settings.max_references + 1, max_fields=64, max_part_size=65_536)
-    except HTTPException as error:
-        raise ApiError(400, "invalid_form", f"The form cannot be read: {error.detail}.") from error
-    try:
-        return await _read_form(form, settings, fetch)
-    finally:
-        await form.close()
-
-
-async def _read_form(
-    form: FormData, settings: Settings, fetch: Fetch | None
-) -> tuple[EditFields, tuple[Image.Image, ...], bytes | None]:
-    values: dict[str, Any] = {}
-    for name, value in form.multi_items():
-        if name in _FILES or name in _LISTS:
-            continue
-        if isinstance(value, UploadFile):
-            raise ApiError(400, "invalid_form", f"`{name[:64]}` is not a file.", name[:64])
-        values[name] = value
-    fields = _validate(EditFields, {**values, "reference_ids": _read_reference_ids(form)})
-    sources = [*form.getlist("image"), *form.getlist("image[]")]
-    if len(sources) + len(fields.reference_ids or ()) > settings.max_references:
-        most = settings.max_references
-        raise ApiError(400, "too_many_references", f"An edit takes {most} references at most.", "image")
-    images = []
-    for source in sources:
-        data = await source.read() if isinstance(source, UploadFile) else await _load(source, fetch)
-        async with _decoding:
-            images.append(await asyncio.to_thread(open_rgb, data, settings.uploads))
-    masks = form.getlist("mask")
-    if len(masks) > 1 or any(not isinstance(mask, UploadFile) for mask in masks):
-        raise ApiError(400, "invalid_form", "`mask` is one file.", "mask")
-    mask = await masks[0].read() if masks and isinstance(masks[0], UploadFile) else None
-    return fields, tuple(images), mask
-
-
-def _read_reference_ids(form: FormData) -> Any:
-    """Return the reference ids: the field repeated, or once as a JSON array."""
-    values = [value for name in _LISTS for value in form.getlist(name)]
-    if any(isinstance(value, UploadFile) for value in values):
-        raise ApiError(400, "invalid_form", "`reference_ids` is not a file.", "reference_ids")
-    texts = [str(value) for value in values if value != ""]
-    if len(texts) == 1 and texts[0].lstrip().startswith("["):
-        try:
-            return json.loads(texts[0])
-        except (ValueError, RecursionError) as error:
-            raise ApiError(400, "invalid_value", "`reference_ids` is no JSON array.", "reference_ids") from error
-    return texts
-
-
-async def _load(address: str, fetch: Fetch | None) -> bytes:
-    """Return the bytes that a `data:` or an `http` address stands for."""
-    if address.startswith("data:"):
-        head, comma, body = address.partition(",")
-        try:
-            if not comma or not head.endswith(";base64"):
-                raise ValueError("another encoding")
-            return base64.b64decode(body, validate=True)
-        except ValueError as error:
-            raise ApiError(400, "invalid_image", "A data address holds base64.", "image") from error
-    if fetch is None:
-        message = "This server does not fetch addresses: upload the picture as a file."
-        raise ApiError(400, "urls_not_allowed", message, "image")
-    return await fetch(address)
-
-
-async def read_mask(data: bytes, settings: Settings, size: tuple[int, int]) -> Any:
-    """Return a mask as `uploads.open_mask` does, without holding up others."""
-    async with _decoding:
-        return await asyncio.to_thread(open_mask, data, settings.uploads, size)
-
-
-def _validate(model: type[T], values: Mapping[str, Any]) -> T:
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        param = ".".join(str(part) for part in first["loc"])[:100] or None
-        message = f"`{param}`: {first['msg']}." if param else f"{first['msg']}."
-        raise ApiError(400, "invalid_value", message, param) from error
-    except UnicodeEncodeError as error:
-        raise ApiError(400, "invalid_value", "A text has half of a surrogate pair.") from error

@@ -41,10 +41,12 @@ class UploadLimits:
     Args:
         max_pixels: Width times height.
         max_side: The longer side.
+        seconds: For looking through its bytes before that.
     """
 
     max_pixels: int = 16_777_216
     max_side: int = 16_384
+    seconds: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class Settings:
 
     Args:
         data: Folder of images, database and keys.
+        model: Name of the model, as pictures are noted under.
+        served_names: Names by which it is asked for; none: `model` alone.
         hosts: Names under which it may be asked, beside the loopback ones; "*" is any.
         open_to_all: Nobody needs a key, even where others than this machine can come.
         default_steps: Decoder steps where a request names none; None: what the model states.
@@ -89,6 +93,7 @@ class Settings:
     port: int
     data: Path
     model: str
+    served_names: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     open_to_all: bool = False
     limits: AdmissionLimits = field(default_factory=AdmissionLimits)
@@ -110,6 +115,11 @@ class Settings:
     drain_s: float = 60.0
     header_s: float = 0.7
     send_s: float = 30.0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names by which the model is asked for."""
+        return self.served_names or (self.model,)
 
     @property
     def is_loopback(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from sampan.data.report import DataReport
 from sampan.errors import BadRowError, JobError
 from sampan.job.sections import DataSection
 from sampan.models.config import ModelConfig
+from sampan.models.quotations import straighten
 from sampan.models.text import PromptTokenizer
 from sampan.progress import bars
 from sampan.train.stages import unique_pictures
@@ -75,6 +77,8 @@ def open_dataset(
         split=settings.split,
         limit=settings.limit,
     )
+    if config.prompt.quotation_marks == "straight":  # as prompts of this model are read
+        listing = dataclasses.replace(listing, samples=tuple(map(_straightened, listing.samples)))
     sources = list(dict.fromkeys(s for sample in listing.samples for s in (sample.image, *sample.references)))
     with bars(console) as show:
         found = examine.examine(
@@ -112,6 +116,10 @@ def open_dataset(
         seen,
         _digest(samples, facts, repeats),
     )
+
+
+def _straightened(sample: Sample) -> Sample:
+    return dataclasses.replace(sample, captions=tuple(map(straighten, sample.captions)))
 
 
 def num_workers(settings: DataSection, num_pictures: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from safetensors.numpy import save_file
 
 from sampan.checkpoint.folder import open_folder
 from sampan.errors import RequestError
+from sampan.models.config import PromptConfig
 from sampan.pipeline.denoise import initial_noise, latent_shape
 from sampan.pipeline.pipeline import Pipeline
 from sampan.pipeline.prepare import Prepared, lay_out_tokens, prepare
+from sampan.pipeline.prompt import note_on
 from sampan.pipeline.request import ImageRequest
 from sampan.pipeline.tokens import generate_tokens
 
@@ -47,10 +50,23 @@ def test_what_cannot_be_done_is_said_early(pipeline: Pipeline, request_: ImageRe
         prepare(pipeline, request_, [])
 
 
-def test_without_a_size_an_image_is_as_large_as_its_first_reference(pipeline: Pipeline):
-    request = ImageRequest("make it blue")
-    assert Prepared(pipeline, request).size == (pipeline.config.geometry.default_px,) * 2
-    assert Prepared(pipeline, request, [noisy(96, 64), noisy(64, 64)]).size == (64, 96)
+def test_without_a_size_an_image_has_the_models_area_and_the_shape_of_its_first_reference(pipeline: Pipeline):
+    request, side = ImageRequest("make it blue"), pipeline.config.geometry.default_px
+    assert Prepared(pipeline, request).size == (side, side)
+    assert Prepared(pipeline, request, [noisy(400, 100), noisy(64, 64)]).size == (side // 2, side * 2)
+    assert Prepared(pipeline, request, [noisy(1000, 1000)]).size == (side, side)
+
+
+def test_quotations_are_straight_where_the_folder_asks_for_it_and_as_written_elsewhere(pipeline: Pipeline):
+    written, straight = ImageRequest("a sign « OPEN »"), ImageRequest('a sign "OPEN"')
+    assert Prepared(pipeline, written).request == written
+    asking = dataclasses.replace(pipeline.config, prompt=PromptConfig("straight"))
+    knowing = Pipeline(dataclasses.replace(pipeline.folder, config=asking), "cpu", "fp32")
+    read = Prepared(knowing, written)
+    assert read.request == straight
+    assert np.array_equal(read.layout.prompt_ids, Prepared(pipeline, straight).layout.prompt_ids)
+    assert np.array_equal(read.glyph_embeds, Prepared(pipeline, straight).glyph_embeds)
+    assert note_on(written.prompt, asking) is not None and note_on(straight.prompt, asking) is None
 
 
 def test_with_references_there_is_no_preview(pipeline: Pipeline):

@@ -5,7 +5,7 @@ import pytest
 from sampan.errors import RequestError
 from sampan.models import presets
 from sampan.models.config import PaintingConfig, SamplingConfig
-from sampan.pipeline.request import ImageRequest, check_length, check_size, num_tokens
+from sampan.pipeline.request import ImageRequest, check_length, check_size, default_size, num_tokens
 
 RELEASED, NANO = presets.get("glm-image"), presets.get("nano")
 
@@ -66,6 +66,42 @@ def test_prompt_and_picture_must_fit_the_positions():
     with pytest.raises(RequestError) as caught:
         check_length(limit - 80, 81, NANO)
     assert f"shorten the prompt to about {limit - 81} tokens" in caught.value.render()
+
+
+def test_a_size_that_leaves_no_room_for_a_prompt_is_the_size_s_fault():
+    with pytest.raises(RequestError) as caught:
+        check_length(14, num_tokens(720, 720, NANO), NANO)
+    assert caught.value.render() == (
+        "error: the picture is too large for this model with its prompt\n"
+        "  because it has 14 tokens with its references, the picture needs 2042, and 2048 fit together\n\n"
+        "hint: ask for a smaller picture"
+    )
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "taken"),
+    [
+        (512, 336, (96, 160)),  # 1.52 wide; 1.67 is nearest in whole tokens
+        (336, 512, (160, 96)),
+        (4032, 3024, (112, 144)),
+        (3024, 4032, (144, 112)),
+        (1, 1, (128, 128)),
+        (21, 9, (80, 192)),
+        (4, 1, (64, 256)),
+        (64, 64, (128, 128)),
+    ],
+)
+def test_without_a_size_the_model_s_area_and_the_photo_s_shape_are_taken(
+    width: int, height: int, taken: tuple[int, int]
+):
+    assert default_size((height, width), NANO) == taken
+    check_size(*taken, NANO)
+    assert 0.9 <= taken[0] * taken[1] / 128**2 <= 1.1
+
+
+def test_a_shape_beyond_four_to_one_is_refused():
+    with pytest.raises(RequestError, match="too narrow"):
+        default_size((1, 5), NANO)
 
 
 def test_a_request_overrides_the_checkpoint_s_sampling_value_by_value():

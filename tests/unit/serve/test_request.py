@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from sampan.errors import ApiError
-from sampan.models.config import PaintingConfig
+from sampan.models.config import PaintingConfig, PromptConfig
 from sampan.pipeline.pipeline import Pipeline
+from sampan.pipeline.prepare import Prepared
+from sampan.pipeline.request import ImageRequest
 from sampan.serve.request import ServeRequest, build_request
 from sampan.serve.schemas import EditFields, GenerationBody
 from sampan.serve.settings import Settings
@@ -20,7 +22,7 @@ SETTINGS = Settings("127.0.0.1", 0, Path("data"), "tiny", default_steps=7, proof
 
 
 def built(pipeline: Pipeline, references: tuple[Any, ...] = (), **fields: Any) -> ServeRequest:
-    values = GenerationBody(prompt="a boat", **fields) if not references else EditFields(prompt="a boat", **fields)
+    values = (EditFields if references else GenerationBody)(**{"prompt": "a boat", **fields})
     return build_request(
         "edit" if references else "generation",
         "key:alice:1",
@@ -82,6 +84,25 @@ def test_what_a_client_says_counts_more(pipeline: Pipeline):
     assert caught.value.code == "no_proofreading" and caught.value.status == 400
 
 
-def test_an_edit_has_the_size_of_its_first_reference(pipeline: Pipeline):
-    request = built(pipeline, (Image.new("RGB", (130, 66)), Image.new("RGB", (64, 64))))
-    assert request.size == f"{request.references[0].width}x{request.references[0].height}" == "128x64"
+@pytest.mark.parametrize("photo", [(130, 66), (512, 336), (4000, 3000), (64, 64)])
+def test_an_edit_without_a_size_has_that_of_the_command_line(pipeline: Pipeline, photo: tuple[int, int]):
+    image = Image.new("RGB", photo)
+    request = built(pipeline, (image, Image.new("RGB", (64, 64))))
+    height, width = Prepared(pipeline, ImageRequest("x"), [image]).size
+    assert request.size == f"{width}x{height}"
+    assert built(pipeline, (image,), size="auto").size == request.size
+
+
+def test_an_aspect_ratio_and_two_sides_are_sizes_too(pipeline: Pipeline):
+    side = pipeline.config.geometry.default_px
+    assert built(pipeline, aspect_ratio="4:1").size == f"{2 * side}x{side // 2}"
+    assert built(pipeline, width=96, height=64).size == built(pipeline, size="96x64").size == "96x64"
+
+
+def test_a_prompt_is_revised_where_the_model_knows_straight_marks_alone(pipeline: Pipeline):
+    config = dataclasses.replace(pipeline.config, prompt=PromptConfig("straight"))
+    limits: Any = {"settings": SETTINGS, "config": config, "can_enhance": False, "can_proofread": True}
+    asked = build_request("generation", "", GenerationBody(prompt="a sign “OPEN”"), **limits)
+    assert asked.image.prompt == 'a sign "OPEN"' and asked.is_revised and asked.num_rows == 3
+    assert not build_request("generation", "", GenerationBody(prompt='a sign "OPEN"'), **limits).is_revised
+    assert not built(pipeline, prompt="a sign “OPEN”").is_revised  # as the release reads it

@@ -57,6 +57,20 @@ def test_no_picture_is_on_both_sides(tmp_path: Path):
     assert not opened(tmp_path / "set", tmp_path / "cache").validation
 
 
+def test_captions_are_read_as_the_model_reads_prompts(tmp_path: Path):
+    folder = write(tmp_path / "set", 4)
+    text = (folder / "metadata.jsonl").read_text(encoding="utf-8")
+    straight = opened(folder, tmp_path / "cache")
+    text = text.replace("picture 3", "picture « 3 », “x” and it\u2019s \u2018y\u2019")
+    (folder / "metadata.jsonl").write_text(text, encoding="utf-8")
+    read = opened(folder, tmp_path / "cache")
+    assert 'picture "3", "x" and it’s "y"' in [caption for sample in read.samples for caption in sample.captions]
+    assert read.samples[0] == straight.samples[0]
+    settings = DataSection(path=folder, workers=0)
+    written = open_dataset(settings, presets.get("glm-image"), tmp_path / "cache", Console(quiet=True))
+    assert "picture « 3 », “x” and it’s ‘y’" in [caption for sample in written.samples for caption in sample.captions]
+
+
 def test_the_digest_follows_captions_and_pixels(tmp_path: Path):
     folder = write(tmp_path / "set")
     before = opened(folder, tmp_path / "cache").digest

@@ -16,7 +16,7 @@ from sampan.models.config.ar import ARConfig, TextConfig, VisionConfig, VQConfig
 from sampan.models.config.dit import DiTConfig, SchedulerConfig
 from sampan.models.config.geometry import Geometry
 from sampan.models.config.glyph import NUM_TOLD, NUM_WAVES, WORD_PX, GlyphConfig
-from sampan.models.config.inference import ImageProcessorConfig, PaintingConfig, SamplingConfig
+from sampan.models.config.inference import ImageProcessorConfig, PaintingConfig, PromptConfig, SamplingConfig
 from sampan.models.config.vae import VAEConfig
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "ImageProcessorConfig",
     "ModelConfig",
     "PaintingConfig",
+    "PromptConfig",
     "SamplingConfig",
     "SchedulerConfig",
     "TextConfig",
@@ -52,6 +53,7 @@ class ModelConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     geometry: Geometry = field(default_factory=Geometry)
     painting: PaintingConfig = field(default_factory=PaintingConfig)
+    prompt: PromptConfig = field(default_factory=PromptConfig)
 
     def __post_init__(self) -> None:
         cell = self.vae.factor * self.dit.patch_size

@@ -1,4 +1,4 @@
-"""How reference images are prepared, tokens are sampled and images are guided where nobody says otherwise."""
+"""How prompts are read, reference images prepared, tokens sampled and images guided where nobody says otherwise."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+from sampan.documents import shown
 from sampan.models.config.section import JSON, MAX_WHOLE, ConfigSection
+
+QUOTATION_MARKS = ("as written", "straight")
 
 
 @dataclass(frozen=True)
@@ -92,3 +95,25 @@ class PaintingConfig(ConfigSection):
     num_inference_steps: int = 50
 
     LIMITS: ClassVar = {"guidance_scale": (0, 1e6)}
+
+
+@dataclass(frozen=True)
+class PromptConfig(ConfigSection):
+    """How a prompt is read before it becomes tokens.
+
+    The release's pipeline reads it as it is written, so a folder that wants otherwise says so in `sampan.json`.
+
+    Args:
+        quotation_marks: "as written", or "straight": quotations in any marks are read as if they stood in straight double
+            ones, the only ones that the model's captions had.
+    """
+
+    NAME = "prompt"
+
+    quotation_marks: str = "as written"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.quotation_marks not in QUOTATION_MARKS:
+            known = " or ".join(f'"{word}"' for word in QUOTATION_MARKS)
+            raise ValueError(f"quotation_marks must be {known}, got {shown(self.quotation_marks)}")
