@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -71,7 +72,7 @@ def ask(page: Any, prompt: str, steps: int = 3, **fields: Any) -> None:
     """Fill the form in; what stands in the fold is opened for it."""
     page.get_by_label("Prompt", exact=True).fill(prompt)
     page.evaluate("document.getElementById('more').open = true")
-    page.get_by_label("Steps").fill(str(steps))
+    page.get_by_label("Inference steps").fill(str(steps))
     for name, value in fields.items():
         page.locator(f"#{name}").fill(str(value))
 
@@ -134,18 +135,21 @@ def test_a_picture_comes_in_and_is_edited_and_kept(opened: Open, running: Any, v
         made(page, 1)
         seen = page.evaluate("window.seen")
         said = list(dict.fromkeys(words for words, _ in seen if words))
-        phases = ["Laying out the picture", "Preview of the layout", "Painting"]
-        assert said[:3] == phases and said[-1].startswith("Ready in ")
+        phases = ["Generating layout tokens", "Layout preview", "Denoising"]
+        assert said[:3] == phases and said[-1].startswith("Done in ")
         assert len({source for _, source in seen if source}) == 4, "three pictures on the way, and the picture"
         assert page.locator("#chosen-prompt").inner_text() == 'a <b>boat</b> "SEA"', "text stays text"
         assert "Seed\n5" in page.locator("#facts").inner_text()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
 
-        page.get_by_role("button", name="Edit this picture").click()
-        assert page.evaluate("document.activeElement.id") == "prompt"
-        assert page.locator("#refs img").count() == 1
-        page.get_by_label("Prompt", exact=True).fill("make it blue")
+        page.get_by_role("button", name="Edit this image").scroll_into_view_if_needed()
+        before = page.evaluate("scrollY")
+        page.get_by_role("button", name="Edit this image").click()
+        assert page.evaluate("document.activeElement.id") == "change"
+        page.get_by_label("What should change?").fill("make it blue")
+        assert page.evaluate("scrollY") == before, "what is edited stays in view"
         page.get_by_role("button", name="Edit", exact=True).click()
+        assert page.locator("#refs img").count() == 1
         made(page, 2)
         past = running.client.get("/v1/history").json()["data"]
         assert [one["kind"] for one in past] == ["edit", "generation"] and past[0]["reference_ids"] == [past[1]["id"]]
@@ -160,7 +164,7 @@ def test_a_picture_comes_in_and_is_edited_and_kept(opened: Open, running: Any, v
         assert download.value.suggested_filename == f"sampan-{past[1]['id'][4:]}.png"
         kept = running.client.get(f"/v1/images/{past[1]['id']}").content
         assert Path(download.value.path()).read_bytes() == kept
-        page.get_by_role("button", name="Use these settings").click()
+        page.get_by_role("button", name="Reuse settings").click()
         assert page.get_by_label("Seed").input_value() == "5"
         page.on("dialog", lambda dialog: dialog.accept())
         page.get_by_role("button", name="Delete").click()
@@ -198,7 +202,7 @@ def test_references_are_dropped_pasted_and_picked(opened: Open, running: Any):
         page.locator("#files").set_input_files(
             files=[{"name": "a.svg", "mimeType": "image/svg+xml", "buffer": b"<x/>"}]
         )
-        assert "“a.svg” is not a PNG, JPEG or WebP picture." in page.get_by_role("alert").inner_text()
+        assert "“a.svg” is not a PNG, JPEG or WebP image." in page.get_by_role("alert").inner_text()
         page.get_by_role("button", name="Remove reference 3").click()
         assert page.locator("#refs img").count() == 2
         ask(page, "both", steps=2)
@@ -216,7 +220,7 @@ def test_a_cancelled_picture_is_given_up(opened: Open, running: Any):
         assert running.server.scheduler.num_under_way == 1
         assert page.evaluate("document.activeElement.id") == "cancel", "the button that can be pressed now"
         page.keyboard.press("Enter")
-        page.get_by_text("Cancelled. Nothing was kept.").wait_for()
+        page.get_by_text("Cancelled. Nothing was saved.").wait_for()
         assert page.evaluate("document.activeElement.id") == "go"
         end = time.monotonic() + 5
         while running.server.scheduler.num_under_way and time.monotonic() < end:
@@ -231,7 +235,7 @@ def test_errors_are_told_in_words(opened: Open, start: Start):
     with opened(running) as page:
         alert = page.get_by_role("alert")
         page.get_by_role("button", name="Generate").click()
-        assert "Write what the picture should show." in alert.inner_text()
+        assert "Write a prompt first." in alert.inner_text()
         assert page.evaluate("document.activeElement.id") == "prompt"
         ask(page, "a boat", seed="-1")
         page.get_by_role("button", name="Generate").click()
@@ -239,10 +243,10 @@ def test_errors_are_told_in_words(opened: Open, start: Start):
         assert page.locator("#seed").get_attribute("aria-invalid") == "true"
         ask(page, "a boat", seed="1", steps=900)
         page.get_by_role("button", name="Generate").click()
-        assert "“Steps” is a number from 1 to 200" in alert.inner_text()
+        assert "“Inference steps” is a number from 1 to 200" in alert.inner_text()
         ask(page, "a boat", n=3)
         page.get_by_role("button", name="Generate").click()
-        until(page, "document.getElementById('error').textContent && !state.run")
+        until(page, "state.problem && !state.run")
         assert "busy" in alert.inner_text() or "too much at once" in alert.inner_text()
         assert page.locator("#tiles .tile").count() == 0
         page.locator("#lang").select_option("pt")
@@ -278,6 +282,151 @@ def test_a_key_is_asked_for_where_one_is_needed(opened: Open, running: Any):
         assert page.evaluate("sessionStorage.getItem('sampan-key')") == key
 
 
+@slow
+def test_an_error_goes_when_it_is_mended_and_leaves_the_image_in_place(opened: Open, running: Any):
+    running.paint(seed=1)
+    with opened(running) as page:
+        made(page, 1)
+        alert = page.get_by_role("alert")
+        for field, wrong, right in (("prompt", "", "a boat"), ("seed", "x", "3"), ("steps", "900", "2")):
+            ask(page, "a boat", seed="3", steps=2)
+            page.locator(f"#{field}").fill(wrong)
+            page.get_by_role("button", name="Generate").click()
+            assert alert.count() == 1 and page.locator(f"#{field}").get_attribute("aria-invalid") == "true"
+            page.locator(f"#{field}").fill(right)
+            assert alert.count() == 0 and page.locator("[aria-invalid]").count() == 0
+        shown = page.locator("#tiles img").get_attribute("src")
+        busy = '{"error": {"code": "queue_full", "message": "The queue is full."}}'
+        page.route("**/v1/images/generations", lambda route: route.fulfill(status=503, body=busy))
+        page.get_by_role("button", name="Generate").click()
+        page.get_by_role("button", name="Try again").wait_for()
+        assert "The server is busy." in alert.inner_text()
+        assert page.locator("#tiles img").get_attribute("src") == shown
+        assert page.locator("#facts").is_visible() and page.get_by_label("Prompt", exact=True).input_value() == "a boat"
+        page.unroute("**/v1/images/generations")
+        page.get_by_role("button", name="Try again").click()
+        made(page, 2)
+        assert alert.count() == 0
+
+
+# --- regions, comparisons, examples --------------------------------------------------------------------------------------
+
+
+@slow
+@pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_only_the_region_that_is_painted_changes(opened: Open, running: Any, viewport: Any):
+    first = running.paint(seed=1).json()["data"][0]["id"]
+    with opened(running, viewport=viewport) as page:
+        made(page, 1)
+        ask(page, "", steps=2)
+        page.get_by_role("button", name="Edit this image").click()
+        canvas = page.get_by_role("application", name="Region to change")
+        until(page, "document.getElementById('region-canvas').width === 64")
+        box = canvas.bounding_box()
+
+        def stroke(x: float, y: float) -> None:
+            for at, act in ((x - 0.1, "down"), (x + 0.1, "up")):
+                page.mouse.move(box["x"] + box["width"] * at, box["y"] + box["height"] * y)
+                getattr(page.mouse, act)()
+
+        share = "selectedShare()"
+        page.locator("#brush-size").fill("20")
+        stroke(0.3, 0.25)
+        one = page.evaluate(share)
+        assert 0.05 < one < 0.1
+        stroke(0.7, 0.75)
+        assert page.evaluate(share) == pytest.approx(2 * one, rel=0.1)
+        page.get_by_role("button", name="Undo").click()
+        assert page.evaluate(share) == one
+        page.get_by_role("button", name="Clear").click()
+        assert page.evaluate(share) == 0
+        page.get_by_role("button", name="Undo").click()
+        assert page.evaluate(share) == one
+        page.get_by_role("button", name="Erase").click()
+        stroke(0.3, 0.25)
+        assert page.evaluate(share) < 0.01
+        page.get_by_role("button", name="Undo").click()
+        page.get_by_role("button", name="Paint", exact=True).click()
+        canvas.press("ArrowDown")
+        canvas.press("Space")
+        assert page.evaluate(share) > one, "the brush obeys the keyboard"
+        page.get_by_role("button", name="Undo").click()
+        assert page.evaluate("document.getElementById('region-box').scrollWidth <= innerWidth")
+        page.get_by_role("button", name="Edit", exact=True).click()
+        assert "Write what should change." in page.get_by_role("alert").inner_text()
+        page.get_by_label("What should change?").fill("blue")
+        page.get_by_role("button", name="Edit", exact=True).click()
+        made(page, 2)
+        assert page.get_by_role("button", name="Change the selected region").is_visible()
+        edited = running.client.get("/v1/history").json()["data"][0]["id"]
+        old, new = (
+            np.asarray(Image.open(io.BytesIO(running.client.get(f"/v1/images/{name}").content)).convert("RGB"))
+            for name in (first, edited)
+        )
+        changed = (old != new).any(-1)
+        rows, columns = np.nonzero(changed)
+        assert changed.sum() > 50
+        assert rows.min() >= 8 and rows.max() <= 24 and columns.min() >= 4 and columns.max() <= 34, "and nothing else"
+
+
+@slow
+@pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_two_images_are_compared(opened: Open, running: Any, viewport: Any):
+    for seed in (1, 2, 3):
+        running.paint(seed=seed)
+    running.paint(seed=3, size="128x64")
+    with opened(running, viewport=viewport) as page:
+        made(page, 4)
+        page.locator("#history button").nth(1).click()
+        page.get_by_role("button", name="Compare").click()
+        assert page.get_by_role("button", name="Slider").is_disabled(), "of another shape: there is no divider"
+        page.locator("#strip button").nth(2).click()
+        page.get_by_role("button", name="Slider").click()
+        page.get_by_label("Divider").fill("25")
+        cut = "getComputedStyle(document.querySelector('#over .second')).clipPath"
+        assert page.evaluate(cut) == "inset(0px 0px 0px 25%)"
+        box = page.locator("#over").bounding_box()
+        page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + 9)
+        page.mouse.down()
+        page.mouse.up()
+        assert page.get_by_label("Divider").input_value() == "75"
+        rows = page.locator("#differences tr").all()
+        told = {row.locator("th").inner_text(): row.locator("td").all_inner_texts() for row in rows}
+        assert told["Seed"] == ["1", "3"] and told["Size"] == ["64 × 64", "64 × 64"]
+        assert [row.get_attribute("class") for row in rows] == [None, "differs", None, None, None]
+        page.get_by_role("button", name="Side by side").click()
+        sides = [page.locator(f"#both-{name}").bounding_box() for name in ("first", "second")]
+        assert sides[0]["width"] == pytest.approx(sides[1]["width"], abs=1) and sides[0]["x"] < sides[1]["x"]
+        assert page.evaluate("document.getElementById('compare-box').scrollWidth <= innerWidth")
+        page.keyboard.press("Escape")
+        assert page.evaluate("document.activeElement.id") == "compare"
+
+
+@slow
+def test_examples_fill_the_prompt_until_there_are_images(opened: Open, running: Any):
+    with opened(running) as page:
+        assert not page.locator("#examples").is_visible(), "this model names none"
+        page.evaluate("state.caps.examples = ['a \"BOAT\"', '<b>']; showExamples()")
+        page.get_by_role("button", name="Generate").click()
+        page.get_by_role("button", name='a "BOAT"').click()
+        assert page.get_by_label("Prompt", exact=True).input_value() == 'a "BOAT"'
+        assert page.get_by_role("alert").count() == 0 and page.evaluate("document.activeElement.id") == "go"
+        assert page.locator(".chip").nth(1).inner_text() == "<b>", "text stays text"
+        running.paint()
+        page.evaluate("loadPast()")
+        page.locator("#examples").wait_for(state="hidden")
+
+
+@slow
+@pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_code_is_not_cut(opened: Open, running: Any, viewport: Any):
+    with opened(running, viewport=viewport) as page:
+        page.get_by_label("Prompt", exact=True).fill("a boat " * 40 + "x" * 200)
+        page.evaluate("document.getElementById('code').open = true")
+        cut = "[...document.querySelectorAll('pre')].filter(e => e.scrollWidth > e.clientWidth).length"
+        assert page.evaluate(cut) == 0
+
+
 # --- who uses it ----------------------------------------------------------------------------------------------------------
 
 
@@ -300,7 +449,7 @@ def test_by_keyboard_alone(opened: Open, running: Any):
         for _ in range(3):
             page.keyboard.press("Tab")
         page.keyboard.type("2")
-        assert page.get_by_label("Steps").input_value() == "2"
+        assert page.get_by_label("Inference steps").input_value() == "2"
         page.keyboard.press("Enter")
         made(page, 1)
         ringed = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
@@ -327,16 +476,22 @@ def test_everything_can_be_read_and_has_a_name(opened: Open, start: Start, tmp_p
     report = tmp_path / "plan.html"
     report.write_text("<h1>A plan</h1>", encoding="utf-8")
     running = start(plan_report=report)
-    running.paint()
+    for seed in (1, 2):
+        running.paint(seed=seed)
     with opened(running, color_scheme=scheme, reduced_motion="reduce") as page:
-        made(page, 1)
+        made(page, 2)
         page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
-        page.get_by_role("button", name="Edit this picture").click()
+        page.get_by_role("button", name="Edit this image").click()
         page.get_by_role("button", name="Edit", exact=True).click()  # without a prompt: an error is shown
-        contrasts = page.evaluate(CONTRASTS)
-        assert len(contrasts) > 40
-        assert min(contrasts) >= [4.5], min(contrasts)
-        assert page.evaluate(NAMELESS) == []
+        page.get_by_text("Write what should change.").wait_for()
+        for close in ("Cancel", "Close"):
+            contrasts = page.evaluate(CONTRASTS)
+            assert len(contrasts) > 40
+            assert min(contrasts) >= [4.5], min(contrasts)
+            assert page.evaluate(NAMELESS) == []
+            page.get_by_role("button", name=close).click()
+            if close == "Cancel":
+                page.get_by_role("button", name="Compare").click()
         moving = "[...document.querySelectorAll('*')].filter(e => getComputedStyle(e).animationName !== 'none').length"
         assert page.evaluate(moving) == 0
         small = page.evaluate(
@@ -368,7 +523,13 @@ def test_the_code_that_is_shown_does_what_the_page_does(opened: Open, running: A
             assert {k: one[k] for k in ("prompt", "seed", "size")} == {k: ours[k] for k in ("prompt", "seed", "size")}
         assert (tmp_path / f"{by_python['id']}.png").is_file()
 
-        page.get_by_role("button", name="Edit this picture").click()
+        page.get_by_role("button", name="Edit this image").click()
+        until(page, "document.getElementById('region-canvas').width > 0")
+        page.locator("#region-canvas").click()
+        page.get_by_role("button", name="Add to the form").click()
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Download mask.png").click()
+        (tmp_path / "mask.png").write_bytes(Path(download.value.path()).read_bytes())
         page.locator("#files").set_input_files(files=[{"name": "a b.png", "mimeType": "image/png", "buffer": png()}])
         page.get_by_label("Prompt", exact=True).fill("blue; it's")
         (tmp_path / "a b.png").write_bytes(png())
@@ -387,12 +548,12 @@ def test_reports_stand_in_a_tab_of_their_own(opened: Open, start: Start, tmp_pat
     with opened(start()) as page:
         assert not page.get_by_role("tab", name="Reports").is_visible(), "there are none"
     with opened(start(plan_report=tmp_path / "plan.html", bench_report=tmp_path / "bench.html")) as page:
-        page.get_by_role("tab", name="Pictures").focus()
+        page.get_by_role("tab", name="Images").focus()
         page.keyboard.press("ArrowRight")
         assert page.get_by_role("tab", name="Reports").get_attribute("aria-selected") == "true"
         page.frame_locator("#report").get_by_text("The plan").wait_for()
-        page.get_by_role("button", name="Framework bench").click()
+        page.get_by_role("button", name="Framework benchmark").click()
         page.frame_locator("#report").get_by_text("The bench").wait_for()
         page.keyboard.press("Tab")
-        page.get_by_role("tab", name="Pictures").click()
+        page.get_by_role("tab", name="Images").click()
         assert page.get_by_label("Prompt", exact=True).is_visible()
