@@ -1,8 +1,8 @@
 """A LoRA on twenty pictures, before and after: the model that comes with sampan learns to paint cyanotypes.
 
-Draws twenty emoji, makes them into cyanotypes (white on Prussian blue), trains a LoRA of AR generator and diffusion decoder on
-them, and paints the same prompts with the same seeds without and with it: three that the LoRA has seen, and three that it
-has not. A second call goes on where the first one stopped.
+Draws twenty emoji, makes them into cyanotypes (white on Prussian blue), trains a LoRA of AR generator and diffusion decoder
+on them, and paints the same prompts with the same seeds without and with it: three that the LoRA has seen, and three that
+it has not. A second call goes on where the first one stopped.
 
     python scripts/lora_demo.py [--out runs/lora]
 """
@@ -62,9 +62,7 @@ def main() -> None:
         sampan("data", "emoji", plain, "--count", str(NUM_PICTURES), "--languages", "en")
     write_pictures(ROOT / plain, ROOT / pictures)
     resume = ["--resume"] if (ROOT / run).is_dir() else []
-    sampan(
-        "train", JOB, "--set", f"out={run.as_posix()}", "--set", f"data.path={pictures.as_posix()}", *resume
-    )
+    sampan("train", JOB, "--set", f"out={run.as_posix()}", "--set", f"data.path={pictures.as_posix()}", *resume)
     prompts = [*SEEN, *UNSEEN]
     rows: list[list[Image.Image]] = []
     for name, extra in (("before", []), ("after", ["--lora", run / "lora"])):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
-WAIT_MS = 8_000
+WAIT_MS = 60_000
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 

@@ -88,9 +88,7 @@ def _scaling(plan: Plan, best: Sequence[PlanRow]) -> Drawing:
             key=lambda candidate: candidate.count,
         )
         name = key[0] if labels.count(key[0]) == 1 else ", ".join(key)
-        lines.append(
-            (name, [(float(candidate.count), candidate.time_s.typical / HOUR_S) for candidate in candidates])
-        )
+        lines.append((name, [(float(candidate.count), candidate.time_s.typical / HOUR_S) for candidate in candidates]))
     caption = "time of the whole job; dotted where twice the chips would take half the time"
     return curves(caption, [line for line in lines if line[1]], "chips", "hours")
 

@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 WIDTH = 760
 _ROW, _GAP = 28, 8  # of a bar with its gap, between a bar and words
-_LETTER = 7.8  # width of a letter, on the safe side: no text is measured, and fonts differ
+_LETTER = 8.4  # width of a letter, on the safe side: no text is measured, and fonts differ
 _MOST_LETTERS = 40  # of a name, and of what tornado bars say
 _IN_ROW = 5  # entries of a legend
 _LEFT, _TOP, _BOTTOM, _HEIGHT = 92, 12, 44, 360  # of charts with two axes

@@ -2,96 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from browser import CONTRASTS, DESKTOP, NAMELESS, PHONE, WAIT_MS, chromium, until
+from browser import CONTRASTS, DESKTOP, NAMELESS, PHONE, until
 from sampan.serve import keys
 from sampan.serve.pages import strict
 from sampan.serve.settings import AdmissionLimits
+from serve_page import Open, ask, made, png, watch
 
 PAGE = resources.files("sampan.serve").joinpath("page.html").read_text(encoding="utf-8")
 Start = Callable[..., Any]
-Open = Callable[..., AbstractContextManager[Any]]
 slow = pytest.mark.slow
-
-
-def png(colour: str = "red", size: tuple[int, int] = (64, 64)) -> bytes:
-    out = io.BytesIO()
-    Image.new("RGB", size, colour).save(out, "PNG")
-    return out.getvalue()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-def opened(browser: Any) -> Open:
-    """Open the page of a server; what a browser complains about fails the test."""
-
-    @contextmanager
-    def opening(running: Any, **settings: Any) -> Iterator[Any]:
-        about = {"viewport": DESKTOP, "locale": "en-GB", "permissions": ["clipboard-read", "clipboard-write"]}
-        context = browser.new_context(**(about | settings))
-        page = context.new_page()
-        page.set_default_timeout(WAIT_MS)
-        wrong: list[str] = []
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        # what is not loaded is told in the console too, and is what some tests ask for
-        page.on(
-            "console",
-            lambda m: wrong.append(m.text) if m.type == "error" and not m.text.startswith("Failed to load") else None,
-        )
-        page.goto(f"http://127.0.0.1:{running.port}/")
-        until(page, "state.caps !== null")
-        try:
-            yield page
-        finally:
-            context.close()
-        assert not wrong
-
-    return opening
-
-
-def ask(page: Any, prompt: str, steps: int = 3, **fields: Any) -> None:
-    """Fill the form in; what stands in the fold is opened for it."""
-    page.get_by_label("Prompt", exact=True).fill(prompt)
-    page.evaluate("document.getElementById('more').open = true")
-    page.get_by_label("Inference steps").fill(str(steps))
-    for name, value in fields.items():
-        page.locator(f"#{name}").fill(str(value))
-
-
-def watch(page: Any) -> None:
-    """Note every phase, and every picture, that is shown from now on."""
-    page.evaluate(
-        """() => { window.seen = []; new MutationObserver(() => {
-          const image = document.querySelector("#tiles img");
-          const now = [document.getElementById("said").textContent, image ? image.src : ""];
-          if (now.join() !== String(window.seen.at(-1))) window.seen.push(now);
-        }).observe(document.getElementById("stage"), {subtree: true, childList: true, characterData: true}); }"""
-    )
-
-
-def made(page: Any, num_pictures: int) -> None:
-    """Wait until the history has so many pictures, and the stage shows one whole."""
-    until(page, f"document.querySelectorAll('#history img').length === {num_pictures} && !state.run")
-    until(page, "(i => i && i.complete && i.naturalWidth > 0)(document.querySelector('#tiles img'))")
 
 
 # --- the file -------------------------------------------------------------------------------------------------------------
@@ -280,151 +210,6 @@ def test_a_key_is_asked_for_where_one_is_needed(opened: Open, running: Any):
         made(page, 1)
         assert key not in page.evaluate("JSON.stringify(localStorage)") and key not in page.content()
         assert page.evaluate("sessionStorage.getItem('sampan-key')") == key
-
-
-@slow
-def test_an_error_goes_when_it_is_mended_and_leaves_the_image_in_place(opened: Open, running: Any):
-    running.paint(seed=1)
-    with opened(running) as page:
-        made(page, 1)
-        alert = page.get_by_role("alert")
-        for field, wrong, right in (("prompt", "", "a boat"), ("seed", "x", "3"), ("steps", "900", "2")):
-            ask(page, "a boat", seed="3", steps=2)
-            page.locator(f"#{field}").fill(wrong)
-            page.get_by_role("button", name="Generate").click()
-            assert alert.count() == 1 and page.locator(f"#{field}").get_attribute("aria-invalid") == "true"
-            page.locator(f"#{field}").fill(right)
-            assert alert.count() == 0 and page.locator("[aria-invalid]").count() == 0
-        shown = page.locator("#tiles img").get_attribute("src")
-        busy = '{"error": {"code": "queue_full", "message": "The queue is full."}}'
-        page.route("**/v1/images/generations", lambda route: route.fulfill(status=503, body=busy))
-        page.get_by_role("button", name="Generate").click()
-        page.get_by_role("button", name="Try again").wait_for()
-        assert "The server is busy." in alert.inner_text()
-        assert page.locator("#tiles img").get_attribute("src") == shown
-        assert page.locator("#facts").is_visible() and page.get_by_label("Prompt", exact=True).input_value() == "a boat"
-        page.unroute("**/v1/images/generations")
-        page.get_by_role("button", name="Try again").click()
-        made(page, 2)
-        assert alert.count() == 0
-
-
-# --- regions, comparisons, examples --------------------------------------------------------------------------------------
-
-
-@slow
-@pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
-def test_only_the_region_that_is_painted_changes(opened: Open, running: Any, viewport: Any):
-    first = running.paint(seed=1).json()["data"][0]["id"]
-    with opened(running, viewport=viewport) as page:
-        made(page, 1)
-        ask(page, "", steps=2)
-        page.get_by_role("button", name="Edit this image").click()
-        canvas = page.get_by_role("application", name="Region to change")
-        until(page, "document.getElementById('region-canvas').width === 64")
-        box = canvas.bounding_box()
-
-        def stroke(x: float, y: float) -> None:
-            for at, act in ((x - 0.1, "down"), (x + 0.1, "up")):
-                page.mouse.move(box["x"] + box["width"] * at, box["y"] + box["height"] * y)
-                getattr(page.mouse, act)()
-
-        share = "selectedShare()"
-        page.locator("#brush-size").fill("20")
-        stroke(0.3, 0.25)
-        one = page.evaluate(share)
-        assert 0.05 < one < 0.1
-        stroke(0.7, 0.75)
-        assert page.evaluate(share) == pytest.approx(2 * one, rel=0.1)
-        page.get_by_role("button", name="Undo").click()
-        assert page.evaluate(share) == one
-        page.get_by_role("button", name="Clear").click()
-        assert page.evaluate(share) == 0
-        page.get_by_role("button", name="Undo").click()
-        assert page.evaluate(share) == one
-        page.get_by_role("button", name="Erase").click()
-        stroke(0.3, 0.25)
-        assert page.evaluate(share) < 0.01
-        page.get_by_role("button", name="Undo").click()
-        page.get_by_role("button", name="Paint", exact=True).click()
-        canvas.press("ArrowDown")
-        canvas.press("Space")
-        assert page.evaluate(share) > one, "the brush obeys the keyboard"
-        page.get_by_role("button", name="Undo").click()
-        assert page.evaluate("document.getElementById('region-box').scrollWidth <= innerWidth")
-        page.get_by_role("button", name="Edit", exact=True).click()
-        assert "Write what should change." in page.get_by_role("alert").inner_text()
-        page.get_by_label("What should change?").fill("blue")
-        page.get_by_role("button", name="Edit", exact=True).click()
-        made(page, 2)
-        assert page.get_by_role("button", name="Change the selected region").is_visible()
-        edited = running.client.get("/v1/history").json()["data"][0]["id"]
-        old, new = (
-            np.asarray(Image.open(io.BytesIO(running.client.get(f"/v1/images/{name}").content)).convert("RGB"))
-            for name in (first, edited)
-        )
-        changed = (old != new).any(-1)
-        rows, columns = np.nonzero(changed)
-        assert changed.sum() > 50
-        assert rows.min() >= 8 and rows.max() <= 24 and columns.min() >= 4 and columns.max() <= 34, "and nothing else"
-
-
-@slow
-@pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
-def test_two_images_are_compared(opened: Open, running: Any, viewport: Any):
-    for seed in (1, 2, 3):
-        running.paint(seed=seed)
-    running.paint(seed=3, size="128x64")
-    with opened(running, viewport=viewport) as page:
-        made(page, 4)
-        page.locator("#history button").nth(1).click()
-        page.get_by_role("button", name="Compare").click()
-        assert page.get_by_role("button", name="Slider").is_disabled(), "of another shape: there is no divider"
-        page.locator("#strip button").nth(2).click()
-        page.get_by_role("button", name="Slider").click()
-        page.get_by_label("Divider").fill("25")
-        cut = "getComputedStyle(document.querySelector('#over .second')).clipPath"
-        assert page.evaluate(cut) == "inset(0px 0px 0px 25%)"
-        box = page.locator("#over").bounding_box()
-        page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + 9)
-        page.mouse.down()
-        page.mouse.up()
-        assert page.get_by_label("Divider").input_value() == "75"
-        rows = page.locator("#differences tr").all()
-        told = {row.locator("th").inner_text(): row.locator("td").all_inner_texts() for row in rows}
-        assert told["Seed"] == ["1", "3"] and told["Size"] == ["64 × 64", "64 × 64"]
-        assert [row.get_attribute("class") for row in rows] == [None, "differs", None, None, None]
-        page.get_by_role("button", name="Side by side").click()
-        sides = [page.locator(f"#both-{name}").bounding_box() for name in ("first", "second")]
-        assert sides[0]["width"] == pytest.approx(sides[1]["width"], abs=1) and sides[0]["x"] < sides[1]["x"]
-        assert page.evaluate("document.getElementById('compare-box').scrollWidth <= innerWidth")
-        page.keyboard.press("Escape")
-        assert page.evaluate("document.activeElement.id") == "compare"
-
-
-@slow
-def test_examples_fill_the_prompt_until_there_are_images(opened: Open, running: Any):
-    with opened(running) as page:
-        assert not page.locator("#examples").is_visible(), "this model names none"
-        page.evaluate("state.caps.examples = ['a \"BOAT\"', '<b>']; showExamples()")
-        page.get_by_role("button", name="Generate").click()
-        page.get_by_role("button", name='a "BOAT"').click()
-        assert page.get_by_label("Prompt", exact=True).input_value() == 'a "BOAT"'
-        assert page.get_by_role("alert").count() == 0 and page.evaluate("document.activeElement.id") == "go"
-        assert page.locator(".chip").nth(1).inner_text() == "<b>", "text stays text"
-        running.paint()
-        page.evaluate("loadPast()")
-        page.locator("#examples").wait_for(state="hidden")
-
-
-@slow
-@pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
-def test_code_is_not_cut(opened: Open, running: Any, viewport: Any):
-    with opened(running, viewport=viewport) as page:
-        page.get_by_label("Prompt", exact=True).fill("a boat " * 40 + "x" * 200)
-        page.evaluate("document.getElementById('code').open = true")
-        cut = "[...document.querySelectorAll('pre')].filter(e => e.scrollWidth > e.clientWidth).length"
-        assert page.evaluate(cut) == 0
 
 
 # --- who uses it ----------------------------------------------------------------------------------------------------------
