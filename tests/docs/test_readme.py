@@ -65,7 +65,10 @@ def test_images_that_are_named_are_there_and_the_others_are_named():
         text = page.read_text(encoding="utf-8")
         for link in re.findall(r"!\[[^\]]*\]\(([^)\s]+)", text):
             assert (page.parent / link).is_file(), f"{page.relative_to(ROOT)} names {link}"
-        named |= set(re.findall(r"images/([\w.-]+\.png)", text))
+            named.add(Path(link).name)
+        for name in re.findall(r"\bdocs/images/([\w-]+\.\w+)", text):
+            assert (ROOT / "docs" / "images" / name).is_file(), f"{page.relative_to(ROOT)} names {name}"
+            named.add(name)
     assert named == {image.name for image in (ROOT / "docs" / "images").iterdir()}
 
 

@@ -80,7 +80,7 @@ def test_a_table_that_scrolls_shows_it(browser: Any):
     table = page.locator(".table")
     assert table.evaluate("e => e.scrollWidth > e.clientWidth && document.documentElement.scrollWidth <= innerWidth")
 
-    def right_edge() -> int:
+    def right_edge() -> Any:
         """Return how light the column of pixels at the table's right edge is, at its top."""
         shown = Image.open(io.BytesIO(table.screenshot())).convert("L")
         return shown.getpixel((shown.width - 2, 2))

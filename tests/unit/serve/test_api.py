@@ -19,7 +19,6 @@ import pytest
 from PIL import Image
 
 from sampan.checkpoint.knowledge import ModelKnowledge
-from sampan.checkpoint.lora import LoraAdapter
 from sampan.errors import ApiError
 from sampan.pipeline.pipeline import Pipeline
 from sampan.pipeline.png import DIGITAL_SOURCE_TYPE
@@ -352,22 +351,6 @@ def test_what_the_model_says_works_is_told(start: Start):
     knows = ModelKnowledge(("red apple",), ("en",), ("red apple", 'a sign that says "HI"'))
     running.server.engine.pipeline.folder = dataclasses.replace(folder, knows=knows)
     assert running.client.get("/v1/capabilities").json()["examples"] == ["red apple", 'a sign that says "HI"']
-
-
-def test_the_loras_that_are_loaded_are_told(start: Start, monkeypatch: pytest.MonkeyPatch):
-    running = start()
-    assert running.client.get("/v1/capabilities").json()["loras"] == []
-    run = Path("runs/ink/lora")
-    files = [
-        (run / "ar" / "adapter_model.safetensors", 0.7),
-        (run / "decoder" / "pytorch_lora_weights.safetensors", 0.7),
-    ]
-    files += [(Path("loras/gold.safetensors"), 1.0), (Path("peft/adapter_model.safetensors"), -0.5)]
-    adapters = tuple(LoraAdapter("decoder", {}, file, "", strength) for file, strength in files)
-    monkeypatch.setattr(running.server.engine.pipeline, "loras", adapters)
-    assert running.client.get("/v1/capabilities").json()["loras"] == [
-        {"name": "ink", "scale": 0.7}, {"name": "gold", "scale": 1.0}, {"name": "peft", "scale": -0.5}
-    ]  # fmt: skip
 
 
 def test_what_a_browser_gets_is_strict(start: Start, tmp_path: Path):
