@@ -1,10 +1,10 @@
-"""A LoRA on twenty pictures, before and after: the demo's model learns to paint cyanotypes.
+"""A LoRA on twenty pictures, before and after: the model that comes with sampan learns to paint cyanotypes.
 
-Takes the model of `make scratch`, makes twenty of its emoji into cyanotypes (white on Prussian blue), trains a LoRA of
-generator and decoder on them, and paints the same prompts with the same seeds without and with it: three that the LoRA has
-seen, and three that it has not.
+Draws twenty emoji, makes them into cyanotypes (white on Prussian blue), trains a LoRA of AR generator and diffusion decoder
+on them, and paints the same prompts with the same seeds without and with it: three that the LoRA has seen, and three that
+it has not. A second call goes on where the first one stopped.
 
-    python scripts/lora_demo.py [--base scratch/run] [--out scratch/lora]
+    python scripts/lora_demo.py [--out runs/lora]
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 JOB = Path("jobs/lora.toml")
 DARK, LIGHT = np.array((14, 40, 110.0)), np.array((245, 248, 255.0))
 NUM_PICTURES = 20
+BASE = "nano"
 SEEN = ("red apple", "cat face", "grinning face")
-UNSEEN = ("castle", "basketball", "rose")  # in the base model's training, not in the LoRA's
+UNSEEN = ("castle", "basketball", "penguin")  # in the base model's training, not in the LoRA's
 TILE_PX, GAP_PX, NAME_PX = 128, 10, 16
 
 
@@ -36,48 +37,39 @@ def sampan(*arguments: str | Path) -> None:
 
 
 def cyanotype(image: Image.Image) -> Image.Image:
-    """Return a picture as white on blue: what was dark becomes light."""
-    dark = 1 - np.asarray(image.convert("L"), np.float32)[..., None] / 255
-    return Image.fromarray(np.uint8(np.rint(DARK + (LIGHT - DARK) * dark)))
+    """Return a picture as white on blue: what was dark becomes light, blue counting half, as the process sees little else."""
+    dark = 1 - (np.asarray(image.convert("L"), np.float32) + np.asarray(image.getchannel("B"), np.float32)) / 510
+    return Image.fromarray(np.uint8(np.rint(DARK + (LIGHT - DARK) * dark[..., None])))
 
 
 def write_pictures(source: Path, target: Path) -> None:
-    """Make the first emoji of a set into cyanotypes with the same captions."""
-    rows = [json.loads(line) for line in (source / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
-    plain = [row for row in rows if "references" not in row and " background" not in row["text"]]
+    """Make the pictures of a folder into cyanotypes with the same captions."""
     (target / "images").mkdir(parents=True, exist_ok=True)
-    lines = []
-    for row in plain[:NUM_PICTURES]:
+    captions = (source / "metadata.jsonl").read_text(encoding="utf-8")
+    for row in map(json.loads, captions.splitlines()):
         with Image.open(source / row["file_name"]) as image:
             cyanotype(image.convert("RGB")).save(target / row["file_name"])
-        lines.append(json.dumps({key: row[key] for key in ("file_name", "text")}, ensure_ascii=False))
-    (target / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (target / "metadata.jsonl").write_text(captions, encoding="utf-8")
 
 
 def main() -> None:
     """Train and paint; leaves OUT/grid.png."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", type=Path, default=Path("scratch/run"), help="a trained run; default: %(default)s")
-    parser.add_argument("--pictures", type=Path, default=Path("demo/pictures"), help="what it was trained on")
-    parser.add_argument("--out", type=Path, default=Path("scratch/lora"))
-    arguments = parser.parse_args()
-    out, base = arguments.out, arguments.base
-    if not (ROOT / base / "model").is_dir():
-        raise SystemExit(f"there is no model in {base}; run `make scratch` first")
-    write_pictures(ROOT / arguments.pictures, ROOT / out / "pictures")
-    run = out / "run"
+    parser.add_argument("--out", type=Path, default=Path("runs/lora"), help="default: %(default)s")
+    out: Path = parser.parse_args().out
+    plain, pictures, run = out / "plain", out / "pictures", out / "run"
+    if not (ROOT / plain).is_dir():
+        sampan("data", "emoji", plain, "--count", str(NUM_PICTURES), "--languages", "en")
+    write_pictures(ROOT / plain, ROOT / pictures)
     resume = ["--resume"] if (ROOT / run).is_dir() else []
-    sampan(
-        "train", JOB, "--set", f"out={run.as_posix()}", "--set", f"model.start={base.as_posix()}",
-        "--set", f"data.path={(out / 'pictures').as_posix()}", *resume,
-    )  # fmt: skip
+    sampan("train", JOB, "--set", f"out={run.as_posix()}", "--set", f"data.path={pictures.as_posix()}", *resume)
     prompts = [*SEEN, *UNSEEN]
     rows: list[list[Image.Image]] = []
     for name, extra in (("before", []), ("after", ["--lora", run / "lora"])):
         row = []
         for number, prompt in enumerate(prompts):
             file = out / f"{name}-{number}.png"
-            sampan("generate", prompt, "--model", base, *extra, "--seed", "1", "--out", file)
+            sampan("generate", prompt, "--model", BASE, *extra, "--seed", "1", "--out", file)
             with Image.open(ROOT / file) as image:
                 row.append(image.convert("RGB").resize((TILE_PX, TILE_PX)))
         rows.append(row)

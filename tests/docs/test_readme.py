@@ -54,6 +54,24 @@ def test_a_command_prints_what_is_shown(command: str, place: Path):
     assert re.fullmatch(pattern, done.stdout, re.DOTALL), done.stdout
 
 
+def test_images_that_are_named_are_there_and_the_others_are_named():
+    named = set()
+    for page in (
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "src").rglob("*.md"),
+    ):
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r"!\[[^\]]*\]\(([^)\s]+)", text):
+            assert (page.parent / link).is_file(), f"{page.relative_to(ROOT)} names {link}"
+            named.add(Path(link).name)
+        for name in re.findall(r"\bdocs/images/([\w-]+\.\w+)", text):
+            assert (ROOT / "docs" / "images" / name).is_file(), f"{page.relative_to(ROOT)} names {name}"
+            named.add(name)
+    assert named == {image.name for image in (ROOT / "docs" / "images").iterdir()}
+
+
 def test_the_table_of_verbs_is_the_parsers():
     rows = re.findall(r"^\| `sampan (.+?)` \|", README, re.MULTILINE)
     shown = [" ".join(re.match(r"[a-z]+(?: [a-z]+\b)?", row).group().split()) for row in rows]  # pyright: ignore[reportOptionalMemberAccess]

@@ -80,14 +80,15 @@ def _time_and_money(rows: Sequence[PlanRow]) -> Drawing | None:
 
 def _scaling(plan: Plan, best: Sequence[PlanRow]) -> Drawing:
     lines = []
-    for key in list(dict.fromkeys((row.candidate.label, row.candidate.framework) for row in best))[:_BEST]:
+    keys = list(dict.fromkeys((row.candidate.label, row.candidate.framework) for row in best))[:_BEST]
+    labels = [label for label, _ in keys]
+    for key in keys:
         candidates = sorted(
             (candidate for candidate in plan.curves if (candidate.label, candidate.framework) == key),
             key=lambda candidate: candidate.count,
         )
-        lines.append(
-            (key[0], [(float(candidate.count), candidate.time_s.typical / HOUR_S) for candidate in candidates])
-        )
+        name = key[0] if labels.count(key[0]) == 1 else ", ".join(key)
+        lines.append((name, [(float(candidate.count), candidate.time_s.typical / HOUR_S) for candidate in candidates]))
     caption = "time of the whole job; dotted where twice the chips would take half the time"
     return curves(caption, [line for line in lines if line[1]], "chips", "hours")
 
@@ -109,7 +110,8 @@ def _memory(candidates: Sequence[Candidate]) -> Drawing:
         fullest = max((stage.memory for stage in candidate.stages), key=lambda memory: memory.total)
         parts = [(field.name, getattr(fullest, field.name)) for field in fields(ChipMemory)]
         limit = candidate.chip.memory.bytes
-        rows.append(Bar(name=_name(candidate), parts=parts, text=format_bytes(fullest.total), limit=limit))
+        text = f"{format_bytes(fullest.total)} of {format_bytes(limit)}"
+        rows.append(Bar(name=_name(candidate), parts=parts, text=text, limit=limit))
     return bars("bytes of the fullest chip by what takes them; the line is what the chip has", rows)
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 WIDTH = 760
-_LABEL, _ROW, _BEHIND = 230, 28, 140  # of names, of a bar with its gap, behind the longest bar
-_BESIDE = 375  # to the right of tornado bars, for what they say
+_ROW, _GAP = 28, 8  # of a bar with its gap, between a bar and words
+_LETTER = 8.4  # width of a letter, on the safe side: no text is measured, and fonts differ
+_MOST_LETTERS = 40  # of a name, and of what tornado bars say
 _IN_ROW = 5  # entries of a legend
-_LEFT, _RIGHT, _TOP, _BOTTOM, _HEIGHT = 76, 150, 12, 44, 360  # of charts with two axes
+_LEFT, _TOP, _BOTTOM, _HEIGHT = 92, 12, 44, 360  # of charts with two axes
 _MOST_MARKS = 8  # of an axis
 _LINE = 15  # of names in the right margin
 _NUM_COLORS = 11  # classes c0 to c10
@@ -130,46 +131,52 @@ class Drawing:
 
 def bars(caption: str, rows: Sequence[Bar]) -> Drawing:
     """Return horizontal bars of parts, with a legend where there are several kinds of parts."""
+    label, behind = _width(row.name for row in rows), _width((row.text for row in rows), WIDTH)
     names = list(dict.fromkeys(name for row in rows for name, value in row.parts if value > 0))
     legend = names if len(names) > 1 else []
     top = 22 * math.ceil(len(legend) / _IN_ROW) + 8 if legend else 0
-    scale = (WIDTH - _LABEL - _BEHIND) / (max((row.end for row in rows), default=0.0) or 1.0)
+    scale = max(WIDTH - label - behind, 60) / (max((row.end for row in rows), default=0.0) or 1.0)
     drawing = Drawing(caption, top + len(rows) * _ROW)
     for number, name in enumerate(legend):
         x, y = number % _IN_ROW * WIDTH / _IN_ROW, number // _IN_ROW * 22
         drawing.add("rect", _color(number), x=x, y=y + 3, width=13, height=13)
         drawing.text(x + 19, y + 14, name)
     for number, row in enumerate(rows):
-        x, y = float(_LABEL), top + number * _ROW
-        drawing.text(0, y + 17, row.name, most=34)
+        x, y = label, top + number * _ROW
+        drawing.text(0, y + 17, row.name, most=_MOST_LETTERS)
         for name, value in row.parts:
             if value > 0:
                 width = max(value * scale, 0.5)
                 title = f"{row.name}: {name}" if name else ""
                 drawing.add("rect", _color(names.index(name)), title, x=x, y=y + 4, width=width, height=_ROW - 10)
                 x += value * scale
-        if row.limit is not None:
-            end = _LABEL + row.limit * scale
-            drawing.add("line", "curve", x1=end, x2=end, y1=y + 1, y2=y + _ROW - 3)
+        free = x  # where words may begin
         if row.interval is not None:
-            low, high = (_LABEL + value * scale for value in row.interval)
+            low, high = (label + value * scale for value in row.interval)
             drawing.add("line", "curve", x1=low, x2=high, y1=y + _ROW / 2 - 1, y2=y + _ROW / 2 - 1)
-        drawing.text(_LABEL + row.end * scale + 8, y + 17, row.text)
+            free = max(free, high)
+        if row.limit is not None:
+            end = label + row.limit * scale
+            drawing.add("line", "curve", x1=end, x2=end, y1=y + 1, y2=y + _ROW - 3)
+            if free < end + _GAP and end < free + len(row.text) * _LETTER + 2 * _GAP:
+                free = end  # the words would lie on the line
+        drawing.text(free + _GAP, y + 17, row.text)
     return drawing
 
 
 def tornado(caption: str, rows: Sequence[TornadoBar]) -> Drawing:
     """Return bars to either side of the result, on a logarithmic scale."""
     farthest = max((abs(math.log(end)) for row in rows for end in (row.low, row.high)), default=0.0) or 1.0
-    half = (WIDTH - _LABEL - _BESIDE) / 2
-    middle = _LABEL + half
+    label, beside = _width(row.name for row in rows), _width((row.text for row in rows), WIDTH)
+    half = max(WIDTH - label - beside, 60) / 2
+    middle = label + half
     drawing = Drawing(caption, len(rows) * _ROW)
     for number, row in enumerate(rows):
         y = number * _ROW
         low, high = sorted(middle + math.log(end) / farthest * half for end in (row.low, row.high))
-        drawing.text(0, y + 17, row.name, most=34)
+        drawing.text(0, y + 17, row.name, most=_MOST_LETTERS)
         drawing.add("rect", x=low, y=y + 4, width=max(high - low, 1), height=_ROW - 10)
-        drawing.text(max(high, middle) + 8, y + 17, row.text, most=60)
+        drawing.text(max(high, middle) + _GAP, y + 17, row.text, most=int(beside / _LETTER))
     drawing.add("line", x1=middle, x2=middle, y1=0, y2=len(rows) * _ROW)
     return drawing
 
@@ -182,7 +189,9 @@ def scatter(caption: str, points: Sequence[Point], x_title: str, y_title: str, *
     """
     xs = [x for point in points for x in (point.x, *point.x_ends)]
     ys = [y for point in points for y in (point.y, *point.y_ends)]
-    axes = _Axes(Drawing(caption, _HEIGHT), xs, ys, x_title, y_title)
+    axes = _Axes(
+        Drawing(caption, _HEIGHT), xs, ys, x_title, y_title, [point.name for point in points if point.is_on_front]
+    )
     drawing = axes.drawing
     if diagonal:
         low = max(min(point.x for point in points), min(point.y for point in points))
@@ -199,7 +208,7 @@ def scatter(caption: str, points: Sequence[Point], x_title: str, y_title: str, *
         size = 5 if point.is_on_front else 3
         drawing.add("circle", "c1" if point.is_on_front else "c0", point.name, cx=x, cy=y, r=size)
     named = {point.name: point for point in reversed(front)}  # of several alike the first
-    _names_beside(drawing, [(*axes.at(point.x, point.y), name) for name, point in named.items()])
+    axes.write_names([(*axes.at(point.x, point.y), name) for name, point in named.items()])
     return drawing
 
 
@@ -208,7 +217,7 @@ def curves(
 ) -> Drawing:
     """Return named curves over two logarithmic axes, each from a dotted line that halves when x doubles."""
     xs, ys = ([point[i] for _, line in lines for point in line] for i in (0, 1))
-    axes = _Axes(Drawing(caption, _HEIGHT), xs, ys, x_title, y_title, sorted(set(xs)))
+    axes = _Axes(Drawing(caption, _HEIGHT), xs, ys, x_title, y_title, [name for name, _ in lines], sorted(set(xs)))
     for number, (_, line) in enumerate(lines):
         color, (x, y) = _color(number), line[0]
         if len(line) > 1:
@@ -218,7 +227,7 @@ def curves(
         axes.drawing.path(f"{color} curve", points)
         for x, y in points:
             axes.drawing.add("circle", color, cx=x, cy=y, r=3)
-    _names_beside(axes.drawing, [(*axes.at(*line[-1]), name) for name, line in lines])
+    axes.write_names([(*axes.at(*line[-1]), name) for name, line in lines])
     return axes.drawing
 
 
@@ -250,15 +259,17 @@ class _Axes:
     Args:
         drawing: Where they are drawn.
         xs, ys: All values; must be above 0.
+        names: What will stand in the right margin, which is as wide as they are.
         counts: Marks of the x axis, where they are few enough to be seen; else round values.
     """
 
     def __init__(
         self, drawing: Drawing, xs: Sequence[float], ys: Sequence[float], x_title: str, y_title: str,
-        counts: Sequence[float] = (),
+        names: Sequence[str] = (), counts: Sequence[float] = (),
     ):  # fmt: skip
         self.drawing, self._x, self._y = drawing, _range(xs), _range(ys)
-        left, right, top, bottom = _LEFT, WIDTH - _RIGHT, _TOP, _HEIGHT - _BOTTOM
+        self._right = WIDTH - max(_width(names), 24.0) - 14
+        left, right, top, bottom = _LEFT, self._right, _TOP, _HEIGHT - _BOTTOM
         drawing.path("axis", [(left, top), (left, bottom), (right, bottom)])
         for value in counts if 0 < len(counts) <= _MOST_MARKS else marks(*self._x):
             x, _ = self.at(value, self.lowest)
@@ -282,7 +293,22 @@ class _Axes:
         across, up = (
             math.log(value / low) / math.log(high / low) for value, (low, high) in ((x, self._x), (y, self._y))
         )
-        return _LEFT + across * (WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM)
+        return _LEFT + across * (self._right - _LEFT), _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM)
+
+    def write_names(self, points: Sequence[tuple[float, float, str]]) -> None:
+        """Write names in the right margin, each with a thin line to its point; as many as there is room for.
+
+        Args:
+            points: From the left, from the top, and the name.
+        """
+        left = self._right + 14
+        shown = sorted(points, key=lambda point: point[1])[: int((_HEIGHT - _TOP) // _LINE)]
+        at = float(_TOP) - _LINE
+        for number, (x, y, name) in enumerate(shown):
+            # no name on the one above it, and none so low that those below it have no room
+            at = min(max(at + _LINE, y + 4), _HEIGHT - 6 - _LINE * (len(shown) - 1 - number))
+            self.drawing.path("leader", [(x + 6, y), (left - 3, at - 4)])
+            self.drawing.text(left, at, name, most=_MOST_LETTERS)
 
 
 def marks(low: float, high: float) -> list[float]:
@@ -307,19 +333,15 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if 10 <= value < 1e6 else f"{value:.6g}"
+    if value >= 1e6:
+        return f"{value / 1e6:g}M" if value < 1e9 else f"{value:.6g}"
+    return f"{value:,.0f}" if value >= 10 else f"{value:.6g}"
 
 
-def _names_beside(drawing: Drawing, points: Sequence[tuple[float, float, str]]) -> None:
-    """Write names in the right margin, each with a thin line to its point; as many as there is room for."""
-    left = WIDTH - _RIGHT + 14
-    shown = sorted(points, key=lambda point: point[1])[: int((_HEIGHT - _TOP) // _LINE)]
-    at = float(_TOP) - _LINE
-    for number, (x, y, name) in enumerate(shown):
-        # no name on the one above it, and none so low that those below it have no room
-        at = min(max(at + _LINE, y + 4), _HEIGHT - 6 - _LINE * (len(shown) - 1 - number))
-        drawing.path("leader", [(x + 6, y), (left - 3, at - 4)])
-        drawing.text(left, at, name, most=20)
+def _width(texts: Iterable[str], most: float = _MOST_LETTERS * _LETTER) -> float:
+    """Return how wide a column of words is at most, its gap among it; no wider than `most`, and than half a chart."""
+    letters = max(map(len, texts), default=0)
+    return min(letters * _LETTER, most, WIDTH / 2) + _GAP
 
 
 def _color(number: int) -> str:

@@ -24,7 +24,7 @@ from sampan.errors import ApiError, SampanError
 from sampan.serve import bodies, keys, schemas
 from sampan.serve.metrics import CONTENT_TYPE
 from sampan.serve.middleware import Middleware
-from sampan.serve.pages import list_sizes
+from sampan.serve.pages import list_sizes, loaded_loras
 from sampan.serve.request import build_request, check_painted, fit, max_area_px
 from sampan.serve.response import respond
 from sampan.serve.scheduler import Scheduler
@@ -223,6 +223,9 @@ def _api(app: FastAPI, server: ServerState) -> None:
             needs_key=server.needs_key,
             reports=schemas.Reports(**server.pages.reports),
             examples=list(server.engine.pipeline.folder.knows.examples),
+            loras=[
+                schemas.LoadedLora(name=name, scale=scale) for name, scale in loaded_loras(server.engine.pipeline.loras)
+            ],
         )
 
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import html
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -14,7 +15,11 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.responses import HTMLResponse, Response
 
+from sampan.checkpoint import lora
+from sampan.checkpoint.lora import LoraAdapter
+from sampan.checkpoint.lora_settings import PEFT_FILE
 from sampan.errors import RequestError
+from sampan.models.lora import PARTS
 from sampan.report.render import render
 
 _RATIOS = ((1, 1), (3, 2), (2, 3), (4, 3), (3, 4), (16, 9), (9, 16))
@@ -128,6 +133,21 @@ def list_sizes(default_px: int, unit_px: int, max_area_px: int) -> list[str]:
             if width * height <= max_area_px:
                 offered[f"{width}x{height}"] = None
     return list(offered)
+
+
+def loaded_loras(adapters: Iterable[LoraAdapter]) -> list[tuple[str, float]]:
+    """Return the name and the user's scale of each LoRA, once where it has a file for each of several parts.
+
+    A file that has the name that diffusers or PEFT gives to every one is named by the folder that tells it from others.
+    """
+    return list(dict.fromkeys((_lora_name(adapter.file), adapter.strength) for adapter in adapters))
+
+
+def _lora_name(file: Path) -> str:
+    if file.name not in (lora.DIFFUSERS_FILE, PEFT_FILE):
+        return file.stem
+    folders = (part for part in reversed(file.absolute().parent.parts) if part not in ("lora", *PARTS))
+    return next(folders, file.stem)
 
 
 def description(schema: dict[str, Any]) -> str:

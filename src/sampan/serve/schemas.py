@@ -257,6 +257,13 @@ class Reports(BaseModel):
     bench: str | None
 
 
+class LoadedLora(BaseModel):
+    """A LoRA adapter that every image of this server is made with."""
+
+    name: str
+    scale: float
+
+
 class Capabilities(BaseModel):
     """What this server and its model can do."""
 
@@ -270,6 +277,7 @@ class Capabilities(BaseModel):
     needs_key: bool
     reports: Reports
     examples: list[str]
+    loras: list[LoadedLora]
 
 
 class Removed(BaseModel):

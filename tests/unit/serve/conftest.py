@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import httpx
 import pytest
 import uvicorn
 
+from browser import chromium
 from sampan.checkpoint.folder import open_folder
 from sampan.pipeline.pipeline import Pipeline
 from sampan.serve.app import build
@@ -23,6 +25,7 @@ from sampan.serve.server import ServerState
 from sampan.serve.settings import Settings
 from sampan.serve.store import ImageStore
 from sampan.serve.verb import configured
+from serve_page import Open, open_page
 
 MODEL = "tiny"
 
@@ -96,3 +99,15 @@ def start(pipeline: Pipeline, tmp_path: Path) -> Iterator[Callable[..., Running]
 def running(start: Callable[..., Running]) -> Running:
     """A server with its defaults."""
     return start()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def opened(browser: Any) -> Open:
+    """Open the page of a server, in a browser."""
+    return partial(open_page, browser)

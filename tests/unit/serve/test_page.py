@@ -2,95 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
-from browser import CONTRASTS, DESKTOP, NAMELESS, PHONE, WAIT_MS, chromium, until
+from browser import CONTRASTS, DESKTOP, NAMELESS, PHONE, until
 from sampan.serve import keys
 from sampan.serve.pages import strict
 from sampan.serve.settings import AdmissionLimits
+from serve_page import Open, ask, made, png, watch
 
 PAGE = resources.files("sampan.serve").joinpath("page.html").read_text(encoding="utf-8")
 Start = Callable[..., Any]
-Open = Callable[..., AbstractContextManager[Any]]
 slow = pytest.mark.slow
-
-
-def png(colour: str = "red", size: tuple[int, int] = (64, 64)) -> bytes:
-    out = io.BytesIO()
-    Image.new("RGB", size, colour).save(out, "PNG")
-    return out.getvalue()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-def opened(browser: Any) -> Open:
-    """Open the page of a server; what a browser complains about fails the test."""
-
-    @contextmanager
-    def opening(running: Any, **settings: Any) -> Iterator[Any]:
-        about = {"viewport": DESKTOP, "locale": "en-GB", "permissions": ["clipboard-read", "clipboard-write"]}
-        context = browser.new_context(**(about | settings))
-        page = context.new_page()
-        page.set_default_timeout(WAIT_MS)
-        wrong: list[str] = []
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        # what is not loaded is told in the console too, and is what some tests ask for
-        page.on(
-            "console",
-            lambda m: wrong.append(m.text) if m.type == "error" and not m.text.startswith("Failed to load") else None,
-        )
-        page.goto(f"http://127.0.0.1:{running.port}/")
-        until(page, "state.caps !== null")
-        try:
-            yield page
-        finally:
-            context.close()
-        assert not wrong
-
-    return opening
-
-
-def ask(page: Any, prompt: str, steps: int = 3, **fields: Any) -> None:
-    """Fill the form in; what stands in the fold is opened for it."""
-    page.get_by_label("Prompt", exact=True).fill(prompt)
-    page.evaluate("document.getElementById('more').open = true")
-    page.get_by_label("Steps").fill(str(steps))
-    for name, value in fields.items():
-        page.locator(f"#{name}").fill(str(value))
-
-
-def watch(page: Any) -> None:
-    """Note every phase, and every picture, that is shown from now on."""
-    page.evaluate(
-        """() => { window.seen = []; new MutationObserver(() => {
-          const image = document.querySelector("#tiles img");
-          const now = [document.getElementById("said").textContent, image ? image.src : ""];
-          if (now.join() !== String(window.seen.at(-1))) window.seen.push(now);
-        }).observe(document.getElementById("stage"), {subtree: true, childList: true, characterData: true}); }"""
-    )
-
-
-def made(page: Any, num_pictures: int) -> None:
-    """Wait until the history has so many pictures, and the stage shows one whole."""
-    until(page, f"document.querySelectorAll('#history img').length === {num_pictures} && !state.run")
-    until(page, "(i => i && i.complete && i.naturalWidth > 0)(document.querySelector('#tiles img'))")
 
 
 # --- the file -------------------------------------------------------------------------------------------------------------
@@ -134,18 +65,21 @@ def test_a_picture_comes_in_and_is_edited_and_kept(opened: Open, running: Any, v
         made(page, 1)
         seen = page.evaluate("window.seen")
         said = list(dict.fromkeys(words for words, _ in seen if words))
-        phases = ["Laying out the picture", "Preview of the layout", "Painting"]
-        assert said[:3] == phases and said[-1].startswith("Ready in ")
+        phases = ["Generating layout tokens", "Layout preview", "Denoising"]
+        assert said[:3] == phases and said[-1].startswith("Done in ")
         assert len({source for _, source in seen if source}) == 4, "three pictures on the way, and the picture"
         assert page.locator("#chosen-prompt").inner_text() == 'a <b>boat</b> "SEA"', "text stays text"
         assert "Seed\n5" in page.locator("#facts").inner_text()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
 
-        page.get_by_role("button", name="Edit this picture").click()
-        assert page.evaluate("document.activeElement.id") == "prompt"
-        assert page.locator("#refs img").count() == 1
-        page.get_by_label("Prompt", exact=True).fill("make it blue")
+        page.get_by_role("button", name="Edit this image").scroll_into_view_if_needed()
+        before = page.evaluate("scrollY")
+        page.get_by_role("button", name="Edit this image").click()
+        assert page.evaluate("document.activeElement.id") == "change"
+        page.get_by_label("What should change?").fill("make it blue")
+        assert page.evaluate("scrollY") == before, "what is edited stays in view"
         page.get_by_role("button", name="Edit", exact=True).click()
+        assert page.locator("#refs img").count() == 1
         made(page, 2)
         past = running.client.get("/v1/history").json()["data"]
         assert [one["kind"] for one in past] == ["edit", "generation"] and past[0]["reference_ids"] == [past[1]["id"]]
@@ -160,7 +94,7 @@ def test_a_picture_comes_in_and_is_edited_and_kept(opened: Open, running: Any, v
         assert download.value.suggested_filename == f"sampan-{past[1]['id'][4:]}.png"
         kept = running.client.get(f"/v1/images/{past[1]['id']}").content
         assert Path(download.value.path()).read_bytes() == kept
-        page.get_by_role("button", name="Use these settings").click()
+        page.get_by_role("button", name="Reuse settings").click()
         assert page.get_by_label("Seed").input_value() == "5"
         page.on("dialog", lambda dialog: dialog.accept())
         page.get_by_role("button", name="Delete").click()
@@ -198,7 +132,7 @@ def test_references_are_dropped_pasted_and_picked(opened: Open, running: Any):
         page.locator("#files").set_input_files(
             files=[{"name": "a.svg", "mimeType": "image/svg+xml", "buffer": b"<x/>"}]
         )
-        assert "“a.svg” is not a PNG, JPEG or WebP picture." in page.get_by_role("alert").inner_text()
+        assert "“a.svg” is not a PNG, JPEG or WebP image." in page.get_by_role("alert").inner_text()
         page.get_by_role("button", name="Remove reference 3").click()
         assert page.locator("#refs img").count() == 2
         ask(page, "both", steps=2)
@@ -216,7 +150,7 @@ def test_a_cancelled_picture_is_given_up(opened: Open, running: Any):
         assert running.server.scheduler.num_under_way == 1
         assert page.evaluate("document.activeElement.id") == "cancel", "the button that can be pressed now"
         page.keyboard.press("Enter")
-        page.get_by_text("Cancelled. Nothing was kept.").wait_for()
+        page.get_by_text("Cancelled. Nothing was saved.").wait_for()
         assert page.evaluate("document.activeElement.id") == "go"
         end = time.monotonic() + 5
         while running.server.scheduler.num_under_way and time.monotonic() < end:
@@ -231,7 +165,7 @@ def test_errors_are_told_in_words(opened: Open, start: Start):
     with opened(running) as page:
         alert = page.get_by_role("alert")
         page.get_by_role("button", name="Generate").click()
-        assert "Write what the picture should show." in alert.inner_text()
+        assert "Write a prompt first." in alert.inner_text()
         assert page.evaluate("document.activeElement.id") == "prompt"
         ask(page, "a boat", seed="-1")
         page.get_by_role("button", name="Generate").click()
@@ -239,10 +173,10 @@ def test_errors_are_told_in_words(opened: Open, start: Start):
         assert page.locator("#seed").get_attribute("aria-invalid") == "true"
         ask(page, "a boat", seed="1", steps=900)
         page.get_by_role("button", name="Generate").click()
-        assert "“Steps” is a number from 1 to 200" in alert.inner_text()
+        assert "“Inference steps” is a number from 1 to 200" in alert.inner_text()
         ask(page, "a boat", n=3)
         page.get_by_role("button", name="Generate").click()
-        until(page, "document.getElementById('error').textContent && !state.run")
+        until(page, "state.problem && !state.run")
         assert "busy" in alert.inner_text() or "too much at once" in alert.inner_text()
         assert page.locator("#tiles .tile").count() == 0
         page.locator("#lang").select_option("pt")
@@ -300,7 +234,7 @@ def test_by_keyboard_alone(opened: Open, running: Any):
         for _ in range(3):
             page.keyboard.press("Tab")
         page.keyboard.type("2")
-        assert page.get_by_label("Steps").input_value() == "2"
+        assert page.get_by_label("Inference steps").input_value() == "2"
         page.keyboard.press("Enter")
         made(page, 1)
         ringed = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
@@ -327,16 +261,22 @@ def test_everything_can_be_read_and_has_a_name(opened: Open, start: Start, tmp_p
     report = tmp_path / "plan.html"
     report.write_text("<h1>A plan</h1>", encoding="utf-8")
     running = start(plan_report=report)
-    running.paint()
+    for seed in (1, 2):
+        running.paint(seed=seed)
     with opened(running, color_scheme=scheme, reduced_motion="reduce") as page:
-        made(page, 1)
+        made(page, 2)
         page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
-        page.get_by_role("button", name="Edit this picture").click()
+        page.get_by_role("button", name="Edit this image").click()
         page.get_by_role("button", name="Edit", exact=True).click()  # without a prompt: an error is shown
-        contrasts = page.evaluate(CONTRASTS)
-        assert len(contrasts) > 40
-        assert min(contrasts) >= [4.5], min(contrasts)
-        assert page.evaluate(NAMELESS) == []
+        page.get_by_text("Write what should change.").wait_for()
+        for close in ("Cancel", "Close"):
+            contrasts = page.evaluate(CONTRASTS)
+            assert len(contrasts) > 40
+            assert min(contrasts) >= [4.5], min(contrasts)
+            assert page.evaluate(NAMELESS) == []
+            page.get_by_role("button", name=close).click()
+            if close == "Cancel":
+                page.get_by_role("button", name="Compare").click()
         moving = "[...document.querySelectorAll('*')].filter(e => getComputedStyle(e).animationName !== 'none').length"
         assert page.evaluate(moving) == 0
         small = page.evaluate(
@@ -368,7 +308,13 @@ def test_the_code_that_is_shown_does_what_the_page_does(opened: Open, running: A
             assert {k: one[k] for k in ("prompt", "seed", "size")} == {k: ours[k] for k in ("prompt", "seed", "size")}
         assert (tmp_path / f"{by_python['id']}.png").is_file()
 
-        page.get_by_role("button", name="Edit this picture").click()
+        page.get_by_role("button", name="Edit this image").click()
+        until(page, "document.getElementById('region-canvas').width > 0")
+        page.locator("#region-canvas").click()
+        page.get_by_role("button", name="Add to the form").click()
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Download mask.png").click()
+        (tmp_path / "mask.png").write_bytes(Path(download.value.path()).read_bytes())
         page.locator("#files").set_input_files(files=[{"name": "a b.png", "mimeType": "image/png", "buffer": png()}])
         page.get_by_label("Prompt", exact=True).fill("blue; it's")
         (tmp_path / "a b.png").write_bytes(png())
@@ -387,12 +333,12 @@ def test_reports_stand_in_a_tab_of_their_own(opened: Open, start: Start, tmp_pat
     with opened(start()) as page:
         assert not page.get_by_role("tab", name="Reports").is_visible(), "there are none"
     with opened(start(plan_report=tmp_path / "plan.html", bench_report=tmp_path / "bench.html")) as page:
-        page.get_by_role("tab", name="Pictures").focus()
+        page.get_by_role("tab", name="Images").focus()
         page.keyboard.press("ArrowRight")
         assert page.get_by_role("tab", name="Reports").get_attribute("aria-selected") == "true"
         page.frame_locator("#report").get_by_text("The plan").wait_for()
-        page.get_by_role("button", name="Framework bench").click()
+        page.get_by_role("button", name="Framework benchmark").click()
         page.frame_locator("#report").get_by_text("The bench").wait_for()
         page.keyboard.press("Tab")
-        page.get_by_role("tab", name="Pictures").click()
+        page.get_by_role("tab", name="Images").click()
         assert page.get_by_label("Prompt", exact=True).is_visible()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from sampan.checkpoint.lora import LoraAdapter
 from sampan.report.render import render_lines
 from sampan.serve.pages import Pages, description, strict
 from well_formed import assert_well_formed
@@ -54,3 +59,19 @@ def test_pages_of_our_own_need_no_exception_of_a_policy(tmp_path: Path):
     shown = Pages(plan_report=path)._reports["plan"]
     for policy in (shown.policy, strict(shown.content).policy):
         assert "unsafe" not in policy and policy.count("'sha256-") == 1 and "script-src 'sha" not in policy
+
+
+def test_the_loras_that_are_loaded_are_told(start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch):
+    running = start()
+    assert running.client.get("/v1/capabilities").json()["loras"] == []
+    run = Path("runs/ink/lora")
+    files = [
+        (run / "ar" / "adapter_model.safetensors", 0.7),
+        (run / "decoder" / "pytorch_lora_weights.safetensors", 0.7),
+    ]
+    files += [(Path("loras/gold.safetensors"), 1.0), (Path("peft/adapter_model.safetensors"), -0.5)]
+    adapters = tuple(LoraAdapter("decoder", {}, file, "", strength) for file, strength in files)
+    monkeypatch.setattr(running.server.engine.pipeline, "loras", adapters)
+    assert running.client.get("/v1/capabilities").json()["loras"] == [
+        {"name": "ink", "scale": 0.7}, {"name": "gold", "scale": 1.0}, {"name": "peft", "scale": -0.5}
+    ]  # fmt: skip
