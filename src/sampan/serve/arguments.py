@@ -19,6 +19,7 @@ from sampan.options import (
     number,
     option,
     repeated,
+    threads_option,
     whole,
 )
 
@@ -42,6 +43,7 @@ class ServeArguments(VerbArguments):
     device: str = device_option()
     dtype: str = dtype_option()
     framework: str | None = option("torch or mindspore; default: the first that is installed", "F")
+    threads: int | None = threads_option()
     loras: tuple[tuple[Path, float], ...] = loras()
     no_verify: bool = no_verify()
     host: str = option(

@@ -166,6 +166,11 @@ def set_threads(count: int | None) -> int:
     return len(os.sched_getaffinity(0))
 
 
+def default_threads(choice: host.ThreadChoice) -> int:
+    """Leave MindSpore its own threads: fewer could only be had by holding all of them to the same few cores."""
+    return set_threads(None)
+
+
 def move(module: Any, device: str) -> None:
     """Do nothing: MindSpore moves weights when they are used."""
 

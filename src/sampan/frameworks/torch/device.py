@@ -134,6 +134,11 @@ def set_threads(count: int | None) -> int:
     return torch.get_num_threads()
 
 
+def default_threads(choice: host.ThreadChoice) -> int:
+    """Use as many CPU threads as were chosen where nobody named a number; return how many are used."""
+    return set_threads(choice.count)
+
+
 def move(module: torch.nn.Module, device: str) -> None:
     """Move a module's weights."""
     module.to(device)
