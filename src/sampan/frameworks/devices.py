@@ -1,11 +1,16 @@
-"""What the frameworks share about devices: how they are described, and how fast they multiply. Loads no framework."""
+"""What the frameworks share about devices: how they are described, how fast they multiply, and what is said when one has no
+memory left. Loads no framework."""
 
 from __future__ import annotations
 
 import time
+import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+
+from sampan.errors import DeviceError
 
 Device = dict[str, Any]
 
@@ -36,6 +41,41 @@ def matmul_flops_per_s(device: str, seconds: Callable[[int, int], float]) -> flo
         if ends - time.perf_counter() < 10 * once_s:  # the next size takes eight times as long
             break
     return best
+
+
+@contextmanager
+def memory_for(work: str, hint: str) -> Iterator[None]:
+    """Say in words for which work a device has no memory, where a framework says so in the block.
+
+    What the work held until then is let go, so that the device has room for other work.
+
+    Args:
+        work: What is done in the block.
+
+    Raises:
+        DeviceError: There is not enough memory.
+    """
+    from sampan.frameworks import device
+
+    try:
+        yield
+    except Exception as error:
+        said = device.out_of_memory(error)
+        if said is None:
+            raise
+        traceback.clear_frames(error.__traceback__)  # or the error would keep the tensors of every call
+        raise DeviceError(f"there is not enough memory for {work}", said, hint) from error
+
+
+def no_memory(error: Exception, signs: Collection[str]) -> str | None:
+    """Return what an error says of memory that is not there: one sentence; None of every other error.
+
+    Args:
+        signs: What stands in such a message of a framework.
+    """
+    sentences = str(error).strip().partition("\n")[0].split(". ")
+    said = next((sentence for sentence in sentences if any(sign in sentence for sign in signs)), None)
+    return said or "no memory is left" if isinstance(error, MemoryError) else said
 
 
 def probe_devices(

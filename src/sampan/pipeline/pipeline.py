@@ -20,6 +20,7 @@ from sampan.checkpoint.folder import ModelFolder, load_part, open_with_lora
 from sampan.checkpoint.lora import LoraAdapter
 from sampan.data.transforms import grid_patches
 from sampan.frameworks import device as dev
+from sampan.frameworks.devices import memory_for
 from sampan.models import encoders, pixels
 from sampan.models.build import PARTS
 from sampan.models.config import ModelConfig
@@ -29,7 +30,7 @@ from sampan.pipeline import output
 from sampan.pipeline.batch import IMAGES_AT_ONCE, Progress, generate_images
 from sampan.pipeline.denoise import Denoiser
 from sampan.pipeline.prepare import Floats, Ints, Pixels, ReferenceImage, prepare
-from sampan.pipeline.request import ImageRequest
+from sampan.pipeline.request import FEWER, ImageRequest
 from sampan.pipeline.tokens import BatchedDecoder
 from sampan.progress import bars
 
@@ -71,7 +72,8 @@ class Pipeline:
                 self._step = (None, None)
                 dev.release(self.device)
             self.progress(f"loading {name}", 0, 1)
-            self._parts[name] = load_part(self.folder, name, device=self.device, dtype=self.dtype, loras=self.loras)
+            with memory_for(f"the weights of {name}", FEWER):
+                self._parts[name] = load_part(self.folder, name, device=self.device, dtype=self.dtype, loras=self.loras)
             self.progress(f"loading {name}", 1, 1)
         return self._parts[name]
 
@@ -109,10 +111,12 @@ class Pipeline:
             self._step = (model, dev.compiled(model))
         return BatchedDecoder(model, self.device, self.dtype, self._step[1])
 
+    @memory_for("the glyph encoder", FEWER)
     def glyph_embeds(self, texts: Sequence[str]) -> Floats:
         """Return (1, bytes, width) of the words to be drawn, one after another; of no words, the empty string's."""
         return encoders.embed_glyphs(self.part("glyph"), texts, self.config, self.device)[None]
 
+    @memory_for("the VAE's encoder", FEWER)
     def encode(self, images: Floats) -> Floats:
         """Return normalised latents (n, channels, h, w) of images (n, 3, H, W) in [-1, 1]."""
         return encoders.encode_latents(self.part("vae"), images, self.config, self.device, self.dtype)
@@ -121,10 +125,12 @@ class Pipeline:
         """Return the diffusion decoder, ready to denoise."""
         return Denoiser(self.part("decoder"), self.config, self.device, self.dtype)
 
+    @memory_for("the VAE's decoder", FEWER)
     def decode(self, latents: Any) -> Floats:
         """Return images (n, 3, H, W) in about [-1, 1] of normalised latents."""
         return encoders.decode_latents(self.part("vae"), latents, self.config, self.device, self.dtype)
 
+    @memory_for("the image tokenizer", FEWER)
     def _tokens(self, patches: Floats, grid: Grid) -> Ints:
         ids = encoders.encode_tokens(self.part("tokenizer"), patches[None], grid, self.config, self.device, self.dtype)
         return ids[0].reshape(grid)

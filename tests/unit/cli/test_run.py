@@ -127,9 +127,7 @@ def test_generate_leaves_to_the_model_what_is_not_asked_for(stand_in):
     del generate.kwargs["console"]
     assert generate.kwargs == {
         "model": "nano", "device": "auto", "dtype": "auto", "offload": False, "out": None, "loras": (),
-        "compiled": False,
-        "verified": True,
-        "threads": None,
+        "compiled": False, "verified": True, "threads": None,
     }  # fmt: skip
 
 
