@@ -55,7 +55,8 @@ def _row(fault: dict[str, Any]) -> str:
     files = dict.fromkeys(test.partition("::")[0] for test in fault["tests"])
     tests = ", ".join(f"`{file}`" for file in files)
     measured = "not yet" if found is None else _measured(found)
-    return f"| {fault['number']} | {fault['fault']} | {fault['bar']} | {tests} | {measured} | {f'`{name}`' if name else ''} |\n"
+    cells = (str(fault["number"]), fault["fault"], fault["bar"], tests, measured, f"`{name}`" if name else "")
+    return f"| {' | '.join(cells)} |\n"
 
 
 def _measured(found: dict[str, Any]) -> str:
