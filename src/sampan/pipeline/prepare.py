@@ -23,7 +23,7 @@ from sampan.models.positions import Grid
 from sampan.models.text import PromptTokenizer, glyph_batch, glyph_texts
 from sampan.pipeline.denoise import DenoiseInputs, InpaintingRegion, initial_noise, is_guided
 from sampan.pipeline.inject import InjectedInputs, read_injected
-from sampan.pipeline.request import ImageRequest, check_length, check_size
+from sampan.pipeline.request import ImageRequest, check_length, check_prompt, check_size
 from sampan.pipeline.tokens import TokenSequence
 
 if TYPE_CHECKING:
@@ -302,6 +302,7 @@ def prepare(pipeline: Pipeline, request: ImageRequest, images: Sequence[Image.Im
     Raises:
         RequestError, DataError: What was asked cannot be done.
     """
+    check_prompt(request.prompt)
     opened = [load_rgb(path) for path in request.references] if images is None else images
     prepared = Prepared(pipeline, request, opened)
     glyph_batch(glyph_texts(request.prompt))  # an over-long word fails now

@@ -11,6 +11,7 @@ from sampan.models.config import ModelConfig, PaintingConfig, SamplingConfig
 
 # what to do where the device has no memory left
 FEWER = "ask for a smaller size or fewer pictures at once; `sampan generate` and `sampan eval` have --offload, too"
+MAX_PROMPT_CHARS = 8000  # some tokenizers take four times as long for a text that is twice as long
 _PROMPT_TOKENS = 64  # room for a prompt beside the largest size that is offered
 
 
@@ -95,6 +96,24 @@ def _largest(height_px: int, width_px: int, config: ModelConfig) -> tuple[int, i
         if num_tokens(height, width, config) <= room:
             return height, width
     return unit, unit
+
+
+def check_prompt(prompt: str) -> None:
+    """Raise RequestError for a prompt that is not cut into tokens, be it for its length or for what is no character."""
+    if len(prompt) > MAX_PROMPT_CHARS:
+        raise RequestError(
+            "the prompt is too long for this model",
+            f"it has {len(prompt):,} characters, and at most {MAX_PROMPT_CHARS:,} are read",
+            "shorten the prompt",
+        )
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(
+            "the prompt cannot be read",
+            f"its character {error.start + 1} is half of a surrogate pair",
+            "write it again",
+        ) from error
 
 
 def check_length(num_prompt: int, num_generated: int, config: ModelConfig) -> None:

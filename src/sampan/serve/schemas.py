@@ -16,10 +16,10 @@ from starlette.requests import Request
 
 from sampan.errors import ApiError
 from sampan.job import MAX_SEED
+from sampan.pipeline.request import MAX_PROMPT_CHARS
 from sampan.serve.settings import Settings
 from sampan.serve.uploads import open_mask, open_rgb
 
-MAX_PROMPT_CHARS = 8000
 MAX_STEPS = 200
 MAX_REFERENCE_IDS = 16
 # how OpenAI's word for more or less care is understood here, in steps of the decoder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,10 @@ from sampan.checkpoint.folder import open_folder
 from sampan.errors import RequestError
 from sampan.pipeline.pipeline import Pipeline
 from sampan.pipeline.prepare import prepare
-from sampan.pipeline.request import ImageRequest
+from sampan.pipeline.request import MAX_PROMPT_CHARS, ImageRequest
 
 LIMIT_S = 0.2
-LONG = 1_000_000
+LONG = 1_000_000  # of which MAX_PROMPT_CHARS are tried, too
 PROMPTS = {
     "nothing": "",
     "blanks": " " * LONG,
@@ -48,16 +49,32 @@ def pipeline(tiny_folder: Path) -> Pipeline:
     return made
 
 
+@pytest.mark.parametrize("most", [None, MAX_PROMPT_CHARS])
 @pytest.mark.parametrize("kind", PROMPTS)
-def test_it_is_taken_or_refused_soon(kind: str, pipeline: Pipeline, record_property: Callable[..., None]):
+def test_it_is_taken_or_refused_soon(
+    most: int | None, kind: str, pipeline: Pipeline, record_property: Callable[..., None]
+):
     taken = []
     for _ in range(3):  # the machine has other things to do, too
         begun = time.process_time()
-        try:
-            one = prepare(pipeline, ImageRequest(PROMPTS[kind], width_px=64, height_px=64))
+        with contextlib.suppress(RequestError):
+            one = prepare(pipeline, ImageRequest(PROMPTS[kind][:most], width_px=64, height_px=64))
             assert len(one.sequence(0).prompt_ids) < pipeline.config.ar.text.max_position_embeddings
-        except RequestError as error:
-            assert len(error.render().encode("utf-8", "replace")) < 2000  # not the whole prompt
         taken.append(time.process_time() - begun)
     record_property("ms for a hostile prompt at most", round(min(taken) * 1000))
     assert min(taken) < LIMIT_S
+
+
+def test_a_long_prompt_is_refused_without_its_text(pipeline: Pipeline):
+    with pytest.raises(RequestError) as caught:
+        prepare(pipeline, ImageRequest("boat " * 200_000, width_px=64, height_px=64))
+    assert caught.value.render() == (
+        "error: the prompt is too long for this model\n"
+        "  because it has 1,000,000 characters, and at most 8,000 are read\n\n"
+        "hint: shorten the prompt"
+    )
+
+
+def test_half_a_character_is_named(pipeline: Pipeline):
+    with pytest.raises(RequestError, match="its character 3 is half of a surrogate pair"):
+        prepare(pipeline, ImageRequest("a \ud800 boat", width_px=64, height_px=64))
