@@ -55,7 +55,7 @@ def _row(fault: dict[str, Any]) -> str:
     files = dict.fromkeys(test.partition("::")[0] for test in fault["tests"])
     tests = ", ".join(f"`{file}`" for file in files)
     measured = "not yet" if found is None else _measured(found)
-    cells = (str(fault["number"]), fault["fault"], fault["bar"], tests, measured, f"`{name}`" if name else "")
+    cells = (fault["number"], fault["fault"], fault["bar"], tests, measured, f"`{name}`" if name else "")
     return f"| {' | '.join(cells)} |\n"
 
 
@@ -65,11 +65,11 @@ def _measured(found: dict[str, Any]) -> str:
     return ", ".join([*words, *(f"{value} {what}" for what, value in found["measured"].items())])
 
 
-def newest(number: int) -> tuple[str | None, dict[str, Any] | None]:
+def newest(number: str) -> tuple[str | None, dict[str, Any] | None]:
     """Return the newest record's name that has a fault, and what it says of it."""
     paths = sorted((ROOT / "results").glob(f"{STEM}_*.json"), key=_order)
     for path in reversed(paths):
-        found = json.loads(path.read_text(encoding="utf-8"))["faults"].get(str(number))
+        found = json.loads(path.read_text(encoding="utf-8"))["faults"].get(number)
         if found is not None:
             return path.name, found
     return None, None
@@ -125,12 +125,12 @@ def main() -> int:
     parser.add_argument("--only", help="numbers of faults, separated by commas; default: all")
     parser.add_argument("--quick", action="store_true", help="leave the slow tests out")
     arguments = parser.parse_args()
-    chosen = {int(number) for number in arguments.only.split(",")} if arguments.only else None
+    chosen = set(arguments.only.split(",")) if arguments.only else None
     # what is measured is what is checked out now, whatever is edited while the tests run
     commit, load_before, found = results.commit(), results.load_average(), {}
     for fault in faults():
         if chosen is None or fault["number"] in chosen:
-            found[str(fault["number"])] = measure(fault, arguments.quick)
+            found[fault["number"]] = measure(fault, arguments.quick)
     record = {"what": "faults done to the program, and what came of them", **commit, **results.conditions(load_before)}
     print(results.add(STEM, {**record, "faults": found}, ROOT / "results"))
     return int(any(fault["failed"] for fault in found.values()))

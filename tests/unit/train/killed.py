@@ -16,6 +16,7 @@ from typing import Any
 
 from sampan.job import parse
 from sampan.train.loop import _StageRun
+from sampan.train.stages import ar, decoder  # noqa: F401  # loaded once, for all processes
 from unit.train.conftest import train
 
 # what Python reports of files before it happens; fsync is not among it
