@@ -47,12 +47,13 @@ _INDENT = " " * 11  # of what a line says, behind what it is about
 
 
 def report(model: Path | None) -> dict[str, Any]:
-    """Return what is here, as plain values: `sampan`, `python`, `platform`, `cpu`, `memory`, `disk`, `drivers`,
-    `frameworks`, `extras`, `advice`, and `model` (None where none was named).
+    """Return what is here, as plain values: `sampan`, `python`, `platform`, `cpu`, `threads`, `memory`, `disk`,
+    `drivers`, `frameworks`, `extras`, `advice`, and `model` (None where none was named).
 
     Raises:
         CheckpointError: A model was named and cannot be loaded.
     """
+    load = host.CpuLoad()
     memory = dict(zip(("memory_bytes", "free_bytes"), host.memory_bytes(), strict=True))
     with ThreadPoolExecutor() as pool:
         others = [name for name in extras.EXTRAS if name not in COMPARED]
@@ -75,6 +76,7 @@ def report(model: Path | None) -> dict[str, Any]:
             "usable_cores": host.usable_cores(),
             **_instructions(),
         },
+        "threads": _threads(model, load),
         "memory": memory,
         "disk": _disk(model if model is not None and model.exists() else Path.cwd()),
         "drivers": drivers,
@@ -188,6 +190,17 @@ def _instructions() -> dict[str, list[str] | None]:
     return {"instructions": None}
 
 
+def _threads(model: Path | None, load: host.CpuLoad) -> dict[str, Any]:
+    """Return on how many CPU threads a picture of a model, or of the one that comes with sampan, would be made now."""
+    from sampan.checkpoint.folder import open_folder
+    from sampan.models.build import PARTS
+
+    folder = open_folder(model or Path("nano"))
+    largest = max(sum(tensor.num_elements for tensor in folder.stored(part).values()) for part in PARTS)
+    choice = host.choose_threads(largest, load)
+    return {"model": str(model or "nano"), "count": choice.count, "why": choice.why, "waiting": host.waiting()}
+
+
 def _disk(path: Path) -> dict[str, Any]:
     usage = shutil.disk_usage(path)
     return {"path": str(path.resolve()), "disk_bytes": usage.total, "free_bytes": usage.free}
@@ -289,6 +302,9 @@ def show(report: dict[str, Any], console: Any) -> None:
     say(f"cpu        {cpu['name'] or 'unknown'}, {cpu['usable_cores']} of {cpu['cores']} cores")
     if cpu["instructions"]:
         say(f"cpu        has {' '.join(cpu['instructions'])}")
+    threads = report["threads"]
+    say(f"threads    {threads['count']} for a picture of {threads['model']} on the CPU ({threads['why']})")
+    say(f"threads    waiting for each other, {threads['waiting']}")
     say(f"memory     {_free_of(memory['free_bytes'], memory['memory_bytes'])}")
     say(f"disk       {_free_of(disk['free_bytes'], disk['disk_bytes'])} at {disk['path']}")
     for name, version in report["drivers"].items():

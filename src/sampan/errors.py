@@ -182,7 +182,12 @@ class ApiError(SampanError):
 
     @classmethod
     def of(cls, error: SampanError, param: str | None = None, code: str = "invalid_value") -> ApiError:
-        """Return an error that a client caused as the answer to its request: what, because and hint in one paragraph."""
+        """Return an error as the answer to a request: what, because and hint in one paragraph.
+
+        What a device has no memory for is not the client's fault, and may be there in a while: 503, and without the hint.
+        """
+        if isinstance(error, DeviceError):
+            return cls(503, "no_memory", ": ".join([error.what, *error.because[:1]]), retry_after_s=10)
         message = ": ".join([error.what, "; ".join(error.because)] if error.because else [error.what])
         hint = error.hint and error.hint.replace("--size ", "")  # an option of the command line, which the API lacks
         return cls(400, code, f"{message} ({hint})" if hint else message, param)

@@ -181,6 +181,13 @@ def device_option(default: str | None = "auto", *, otherwise: str = "auto", grou
     return option(f"{', '.join(DEVICES)}; default: {default or otherwise}", "D", device, default, group=group)
 
 
+def threads_option() -> Any:
+    """Return the field of --threads."""
+    return option(
+        "CPU threads; default: as many as the model's size and other programs leave use for", "N", whole(1, 1024)
+    )
+
+
 def dtype_option(default: str | None = "auto", *, otherwise: str = "auto", choices: tuple[str, ...] = DTYPES) -> Any:
     """Return the field of --dtype; `otherwise` says what is taken where None is the default."""
     return option(f"%(choices)s; default: {default or otherwise}", "T", default=default, choices=choices)

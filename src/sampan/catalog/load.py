@@ -8,13 +8,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sampan import documents
 from sampan.catalog.records import DTYPES, Chip, ChipServer, Memory, Price, Rent, ScaleUp, Site
 from sampan.errors import CatalogError, did_you_mean
 
@@ -162,7 +162,7 @@ def read_site(path: Path) -> Site:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return documents.parse_toml(documents.read_text(path))
     except (OSError, ValueError) as error:
         raise CatalogError(f"the file `{path.name}` cannot be read", str(error)) from error
 

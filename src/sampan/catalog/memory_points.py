@@ -7,13 +7,13 @@ cannot be counted, stands beside it as `left_out`.
 from __future__ import annotations
 
 import datetime
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sampan import documents
 from sampan.errors import CatalogError
 
 FOLDER = Path(__file__).parent / "memory"
@@ -65,7 +65,7 @@ def read(path: Path) -> list[MemoryPoint]:
         CatalogError: As `memory_points`.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = documents.parse_toml(documents.read_text(path))
         unit, counter = UNITS[table["unit"]], table["counter"]
         if counter not in COUNTERS:
             raise ValueError(f"`counter` is {counter!r}, not one of {', '.join(COUNTERS)}")

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import datetime
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sampan import documents
 from sampan.errors import CatalogError, did_you_mean
 
 FOLDER = Path(__file__).parent / "models"
@@ -87,7 +87,7 @@ def read(path: Path) -> CatalogModel:
         CatalogError: It is not TOML, lacks a field or has one that is not known, or a value is of the wrong kind.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = documents.parse_toml(documents.read_text(path))
     except (OSError, ValueError) as error:
         raise CatalogError(f"the model file `{path.name}` cannot be read", str(error)) from error
 

@@ -12,8 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sampan import files
+from sampan import documents, files
 from sampan.checkpoint.weights import file_digest
+from sampan.errors import BadDocumentError
 
 _MAX_FILES = 4096
 _seen: dict[tuple[Path, files.FileMark], str] = {}  # of this process
@@ -80,8 +81,8 @@ def cache_file() -> Path | None:
 
 
 def _read(store: Path | None) -> dict[str, Any]:
-    with suppress(OSError, ValueError, RecursionError):
-        values = json.loads(store.read_text(encoding="utf-8")) if store else {}
+    with suppress(OSError, BadDocumentError):
+        values = documents.parse_json(documents.read_text(store)) if store else {}
         if isinstance(values, dict):
             return values
     return {}

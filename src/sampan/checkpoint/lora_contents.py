@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sampan import documents
 from sampan.checkpoint import sealed, weights
 from sampan.checkpoint.json_files import read_json
 from sampan.checkpoint.lora_settings import CONFIG_FILE, PEFT_FILE, PROVENANCE_KEY
-from sampan.errors import CheckpointError
+from sampan.errors import BadDocumentError, CheckpointError
 
 _KEY, _CONFIG_KEY = "contents", "config"
 
@@ -38,8 +39,8 @@ def check(file: Path) -> bool:
     if text is None:
         return False
     try:
-        facts = json.loads(text)
-    except (ValueError, RecursionError):
+        facts = documents.parse_json(text)
+    except BadDocumentError:
         facts = None
     if not isinstance(facts, dict):
         raise _changed(file, f"`{PROVENANCE_KEY}` in its header cannot be read")

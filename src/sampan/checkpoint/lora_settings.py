@@ -23,10 +23,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sampan import documents
 from sampan.checkpoint import weights
 from sampan.checkpoint.json_files import read_json
 from sampan.checkpoint.lora_names import ALPHA, PEFT_PREFIX, is_text_encoder, other_kind, plain
-from sampan.errors import CheckpointError
+from sampan.errors import BadDocumentError, CheckpointError
 
 HEADER_KEY = "lora_adapter_metadata"  # diffusers' name for its JSON in a safetensors header
 CONFIG_FILE, PEFT_FILE = "adapter_config.json", "adapter_model.safetensors"
@@ -256,8 +257,8 @@ def _header_sources(file: Path, metadata: Mapping[str, str], modules: Iterable[s
 def _arguments(metadata: Mapping[str, str]) -> Mapping[str, Any]:
     """Return the arguments of kohya's network, which its header has as JSON."""
     try:
-        values = json.loads(metadata.get("ss_network_args", "{}"))
-    except (ValueError, RecursionError):
+        values = documents.parse_json(metadata.get("ss_network_args", "{}"))
+    except BadDocumentError:
         return {}
     return values if _is_dict(values) else {}
 
@@ -268,8 +269,8 @@ def _nested(metadata: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
         if name in (HEADER_KEY, PROVENANCE_KEY) or name.startswith("ss_") or not text.lstrip().startswith("{"):
             continue
         try:
-            outer = json.loads(text)
-        except (ValueError, RecursionError):
+            outer = documents.parse_json(text)
+        except BadDocumentError:
             continue
         for place, values in ((name, outer), *((f"{name}.{k}", v) for k, v in outer.items() if _is_dict(v))):
             # a bare alpha may be that of anything
@@ -335,9 +336,9 @@ def header(settings: Mapping[str, Any]) -> str:
 
 def _parsed(file: Path, text: str) -> dict[str, Any]:
     try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"the LoRA `{file}` cannot be used", f"its header is not JSON: {error}") from error
+        values = documents.parse_json(text)
+    except BadDocumentError as error:
+        raise CheckpointError(f"the LoRA `{file}` cannot be used", f"the settings in its header: {error}") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"the LoRA `{file}` cannot be used", "its header holds no settings")
     return {key.removeprefix(_DIFFUSERS_PREFIX): value for key, value in values.items()}

@@ -82,10 +82,10 @@ def save(
             _remove(final)
         os.replace(beside, final)
         files.sync_folder(parent)
-    except OSError as error:
+    except (OSError, CheckpointError) as error:  # the latter of a file of tensors
         raise CheckpointError(
             f"the checkpoint `{final}` cannot be written",
-            str(error),
+            error.because if isinstance(error, CheckpointError) else str(error),
             "the checkpoints before it stay; go on with --resume",
         ) from error
     finally:

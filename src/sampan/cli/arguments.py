@@ -28,6 +28,7 @@ from sampan.options import (
     share,
     size,
     span,
+    threads_option,
     whole,
     words,
 )
@@ -218,6 +219,7 @@ class GenerateArguments(VerbArguments):
     device: str = device_option()
     dtype: str = dtype_option()
     framework: str | None = option("torch or mindspore; default: the one that is installed", "F")
+    threads: int | None = threads_option()
     compile: bool = flag("compile the step that writes a token")
     offload: bool = flag("hold one part of the model on the device at a time")
     no_verify: bool = no_verify()

@@ -155,12 +155,13 @@ def train(options: arguments.TrainArguments) -> None:
 
 def generate(options: arguments.GenerateArguments) -> None:
     """Paint; the pictures' file names, or with --json a record each, on stdout."""
-    from sampan import frameworks
+    from sampan import frameworks, host
 
     if not options.list_examples and options.prompt is None and options.prompts is None:
         raise UsageError("the following arguments are required: PROMPT")
     if options.prompt is not None and options.prompts is not None:
         raise UsageError("PROMPT and --prompts exclude each other")
+    host.wait_passively()  # before a framework is imported
     if options.framework:
         frameworks.use(options.framework, switch=_SWITCH)  # before anything is imported that computes
     output.fetch(options.model, options)
@@ -203,6 +204,7 @@ def generate(options: arguments.GenerateArguments) -> None:
         console=output.console(options),
         loras=options.loras,
         verified=not options.no_verify,
+        threads=options.threads,
     )
     if options.json:
         output.put(json.dumps({"pictures": pictures}, indent=2))
@@ -238,6 +240,7 @@ def _generate_each(options: arguments.GenerateArguments, request: ImageRequest) 
             console=output.console(options),
             loras=options.loras,
             verified=not options.no_verify,
+            threads=options.threads,
             stop_on_error=options.stop_on_error,
             put=put,
         )
@@ -253,8 +256,9 @@ def serve(options: ServeArguments) -> None:
 
         keys.change(options.data, add=options.add_key, remove=options.remove_key, put=output.put)
         return
-    from sampan import frameworks
+    from sampan import frameworks, host
 
+    host.wait_passively()  # before a framework is imported
     if options.framework:
         frameworks.use(options.framework, switch=_SWITCH)  # before anything is imported that computes
     extras.require("serve", *extras.EXTRAS["serve"], failed="the server cannot start", error=RequestError)
@@ -268,6 +272,8 @@ def serve(options: ServeArguments) -> None:
         dtype=options.dtype,
         loras=options.loras,
         verified=not options.no_verify,
+        threads=options.threads,
+        together=options.batch,
     )
     verb.serve(pipeline, options.settings(), output.console(options))
 
@@ -351,8 +357,9 @@ def bench(options: BenchArguments) -> None:
 
 def evaluate(options: EvalArguments) -> None:
     """Measure a model's pictures; the names of the files with what was found on stdout."""
-    from sampan import frameworks
+    from sampan import frameworks, host
 
+    host.wait_passively()  # before a framework is imported
     if options.framework:
         frameworks.use(options.framework, switch=_SWITCH)  # before anything is imported that computes
     if options.endpoint is None:

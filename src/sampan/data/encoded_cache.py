@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sampan import __version__, files
+from sampan import __version__, documents, files
 from sampan.data import memory_map
 from sampan.data.memory_map import Array
 from sampan.errors import DamagedFileError, DataError, LockHeldError
@@ -224,7 +224,7 @@ class EncodedCache:
     def _listed(self) -> list[Shard]:
         path = self.path / "manifest.json"
         try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
+            manifest = documents.parse_json(documents.read_text(path))
             if manifest["format"] != FORMAT_VERSION or manifest["kind"] != self.kind or manifest["key"] != self.key:
                 raise ValueError("it is of another store")
             shards = [Shard(**line) for line in manifest["shards"]]
@@ -235,7 +235,7 @@ class EncodedCache:
                         raise ValueError(f"a shard's `{f.name}` is {value!r}")
         except FileNotFoundError:
             return []
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             self.problems.append(f"`{path}` is not used: {error}; what it lists is made again")
             return []
         except OSError as error:

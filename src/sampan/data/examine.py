@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sampan import documents
 from sampan.data import pictures
 from sampan.data import workers as processes
 from sampan.data.image_source import ImageSource
@@ -147,7 +148,7 @@ def _recall(record: Path, sources: Sequence[ImageSource], max_pixels: int) -> di
 def _parse(line: bytes, max_pixels: int) -> _Entry | None:
     """Return the entry of a line, or None where it is torn, of another version, or says nothing at this `max_pixels`."""
     try:
-        fields = json.loads(line)
+        fields = documents.parse_json(line)
         if fields["version"] != _VERSION:
             return None
         if problem := fields.get("problem"):
@@ -159,7 +160,7 @@ def _parse(line: bytes, max_pixels: int) -> _Entry | None:
         if picture.width_px * picture.height_px > max_pixels:
             return None
         return _Entry(fields["name"], fields["fingerprint"], picture)
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return None
 
 

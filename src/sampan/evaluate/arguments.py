@@ -19,6 +19,7 @@ from sampan.options import (
     option,
     seed,
     span,
+    threads_option,
     whole,
     words,
 )
@@ -67,6 +68,7 @@ class EvalArguments(VerbArguments):
     offload: bool = flag("hold one part of the model on the device at a time")
     no_verify: bool = no_verify()
     framework: str | None = option("torch or mindspore; default: the first that is installed", "F")
+    threads: int | None = threads_option()
     keep: Path = option("painted pictures, to go on with", "DIR", Path, Path("eval-data"), group="what is written")
     fresh: bool = flag("paint again what is kept, as when a server has other weights now")
     json: Path | None = option("the record", "FILE", Path)

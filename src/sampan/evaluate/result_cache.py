@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sampan import __version__, files
+from sampan import __version__, documents, files
 from sampan.evaluate.case import EvalCase
 from sampan.metrics.ocr import Reading, TextReader
 from sampan.pipeline.png import save_png
@@ -68,9 +68,9 @@ class ResultCache:
         try:
             with Image.open(self.path(case)) as image:
                 image.load()
-                facts = json.loads(image.info["sampan"])
+                facts = documents.parse_json(image.info["sampan"])
                 return image.convert("RGB"), float(facts["seconds"])
-        except (OSError, KeyError, ValueError, SyntaxError):
+        except (OSError, KeyError, TypeError, ValueError, SyntaxError, Image.DecompressionBombError):
             return None  # painted again
 
     def put(self, case: EvalCase, image: Image.Image, seconds: float) -> None:
@@ -95,9 +95,9 @@ class ReadingCache:
         if self._path.is_file():
             for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
-                    name, words, confidence = json.loads(line)
+                    name, words, confidence = documents.parse_json(line)
                     self._known[name] = Reading(tuple(map(str, words)), float(confidence))
-                except (ValueError, TypeError, RecursionError):
+                except (ValueError, TypeError):
                     continue  # cut short by a kill, or another's: read again
 
     def read(self, images: list[Image.Image], workers: int, progress: Any) -> list[Reading]:

@@ -184,6 +184,8 @@ def _generator(options: EvalArguments) -> ModelGenerator | EndpointGenerator:
         offload=options.offload,
         loras=options.loras,
         verified=not options.no_verify,
+        threads=options.threads,
+        together=options.batch,
     )
     return ModelGenerator(
         pipeline, size_px=options.size or pipeline.config.geometry.default_px,

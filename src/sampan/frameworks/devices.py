@@ -1,10 +1,11 @@
-"""What the frameworks share about devices: how they are described, and how fast they multiply. Loads no framework."""
+"""What the frameworks share about devices: how they are described, how fast they multiply, and what their errors say of
+memory. Loads no framework."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 Device = dict[str, Any]
@@ -36,6 +37,17 @@ def matmul_flops_per_s(device: str, seconds: Callable[[int, int], float]) -> flo
         if ends - time.perf_counter() < 10 * once_s:  # the next size takes eight times as long
             break
     return best
+
+
+def no_memory(error: Exception, signs: Collection[str]) -> str | None:
+    """Return what an error says of memory that is not there: one sentence; None of every other error.
+
+    Args:
+        signs: What stands in such a message of a framework.
+    """
+    sentences = str(error).strip().partition("\n")[0].split(". ")
+    said = next((sentence for sentence in sentences if any(sign in sentence for sign in signs)), None)
+    return said or "no memory is left" if isinstance(error, MemoryError) else said
 
 
 def probe_devices(

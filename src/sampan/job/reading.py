@@ -80,12 +80,13 @@ class _Source:
 
     def refuse(self, at: toml.Key, problem: str, hint: str | None = None) -> NoReturn:
         """Raise the JobError of one setting."""
-        lines = [toml.line_of(self.text, at[:depth]) for depth in range(len(at), 0, -1)]
+        line = toml.line_of(self.text, at)
         over = any(at[: len(key)] == key for key in self.overridden)
-        if over or (lines[0] is None and any(key[: len(at)] == at for key in self.overridden)):
+        if over or (line is None and any(key[: len(at)] == at for key in self.overridden)):
             where = "--set"
         else:
-            line = next((line for line in lines if line), None)
+            above = (toml.line_of(self.text, at[:depth]) for depth in range(len(at) - 1, 0, -1))
+            line = line or next(filter(None, above), None)
             where = f"{self.name}:{line}" if line else self.name
         raise JobError(f"{where}: {'.'.join(at)}: {problem}", (), hint)
 

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -101,7 +102,7 @@ def address_problem(text: str) -> str | None:
 
 def settings(section: type) -> dict[str, Setting]:
     """Return the settings of one section by name; sub-sections are no settings."""
-    kinds, found = get_type_hints(section), {}
+    kinds, found = _hints(section), {}
     inherited = {f.name: f.metadata for base in reversed(section.__mro__[1:-1]) for f in dataclasses.fields(base)}
     for f in dataclasses.fields(section):
         # a section that only has another default takes words and limits from the one it extends
@@ -121,7 +122,12 @@ def sections(section: type, name: str = "") -> Iterator[tuple[str, type]]:
 
 def subsections(section: type) -> dict[str, Any]:
     """Return the classes of the sections directly below one, by name."""
-    return {key: kind for key, kind in get_type_hints(section).items() if dataclasses.is_dataclass(kind)}
+    return {key: kind for key, kind in _hints(section).items() if dataclasses.is_dataclass(kind)}
+
+
+@cache
+def _hints(section: type) -> dict[str, Any]:
+    return get_type_hints(section)
 
 
 def kinds_in(annotation: Any) -> list[Any]:

@@ -52,8 +52,10 @@ def line_of(text: str, at: Key) -> int | None:
     The parser finds it, so that strings, arrays and inline tables are read as they should be: the first lines that are
     TOML by themselves and hold the key end with it, and it begins after the last lines that were TOML before.
     """
-    rows, begins, num_parsed = text.split("\n"), 1, 0
-    for count in range(1, len(rows) + 1):
+    rows, num_parsed = text.split("\n"), 0
+    # the key stands nowhere before its last word does, unless that is written with escapes
+    begins = next((number for number, row in enumerate(rows, start=1) if at[-1] in row), 1)
+    for count in range(begins, len(rows) + 1):
         num_parsed += sum(map(len, rows[:count]))
         if num_parsed > _MAX_PARSED:
             return None

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
+from sampan.frameworks.memory import memory_for
 from sampan.models import positions
 from sampan.models.config import ModelConfig
 from sampan.models.dit import KV, join_references
 from sampan.models.positions import Grid
 from sampan.models.shapes import IMAGE, check_shapes
+from sampan.pipeline.request import FEWER
 from sampan.samplers import euler, noise
 
 Floats = NDArray[np.float32]
@@ -121,6 +123,7 @@ class DenoiseState:
         """Whether the last step is taken."""
         return self.steps_taken == self.num_steps
 
+    @memory_for("a step of the diffusion decoder", FEWER)
     def step(self) -> None:
         """Take the next step."""
         with dev.no_grad():
@@ -153,6 +156,7 @@ class Denoiser:
     device: str
     dtype: str
 
+    @memory_for("the references in the diffusion decoder", FEWER)
     def reference_kv(self, references: Sequence[tuple[Floats, Ints, Grid]]) -> tuple[KV, ...] | None:
         """Return the references' keys and values per decoder layer, or None without references.
 
@@ -180,6 +184,7 @@ class Denoiser:
                 progress(state.steps_taken, state.num_steps)
         return state.latent
 
+    @memory_for("the diffusion decoder", FEWER)
     def start(self, inputs: DenoiseInputs) -> DenoiseState:
         """Return latents at their noise, to be brought on step by step.
 

@@ -14,26 +14,26 @@ from typing import Any
 
 from PIL.Image import Image, Resampling
 
-from sampan import __version__, files
+from sampan import __version__, host
 from sampan.checkpoint import lora
 from sampan.checkpoint.folder import ModelFolder, load_part, open_with_lora
 from sampan.checkpoint.lora import LoraAdapter
 from sampan.data.transforms import grid_patches
-from sampan.errors import RequestError
 from sampan.frameworks import device as dev
+from sampan.frameworks.memory import memory_for
 from sampan.models import encoders, pixels
+from sampan.models.build import PARTS
 from sampan.models.config import ModelConfig
 from sampan.models.positions import Grid
 from sampan.models.text import PromptTokenizer
-from sampan.pipeline.batch import Progress, generate_images
+from sampan.pipeline import output
+from sampan.pipeline.batch import IMAGES_AT_ONCE, Progress, generate_images
 from sampan.pipeline.denoise import Denoiser
-from sampan.pipeline.png import save_png
 from sampan.pipeline.prepare import Floats, Ints, Pixels, ReferenceImage, prepare
 from sampan.pipeline.prompt import note_on, painted_prompt
-from sampan.pipeline.request import ImageRequest
+from sampan.pipeline.request import FEWER, ImageRequest
 from sampan.pipeline.tokens import BatchedDecoder
 from sampan.progress import bars
-from sampan.units import format_bytes
 
 
 class Pipeline:
@@ -73,7 +73,8 @@ class Pipeline:
                 self._step = (None, None)
                 dev.release(self.device)
             self.progress(f"loading {name}", 0, 1)
-            self._parts[name] = load_part(self.folder, name, device=self.device, dtype=self.dtype, loras=self.loras)
+            with memory_for(f"the weights of {name}", FEWER):
+                self._parts[name] = load_part(self.folder, name, device=self.device, dtype=self.dtype, loras=self.loras)
             self.progress(f"loading {name}", 1, 1)
         return self._parts[name]
 
@@ -111,10 +112,12 @@ class Pipeline:
             self._step = (model, dev.compiled(model))
         return BatchedDecoder(model, self.device, self.dtype, self._step[1])
 
+    @memory_for("the glyph encoder", FEWER)
     def glyph_embeds(self, texts: Sequence[str]) -> Floats:
         """Return (1, bytes, width) of the words to be drawn, one after another; of no words, the empty string's."""
         return encoders.embed_glyphs(self.part("glyph"), texts, self.config, self.device)[None]
 
+    @memory_for("the VAE's encoder", FEWER)
     def encode(self, images: Floats) -> Floats:
         """Return normalised latents (n, channels, h, w) of images (n, 3, H, W) in [-1, 1]."""
         return encoders.encode_latents(self.part("vae"), images, self.config, self.device, self.dtype)
@@ -123,10 +126,12 @@ class Pipeline:
         """Return the diffusion decoder, ready to denoise."""
         return Denoiser(self.part("decoder"), self.config, self.device, self.dtype)
 
+    @memory_for("the VAE's decoder", FEWER)
     def decode(self, latents: Any) -> Floats:
         """Return images (n, 3, H, W) in about [-1, 1] of normalised latents."""
         return encoders.decode_latents(self.part("vae"), latents, self.config, self.device, self.dtype)
 
+    @memory_for("the image tokenizer", FEWER)
     def _tokens(self, patches: Floats, grid: Grid) -> Ints:
         ids = encoders.encode_tokens(self.part("tokenizer"), patches[None], grid, self.config, self.device, self.dtype)
         return ids[0].reshape(grid)
@@ -155,12 +160,18 @@ def open_pipeline(
     loras: Sequence[tuple[Path, float]] = (),
     compiled: bool = False,
     verified: bool = True,
+    threads: int | None = None,
+    together: int = 1,
 ) -> Pipeline:
     """Return a model folder, or a run, ready to paint; arguments as `generate`.
+
+    Args:
+        together: Pictures that are made side by side.
 
     Raises:
         SampanError: It cannot be used, or the device is not there.
     """
+    load = host.CpuLoad()
     folder, own = open_with_lora(Path(model))
     folder.check()  # a missing shard is said now, not after the part before it has worked
     if verified:
@@ -168,6 +179,11 @@ def open_pipeline(
     asked = [*([(own, 1.0)] if own else []), *loras]
     lows = [low for path, strength in asked for low in lora.read(path, folder.config, strength)]
     where = dev.resolve(device)
+    if threads is not None:
+        dev.set_threads(threads)
+    elif where == "cpu":
+        largest = max(sum(tensor.num_elements for tensor in folder.stored(part).values()) for part in PARTS)
+        dev.default_threads(host.choose_threads(largest * together, load))
     return Pipeline(folder, where, dev.resolve_dtype(dtype, where), offload, progress, lows, compiled)
 
 
@@ -183,6 +199,7 @@ def generate(
     loras: Sequence[tuple[Path, float]] = (),
     compiled: bool = False,
     verified: bool = True,
+    threads: int | None = None,
 ) -> list[dict[str, Any]]:
     """Paint a request's pictures, write them as PNG and return one record a picture.
 
@@ -193,11 +210,12 @@ def generate(
         verified: Hold the model's files against the hashes that sampan recorded when it wrote them, where it did.
         out: File of the first picture; further ones get -2, -3 … Without one, `sampan-SEED.png` in the current folder.
         console: A rich console for progress.
+        threads: CPU threads; None takes what the model's size and other programs leave use for.
 
     Raises:
-        SampanError: With nothing written.
+        SampanError: With nothing written, or saying what was.
     """
-    target, begun = check_target(request, out), time.perf_counter()
+    (target, free_bytes), begun = output.check_target(request, out), time.perf_counter()
     with bars(console) as progress:
         pipeline = open_pipeline(
             model,
@@ -208,8 +226,12 @@ def generate(
             loras=loras,
             compiled=compiled,
             verified=verified,
+            threads=threads,
+            together=min(request.count, IMAGES_AT_ONCE),
         )
-        check_room(pipeline, request, target)
+        side = pipeline.config.geometry.default_px
+        num_pixels = request.count * (request.width_px or side) * (request.height_px or side)
+        output.check_room(target, free_bytes, num_pixels)
         for note in lora.notes(pipeline.loras):
             console.print(note, highlight=False, markup=False, soft_wrap=True)
         for words in prompt_notes(pipeline, request, model):
@@ -225,38 +247,6 @@ def prompt_notes(pipeline: Pipeline, request: ImageRequest, model: str) -> list[
         hint = pipeline.folder.knows.hint(painted_prompt(request.prompt, pipeline.config), model)
         notes += [] if hint is None else [hint]
     return notes
-
-
-def check_target(request: ImageRequest, out: Path | None) -> Path:
-    """Return the file of the first image.
-
-    Raises:
-        RequestError: It cannot be written, or a reference is not there.
-    """
-    target = out or Path(f"sampan-{request.seed}.png")
-    if target.suffix.lower() != ".png":
-        raise RequestError(
-            f"cannot write `{target}`", "pictures are written as PNG", "give --out a name that ends in .png"
-        )
-    if not target.parent.is_dir():
-        raise RequestError(f"cannot write `{target}`", f"there is no folder `{target.parent}`", "make it first")
-    _try_place(target)
-    for path in request.references:
-        if not path.is_file():
-            raise RequestError(f"there is no reference picture `{path}`")
-    return target
-
-
-def check_room(pipeline: Pipeline, request: ImageRequest, target: Path) -> None:
-    """Raise RequestError unless a request's images fit where they are to be written."""
-    side, free_bytes = pipeline.config.geometry.default_px, _try_place(target)
-    at_most = request.count * 3 * (request.width_px or side) * (request.height_px or side)
-    if free_bytes < at_most:
-        raise RequestError(
-            f"cannot write `{target}`",
-            f"the pictures take up to {format_bytes(at_most)}, and {format_bytes(free_bytes)} are free there",
-            "make room, or give --out a place on another disk",
-        )
 
 
 def write_images(pipeline: Pipeline, request: ImageRequest, target: Path, begun: float) -> list[dict[str, Any]]:
@@ -289,32 +279,7 @@ def write_images(pipeline: Pipeline, request: ImageRequest, target: Path, begun:
             facts["prompt"] = request.prompt
             if (painted := painted_prompt(request.prompt, pipeline.config)) != request.prompt:
                 facts["revised_prompt"] = painted
-        try:
-            save_png(path, image, facts)
-        except OSError as error:
-            written = ", ".join(f"`{record['file']}`" for record in records)
-            raise RequestError(
-                f"`{path}` cannot be written",
-                [
-                    str(error),
-                    f"{len(pictures) - index} of {len(pictures)} painted pictures are lost"
-                    + (f"; {written} can be kept" if written else ""),
-                ],
-                f"make room or give --out another place, and call again with --seed {request.seed}: "
-                "the same pictures come out",
-            ) from error
-        records.append(
-            {"file": str(path), **facts, "device": pipeline.device, "seconds": round(seconds / len(pictures), 3)}
-        )
+        output.write_picture(path, image, facts, records, len(pictures))
+        where = {"device": pipeline.device, "threads": dev.set_threads(None)}
+        records.append({"file": str(path), **facts, **where, "seconds": round(seconds / len(pictures), 3)})
     return records
-
-
-def _try_place(target: Path) -> int:
-    """Return how much is free where a picture is to be written; what cannot be written is said before anything is painted."""
-    try:
-        if target.is_dir():
-            raise IsADirectoryError("it is a folder")
-        return files.try_place(target.parent)
-    except OSError as error:
-        hint = "give --out a name in a folder that can be written, on a disk with room"
-        raise RequestError(f"cannot write `{target}`", str(error), hint) from error

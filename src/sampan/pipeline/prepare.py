@@ -24,7 +24,7 @@ from sampan.models.positions import Grid
 from sampan.models.text import PromptTokenizer, glyph_batch, glyph_texts
 from sampan.pipeline.denoise import DenoiseInputs, InpaintingRegion, initial_noise, is_guided
 from sampan.pipeline.inject import InjectedInputs, read_injected
-from sampan.pipeline.prompt import check_prompt, painted_prompt
+from sampan.pipeline.prompt import check_characters, check_prompt, painted_prompt
 from sampan.pipeline.request import ImageRequest, check_length, check_size, default_size
 from sampan.pipeline.tokens import TokenSequence
 
@@ -300,6 +300,7 @@ def prepare(pipeline: Pipeline, request: ImageRequest, images: Sequence[Image.Im
     Raises:
         RequestError, DataError: What was asked cannot be done.
     """
+    check_characters(request.prompt)
     opened = [load_rgb(path) for path in request.references] if images is None else images
     prepared = Prepared(pipeline, request, opened)
     sizes = [(image.height, image.width) for image in opened]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sampan.errors import RequestError
 from sampan.models import pixels
 from sampan.models.config import ModelConfig
 from sampan.models.positions import Grid
 from sampan.models.quotations import straighten
 from sampan.models.text import PromptTokenizer
 from sampan.pipeline.request import check_length, num_tokens
+
+MAX_PROMPT_CHARS = 8000  # some tokenizers take four times as long for a text that is twice as long
 
 
 def painted_prompt(prompt: str, config: ModelConfig) -> str:
@@ -23,6 +26,24 @@ def note_on(prompt: str, config: ModelConfig) -> str | None:
     if painted == prompt:
         return None
     return f"this model knows straight quotation marks alone, so that what is painted is: {painted}"
+
+
+def check_characters(prompt: str) -> None:
+    """Raise RequestError for a prompt that is not cut into tokens, be it for its length or for what is no character."""
+    if len(prompt) > MAX_PROMPT_CHARS:
+        raise RequestError(
+            "the prompt is too long for this model",
+            f"it has {len(prompt):,} characters, and at most {MAX_PROMPT_CHARS:,} are read",
+            "shorten the prompt",
+        )
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(
+            "the prompt cannot be read",
+            f"its character {error.start + 1} is half of a surrogate pair",
+            "write it again",
+        ) from error
 
 
 def check_prompt(

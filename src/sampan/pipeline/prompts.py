@@ -11,7 +11,9 @@ from typing import Any
 
 from sampan.checkpoint import lora
 from sampan.errors import DataError, RequestError
-from sampan.pipeline.pipeline import check_target, open_pipeline, prompt_notes, write_images
+from sampan.pipeline.batch import IMAGES_AT_ONCE
+from sampan.pipeline.output import check_target
+from sampan.pipeline.pipeline import open_pipeline, prompt_notes, write_images
 from sampan.pipeline.request import ImageRequest
 from sampan.progress import bars
 
@@ -61,6 +63,7 @@ def generate_each(
     put: Callable[[dict[str, Any]], None],
     console: Any,
     verified: bool = True,
+    threads: int | None = None,
 ) -> None:
     """Generate the images of every prompt and write them as soon as they are made, named by the prompt's line.
 
@@ -73,13 +76,13 @@ def generate_each(
         stop_on_error: Go on with no further line after one that failed.
         put: Takes the record of each image that is written.
         console: A rich console for progress, hints and the lines that failed.
-        model, device, dtype, offload, compiled, loras, verified: As pipeline.generate takes them.
+        model, device, dtype, offload, compiled, loras, verified, threads: As pipeline.generate takes them.
 
     Raises:
         RequestError: Prompts failed; the images of the others are written.
         SampanError: Something failed that every prompt needs.
     """
-    target = check_target(request, out)
+    target, _ = check_target(request, out)
     failures: list[tuple[int, str]] = []
 
     def say(words: str) -> None:
@@ -95,6 +98,8 @@ def generate_each(
             loras=loras,
             compiled=compiled,
             verified=verified,
+            threads=threads,
+            together=min(request.count, IMAGES_AT_ONCE),
         )
         for note in lora.notes(pipeline.loras):
             say(note)

@@ -11,6 +11,8 @@ from sampan.errors import RequestError
 from sampan.models import pixels
 from sampan.models.config import ModelConfig, PaintingConfig, SamplingConfig
 
+# what to do where the device has no memory left
+FEWER = "ask for a smaller size or fewer pictures at once; `sampan generate` and `sampan eval` have --offload, too"
 _PROMPT_TOKENS = 64  # room for a prompt beside the largest size that is offered
 
 

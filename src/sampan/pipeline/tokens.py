@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
+from sampan.frameworks.memory import memory_for
 from sampan.models import positions
 from sampan.models.ar import ARGenerator, Cache
 from sampan.models.config import SamplingConfig, TextConfig
 from sampan.models.positions import Grid
+from sampan.pipeline.request import FEWER
 from sampan.samplers import noise
 from sampan.samplers.top_p import sample_token, top_p_probabilities
 
@@ -103,6 +105,7 @@ class BatchedDecoder:
         self._tables_slot = 0  # the slot of the first of them
         self._alike: _Alike = {}
 
+    @memory_for("the AR generator's tokens", FEWER)
     def join(self, sequences: Sequence[TokenSequence]) -> None:
         """Read the prompt that these sequences share, write the first token of each, and take them along."""
         first, num_prompt = sequences[0], len(sequences[0].prompt_ids)
@@ -126,6 +129,7 @@ class BatchedDecoder:
             _sample(sequences, _alike(sequences), np.repeat(dev.to_numpy(logits)[:, -1], len(sequences), axis=0))
             self._extend(cache, num_prompt, sequences)
 
+    @memory_for("the AR generator's tokens", FEWER)
     def step(self) -> None:
         """Write the next token of every sequence that is not done; those that are leave."""
         if any(sequence.done for sequence in self.sequences):

@@ -7,13 +7,13 @@ them. Evaluation is in sampan.screen.matching. Nothing here is legal advice.
 from __future__ import annotations
 
 import datetime
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sampan import documents
 from sampan.errors import CatalogError, did_you_mean
 
 FOLDER = Path(__file__).parent / "rules"
@@ -190,7 +190,7 @@ def read(path: Path, groups: Mapping[str, Group]) -> Rule:
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return documents.parse_toml(documents.read_text(path))
     except (OSError, ValueError) as error:
         raise CatalogError(f"the rule file `{path.name}` cannot be read", str(error)) from error
 

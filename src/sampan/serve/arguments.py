@@ -21,6 +21,7 @@ from sampan.options import (
     repeated,
     served_name,
     several,
+    threads_option,
     whole,
 )
 
@@ -50,6 +51,7 @@ class ServeArguments(VerbArguments):
     device: str = device_option()
     dtype: str = dtype_option()
     framework: str | None = option("torch or mindspore; default: the first that is installed", "F")
+    threads: int | None = threads_option()
     loras: tuple[tuple[Path, float], ...] = loras()
     no_verify: bool = no_verify()
     host: str = option(

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from sampan.job import MAX_SEED
+from sampan.pipeline.prompt import MAX_PROMPT_CHARS
 
-MAX_PROMPT_CHARS = 8000
 MAX_STEPS = 200
 MAX_REFERENCE_IDS = 16
 # how OpenAI's word for more or less care is understood here, in steps of the decoder

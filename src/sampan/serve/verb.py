@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from sampan import files
 from sampan.checkpoint import lora
 from sampan.errors import DataError, DeviceError, LockHeldError, RequestError
+from sampan.frameworks import device as dev
 from sampan.metrics.ocr import find_reader
 from sampan.pipeline.pipeline import Pipeline
 from sampan.serve.app import build
@@ -56,7 +57,8 @@ def serve(pipeline: Pipeline, settings: Settings, console: Any) -> None:
             if num_interrupted:
                 console.print(f"{num_interrupted} pictures were under way when the server last ended")
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            console.print(f"model {settings.model} · {pipeline.device}, {pipeline.dtype}")
+            threads = f", {dev.set_threads(None)} threads" if pipeline.device == "cpu" else ""
+            console.print(f"model {settings.model} · {pipeline.device}, {pipeline.dtype}{threads}")
             for note in lora.notes(pipeline.loras):
                 console.print(note, highlight=False, markup=False, soft_wrap=True)
             console.print(f"http://{host}:{bound.getsockname()[1]}/", highlight=False)

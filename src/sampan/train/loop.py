@@ -21,6 +21,7 @@ from sampan.checkpoint.provenance import StageSession, in_words, place_of
 from sampan.errors import CheckpointError, DataError, JobError
 from sampan.frameworks import device as dev
 from sampan.frameworks import parallel, train_step
+from sampan.frameworks.memory import memory_for
 from sampan.frameworks.records import StepReport
 from sampan.job import STAGES, Job
 from sampan.train import disk, distributed, plot
@@ -192,7 +193,8 @@ class _StageRun:
         with stop_signals() as stop, ProgressDisplay(state.console, name, first, settings.num_steps) as show:
             while step < settings.num_steps:
                 # draw the batches, compute loss and gradients, clip, update weights and average, let the stage follow up
-                result = self.trainer.step(step)
+                with memory_for(f"step {step + 1} of stage {name}", self._with_less()):
+                    result = self.trainer.step(step)
                 report = result.report
                 step += 1
 
@@ -239,6 +241,11 @@ class _StageRun:
                     state.console.print(f"{name}: stopped at step {step}; go on with --resume")
                     raise KeyboardInterrupt
         self._finish(step)
+
+    def _with_less(self) -> str:
+        """Return what to do where a step has too little memory."""
+        lower = f"stage.{self.name}.micro_batch_size (now {self.settings.micro_batch_size})"
+        return f"lower {lower} or free memory, and go on with --resume from the last checkpoint"
 
     def _count_skipped(self, step: int, report: StepReport) -> None:
         """Stop when several steps in a row had no finite loss or gradient; say which samples they saw."""

@@ -21,9 +21,9 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sampan import files, frameworks
+from sampan import documents, files, frameworks
 from sampan.checkpoint.provenance import machine, now, versions
-from sampan.errors import CheckpointError, JobError, SampanError
+from sampan.errors import BadDocumentError, CheckpointError, JobError, SampanError
 from sampan.extras import require
 
 if TYPE_CHECKING:
@@ -244,8 +244,8 @@ def _rewrite(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
     kept = []
     for line in content.split("\n"):  # not splitlines: a caption may hold other line breaks
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:  # written by a process that was killed meanwhile
+            row = documents.parse_json(line)
+        except BadDocumentError:  # written by a process that was killed meanwhile
             continue
         if isinstance(row, dict) and keep(row):
             kept.append(line + "\n")

@@ -240,7 +240,7 @@ def test_a_config_that_is_not_implemented_names_its_file(folder: Path):
     [
         ("transformer", {"num_layers": "two"}, "num_layers must be a whole number, got 'two'"),
         ("transformer", {"num_layers": True}, "num_layers must be a whole number, got True"),
-        ("transformer", {"num_layers": 10**9}, "num_layers must be at most 1024, got 1000000000"),
+        ("transformer", {"num_layers": 10**9}, "num_layers must be at most 512, got 1000000000"),
         ("vae", {"latents_std": [1.0, 2.0, "x", 1.0]}, "latents_std must be a number, got 'x'"),
         ("vae", {"layers_per_block": [1]}, "layers_per_block must be a whole number, got (1,)"),
         ("vae", {"block_out_channels": 8}, "block_out_channels must be a list, got 8"),

@@ -229,4 +229,6 @@ def test_a_pattern_of_ranks_that_is_not_known_says_nothing_of_ranks(tmp_path: Pa
 
 
 def test_a_header_that_is_no_json(tmp_path: Path):
-    assert "its header is not JSON" in failure(tmp_path, {"lora_adapter_metadata": "{"})
+    assert "the settings in its header: line 1, column 2 is not JSON" in failure(
+        tmp_path, {"lora_adapter_metadata": "{"}
+    )

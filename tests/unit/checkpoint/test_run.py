@@ -17,7 +17,7 @@ from sampan.checkpoint import run, sealed
 from sampan.checkpoint.provenance import StageSession, in_words, place_of, taken_by, versions_of
 from sampan.checkpoint.weights import file_digest
 from sampan.errors import CheckpointError
-from sampan.frameworks import io
+from sampan.frameworks import weight_files
 
 
 def save(out: Path, step: int, *, done: bool = False, **more: Any) -> Path:
@@ -320,12 +320,15 @@ def test_a_full_disk_leaves_the_checkpoints_before(failing: str, tmp_path: Path,
         raise OSError(28, "No space left on device")
 
     if failing == "weights":
-        monkeypatch.setattr(io, "save_tensors", full)
+        monkeypatch.setattr(
+            weight_files, "replacing", full
+        )  # as of a real disk, io.save_tensors makes an error of its own
     else:
         monkeypatch.setattr(run.sealed, "write", full)
     with pytest.raises(CheckpointError) as caught:
         save(tmp_path, 6)
     assert caught.value.what.endswith("step-00000006` cannot be written")
     assert caught.value.because == ("[Errno 28] No space left on device",)
+    assert caught.value.hint == "the checkpoints before it stay; go on with --resume"
     assert list((tmp_path / "stages" / "vae").iterdir()) == [before]
     assert run.newest(tmp_path, "vae") == (before, [])

@@ -82,7 +82,7 @@ def test_generate_asks_for_what_the_options_say(stand_in, capsys):
     line = (
         "generate maçã --reference one.png --reference two.png --size 64x32 -n 2 --seed 5 --steps 7 --guidance 2 "
         "--temperature 0 --top-p 0.5 --top-k 9 --model folder --dtype bf16 --device cuda:1 --offload "
-        "--inject i.safetensors --out a.png --no-prompt-metadata --lora x.safetensors --lora runs/y:-0.5"
+        "--inject i.safetensors --out a.png --no-prompt-metadata --threads 3 --lora x.safetensors --lora runs/y:-0.5"
     )
     assert main(line.split()) == 0
     assert generate.args == (
@@ -113,6 +113,7 @@ def test_generate_asks_for_what_the_options_say(stand_in, capsys):
         "verified": True,
         "out": Path("a.png"),
         "loras": ((Path("x.safetensors"), 1.0), (Path("runs/y"), -0.5)),
+        "threads": 3,
     }
     assert capsys.readouterr().out == "a-1.png\na-2.png\n"
 
@@ -126,8 +127,7 @@ def test_generate_leaves_to_the_model_what_is_not_asked_for(stand_in):
     del generate.kwargs["console"]
     assert generate.kwargs == {
         "model": "nano", "device": "auto", "dtype": "auto", "offload": False, "out": None, "loras": (),
-        "compiled": False,
-        "verified": True,
+        "compiled": False, "verified": True, "threads": None,
     }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from sampan.checkpoint.write import write_folder
 from sampan.errors import CheckpointError, RequestError
 from sampan.models import lora
 from sampan.models.build import PARTS
-from sampan.pipeline import pipeline
+from sampan.pipeline import output
 from sampan.pipeline.pipeline import Pipeline, generate, open_pipeline
 from sampan.pipeline.request import ImageRequest
 
@@ -111,7 +111,7 @@ def no_room(*given: Any) -> None:
 
 
 def test_a_place_that_cannot_be_written_is_said_before_anything_is_loaded(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(pipeline.files, "try_place", no_room)
+    monkeypatch.setattr(output.files, "try_place", no_room)
     with pytest.raises(RequestError) as caught:
         paint(tmp_path / "no-model", tmp_path / "a.png")
     assert str(caught.value) == (
@@ -125,16 +125,14 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_is_loaded(tmp_pa
 
 
 def test_a_disk_with_little_room_is_said_before_anything_is_painted(tiny_folder: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(pipeline.files, "try_place", lambda folder: 3 * 64 * 64 - 1)
+    monkeypatch.setattr(output.files, "try_place", lambda folder: 3 * 64 * 64 - 1)
     with pytest.raises(RequestError, match=r"the pictures take up to 12.0 KiB, and 12.0 KiB are free there"):
         paint(tiny_folder, tmp_path / "a.png")
 
 
 def test_what_is_lost_and_what_is_kept_is_said(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    really = pipeline.save_png
-    monkeypatch.setattr(
-        pipeline, "save_png", lambda path, *more: no_room() if "-2" in path.name else really(path, *more)
-    )
+    really = output.save_png
+    monkeypatch.setattr(output, "save_png", lambda path, *more: no_room() if "-2" in path.name else really(path, *more))
     with pytest.raises(RequestError) as caught:
         paint(tiny_folder, tmp_path / "a.png", count=3)
     assert str(caught.value) == (

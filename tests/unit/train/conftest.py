@@ -62,10 +62,8 @@ def train(job: Job, *, resume: bool = False, says: Console | None = None) -> Pat
     return job.out
 
 
-@pytest.fixture(scope="package")
-def tiny_job(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The text of a job, whose pictures are there."""
-    folder = tmp_path_factory.mktemp("tiny-run")
+def write_job(folder: Path, model: Path) -> str:
+    """Draw a few pictures into a folder, and return the text of a job that trains on them from a model folder."""
     (folder / "set").mkdir()
     random = np.random.default_rng(0)
     for number in range(12):
@@ -73,9 +71,13 @@ def tiny_job(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str
         pixels[16:48, 8 : 12 + 4 * number] = random.integers(0, 256, 3)
         Image.fromarray(pixels).save(folder / "set" / f"{number}.png")
         (folder / "set" / f"{number}.txt").write_text(f"a bar of length {number}", encoding="utf-8")
-    return JOB.format(
-        folder=folder.as_posix(), model=tiny_folder.as_posix(), num_steps=NUM_STEPS, save_every=SAVE_EVERY
-    )
+    return JOB.format(folder=folder.as_posix(), model=model.as_posix(), num_steps=NUM_STEPS, save_every=SAVE_EVERY)
+
+
+@pytest.fixture(scope="package")
+def tiny_job(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The text of a job, whose pictures are there."""
+    return write_job(tmp_path_factory.mktemp("tiny-run"), tiny_folder)
 
 
 @pytest.fixture(scope="package")

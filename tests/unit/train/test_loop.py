@@ -13,11 +13,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from sampan import files
 from sampan.checkpoint import run
-from sampan.errors import CheckpointError, DataError
+from sampan.errors import CheckpointError, DataError, DeviceError
 from sampan.frameworks import train_step
 from sampan.frameworks.records import StepReport
 from sampan.job import Job, parse
@@ -175,3 +176,31 @@ def test_curves_that_cannot_be_drawn_take_nothing_from_the_model(tmp_path: Path,
     said = io.StringIO()
     loop._draw(tmp_path, Console(file=said, width=200))
     assert said.getvalue() == "no loss.png: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.parametrize("at_call", [3, 6])
+def test_a_step_without_memory_is_said_and_the_run_goes_on_with_less(
+    tiny_job: str, tmp_path: Path, monkeypatch, at_call
+):
+    job = short(tiny_job, tmp_path / "run", save_every=2)
+    really, calls = train_step.TrainStep.step, [0]
+
+    def step(self: Any, *given: Any) -> StepReport:
+        calls[0] += 1
+        if calls[0] == at_call:
+            torch.empty(2**55)  # the allocator's own refusal
+        return really(self, *given)
+
+    monkeypatch.setattr(train_step.TrainStep, "step", step)
+    with pytest.raises(DeviceError) as caught:
+        train(job)
+    assert caught.value.what == f"there is not enough memory for step {at_call} of stage ar"
+    assert "can't allocate memory" in caught.value.because[0]
+    assert caught.value.hint == (
+        "lower stage.ar.micro_batch_size (now 2) or free memory, and go on with --resume from the last checkpoint"
+    )
+    assert list(saved(job.out)) == [step for step in (2, 4) if step < at_call]
+    straight = train(dataclasses.replace(job, out=tmp_path / "straight"))
+    train(job, resume=True)
+    one, other = (out / "stages/ar/step-00000012/weights.safetensors" for out in (straight, job.out))
+    assert one.read_bytes() == other.read_bytes()

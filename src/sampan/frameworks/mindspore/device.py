@@ -27,6 +27,8 @@ from sampan.errors import DeviceError
 from sampan.frameworks import devices
 
 DTYPES = {"fp32": ms.float32, "bf16": ms.bfloat16, "fp16": ms.float16}
+# what stands in a RuntimeError of a full device: MindSpore has no class of its own for it
+_NO_MEMORY = ("Allocate memory failed", "Memory not enough", "Out of memory", "out of memory")
 _NUMPY_OF = {"fp32": np.float32, "fp16": np.float16}
 
 
@@ -164,6 +166,16 @@ def set_threads(count: int | None) -> int:
                 os.sched_setaffinity(thread, allowed[:count])
         ctypes.CDLL("libgomp.so.1").omp_set_num_threads(count)
     return len(os.sched_getaffinity(0))
+
+
+def default_threads(choice: host.ThreadChoice) -> int:
+    """Leave MindSpore its own threads: fewer could only be had by holding all of them to the same few cores."""
+    return set_threads(None)
+
+
+def out_of_memory(error: Exception) -> str | None:
+    """Return MindSpore's words where an error says that there is no memory left, or None."""
+    return devices.no_memory(error, _NO_MEMORY) if isinstance(error, RuntimeError | MemoryError) else None
 
 
 def move(module: Any, device: str) -> None:

@@ -16,6 +16,8 @@ from sampan.errors import DeviceError
 from sampan.frameworks import devices
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# in a RuntimeError of a full device: of CUDA, Ascend and Metal; of cuBLAS; of the CPU on Linux, and on Windows
+_NO_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory", "not enough memory")
 
 
 def available() -> list[str]:
@@ -132,6 +134,16 @@ def set_threads(count: int | None) -> int:
     if count is not None:
         torch.set_num_threads(count)
     return torch.get_num_threads()
+
+
+def default_threads(choice: host.ThreadChoice) -> int:
+    """Use as many CPU threads as were chosen where nobody named a number; return how many are used."""
+    return set_threads(choice.count)
+
+
+def out_of_memory(error: Exception) -> str | None:
+    """Return PyTorch's words where an error says that there is no memory left, or None."""
+    return devices.no_memory(error, _NO_MEMORY) if isinstance(error, RuntimeError | MemoryError) else None
 
 
 def move(module: torch.nn.Module, device: str) -> None:

@@ -13,7 +13,7 @@ from sampan.errors import CheckpointError
 
 JSON = dict[str, Any]
 MAX_PARAMETERS = 4 * 10**12  # of one part; a few hundred times the release
-MAX_LAYERS = 1024
+MAX_LAYERS = 512
 MAX_WHOLE = 2**31 - 1
 _WORDS = {"int": "a whole number", "float": "a number", "table": "a table"}
 
