@@ -157,6 +157,17 @@ def chosen() -> str:
     return _chosen
 
 
+def device_name(device: str) -> str | None:
+    """Return what a device calls itself, as its driver says it; None for a CPU, whose name is the machine's."""
+    chosen()
+    try:
+        probe = importlib.import_module(f"{_package}.probe")
+    except ModuleNotFoundError:
+        return None
+    names = [facts["name"] for facts in probe.probe()["devices"] if facts["device"].startswith(device)]
+    return names[0] if names else None
+
+
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         chosen()
