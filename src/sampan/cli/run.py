@@ -16,6 +16,7 @@ from sampan.bench.arguments import BenchArguments
 from sampan.cli import arguments, output
 from sampan.errors import RequestError, UsageError
 from sampan.evaluate.arguments import EvalArguments
+from sampan.launch.arguments import LaunchArguments
 from sampan.plan.arguments import PlanArguments
 from sampan.screen.arguments import ScreenArguments
 from sampan.serve.arguments import ServeArguments
@@ -381,6 +382,15 @@ def plan(options: PlanArguments) -> None:
         verb.plan_and_show(job, options, output.report_console(), name=str(options.job), column=column_for(job))
     else:
         verb.report_and_show(options, output.put)
+
+
+def launch(options: LaunchArguments) -> None:
+    """Write what launches a job elsewhere, and hand it over if asked; the files on stdout."""
+    from sampan.launch import verb
+
+    console = output.console(options)
+    for path in verb.launch(options, lambda words: console.print(words, markup=False, highlight=False, soft_wrap=True)):
+        output.put(path)
 
 
 def screen(options: ScreenArguments) -> None:

@@ -10,6 +10,7 @@ from sampan.bench.arguments import BenchArguments
 from sampan.cli import arguments, run
 from sampan.cli.parsing import Parser
 from sampan.evaluate.arguments import EvalArguments
+from sampan.launch.arguments import LaunchArguments
 from sampan.plan.arguments import PlanArguments
 from sampan.screen.arguments import ScreenArguments
 from sampan.serve.arguments import ServeArguments
@@ -24,6 +25,7 @@ VERBS: Mapping[str, tuple[Any, Callable[[Any], None]]] = {
     "plan": (PlanArguments, run.plan),
     "screen": (ScreenArguments, run.screen),
     "train": (arguments.TrainArguments, run.train),
+    "launch": (LaunchArguments, run.launch),
     "generate": (arguments.GenerateArguments, run.generate),
     "eval": (EvalArguments, run.evaluate),
     "serve": (ServeArguments, run.serve),
