@@ -68,9 +68,9 @@ def command(
             "msrun",
             f"--worker_num={layout.num_ranks}",
             f"--local_worker_num={layout.ranks_per_node}",
-            f"--master_addr={head}",
+            f'--master_addr="{head}"',
             f"--master_port={port}",
-            f"--node_rank={node}",
+            f'--node_rank="{node}"',
             f"--log_dir={_quoted(logs)}",
             "--join=True",
             "python",
@@ -83,7 +83,8 @@ def command(
             start += ["--standalone"]
     else:
         start = ["python"]
-    pieces = [*start[:-1], " ".join([start[-1], *map(_quoted, words[:5])])]
+    verb = " ".join(map(_quoted, words[:5]))
+    pieces = [*start[:-1], f"python {verb}"] if start[-1] == "python" else [*start, verb]
     pieces += [f"--set {_quoted(value)}" for flag, value in zip(words[5::2], words[6::2], strict=True)]
     return f" \\\n{indent}  ".join(pieces)
 

@@ -42,8 +42,10 @@ class _Launch:
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """What is put over the job: the user's own settings, and then the layout's."""
-        return (*self.options.overrides, *self.layout.settings)
+        """What is put over the job: the layout's settings, and before them those of the user's that it does not set."""
+        keys = {setting.partition("=")[0] for setting in self.layout.settings}
+        own = (one for one in self.options.overrides if one.partition("=")[0].strip() not in keys)
+        return (*own, *self.layout.settings)
 
     def starts(self, head: str, node: str, indent: str = "", settings: tuple[str, ...] = ()) -> str:
         """Return the command that starts one machine's ranks."""
@@ -168,7 +170,7 @@ def _slurm(launch: _Launch) -> _Files:
     chips = {"npu": f"gres=npu:{ranks}", "cpu": None}.get(device.partition(":")[0], f"gpus-per-node={ranks}")
     limit_s = round(launch.options.hours * 3600)
     text = launch.fill(
-        "slurm.sh.j2", start=launch.starts('"$head"', '"$SLURM_NODEID"', indent="  "), chips=chips,
+        "slurm.sh.j2", start=launch.starts("$head", "$SLURM_NODEID", indent="  "), chips=chips,
         limit=f"{limit_s // 3600:02d}:{limit_s % 3600 // 60:02d}:{limit_s % 60:02d}",
         address=launch.options.address, lead_s=min(_LEAD_S, limit_s // 2), more=launch.options.sbatch,
         log=f"{launch.path.parent.as_posix()}/{launch.name}-%j.log",
@@ -187,20 +189,19 @@ def _skypilot(launch: _Launch) -> _Files:
             "choose another row, or another --to",
         )  # fmt: skip
     out = f"out={_MOUNT}/{launch.name}"
-    head = '"$head"'
     text = launch.fill(
-        "skypilot.yaml.j2", start=launch.starts(head, '"$SKYPILOT_NODE_RANK"', "  ", (out,)), mount=_MOUNT,
+        "skypilot.yaml.j2", start=launch.starts("$head", "$SKYPILOT_NODE_RANK", "  ", (out,)), mount=_MOUNT,
         accelerators=f"{known[layout.chip.name]}:{layout.ranks_per_node}", bucket=launch.options.bucket,
     )  # fmt: skip
     return {launch.path: text}, ["sky", "jobs", "launch", "--yes", str(launch.path)]
 
 
 def _kubernetes(launch: _Launch) -> _Files:
-    return _on_cluster(launch, "kubernetes.yaml.j2", f'"{launch.name}-0.{launch.name}"', '"$JOB_COMPLETION_INDEX"')
+    return _on_cluster(launch, "kubernetes.yaml.j2", f"{launch.name}-0.{launch.name}", "$JOB_COMPLETION_INDEX")
 
 
 def _volcano(launch: _Launch) -> _Files:
-    return _on_cluster(launch, "volcano.yaml.j2", f'"{launch.name}-node-0.{launch.name}"', '"$VC_TASK_INDEX"')
+    return _on_cluster(launch, "volcano.yaml.j2", f"{launch.name}-node-0.{launch.name}", "$VC_TASK_INDEX")
 
 
 def _on_cluster(launch: _Launch, template: str, head: str, node: str) -> _Files:
