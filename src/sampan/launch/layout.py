@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -124,9 +125,12 @@ def _planned(job: Job, row: Mapping[str, Any], chip: Chip, options: LaunchArgume
     for stage in row["stages"]:
         layouts[re.sub(r" at \d+ px$", "", stage["name"])].append(stage["layout"])
     zero_stages = set()
-    for name in job.train.stages:
-        if name not in layouts:  # a plan of some stages
-            continue
+    stages = [name for name in job.train.stages if name in layouts]
+    if not stages:
+        raise LaunchError("the plan trains nothing", "it is of the preparation alone", "plan it without --stages")
+    if len(stages) < len(job.train.stages):  # the others have no layout, and may not fit
+        settings.append(f"train.stages={json.dumps(stages, separators=(',', ':'))}")
+    for name in stages:
         # a stage has one micro-batch for all its sizes: the one that fits the largest of them
         micro = min(layout["micro_batch"] for layout in layouts[name])
         layout = next(layout for layout in layouts[name] if layout["micro_batch"] == micro)

@@ -48,6 +48,8 @@ def plans(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plans")
     write_plan(folder / "plan.json")
     write_plan(folder / "ascend.json", chips=("ascend_910b2",), frameworks=("mindspore",))
+    write_plan(folder / "decoder.json", stages=("decoder",))
+    write_plan(folder / "preparation.json", stages=("preparation",))
     write_plan(folder / "all.json", chips=("ascend_910b2",), frameworks=("mindspeed", "torch"), all=True)
     return folder
 
@@ -101,6 +103,12 @@ def test_slurm_has_the_rows_layout_the_queues_rules_and_the_cost(here, capsys):
     assert (settings["place.dp_replicate"], settings["place.dp_shard"]) == (str(16 // shards), str(shards))
     assert f"# Money:  {row['money']['usd']['typical']:.3g} (" in text and "# Energy: " in text
     assert f"# Rests on, decoder: {row['stages'][2]['num_measurements']} measurements (" in text
+
+
+def test_a_plan_of_some_stages_launches_those(here, capsys):
+    text = launched(capsys, "--from", "decoder.json", "--to", "slurm")
+    assert "--set 'train.stages=[\"decoder\"]'" in text
+    assert "stage.decoder.micro_batch_size=" in text and "stage.ar." not in text
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
@@ -213,6 +221,7 @@ def test_a_file_that_is_there_stays_unless_it_is_to_be_replaced(here, capsys):
         ("--from no.json --to slurm", "there is no plan `no.json`"),
         ("--from boats.toml --to slurm", "the plan `boats.toml` cannot be read"),
         ("--from plan.json --to slurm --set seed=5", "the plan `plan.json` was made for another job"),
+        ("--from preparation.json --to slurm", "the plan trains nothing"),
         ("--row 1 --to slurm", "--row is a row of a plan, and none is given"),
         ("--to slurm --nodes 3", "a step of stage ar cannot be shared by 24 chips"),
         ("--from plan.json --to slurm --nodes 3", "16 x h100_sxm cannot lie on 3 machines"),
