@@ -85,4 +85,4 @@ def test_the_laptops_page_runs(place: Path):
     said = {line: run(line, place) for line in commands(page) if line.startswith(("sampan ", "bash "))}
     assert (place / "runs" / "apple.png").stat().st_size
     assert "decoder: done before" in said["bash launch/smoke.sh"]
-    assert list((place / "runs" / "smoke-lora" / "lora").glob("*.safetensors"))
+    assert list((place / "runs" / "smoke-lora" / "lora").rglob("*.safetensors"))

@@ -37,6 +37,7 @@ __all__ = [
     "chosen",
     "default",
     "device",
+    "device_name",
     "installed",
     "io",
     "meter",
