@@ -31,7 +31,7 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = {"vae": 12, "tokenizer": 2, "glyph": 2, "ar": 2, "decoder": 2}
+STEPS = {"vae": 20, "tokenizer": 2, "glyph": 2, "ar": 2, "decoder": 2}
 
 
 def free_port() -> int:
@@ -71,6 +71,12 @@ PartitionName=trial Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 """
 
 
+def queued(environment: dict[str, str]) -> list[str]:
+    """Return the numbers of the jobs that wait, run or end."""
+    done = subprocess.run(["squeue", "-h", "-o", "%i"], env=environment, capture_output=True, text=True, check=False)
+    return done.stdout.split()
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """A controller and two nodes, for as long as the tests run."""
@@ -98,12 +104,11 @@ def cluster():
         yield environment
     finally:
         if (folder / "slurmctld.pid").exists():
-            jobs = subprocess.run(
-                ["squeue", "-h", "-o", "%i"], env=environment, capture_output=True, text=True, check=False
-            )
-            for number in jobs.stdout.split():
+            for number in queued(environment):
                 subprocess.run(["scancel", number], env=environment, check=False)
-            time.sleep(3)
+            ends = time.monotonic() + 60
+            while queued(environment) and time.monotonic() < ends:
+                time.sleep(1)
         for pid in (folder / "n1.pid", folder / "n2.pid", folder / "slurmctld.pid", folder / "munge" / "munged.pid"):
             if pid.exists():
                 os.kill(int(pid.read_text()), signal.SIGTERM)

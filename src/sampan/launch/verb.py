@@ -170,7 +170,7 @@ def _slurm(launch: _Launch) -> _Files:
     chips = {"npu": f"gres=npu:{ranks}", "cpu": None}.get(device.partition(":")[0], f"gpus-per-node={ranks}")
     limit_s = round(launch.options.hours * 3600)
     text = launch.fill(
-        "slurm.sh.j2", start=launch.starts("$head", "$SLURM_NODEID", indent="  "), chips=chips,
+        "slurm.sh.j2", start=launch.starts("$head", "$SLURM_NODEID", indent="    "), chips=chips,
         limit=f"{limit_s // 3600:02d}:{limit_s % 3600 // 60:02d}:{limit_s % 60:02d}",
         address=launch.options.address, lead_s=min(_LEAD_S, limit_s // 2), more=launch.options.sbatch,
         log=f"{launch.path.parent.as_posix()}/{launch.name}-%j.log",
