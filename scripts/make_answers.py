@@ -346,7 +346,7 @@ def _bench() -> dict[str, float]:
 
 def _plan() -> Plan:
     job = read(JOB, [])
-    return verb.plan(job, verb.PlanArguments(), name=f"jobs/{JOB.name}")
+    return verb.plan(job, verb.PlanArguments(all=True), name=f"jobs/{JOB.name}")
 
 
 def _training() -> Iterator[str]:
@@ -454,7 +454,7 @@ def _electricity(row: PlanRow) -> str:
 
 def _pictures() -> Iterator[str]:
     job = read(JOB, [f"plan.chips = {json.dumps([*ASCEND, *OTHERS, 'mlu590', 'b200', 'rtx4090'])}"])
-    plan = verb.plan(job, verb.PlanArguments(stages=("preparation",)), name=f"jobs/{JOB.name}")
+    plan = verb.plan(job, verb.PlanArguments(stages=("preparation",), all=True), name=f"jobs/{JOB.name}")
     assert plan.recipe is not None, "a plan has one"
     yield from _title("What does a thousand pictures cost?")
     first: dict[tuple[str, str], InferenceRow] = {}

@@ -10,6 +10,7 @@
     │   └── FieldRefusedError   a field of a request that another server does not take
     ├── CatalogError        a name or a file of the catalogue (chips, sites, models, runs) that cannot be used
     ├── PlanError           something that cannot be planned, screened or compared
+    ├── LaunchError         a launch that cannot be written or handed over
     ├── UsageError          a command line in which something is missing
     ├── ApiError            a request that the server answers with an error status
     └── DeadlineExceeded    an image that the server did not finish in its time
@@ -110,6 +111,10 @@ class CatalogError(SampanError):
 
 class PlanError(SampanError):
     """Something that cannot be planned, screened or compared."""
+
+
+class LaunchError(SampanError):
+    """A launch that cannot be written or handed over."""
 
 
 class LockHeldError(OSError):

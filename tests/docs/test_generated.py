@@ -55,6 +55,7 @@ def test_every_verb_has_its_help_with_an_example():
         "sampan plan",
         "sampan screen",
         "sampan train",
+        "sampan launch",
         "sampan generate",
         "sampan eval",
         "sampan serve",

@@ -11,7 +11,6 @@ step is compiled, in the dtype in which it computes.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import sys
@@ -50,7 +49,7 @@ class Worker:
         return {
             "version": getattr(sys.modules[frameworks.chosen()], "__version__", None),
             "device": self.device,
-            "device_name": _device_name(self.device),
+            "device_name": frameworks.device_name(self.device),
             "dtype": self.dtype,
             "threads": dev.set_threads(threads),
         }
@@ -193,16 +192,6 @@ def main(framework: str) -> int:
         return 1
     serve(worker, requests, answers)
     return 0
-
-
-def _device_name(device: str) -> str | None:
-    """Return what a device calls itself, where the framework's probe tells; a CPU's name is the machine's."""
-    try:
-        probe = importlib.import_module(f"{PACKAGES[frameworks.chosen()]}.probe")
-    except ModuleNotFoundError:
-        return None
-    found = [facts["name"] for facts in probe.probe()["devices"] if facts["device"].startswith(device)]
-    return found[0] if found else None
 
 
 def _on_host(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:

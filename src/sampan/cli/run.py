@@ -9,7 +9,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sampan import extras
 from sampan.cli import output
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # reading them would load what one verb takes for all others,
     from sampan.bench.arguments import BenchArguments
     from sampan.cli import arguments
     from sampan.evaluate.arguments import EvalArguments
-    from sampan.pipeline.request import ImageRequest
+    from sampan.launch.arguments import LaunchArguments
     from sampan.plan.arguments import PlanArguments
     from sampan.screen.arguments import ScreenArguments
     from sampan.serve.arguments import ServeArguments
@@ -166,7 +166,7 @@ def generate(options: arguments.GenerateArguments) -> None:
         frameworks.use(options.framework, switch=_SWITCH)  # before anything is imported that computes
     output.fetch(options.model, options)
     if options.list_examples:
-        from sampan.cli.examples import print_examples
+        from sampan.cli.prompts import print_examples
 
         print_examples(options)
         return
@@ -189,7 +189,9 @@ def generate(options: arguments.GenerateArguments) -> None:
         prompt_metadata=not options.no_prompt_metadata,
     )
     if options.prompts is not None:
-        _generate_each(options, request)
+        from sampan.cli.prompts import generate_all
+
+        generate_all(options, request)
         return
     from sampan.pipeline.pipeline import generate
 
@@ -211,42 +213,6 @@ def generate(options: arguments.GenerateArguments) -> None:
     else:
         for picture in pictures:
             output.put(picture["file"])
-
-
-def _generate_each(options: arguments.GenerateArguments, request: ImageRequest) -> None:
-    """Paint the prompts of a file; each picture's name on stdout when it is written, or all records at the end."""
-    from sampan.pipeline.prompts import generate_each, read_prompts
-
-    assert options.prompts is not None, "the caller sees to it"
-    prompts = read_prompts(options.prompts)
-    pictures: list[dict[str, Any]] = []
-
-    def put(picture: dict[str, Any]) -> None:
-        pictures.append(picture)
-        if not options.json:
-            output.put(picture["file"])
-            sys.stdout.flush()  # a reader of the names may begin with each
-
-    try:
-        generate_each(
-            prompts,
-            request,
-            model=options.model,
-            device=options.device,
-            dtype=options.dtype,
-            offload=options.offload,
-            compiled=options.compile,
-            out=options.out,
-            console=output.console(options),
-            loras=options.loras,
-            verified=not options.no_verify,
-            threads=options.threads,
-            stop_on_error=options.stop_on_error,
-            put=put,
-        )
-    finally:
-        if options.json:
-            output.put(json.dumps({"pictures": pictures}, indent=2))
 
 
 def serve(options: ServeArguments) -> None:
@@ -388,6 +354,15 @@ def plan(options: PlanArguments) -> None:
         verb.plan_and_show(job, options, output.report_console(), name=str(options.job), column=column_for(job))
     else:
         verb.report_and_show(options, output.put)
+
+
+def launch(options: LaunchArguments) -> None:
+    """Write what launches a job elsewhere, and hand it over if asked; the files on stdout."""
+    from sampan.launch import verb
+
+    console = output.console(options)
+    for path in verb.launch(options, lambda words: console.print(words, markup=False, highlight=False, soft_wrap=True)):
+        output.put(path)
 
 
 def screen(options: ScreenArguments) -> None:

@@ -64,6 +64,11 @@ VERBS = {
         "screen",
     ),
     "train": Verb("Train a model as a job file says.", f"{_OWN}TrainArguments", "train"),
+    "launch": Verb(
+        "Write the script or manifest that trains a job elsewhere, and hand it over if asked.",
+        "sampan.launch.arguments:LaunchArguments",
+        "launch",
+    ),
     "generate": Verb(
         "Paint pictures from a prompt, and from reference pictures.", f"{_OWN}GenerateArguments", "generate"
     ),

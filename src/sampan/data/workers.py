@@ -62,6 +62,8 @@ def pool(workers: int) -> ProcessPoolExecutor:
 
 
 def _begin() -> None:
+    if hasattr(signal, "SIGUSR1"):  # a queue sends it to all processes of a job
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the first one decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -37,6 +37,7 @@ __all__ = [
     "chosen",
     "default",
     "device",
+    "device_name",
     "installed",
     "io",
     "meter",
@@ -155,6 +156,17 @@ def chosen() -> str:
         use(name, switch="SAMPAN_FRAMEWORK={}")
     assert _chosen is not None, "use() sets the framework or raises"
     return _chosen
+
+
+def device_name(device: str) -> str | None:
+    """Return what a device calls itself, as its driver says it; None for a CPU, whose name is the machine's."""
+    chosen()
+    try:
+        probe = importlib.import_module(f"{_package}.probe")
+    except ModuleNotFoundError:
+        return None
+    names = [facts["name"] for facts in probe.probe()["devices"] if facts["device"].startswith(device)]
+    return names[0] if names else None
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,8 @@ The reference in docs/, `sampan init` and the checks on reading all come from he
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -264,6 +266,11 @@ class Job:
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as JSON can hold them: paths as text, unset ones as None."""
         return _plain(self)
+
+    def training_hash(self) -> str:
+        """Return the SHA-256 of what is trained and how: of all settings but those of [plan] and [actor] and the folder."""
+        trained = {name: value for name, value in self.as_dict().items() if name not in ("plan", "actor", "out")}
+        return hashlib.sha256(json.dumps(trained, sort_keys=True).encode()).hexdigest()
 
     def to_toml(self) -> str:
         """Return a job file with every setting written out; `read` makes an equal job of it."""

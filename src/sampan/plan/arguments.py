@@ -77,8 +77,12 @@ class PlanArguments(VerbArguments):
         "chips that are there already cost their electricity", "CHIP=N@SITE", owned_chips
     )
     measured: tuple[Path, ...] = several(
-        "results of `sampan bench` on your own chips: predictions there move toward them and get surer", "FILE", Path
+        "results of `sampan bench` or run folders of `sampan train` on your own chips: predictions there move toward them "
+        "and get surer",
+        "FILE|RUN",
+        Path,
     )
+    all: bool = flag("also plan layouts that `sampan train` cannot run; a column says which those are")
     sort: Literal["money", "time", "energy", "carbon"] | None = option("%(choices)s; default: money", choices=SORTS)
     hide_restricted: bool = flag("leave out rows that a rule restricts, for the job's [actor]")
     validate: Path | None = option(

@@ -1,4 +1,4 @@
-"""The user's own measurements (`sampan bench`), and how they move and narrow what is predicted.
+"""The user's own measurements (`sampan bench`, and runs of `sampan train`), and how they move and narrow what is predicted.
 
 A measured step is predicted too, and the ratio of the two says by how much this chip with this software differs from what
 runs of others make one expect. How much of that carries over to another step is what remains uncertain between runs once
@@ -9,7 +9,6 @@ that is all there is); so one measurement moves a prediction part of the way, an
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,39 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from sampan import documents
-from sampan.catalog import frameworks, load
+from sampan.catalog import frameworks
 from sampan.catalog.records import Chip
 from sampan.errors import BadDocumentError, PlanError, SampanError, UnusableMeasurement
 from sampan.models import presets
 from sampan.plan import efficiency
 from sampan.plan.efficiency import Efficiency
+from sampan.plan.measured_run import run_steps
+from sampan.plan.measured_step import MeasuredStep, chip_of
 from sampan.plan.predict import StepPrediction, predict
 from sampan.plan.records import ParallelLayout, Workload
 from sampan.plan.workloads.own.stages import stage_workload
 
 _GROUP = "pictures"  # of sampan.plan.efficiency.GROUPS: what jobs train
 _SOURCE = "sampan bench --kit --json FILE"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasuredStep:
-    """A measured step.
-
-    Args:
-        part: "ar" or "decoder", and what of it: "block of ar", "ar of nano".
-    """
-
-    chip: Chip
-    framework: str
-    part: str
-    precision: str
-    measured_s: float
-    predicted_s: float
-
-    @property
-    def ratio(self) -> float:
-        """Measured over predicted."""
-        return self.measured_s / self.predicted_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +52,7 @@ class MeasuredSteps:
                 f"Measured by you: {chip} with {family} takes {middle:.2f} times what is predicted ({', '.join(ratios)}); "
                 "predictions there move toward it, and their intervals narrow."
             )
+        yield from dict.fromkeys(step.says for step in self.steps if step.says)
         yield from self.left_out
 
     def _by_part(self) -> dict[tuple[str, str], dict[str, float]]:
@@ -134,7 +115,9 @@ def _mean(values: Collection[float]) -> float:
 
 
 def read(paths: Iterable[Path], *, fitted: Efficiency | None = None, compiled: bool = False) -> MeasuredSteps:
-    """Return the measurements in files that `sampan bench` wrote; a pattern stands for the files that it matches.
+    """Return the measurements in files that `sampan bench` wrote, and in run folders of `sampan train`.
+
+    A pattern stands for the files that it matches.
 
     Args:
         compiled: Which mode the job trains in: only sides of this mode count.
@@ -146,6 +129,12 @@ def read(paths: Iterable[Path], *, fitted: Efficiency | None = None, compiled: b
     left_out: list[str] = []
     others: list[str] = []
     for path in _files(paths):
+        if path.is_dir():
+            try:
+                steps += run_steps(path, fitted=fitted, compiled=compiled)
+            except UnusableMeasurement as reason:
+                left_out.append(f"`{path}` is left out: {reason}.")
+            continue
         document = _document(path)
         if not ("rows" in document or "shape" in document) or "machine" not in document:
             others.append(f"`{path}`")
@@ -292,36 +281,3 @@ def _block(document: Mapping[str, Any], part: str) -> tuple[Workload, ParallelLa
     workload = stage_workload(part, config, resolution_px=document["px"], ema=False, name="glm-image")
     trunk = next(block for block in workload.blocks if block.is_trunk)
     return replace(workload, name=f"block of {workload.name}", blocks=(replace(trunk, repeat=1),)), ParallelLayout()
-
-
-def chip_of(device_name: str) -> Chip:
-    """Return the chip of the catalogue that a driver calls so: the one of which most words are in the name.
-
-    "NVIDIA H100 80GB HBM3" is `h100_sxm`, "Ascend910B2" is `ascend_910b2`.
-
-    Raises:
-        UnusableMeasurement: None is, or several are as near.
-    """
-    device_words = _words(device_name)
-    nearest: dict[str, tuple[int, Chip]] = {}
-    for chip in load.chips().values():
-        for name in (chip.name, chip.title, *chip.aliases):
-            words = _words(name)
-            if words and words <= device_words:
-                size = sum(map(len, words))
-                nearest[chip.name] = max(nearest.get(chip.name, (0, chip)), (size, chip), key=lambda one: one[0])
-    best = max((size for size, _ in nearest.values()), default=0)
-    matches = [chip for size, chip in nearest.values() if size == best]
-    if not matches:
-        raise UnusableMeasurement(f"no chip of the catalogue is called `{device_name or 'name not known'}`")
-    if len(matches) > 1:
-        names = ", ".join(f"`{chip.name}`" for chip in matches)
-        raise UnusableMeasurement(f"`{device_name}` may be each of {names}")
-    return matches[0]
-
-
-def _words(name: str) -> frozenset[str]:
-    """Return a name's words: "Ascend910B2" has "ascend" and "910b2", "4090 D" is "4090d", "80GB" is "80"."""
-    joined = re.sub(r"(\d) ([a-z])\b", r"\1\2", name.lower())
-    apart = re.sub(r"([a-z]{3,})(\d)", r"\1 \2", joined)
-    return frozenset(re.sub(r"^(\d+)gb?$", r"\1", word) for word in re.findall(r"[a-z0-9]+", apart))

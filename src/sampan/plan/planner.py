@@ -19,6 +19,7 @@ from sampan.plan.measured import MeasuredSteps
 from sampan.plan.memory import ChipMemory, MemoryModel
 from sampan.plan.predict import StepPrediction, predict_work
 from sampan.plan.records import Interval, ParallelLayout
+from sampan.plan.runnable import TrainableLayouts, trainable
 from sampan.plan.search import LayoutLimits, LayoutSearch
 from sampan.plan.time import ChipSpeeds, speeds, step_time
 
@@ -105,6 +106,7 @@ class Planner:
     Args:
         fitted: Efficiencies; None for those of the package.
         benches: The user's own measurements.
+        only_trainable: Whether layouts that `sampan train` cannot run are left out.
     """
 
     def __init__(
@@ -113,11 +115,14 @@ class Planner:
         assumptions: Assumptions,
         fitted: Efficiency | None = None,
         benches: MeasuredSteps | None = None,
+        *,
+        only_trainable: bool = False,
     ):
         self.work = work
         self.assumptions = assumptions
         self.fitted = fitted or efficiency.load()
         self.benches = benches
+        self.only_trainable = only_trainable
         self._searches: dict[tuple[str, str], tuple[LayoutSearch, MemoryModel]] = {}
         self._work: dict[tuple[int, ParallelLayout, bool], DeviceWork] = {}
 
@@ -135,9 +140,12 @@ class Planner:
         limits = usable(chip, framework, self.work.precision, self.assumptions.memory_share)
         if isinstance(limits, str):
             return Infeasible(chip=chip.label, count=count, framework=framework, reason=limits)
+        can = trainable(chip, framework) if self.only_trainable else None
+        if isinstance(can, str):
+            return Infeasible(chip=chip.label, count=count, framework=framework, reason=can)
         stages = []
         for stage in self.work.stages:
-            placed = self._stage(stage, chip, *limits, count, framework)
+            placed = self._stage(stage, chip, *limits, count, framework, can)
             if isinstance(placed, str):
                 reason = f"{stage.name}: {placed}"
                 return Infeasible(chip=chip.label, count=count, framework=framework, reason=reason)
@@ -145,9 +153,16 @@ class Planner:
         return Candidate(chip=chip, count=count, framework=framework, stages=tuple(stages))
 
     def _stage(
-        self, stage: StageWork, chip: Chip, speed: ChipSpeeds, room: float, count: int, framework: str
+        self,
+        stage: StageWork,
+        chip: Chip,
+        speed: ChipSpeeds,
+        room: float,
+        count: int,
+        framework: str,
+        can: TrainableLayouts | None,
     ) -> StageCandidate | str:
-        search, memory = self._search(stage, framework)
+        search, memory = self._search(stage, framework, can)
         if stage.global_batch is None:
             layouts = (ParallelLayout(dp=count, micro_batch=samples) for samples in _PREPARATION_BATCHES)
             layout = next((layout for layout in layouts if memory.total(layout) <= room), None)
@@ -167,7 +182,9 @@ class Planner:
             memory=memory(layout),
         )
 
-    def _search(self, stage: StageWork, framework: str) -> tuple[LayoutSearch, MemoryModel]:
+    def _search(
+        self, stage: StageWork, framework: str, can: TrainableLayouts | None
+    ) -> tuple[LayoutSearch, MemoryModel]:
         key = stage.name, framework
         if key not in self._searches:
             family = frameworks.family(framework)
@@ -176,6 +193,8 @@ class Planner:
             if not family.interleaves:
                 lacking.append("max_virtual")
             limits = replace(LayoutLimits(), zero_stages=tuple(sorted(family.zero_stages)), **dict.fromkeys(lacking, 1))
+            if can is not None:
+                limits = can.narrow(limits)
             self._searches[key] = LayoutSearch(stage.workload, stage.global_batch or 1, memory.total, limits), memory
         return self._searches[key]
 

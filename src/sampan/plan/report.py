@@ -7,13 +7,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sampan.catalog.records import Chip, Site
-from sampan.plan import cost, inference
+from sampan.plan import cost, inference, runnable
 from sampan.plan.cost import Assumptions, Energy, Money
 from sampan.plan.inference import InferenceRecipe
 from sampan.plan.jobs import JobWork
 from sampan.plan.planner import Candidate, Infeasible, StageCandidate
 from sampan.plan.rank import InferenceRow, PlanRow, Sort
 from sampan.plan.records import Interval
+
+_TRAINABLE = "Layouts are those that `sampan train` can run; --all plans those of other software too."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,8 @@ class Plan:
         measured: What the user's own measurements did, in sentences.
         notes_on_rows: What is said of the rows from outside, all together, in lines; empty where nobody was asked.
         num_hidden: Restricted rows that were asked not to be shown.
+        only_trainable: Whether layouts that `sampan train` cannot run were left out.
+        job_hash: Of the job as `Job.training_hash` has it; "" where there is no job.
     """
 
     work: JobWork
@@ -51,11 +55,14 @@ class Plan:
     measured: tuple[str, ...] = ()
     notes_on_rows: tuple[str, ...] = ()
     num_hidden: int = 0
+    only_trainable: bool = False
+    job_hash: str = ""
 
     def notes(self) -> list[str]:
         """Return everything that was supposed or chosen, in sentences."""
         return [
             *self.derived,
+            *([_TRAINABLE] if self.only_trainable else []),
             *self.work.assumptions,
             *self.assumptions.lines(),
             cost.LEFT_OUT,
@@ -75,6 +82,7 @@ class Plan:
         return {
             "what": "sampan plan",
             "job": self.work.name,
+            "job_hash": self.job_hash,
             "sort": self.sort,
             "deadline_days": self.deadline_days,
             "budget_usd": self.budget_usd,
@@ -161,6 +169,7 @@ def _row(rank: int, row: PlanRow, stages: list[dict[str, Any]]) -> dict[str, Any
         "framework": candidate.framework,
         "site": row.site.name,
         "is_on_front": row.is_on_front,
+        "not_runnable": runnable.why_not(candidate),
         "rules": None if row.note is None else dict(row.note.document),
         "misses": list(row.misses),
         "time_s": _span(candidate.time_s),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from sampan.catalog.records import Chip, Site
+from sampan.plan import runnable
 from sampan.plan.cost import Assumptions
 from sampan.plan.jobs import JobWork
 from sampan.plan.planner import Candidate, Planner
@@ -114,7 +115,9 @@ def _with_steps(work: JobWork, factor: float) -> JobWork:
 
 def _again(row: PlanRow, chip: Chip, site: Site, work: JobWork, assumptions: Assumptions) -> PlanRow | None:
     """Return the row planned anew, or None where it does not fit any more."""
-    candidate = Planner(work, assumptions).candidate(chip, row.candidate.count, row.candidate.framework)
+    # a row that training can run stays among those that it can
+    planner = Planner(work, assumptions, only_trainable=runnable.why_not(row.candidate) is None)
+    candidate = planner.candidate(chip, row.candidate.count, row.candidate.framework)
     if not isinstance(candidate, Candidate):
         return None
     owned = {(candidate.label, site.name): candidate.count} if row.money.basis == "owned" else {}

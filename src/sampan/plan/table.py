@@ -193,6 +193,7 @@ _COLUMNS: Columns = {
     "framework": lambda _, row: row.candidate.framework,
     "site": lambda _, row: row.site.name,
     "rules": lambda _, row: "" if row.note is None else row.note.cell,
+    "train": lambda _, row: "no" if runnable.why_not(row.candidate) else "yes",
     "time": lambda _, row: between(row.candidate.time_s),
     "chip-h": lambda _, row: _typical(row.candidate.chip_hours),
     "USD": lambda _, row: money(row),
@@ -236,6 +237,7 @@ _DROPPED = (
 def _same(rows: Sequence[PlanRow]) -> set[str]:
     """Return the columns that say the same in every row."""
     same = {"framework"} if len({row.candidate.framework for row in rows}) == 1 else set()
+    same |= set() if any(runnable.why_not(row.candidate) for row in rows) else {"train"}
     return same | ({"rules"} if all(row.note is None for row in rows) else set())
 
 

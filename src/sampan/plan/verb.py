@@ -32,7 +32,8 @@ _DEFAULT_MOST = 64  # chips, where nobody says how many
 
 _COMPARED = ("framework_a", "framework_b", "model")
 _PLANNED = (
-    "chips", "count", "sites", "frameworks", "stages", "deadline", "budget", "owned", "sort", "measured", "hide_restricted"
+    "chips", "count", "sites", "frameworks", "stages", "deadline", "budget", "owned", "sort", "measured", "hide_restricted",
+    "all",
 )  # fmt: skip
 
 
@@ -86,7 +87,9 @@ def plan(
     names = _frameworks(job, options)
     counts, is_chosen = _counts(job, options, derived)
     benches = measured.read(options.measured, fitted=fitted, compiled=job.place.compile) if options.measured else None
-    results = list(Planner(work, assumptions, fitted, benches).candidates(chips, counts, names))
+    results = list(
+        Planner(work, assumptions, fitted, benches, only_trainable=not options.all).candidates(chips, counts, names)
+    )
     candidates = [result for result in results if isinstance(result, Candidate)]
     rows = plan_rows(worthwhile(candidates) if is_chosen else candidates, sites, assumptions, owned)
     if column is not None:
@@ -100,6 +103,7 @@ def plan(
     made = [estimate for estimate in estimates if isinstance(estimate, inference.InferenceEstimate)]
     known = fitted or efficiency.load()
     return Plan(
+        only_trainable=not options.all, job_hash=job.training_hash(),
         work=work, chips=tuple(chips), sites=tuple(sites), rows=tuple(ranking), curves=tuple(candidates),
         infeasible=tuple(result for result in results if isinstance(result, Infeasible)), assumptions=assumptions,
         derived=tuple(derived), sort=sort, deadline_days=options.deadline, budget_usd=options.budget,

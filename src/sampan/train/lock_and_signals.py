@@ -12,6 +12,10 @@ from typing import Any
 from sampan import files
 from sampan.errors import CheckpointError, LockHeldError
 
+_STOPS = [signal.SIGINT, signal.SIGTERM]
+if hasattr(signal, "SIGUSR1"):  # what a queue sends before a job's time is over; Windows has none
+    _STOPS.append(signal.SIGUSR1)
+
 
 @contextmanager
 def lock_run(out: Path) -> Iterator[None]:
@@ -44,7 +48,7 @@ def lock_run(out: Path) -> Iterator[None]:
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Yield a list that the first interrupt or termination fills, so that a step is never cut in two.
+    """Yield a list that the first interrupt, termination or USR1 fills, so that a step is never cut in two.
 
     A second one ends the program at once. Outside the main thread signals cannot be caught, and nothing changes.
     """
@@ -58,7 +62,7 @@ def stop_signals() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in _STOPS}
     try:
         yield asked
     finally:

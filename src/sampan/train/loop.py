@@ -78,6 +78,8 @@ def train(job: Job, *, resume: bool, console: Any) -> Path:
             facts=job.as_dict(),
             tell=lambda words: console.print(words, highlight=False, soft_wrap=True, markup=False),
         ) as log:
+            name_of_device, ranks = frameworks.device_name(device), parallel.num_ranks()
+            log.event("device", device=device, device_name=name_of_device, dtype=dtype, ranks=ranks)
             for name in stages:
                 if name in left:
                     _StageRun(state, name, log, estimates[name]).train()
@@ -205,7 +207,7 @@ class _StageRun:
                 peak_memory_bytes = dev.peak_memory_bytes(state.device)
                 pause_s = time.perf_counter()
                 values = {"loss": report.loss, "lr": result.lr, "grad_norm": report.grad_norm}
-                values["images_per_s"] = round(images_per_s, 2)
+                values["images_per_s"] = float(f"{images_per_s:.5g}")
                 if mfu is not None:
                     values["mfu"] = round(mfu, 4)
                 if peak_memory_bytes is not None:

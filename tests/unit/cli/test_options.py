@@ -12,7 +12,8 @@ WRONG = {
     "trian job.toml": "`trian` is not a verb\n\nhint: did you mean `train`?",
     "data emojis": "`emojis` is not a verb\n\nhint: did you mean `emoji`?",
     "dance": "`dance` is not a verb\n\nhint: known: "
-    "`bench`, `checkpoint`, `completion`, `data`, `doctor`, `eval`, `generate`, `init`, `plan`, `screen`, `serve`, `train`",
+    "`bench`, `checkpoint`, `completion`, `data`, `doctor`, `eval`, `generate`, `init`, `launch`, `plan`, `screen`, "
+    "`serve`, `train`",
     "generate": f"the following arguments are required: PROMPT\n\n{GENERATE}",
     "eval": "the following arguments are required: --suite\n\nhint: sampan eval --help",
     "eval --suite sings": "--suite: `sings` is not one of signs, emoji, edit, cvtg\n\nhint: sampan eval --help",
@@ -154,6 +155,7 @@ def test_help_lists_the_verbs_there_are_with_a_line_each(capsys):
         "plan",
         "screen",
         "train",
+        "launch",
         "generate",
         "eval",
         "serve",

@@ -4,6 +4,7 @@ import pytest
 
 from sampan import job
 from sampan.errors import PlanError
+from sampan.plan import inference
 from sampan.plan.jobs import of_job
 
 JOB = 'out = "runs/x"\ndata.path = "pictures"\n'
@@ -65,3 +66,14 @@ def test_what_is_supposed_is_said():
     assert "The folder `runs/y` is not read: sizes are the preset's." in said
     assert "A prompt has 77 tokens" in said
     assert "Products are in 16 bits (place.dtype is auto)." in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "count"), [("plan.picture_px=8192", inference.of_job), ("data.resolutions_px=[8192]", of_job)]
+)
+def test_a_picture_beyond_the_models_positions_is_refused_by_its_size(setting, count):
+    small = job.parse('out = "runs/x"\ndata.path = "pictures"\n', [setting])
+    with pytest.raises(PlanError) as caught:
+        count(small)
+    assert caught.value.what == "a picture of 8192x8192 px is too large for this model"
+    assert caught.value.because == ("it takes 262,161 tokens, and 2,048 fit together with the prompt",)

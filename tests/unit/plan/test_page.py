@@ -18,7 +18,9 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def planned(**given):
     job = jobs.read(ROOT / "jobs" / "lora.toml", [])
-    return verb.plan(job, PlanArguments(**({"sites": ("sg",), "chips": ("h100_sxm", "h20"), "count": (1, 4)} | given)))
+    return verb.plan(
+        job, PlanArguments(**({"sites": ("sg",), "chips": ("h100_sxm", "h20"), "count": (1, 4), "all": True} | given))
+    )
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ def test_the_fastest_layout_by_trying_every_one(chip, count, framework):
     found = planner().candidate(chip, count, framework)
     assert isinstance(found, Candidate)
     stage, one = planner().work.stages[0], found.stages[0]
-    search, needs = planner()._search(stage, framework)
+    search, needs = planner()._search(stage, framework, None)
     speed = speeds(chip, "bf16")
     assert not isinstance(speed, str)
     room = (chip.memory.bytes or 0) * 0.94

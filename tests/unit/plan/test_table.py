@@ -5,10 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from sampan import job
-from sampan.plan import table, verb
+from sampan.plan import runnable, table, verb
 from sampan.plan.planner import Infeasible
 from sampan.plan.records import Interval, ParallelLayout
-from sampan.plan.runnable import is_runnable
 
 JOB = 'out = "runs/x"\ndata.path = "pictures"\n'
 
@@ -107,30 +106,56 @@ def test_a_time_and_its_interval_share_a_unit(seconds, said):
     assert table.between(Interval(low=seconds / 2, typical=seconds, high=seconds * 2)) == said
 
 
-def test_layouts_that_train_cannot_run_are_said_to_be_so(plan):
-    said = " ".join(" ".join(table.lines(plan, 120)).split())
-    ways = {row.key: row.candidate for row in plan.rows}
-    alone = [way for way in ways.values() if way.count == 1]
-    assert len(alone) < len(ways)
-    assert f"{len(alone)} of these {len(ways)} layouts can be run by this version of `sampan train`: on PyTorch" in said
-    asked = verb.PlanArguments(chips=("l40s",), count=(1, 1), sites=("sg",))
-    one = " ".join(table.lines(verb.plan(job.parse(JOB, []), asked), 120))
-    assert "sampan train" not in one
+def test_layouts_that_train_cannot_run_are_planned_where_all_are_asked_for_and_marked():
+    asked = verb.PlanArguments(
+        chips=("ascend_910b2", "gaudi2"), count=(4, 4), sites=("sg",), frameworks=("mindspeed", "torch"), all=True
+    )
+    found = verb.plan(job.parse(JOB, ["stage.glyph.grad_accum_steps=4"]), asked)
+    said = list(table.lines(found, 200))
+    head = said[2].split()
+    assert "train" in head
+    marks = {row.key: runnable.why_not(row.candidate) for row in found.rows}
+    assert any(marks.values())
+    number = sum(why is None for why in marks.values())
+    which = f"{number} of {len(marks)}" if number else "None"
+    assert f"{which} of these can be run by `sampan train` (column `train`)" in " ".join(said)
+    reasons = {one["not_runnable"] for one in found.as_dict()["rows"]}
+    assert "not runnable by sampan train: `mindspeed` is other software" in reasons
+    assert "not runnable by sampan train: it has no device for chips of Intel" in reasons
+
+
+def test_a_plan_offers_what_train_runs_and_says_so():
+    asked = verb.PlanArguments(chips=("h100_sxm", "gaudi2"), count=(3, 4), sites=("sg",))
+    found = verb.plan(job.parse(JOB, ["stage.glyph.grad_accum_steps=4"]), asked)
+    assert {(row.candidate.label, row.candidate.count) for row in found.rows} == {("h100_sxm", 4)}
+    layouts = [stage.layout for row in found.rows for stage in row.candidate.stages]
+    assert {(one.tp, one.pp, one.cp, one.ep, one.virtual) for one in layouts} == {(1, 1, 1, 1, 1)}
+    assert {one.zero_stage for one in layouts} <= {0, 3}
+    assert {one.recompute for one in layouts} <= {"none", "full"}
+    said = " ".join(" ".join(table.lines(found, 120)).split())
+    assert "not runnable by sampan train: it has no device for chips of Intel" in said
+    assert "Layouts are those that `sampan train` can run; --all plans those of other software too." in said
+    assert " train " not in next(line for line in table.lines(found, 200) if "chip-h" in line)
 
 
 @pytest.mark.parametrize(
-    ("framework", "layout", "runs"),
+    ("framework", "vendor", "layout", "why"),
     [
-        ("torch", {}, True),
-        ("torch", {"dp": 2}, False),
-        ("torch", {"zero_stage": 3}, True),  # with one chip all are alike
-        ("mindspore", {"dp": 8, "zero_stage": 1}, True),
-        ("mindspore", {"dp": 8, "zero_stage": 3}, False),
-        ("mindspore", {"dp": 4, "tp": 2}, False),
-        ("mindspore", {"pp": 2}, False),
-        ("megatron", {}, False),
+        ("torch", "NVIDIA", {}, None),
+        ("torch", "Huawei", {"dp": 2}, None),
+        ("torch", "AMD", {"dp": 8, "zero_stage": 3, "recompute": "full"}, None),
+        ("torch", "NVIDIA", {"zero_stage": 1}, None),  # with one chip all are alike
+        ("torch", "NVIDIA", {"dp": 2, "zero_stage": 1}, "decoder is zero 1"),
+        ("torch", "NVIDIA", {"recompute": "selective"}, "decoder is recompute selective"),
+        ("mindspore", "Huawei", {"dp": 8, "zero_stage": 1}, None),
+        ("mindspore", "Huawei", {"dp": 8, "zero_stage": 3}, "decoder is zero 3"),
+        ("mindspore", "Huawei", {"dp": 4, "tp": 2}, "decoder is tensor parallel (tp 2)"),
+        ("torch", "NVIDIA", {"pp": 2, "cp": 4}, "decoder is pipeline parallel (pp 2) and context parallel (cp 4)"),
+        ("torch", "Google", {}, "it has no device for chips of Google"),
+        ("megatron", "NVIDIA", {}, "`megatron` is other software"),
     ],
 )
-def test_what_train_runs(framework, layout, runs):
-    stages = [SimpleNamespace(layout=ParallelLayout(**layout))]
-    assert is_runnable(SimpleNamespace(framework=framework, stages=stages)) is runs
+def test_what_train_runs(framework, vendor, layout, why):
+    stages = [SimpleNamespace(name="decoder", layout=ParallelLayout(**layout))]
+    candidate = SimpleNamespace(framework=framework, stages=stages, chip=SimpleNamespace(vendor=vendor))
+    assert runnable.why_not(candidate) == (why and f"not runnable by sampan train: {why}")

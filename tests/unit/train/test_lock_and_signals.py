@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from sampan.errors import CheckpointError
-from sampan.train.lock_and_signals import lock_run
+from sampan.train.lock_and_signals import lock_run, stop_signals
 
 
 def test_a_second_training_in_a_folder_is_refused(tmp_path: Path):
@@ -37,3 +38,16 @@ def test_the_lock_of_a_killed_training_holds_nobody_up(tmp_path: Path):
     with lock_run(tmp_path):
         pass
     assert tmp_path.exists() and not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="this system has no SIGUSR1")
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGTERM"])
+def test_a_signal_waits_for_the_end_of_a_step_and_a_second_one_does_not(name: str):
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with stop_signals() as asked:
+        os.kill(os.getpid(), number)
+        assert asked == [number]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before

@@ -26,7 +26,7 @@ from sampan.plan.workloads.own.parts import (
     tokenizer_blocks,
     vae_blocks,
 )
-from sampan.plan.workloads.own.stages import checked
+from sampan.plan.workloads.own.stages import check_fits, checked
 
 DEFAULT_STEPS = 50
 EMPTY_GLYPH_TOKENS = 1  # of no words: the end alone
@@ -54,6 +54,7 @@ def picture_phases(
         PlanError: A size that the model cannot have.
     """
     size, references = checked(size, config), [checked(one, config) for one in references]
+    check_fits(size, config)
     phases = []
     for one in references:
         seen = tokenizer_blocks(config, prod(config.geometry.prior_grid(*one)))

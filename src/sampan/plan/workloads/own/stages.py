@@ -67,6 +67,8 @@ def stage_workload(
     side = resolution_px or config.geometry.default_px
     size = checked(size or (side, side), config)
     references = [checked(one, config) for one in references]
+    if stage in ("ar", "decoder"):
+        check_fits(size, config)
     height, width = size
     tokens = prod(config.geometry.prior_grid(height, width))
     latent = prod(batches.latent_shape(config, size))
@@ -129,6 +131,22 @@ def checked(size: Size, config: ModelConfig) -> Size:
                 f"{max(1, round(side / step)) * step} is the nearest to {side}",
             )
     return size
+
+
+def check_fits(size: Size, config: ModelConfig) -> None:
+    """Check that the AR generator has positions for a picture's tokens: preview, image, and the end.
+
+    Raises:
+        PlanError: It has not; says how many there are.
+    """
+    grids = config.geometry.preview_grid(*size), config.geometry.prior_grid(*size)
+    needed, limit = sum(rows * columns for rows, columns in grids) + 1, config.ar.text.max_position_embeddings
+    if needed >= limit:
+        raise PlanError(
+            f"a picture of {size[1]}x{size[0]} px is too large for this model",
+            f"it takes {needed:,} tokens, and {limit:,} fit together with the prompt",
+            "choose smaller pictures: plan.picture_px, data.resolutions_px",
+        )
 
 
 def _shared(blocks: Sequence[WorkloadBlock]) -> list[WorkloadBlock]:
