@@ -257,18 +257,21 @@ def serve(options: ServeArguments) -> None:
     if options.framework:
         frameworks.use(options.framework, switch=_SWITCH)  # before anything is imported that computes
     extras.require("serve", *extras.EXTRAS["serve"], failed="the server cannot start", error=RequestError)
-    from sampan.pipeline.pipeline import open_pipeline
     from sampan.serve import verb
 
-    output.fetch(options.model, options)
-    pipeline = open_pipeline(
-        options.model,
-        device=options.device,
-        dtype=options.dtype,
-        loras=options.loras,
-        verified=not options.no_verify,
-    )
-    verb.serve(pipeline, options.settings(), output.console(options))
+    def load() -> Any:
+        from sampan.pipeline.pipeline import open_pipeline  # loads what computes
+
+        output.fetch(options.model, options)
+        return open_pipeline(
+            options.model,
+            device=options.device,
+            dtype=options.dtype,
+            loras=options.loras,
+            verified=not options.no_verify,
+        )
+
+    verb.serve(load, options.settings(), output.console(options))
 
 
 def completion(options: arguments.CompletionArguments) -> None:

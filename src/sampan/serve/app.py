@@ -108,7 +108,6 @@ async def _sweep(store: ImageStore) -> None:
 def _api(app: FastAPI, server: ServerState) -> None:
     settings, config = server.settings, server.engine.pipeline.config
     built = partial(
-        asyncio.to_thread,  # it makes references smaller, which may be large
         build_request,
         settings=settings,
         config=config,
@@ -127,7 +126,7 @@ def _api(app: FastAPI, server: ServerState) -> None:
         owner = await server.owner(request)
         fields = await schemas.read_generation(request)
         _check_model(fields.model, settings)
-        return await respond(server, request, await built("generation", owner, fields))
+        return await respond(server, request, await asyncio.to_thread(built, "generation", owner, fields))
 
     @app.post(
         "/v1/images/edits",
@@ -145,7 +144,8 @@ def _api(app: FastAPI, server: ServerState) -> None:
         if not references:
             raise ApiError(400, "missing_image", "An edit needs an image, or reference_ids.", "image")
         mask = None if mask_file is None else await schemas.read_mask(mask_file, settings, references[0].size)
-        return await respond(server, request, await built("edit", owner, fields, references, mask))
+        built_request = await asyncio.to_thread(built, "edit", owner, fields, references, mask)  # it scales references
+        return await respond(server, request, built_request)
 
     @app.get("/v1/models", responses=_errors(400, 401, 403, 503, 507))
     async def models(request: Request) -> schemas.ModelsOut:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -72,7 +72,7 @@ class Middleware:
         except ApiError as refusal:
             if started:
                 raise
-            await _send_error(refusal, answer)
+            await send_json(refusal.body(), refusal.status, refusal.headers, answer)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self.metrics.requests.labels(route, _method(scope), str(status)).inc()
@@ -139,11 +139,12 @@ class _Body:
                     total += len((await self.receive()).get("body", b""))
 
 
-async def _send_error(error: ApiError, send: Send) -> None:
-    body = json.dumps(error.body()).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
+async def send_json(content: Any, status: int, headers: Mapping[str, str], send: Send) -> None:
+    """Send a whole answer."""
+    body = json.dumps(content).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **headers}
     encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": error.status, "headers": encoded})
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
     await send({"type": "http.response.body", "body": body})
 
 

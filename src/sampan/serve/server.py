@@ -30,6 +30,7 @@ class ServerState:
     metrics: Metrics = field(default_factory=Metrics)
     fetch: Callable[[str], Awaitable[bytes]] | None = None
     enhance: Callable[[str], Awaitable[str]] | None = None
+    notes: tuple[str, ...] = ()  # about the model, for who starts the server
     scheduler: Scheduler = field(init=False)  # since there is a loop
     secret: bytes = b""
     started: int = 0

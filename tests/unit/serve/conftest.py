@@ -62,7 +62,7 @@ def start(pipeline: Pipeline, tmp_path: Path) -> Iterator[Callable[..., Running]
         engine = Engine(pipeline, max_rows=settings.max_rows, proofread=proofread)
         pages = Pages(settings.plan_report, settings.bench_report)
         server = ServerState(settings, store, engine, pages, fetch=fetch, enhance=enhance)
-        running = uvicorn.Server(configured(build(server), server))
+        running = uvicorn.Server(configured(build(server), settings, server.metrics))
         bound = socket.socket()
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
