@@ -59,6 +59,7 @@ class Database:
                 self._writer = _connect(path)
                 self._open(schema, columns)
                 self._reader = _connect(path)
+                self.shrink()
             except BaseException:
                 self.close()
                 raise
@@ -131,6 +132,12 @@ class Database:
                 return self._reader.execute(sql, values).fetchall()
         finally:
             self._reading.release()
+
+    def shrink(self) -> None:
+        """Give the room of the write-ahead log back to the disk, where nobody reads from it."""
+        with self._writing, suppress(sqlite3.Error):  # a full disk may leave no room even for that
+            assert self._writer is not None
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _check_there(self) -> None:
         """Raise where the file was removed or replaced: SQLite would go on in one that nobody finds again."""

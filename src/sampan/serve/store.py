@@ -263,6 +263,8 @@ class ImageStore:
             if error.kind not in _PENDING:
                 raise
             log.warning("%d pictures are removed, and their rows will be later: %s", len(pictures), error.because[-1])
+        if pictures and shutil.disk_usage(self.folder).free < _SPARE_BYTES:
+            self.database.shrink()  # or what was removed is less than what was written about it
 
     def _forget(self, ids: Iterable[str]) -> None:
         """Remove the rows of pictures whose files are empty, and then the files."""
