@@ -39,11 +39,11 @@ def listen(host: str, port: int) -> list[socket.socket]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError) as error:
-        raise RequestError(
-            f"cannot listen on `{host}`",
-            f"no address belongs to this name: {error}",
-            "pass --host 127.0.0.1 for this machine alone, 0.0.0.0 for every address it has",
-        ) from error
+        hint = "pass --host 127.0.0.1 for this machine alone, 0.0.0.0 for every address it has"
+        if host.startswith("["):
+            hint = f"an IPv6 address stands without brackets: pass --host {host.strip('[]')}"
+        why = f"no address belongs to this name: {error}"
+        raise RequestError(f"cannot listen on `{host}`", why, hint) from error
     places = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
     failed: OSError | None = None
     with ExitStack() as undo:
