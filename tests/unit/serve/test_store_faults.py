@@ -19,6 +19,7 @@ import pytest
 from sampan.errors import DataError, StoreError
 from sampan.serve import database, keys
 from sampan.serve.store import ImageStore
+from unit.serve.test_store import kept, record
 
 Start = Callable[..., Any]
 LONG = {"num_inference_steps": 60}
@@ -210,8 +211,6 @@ def test_a_disk_that_fills_while_a_picture_is_painted_is_said(start: Start, tmp_
 def test_a_row_that_cannot_be_removed_now_is_removed_later_and_its_picture_is_gone_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from unit.serve.test_store import kept, record
-
     monkeypatch.setattr(database, "WAIT_S", 0.1)
     store = ImageStore(tmp_path / "data")
     one, other = kept(store, record()), kept(store, record())
