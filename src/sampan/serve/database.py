@@ -40,17 +40,18 @@ class Database:
     Args:
         schema: Statements that make what is not there.
         columns: By table: columns that were added since its first version, and their declarations.
+        was_used: The store has something that a new one has not, so that an empty file is not a new database.
 
     Raises:
         StoreError: It cannot be opened, or is no whole database of this schema.
     """
 
-    def __init__(self, path: Path, schema: str, columns: Mapping[str, Mapping[str, str]]):
+    def __init__(self, path: Path, schema: str, columns: Mapping[str, Mapping[str, str]], *, was_used: bool):
         self.path = path
         self._writing, self._reading = threading.Lock(), threading.Lock()
         self._writer = self._reader = None
         with self._told():
-            if path.exists() and path.stat().st_size == 0:
+            if was_used and path.exists() and path.stat().st_size == 0:
                 # SQLite would take it for a new one, and a server whose keys are gone would be open
                 raise StoreError(
                     f"`{path}` is empty", "damaged", "a database that sampan made never is", _move_away(path)

@@ -169,7 +169,7 @@ class ImageJob:
             message = f"The picture was not ready after {self.server.settings.limits.timeout_s:g} seconds."
             return ApiError(503, "timed_out", message, retry_after_s=10)
         if isinstance(error, SampanError):
-            return ApiError.of(error)
+            return error if isinstance(error, ApiError) else ApiError.of(error)
         log.error("a picture failed", exc_info=error)
         return ApiError(500, "internal_error", "The server failed at this picture.")
 

@@ -95,7 +95,8 @@ class ImageStore:
         except OSError as error:
             what, hint = f"`{folder}` cannot keep pictures", "pass --data DIR with a folder that can be written"
             raise StoreError(what, kind_of(error, folder.parent), str(error), hint) from error
-        self.database = Database(folder / "serve.sqlite", _SCHEMA, _ADDED)
+        was_used = self.is_closed or any(self._pictures.glob("*/img_*"))  # and not ended while it was made
+        self.database = Database(folder / "serve.sqlite", _SCHEMA, _ADDED, was_used=was_used)
         try:
             times = dict(self.database.all("SELECT name, value FROM facts WHERE name IN ('time', 'machine_time')"))
             if len(times) == 2:

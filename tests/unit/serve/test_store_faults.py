@@ -303,6 +303,7 @@ def test_a_damaged_database_ends_the_start_in_words_and_is_left_as_it_is(
     data = tmp_path / "data"
     keys.change(data, add="alice", remove=None, put=lambda _: None)
     path = data / "serve.sqlite"
+    keys.change(data, add=None, remove="alice", put=lambda _: None)
     harm(path)
     before = path.read_bytes()
     with pytest.raises(StoreError) as caught:
@@ -311,6 +312,12 @@ def test_a_damaged_database_ends_the_start_in_words_and_is_left_as_it_is(
     assert caught.value.kind == "damaged"
     assert caught.value.hint is not None and caught.value.hint.endswith("or pass another --data DIR")
     assert path.read_bytes() == before
+
+
+def test_a_store_whose_making_was_killed_is_made(tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "serve.sqlite").touch()
+    assert ImageStore(tmp_path / "data").history("anybody", 10, None) == ([], False)
 
 
 def test_a_folder_in_the_place_of_the_database_is_said(tmp_path: Path):
