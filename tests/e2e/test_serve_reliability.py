@@ -116,6 +116,8 @@ def test_a_crowd_is_answered_each_once_and_health_is_quick_meanwhile(served: Ser
     """100 clients of 10 requests: each ends once, in its own picture or told to come again."""
     crowd(served, clients=100, requests=2)  # buffers and caches grow in the first
     kept = {row["id"] for row in history(served)}
+    with probing(served) as idle:
+        time.sleep(3)
     before, began = served.memory_bytes(), time.perf_counter()
     with probing(served) as took:
         ended, wrong = crowd(served, clients=100, requests=10)
@@ -129,11 +131,13 @@ def test_a_crowd_is_answered_each_once_and_health_is_quick_meanwhile(served: Ser
         "clients": 100, "requests": 1000, "statuses": dict(ended), "wrong_pictures": len(wrong), "s": seconds,
         "health": {
             "asked": len(took), "median_s": quantile(took, 0.5), "p99_s": quantile(took, 0.99), "max_s": max(took),
+            "p99_of_the_idle_server_s": quantile(idle, 0.99),
         },
         "memory_growth_bytes": served.memory_bytes() - before,
     }  # fmt: skip
     assert record["crowd"]["memory_growth_bytes"] <= 50 * MIB
-    assert quantile(took, 0.99) <= 0.1, record["crowd"]["health"]
+    # what other programs of the machine cost an idle server is not this one's
+    assert quantile(took, 0.99) - quantile(idle, 0.99) <= 0.1, record["crowd"]["health"]
 
 
 HANG_UPS = {
