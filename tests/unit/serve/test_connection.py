@@ -150,6 +150,19 @@ def test_a_refused_body_that_is_there_leaves_the_connection_open(start: Callable
             assert b"403 Forbidden" in client.recv(4000)
 
 
+def test_a_body_that_goes_on_as_something_else_behind_its_answer_ends_the_connection(running: Any, caplog: Any):
+    with connected(running.port) as client:
+        client.sendall(b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+        answer = b""
+        while not answer.endswith(b"}}"):
+            answer += client.recv(4000)
+        assert answer.startswith(b"HTTP/1.1 404")
+        client.sendall(b"no chunk\r\n")
+        assert dropped_after(client) <= 1
+    assert running.client.get("/health").status_code == 200
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 KEY = b"Authorization: Bearer wrong\r\n"
 JSON = b"Content-Type: application/json\r\n"
 FORM = b"Content-Type: multipart/form-data; boundary=x\r\n"
