@@ -50,7 +50,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
         bound: list[socket.socket] = []
         for family, address in places:
             try:
-                # named as TCP, or asyncio does not turn Nagle's algorithm off, and each answer waits 40 ms for its second part
+                # named as TCP, or asyncio leaves Nagle's algorithm on, and each answer waits 40 ms for its second part
                 one = undo.enter_context(socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP))
                 _bind(one, (address[0], port, *address[2:]), alone=len(places) > 1)
                 port = one.getsockname()[1]

@@ -42,6 +42,13 @@ def test_it_listens_where_it_is_told_before_anything_accepts(host: str):
             one.close()
 
 
+def test_its_connections_send_at_once():
+    """asyncio turns Nagle's algorithm off for sockets that say that they are TCP alone."""
+    (one,) = listen("127.0.0.1", 0)
+    with one:
+        assert one.proto == socket.IPPROTO_TCP
+
+
 def test_a_port_that_another_listens_on_is_said():
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         port = other.getsockname()[1]
