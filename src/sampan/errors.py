@@ -3,7 +3,8 @@
     SampanError             what failed, because of which facts, and what to do next
     ├── JobError            a job file or a --set that cannot be used
     ├── DataError           pictures, captions or a cache that cannot be read
-    │   └── UnusableImageError  a file that gives no picture, and of which kind its trouble is
+    │   ├── UnusableImageError  a file that gives no picture, and of which kind its trouble is
+    │   └── StoreError      a folder in which a server cannot keep pictures and keys, and what is wrong with it
     ├── CheckpointError     a model folder or a run folder that cannot be used
     ├── DeviceError         a device, a dtype or an amount of memory that is not there
     ├── RequestError        a prompt, a size, a reference or an option that this model cannot serve
@@ -37,7 +38,7 @@ import copyreg
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 
 class SampanError(Exception):
@@ -87,6 +88,34 @@ class UnusableImageError(DataError):
     def __init__(self, what: str, kind: str, reason: str, hint: str | None = None):
         self.kind = kind
         super().__init__(what, reason, hint)
+
+
+class StoreError(DataError):
+    """A folder in which a server cannot keep pictures and keys.
+
+    Args:
+        kind: One of FAULTS: full, locked, read-only, damaged, gone, failed.
+    """
+
+    FAULTS: ClassVar[dict[str, tuple[int, str, int | None]]] = {
+        "full": (507, "its disk is full: deleting pictures makes room", None),
+        "locked": (503, "another program holds its database", 5),
+        "read-only": (503, "its disk cannot be written", None),
+        "damaged": (503, "its database is damaged", None),
+        "gone": (503, "its folder was removed while it ran", None),
+        "failed": (503, "its disk or database failed", None),
+    }
+    """By kind: the HTTP status, what a client is told, and after how many seconds it may ask again."""
+
+    def __init__(self, what: str, kind: str, because: str | Iterable[str] = (), hint: str | None = None):
+        self.kind = kind
+        super().__init__(what, because, hint)
+
+    def answer(self) -> ApiError:
+        """Return the error as a client is told it: the reason, and no path of this machine."""
+        status, reason, retry_after_s = self.FAULTS[self.kind]
+        code = f"storage_{self.kind.replace('-', '_')}"
+        return ApiError(status, code, f"The server cannot use its store: {reason}.", retry_after_s=retry_after_s)
 
 
 class CheckpointError(SampanError):
@@ -207,8 +236,7 @@ class ApiError(SampanError):
     def headers(self) -> dict[str, str]:
         """The headers that go with the error."""
         headers = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
-        headers |= {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
-        return headers | ({"Connection": "close"} if self.status == 413 else {})  # what still comes is not read
+        return headers | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
 
 
 class DeadlineExceeded(SampanError):

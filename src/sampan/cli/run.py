@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # reading them would load what one verb takes for all others,
     from sampan.cli import arguments
     from sampan.evaluate.arguments import EvalArguments
     from sampan.launch.arguments import LaunchArguments
+    from sampan.pipeline.pipeline import Pipeline
     from sampan.plan.arguments import PlanArguments
     from sampan.screen.arguments import ScreenArguments
     from sampan.serve.arguments import ServeArguments
@@ -228,20 +229,23 @@ def serve(options: ServeArguments) -> None:
     if options.framework:
         frameworks.use(options.framework, switch=_SWITCH)  # before anything is imported that computes
     extras.require("serve", *extras.EXTRAS["serve"], failed="the server cannot start", error=RequestError)
-    from sampan.pipeline.pipeline import open_pipeline
     from sampan.serve import verb
 
-    output.fetch(options.model, options)
-    pipeline = open_pipeline(
-        options.model,
-        device=options.device,
-        dtype=options.dtype,
-        loras=options.loras,
-        verified=not options.no_verify,
-        threads=options.threads,
-        together=options.batch,
-    )
-    verb.serve(pipeline, options.settings(), output.console(options))
+    def load() -> Pipeline:
+        from sampan.pipeline.pipeline import open_pipeline  # loads what computes
+
+        output.fetch(options.model, options)
+        return open_pipeline(
+            options.model,
+            device=options.device,
+            dtype=options.dtype,
+            loras=options.loras,
+            verified=not options.no_verify,
+            threads=options.threads,
+            together=options.batch,
+        )
+
+    verb.serve(load, options.settings(), output.console(options))
 
 
 def completion(options: arguments.CompletionArguments) -> None:

@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from sampan import __version__
 from sampan.data.pictures import load_rgb
-from sampan.errors import ApiError, SampanError
+from sampan.errors import ApiError, SampanError, StoreError
 from sampan.serve import bodies, keys, schemas
 from sampan.serve.metrics import CONTENT_TYPE
 from sampan.serve.middleware import Middleware
@@ -44,7 +44,8 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         413: "The body is too large",
         429: "This key asks too much",
         500: "The server failed",
-        503: "The queue is full, time is over, or the server ends",
+        503: "The queue is full, time is over, the store cannot be used, or the server loads or ends",
+        507: "The disk is full",
     }.items()
 }
 Handler = Callable[[Request], Awaitable[Response]]
@@ -68,6 +69,7 @@ def build(server: ServerState) -> FastAPI:
             with suppress(asyncio.CancelledError):
                 await sweeping
             await asyncio.to_thread(server.scheduler.stop)
+            await server.finish_background()
             server.store.close()
 
     app = FastAPI(
@@ -97,6 +99,8 @@ async def _sweep(store: ImageStore) -> None:
         await asyncio.sleep(_SWEEP_S)
         try:
             await asyncio.to_thread(store.sweep)
+        except StoreError as error:
+            log.warning("old pictures could not be removed: %s", "; ".join([error.what, *error.because]))
         except Exception:
             log.exception("old pictures could not be removed")
 
@@ -114,27 +118,27 @@ def _api(app: FastAPI, server: ServerState) -> None:
     @app.post(
         "/v1/images/generations",
         response_model=schemas.ImagesOut,
-        responses=_errors(400, 401, 403, 404, 413, 429, 500, 503),
+        responses=_errors(400, 401, 403, 404, 413, 429, 500, 503, 507),
         openapi_extra=_json_body(schemas.GenerationBody),
     )
     async def generations(request: Request) -> Response:
         """Paint pictures from a prompt. With `stream`, the answer is server-sent events."""
-        owner = server.owner(request)
+        owner = await server.owner(request)
         fields = await bodies.read_generation(request)
         _check_model(fields.model, settings)
-        asked = built("generation", owner, fields)
+        asked = await asyncio.to_thread(built, "generation", owner, fields)
         await asyncio.to_thread(check_painted, asked, server.engine.pipeline)
         return await respond(server, request, asked)
 
     @app.post(
         "/v1/images/edits",
         response_model=schemas.ImagesOut,
-        responses=_errors(400, 401, 403, 404, 413, 429, 500, 503),
+        responses=_errors(400, 401, 403, 404, 413, 429, 500, 503, 507),
         openapi_extra=_edit_body(),
     )
     async def edits(request: Request) -> Response:
         """Paint from reference pictures, uploaded or earlier ones. With `stream`, the answer is server-sent events."""
-        owner = server.owner(request)
+        owner = await server.owner(request)
         body = await bodies.read_edit(request, settings, server.fetch, partial(fit, config=config))
         fields = body.fields
         _check_model(fields.model, settings)
@@ -145,31 +149,34 @@ def _api(app: FastAPI, server: ServerState) -> None:
         mask = None
         if body.mask_file is not None:
             mask = await bodies.read_mask(body.mask_file, settings, references[0].size)
-        asked = built("edit", owner, fields, references, mask, shape=None if earlier else body.shape)
+        shape = None if earlier else body.shape
+        asked = await asyncio.to_thread(
+            built, "edit", owner, fields, references, mask, shape=shape
+        )  # it scales references
         await asyncio.to_thread(check_painted, asked, server.engine.pipeline)
         return await respond(server, request, asked)
 
-    @app.get("/v1/models", responses=_errors(400, 401, 403))
+    @app.get("/v1/models", responses=_errors(400, 401, 403, 503, 507))
     async def models(request: Request) -> schemas.ModelsOut:
         """List the names under which the model is served."""
-        server.owner(request)
+        await server.owner(request)
         return schemas.ModelsOut(data=[schemas.ModelOut(id=name, created=server.started) for name in settings.names])
 
-    @app.get("/v1/models/{name:path}", responses=_errors(400, 401, 403, 404))
+    @app.get("/v1/models/{name:path}", responses=_errors(400, 401, 403, 404, 503, 507))
     async def model(request: Request, name: str) -> schemas.ModelOut:
         """Describe a model."""
-        server.owner(request)
+        await server.owner(request)
         _check_model(name, settings)
         return schemas.ModelOut(id=name, created=server.started)
 
-    @app.get("/v1/history", responses=_errors(400, 401, 403))
+    @app.get("/v1/history", responses=_errors(400, 401, 403, 503, 507))
     async def history(
         request: Request,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
         before: Annotated[str | None, Query(max_length=64)] = None,
     ) -> schemas.History:
         """List your finished pictures, newest first."""
-        owner = server.owner(request)
+        owner = await server.owner(request)
         records, more = await asyncio.to_thread(server.store.history, owner, limit, before)
         entries = [schemas.HistoryEntry(**vars(record), url=server.url(request, record.id)) for record in records]
         return schemas.History(data=entries, has_more=more)
@@ -179,7 +186,7 @@ def _api(app: FastAPI, server: ServerState) -> None:
         response_class=Response,
         responses={
             200: {"content": {f"image/{kind}": {} for kind in FORMATS}, "description": "The picture"},
-            **_errors(400, 401, 403, 404),
+            **_errors(400, 401, 403, 404, 503, 507),
         },
     )
     async def image(
@@ -189,10 +196,10 @@ def _api(app: FastAPI, server: ServerState) -> None:
         signature: Annotated[str | None, Query(max_length=64)] = None,
     ) -> Response:
         """Return a picture's bytes."""
-        if keys.is_signed(server.secret, picture_id, until, signature):
-            owner = server.store.owner_of(picture_id)
+        if keys.is_signed(server.secret, picture_id, until, signature, server.store.clock.now()):
+            owner = await asyncio.to_thread(server.store.owner_of, picture_id)
         else:
-            owner = server.owner(request)
+            owner = await server.owner(request)
         record = await asyncio.to_thread(server.store.record, owner, picture_id) if owner else None
         content = await asyncio.to_thread(server.store.content, record) if record else None
         if record is None or content is None:
@@ -200,16 +207,17 @@ def _api(app: FastAPI, server: ServerState) -> None:
         headers = {"Cache-Control": "private, max-age=86400, immutable"}
         return Response(content, media_type=f"image/{record.output_format}", headers=headers)
 
-    @app.delete("/v1/images/{picture_id}", responses=_errors(400, 401, 403, 404))
+    @app.delete("/v1/images/{picture_id}", responses=_errors(400, 401, 403, 404, 503, 507))
     async def remove(request: Request, picture_id: str) -> schemas.Removed:
         """Forget a picture."""
-        record = await asyncio.to_thread(server.store.record, server.owner(request), picture_id)
+        owner = await server.owner(request)
+        record = await asyncio.to_thread(server.store.record, owner, picture_id)
         if record is None:
             raise _no_picture()
         await asyncio.to_thread(server.store.remove, record)
         return schemas.Removed(id=picture_id)
 
-    @app.get("/v1/capabilities", responses=_errors(400, 403))
+    @app.get("/v1/capabilities", responses=_errors(400, 403, 503, 507))
     async def capabilities() -> schemas.Capabilities:
         """Say what this server can do; needs no key."""
         return schemas.Capabilities(
@@ -220,7 +228,7 @@ def _api(app: FastAPI, server: ServerState) -> None:
             max_references=settings.max_references,
             max_prompt_chars=schemas.MAX_PROMPT_CHARS,
             supports_mask=True,
-            needs_key=server.needs_key,
+            needs_key=await server.needs_key(),
             reports=schemas.Reports(**server.pages.reports),
             examples=list(server.engine.pipeline.folder.knows.examples),
             loras=[
@@ -277,6 +285,9 @@ def _no_picture() -> ApiError:
 async def _refused(_: Request, error: Exception) -> Response:
     """Answer what this server does not do, or the model cannot do."""
     assert isinstance(error, SampanError)
+    if isinstance(error, StoreError):
+        log.warning("a request met a store that fails: %s", "; ".join([error.what, *error.because]))
+        error = error.answer()
     answer = error if isinstance(error, ApiError) else ApiError.of(error)
     return JSONResponse(answer.body(), answer.status, answer.headers)
 

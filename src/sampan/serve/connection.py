@@ -65,7 +65,11 @@ def guarded(header_s: float, send_s: float, dropped: Callable[[str], None]) -> t
             in_head = state is h11.IDLE and self._parser.trailing_data[0]
             self._await("head" if in_head else "body" if state is h11.SEND_BODY else None)
             self._num_bytes += len(data)
-            self._http.data_received(data)
+            try:
+                self._http.data_received(data)
+            except h11.LocalProtocolError:
+                # the rest of a body is no HTTP, and uvicorn would say so in an answer of its own behind one that has begun
+                self._drop("body")
 
         def _parse(self, data: bytes) -> None:
             """Follow requests to the one of which a part is still to come."""

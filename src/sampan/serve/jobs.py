@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from sampan import __version__
-from sampan.errors import ApiError, DeadlineExceeded, SampanError
+from sampan.errors import ApiError, DeadlineExceeded, SampanError, StoreError
 from sampan.pipeline import png
 from sampan.pipeline.prompt import painted_prompt
 from sampan.serve.engine import ImageEvent, ImageTask, Pixels
@@ -37,17 +37,30 @@ class ImageJob:
         self._loop = asyncio.get_running_loop()
         self._inbox: asyncio.Queue[ImageEvent | None] = asyncio.Queue()
         self._outbox: asyncio.Queue[ImageEvent] = asyncio.Queue()
+        self._beginning: asyncio.Task[None] | None = None
         self._handling: asyncio.Task[None] | None = None
         self.tasks = server.scheduler.admit(request, self._tell)
         self._open = set(self.tasks)
-        self.records: list[ImageRecord] = []  # one a task, since the work is started
+        self.records: list[ImageRecord] = []  # one a task, since it is prepared
 
-    async def enhance_prompt(self) -> None:
-        """Let the server's language model write the prompt out, where the request wants that.
+    async def prepare(self) -> bool:
+        """Do what has to be done before the first byte of an answer; `close` it even where this is cancelled.
 
         Raises:
-            ApiError: It fails, and the plain prompt is not to be used instead.
+            ApiError: The language model for prompts fails, and the plain prompt is not to be used instead.
+            StoreError: The images could not be kept.
         """
+        await self._enhance_prompt()
+        for task in self.tasks:
+            task.request = self.request
+        self.records = [self._new_record(task) for task in self.tasks]
+        beginning = asyncio.to_thread(self.server.store.begin, self.records)
+        self._beginning = asyncio.get_running_loop().create_task(beginning)
+        await asyncio.shield(self._beginning)  # so that its end is noted after its beginning
+        return True
+
+    async def _enhance_prompt(self) -> None:
+        """Let the server's language model write the prompt out, where the request wants that."""
         if not self.request.enhance:
             return
         assert self.server.enhance is not None, "checked with the request"
@@ -66,15 +79,11 @@ class ImageJob:
         await asyncio.to_thread(check_painted, self.request, pipeline)
 
     async def events(self, idle_s: float | None = None) -> AsyncIterator[ImageEvent | None]:
-        """Start the work and yield what happens, until every image is made or has failed; its errors are `ApiError`.
+        """Start what was prepared and yield what happens, until every image is made or has failed; its errors are `ApiError`.
 
         Args:
             idle_s: Yield None whenever nothing happened for so long.
         """
-        for task in self.tasks:
-            task.request = self.request
-        self.records = [self._new_record(task) for task in self.tasks]
-        await asyncio.to_thread(self.server.store.begin, self.records)
         self._handling = asyncio.create_task(self._handle_events())
         self.server.scheduler.submit(self.tasks)
         num_open = len(self.tasks)
@@ -95,8 +104,8 @@ class ImageJob:
         if self._handling is not None:
             self._inbox.put_nowait(None)
             await self._handling
-        if self._open and self.records:
-            await asyncio.to_thread(self._note_end, list(self._open), "cancelled")
+        if self._open and self._beginning is not None:
+            self._note_end(list(self._open), "cancelled")
 
     def _tell(self, event: ImageEvent) -> None:
         """Take an event from the engine's thread."""
@@ -109,8 +118,12 @@ class ImageJob:
             task = event.task
             if task not in self._open:
                 continue
+            state = "timed out" if isinstance(event.error, DeadlineExceeded) else "failed"
             try:
                 event = await asyncio.to_thread(self._handle, event)
+            except StoreError as error:
+                log.warning("a picture could not be kept: %s", "; ".join([error.what, *error.because]))
+                event = ImageEvent(task, error=error.answer())
             except Exception:
                 log.exception("a picture could not be kept")
                 error = ApiError(500, "not_kept", "The picture was painted and could not be kept.")
@@ -120,14 +133,33 @@ class ImageJob:
                 self._open.discard(task)
                 self.server.scheduler.leave(task)
             self._outbox.put_nowait(event)
+            if event.error is not None:
+                self._note_end([task], state)
+
+    def _note_end(self, tasks: list[ImageTask], state: str) -> None:
+        """Note how images ended that were not finished; nobody waits for it, whatever state the store is in."""
+        ids = [self.records[task.index].id for task in tasks]
+
+        async def note() -> None:
+            assert self._beginning is not None, "only what was begun ends"
+            await asyncio.wait([self._beginning])
+            if self._beginning.cancelled() or self._beginning.exception() is not None:
+                return
+            try:
+                await asyncio.to_thread(self.server.store.end, ids, state)
+            except StoreError as error:
+                log.warning("how a picture ended could not be noted: %s", "; ".join([error.what, *error.because]))
+            except Exception:
+                log.exception("how a picture ended could not be noted")
+
+        self.server.in_background(note())
 
     # --- in other threads ------------------------------------------------------------------------------------------------
 
     def _handle(self, event: ImageEvent) -> ImageEvent:
-        """Return an event with its file, or with its error as it is answered, and note how the image ended."""
+        """Return an event with its file, which is kept where it is the finished one, or with its error as it is answered."""
         task = event.task
         if event.error is not None:
-            self._note_end([task], "timed out" if isinstance(event.error, DeadlineExceeded) else "failed")
             return dataclasses.replace(event, error=self._api_error(event.error))
         assert event.pixels is not None, "an event without an error has pixels"
         if event.partial is not None:
@@ -137,18 +169,12 @@ class ImageJob:
             self.server.store.finish(self.records[task.index], content)
         return dataclasses.replace(event, pixels=None, content=content)
 
-    def _note_end(self, tasks: list[ImageTask], state: str) -> None:
-        try:
-            self.server.store.end([self.records[task.index].id for task in tasks], state)
-        except Exception:
-            log.exception("how a picture ended could not be noted")
-
     def _api_error(self, error: BaseException) -> ApiError:
         if isinstance(error, DeadlineExceeded):
             message = f"The picture was not ready after {self.server.settings.limits.timeout_s:g} seconds."
             return ApiError(503, "timed_out", message, retry_after_s=10)
         if isinstance(error, SampanError):
-            return ApiError.of(error)
+            return error if isinstance(error, ApiError) else ApiError.of(error)
         log.error("a picture failed", exc_info=error)
         return ApiError(500, "internal_error", "The server failed at this picture.")
 

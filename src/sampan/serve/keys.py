@@ -6,13 +6,13 @@ import hashlib
 import hmac
 import re
 import secrets
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from sampan.errors import RequestError
 from sampan.serve.store import ImageStore
 
+URL_VALID_S = 3600
 ANYBODY = "anybody"  # whose pictures they are where no keys are asked for
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -56,18 +56,22 @@ def owner(store: ImageStore, authorization: str | None) -> str | None:
     return known
 
 
-def sign(secret: bytes, picture_id: str, valid_s: int) -> str:
-    """Return the query of an address under which one picture can be read without a key, for a while."""
-    until = int(time.time()) + valid_s
+def sign(secret: bytes, picture_id: str, now: float) -> str:
+    """Return the query of an address under which one picture can be read without a key, for `URL_VALID_S`.
+
+    Args:
+        now: Time of the store's clock, which does not jump.
+    """
+    until = int(now) + URL_VALID_S
     return f"until={until}&signature={_signature(secret, picture_id, until)}"
 
 
-def is_signed(secret: bytes, picture_id: str, until: str | None, signature: str | None) -> bool:
-    """Say whether an address was made by `sign` and still holds."""
+def is_signed(secret: bytes, picture_id: str, until: str | None, signature: str | None, now: float) -> bool:
+    """Say whether an address was made by `sign` and still holds; `now` as there."""
     if not until or not signature or not until.isascii() or not until.isdecimal() or len(until) > 12:
         return False
     right = _signature(secret, picture_id, int(until))
-    return hmac.compare_digest(right.encode(), signature.encode()) and int(until) >= time.time()
+    return hmac.compare_digest(right.encode(), signature.encode()) and now <= int(until) <= now + URL_VALID_S
 
 
 def _signature(secret: bytes, picture_id: str, until: int) -> str:

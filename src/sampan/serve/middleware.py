@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +19,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_DISCARD_S = 0.5
+_BEFORE_S = 0.5  # before an answer: who has sent all by then keeps the connection
+_AFTER_S = 2.0  # behind an answer that ends the connection
 _DISCARD_BYTES = 16 * 2**20
 _HEADERS = {
     "x-content-type-options": "nosniff",
@@ -44,27 +45,34 @@ class Middleware:
             return
         began, status = time.perf_counter(), 500
         started = False
+        body = _Body(scope, receive)
 
         async def answer(message: MutableMapping[str, Any]) -> None:
             nonlocal status, started
             if message["type"] == "http.response.start":
                 status, started = message["status"], True
-                if status == 413:
-                    await _discard(scope, receive)
+                await body.discard(_BEFORE_S)
                 there = {name.lower() for name, _ in message["headers"]}
                 message["headers"] = [
                     *message["headers"],
                     *((k.encode(), v.encode()) for k, v in _HEADERS.items() if k.encode() not in there),
+                    *([] if body.complete or b"connection" in there else [(b"connection", b"close")]),
                 ]
+            elif not body.complete and not message.get("more_body"):
+                # the whole answer now, and its end when the client had time to read it: who is still sending when a
+                # connection ends may see no answer
+                await send({**message, "more_body": True})
+                await body.discard(_AFTER_S)
+                message = {"type": "http.response.body", "body": b""}
             await send(message)
 
         try:
             self._check_names(scope)
-            await self.app(scope, self._bounded(scope, receive), answer)
+            await self.app(scope, self._bounded(scope, body.receive), answer)
         except ApiError as refusal:
             if started:
                 raise
-            await _send_error(refusal, answer)
+            await send_json(refusal.body(), refusal.status, refusal.headers, answer)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self.metrics.requests.labels(route, _method(scope), str(status)).inc()
@@ -104,25 +112,40 @@ class Middleware:
         return bounded
 
 
-async def _discard(scope: Scope, receive: Receive) -> None:
-    """Read on for a moment and forget what comes, since who is still sending when a connection ends sees no answer."""
-    if b"expect" in dict(scope["headers"]):
-        return  # it waits to be told whether to send
-    total = 0
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_DISCARD_S):
-            while total < _DISCARD_BYTES:
-                message = await receive()
-                total += len(message.get("body", b""))
-                if message["type"] != "http.request" or not message.get("more_body"):
-                    return
+class _Body:
+    """The body of one request, of which a route may read a part or nothing: how far it came, and the rest of it."""
+
+    def __init__(self, scope: Scope, receive: Receive):
+        headers = dict(scope["headers"])
+        self._receive = receive
+        # without either header there is none
+        self.complete = headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers
+        self._waits = b"expect" in headers  # for being told whether to send; nothing comes where it is not told
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        self._waits = False  # uvicorn tells it now
+        message = await self._receive()
+        if message["type"] != "http.request" or not message.get("more_body"):
+            self.complete = True
+        return message
+
+    async def discard(self, seconds: float) -> None:
+        """Read on for a while and forget what comes."""
+        if self.complete or self._waits:
+            return
+        total = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self.complete and total < _DISCARD_BYTES:
+                    total += len((await self.receive()).get("body", b""))
 
 
-async def _send_error(error: ApiError, send: Send) -> None:
-    body = json.dumps(error.body()).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
+async def send_json(content: Any, status: int, headers: Mapping[str, str], send: Send) -> None:
+    """Send a whole answer."""
+    body = json.dumps(content).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **headers}
     encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": error.status, "headers": encoded})
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -29,13 +29,17 @@ async def respond(server: ServerState, http_request: Request, request: ServeRequ
 
     Raises:
         ApiError: The request is not taken on, or an image failed.
+        StoreError: The images could not be kept.
     """
     job = ImageJob(server, request)
+    prepared = None
     try:
-        await job.enhance_prompt()
-    except BaseException:
-        await job.close()
-        raise
+        prepared = await _unless_gone(job.prepare(), http_request.receive)
+    finally:
+        if not prepared:
+            await job.close()
+    if not prepared:
+        return Response(status_code=499)  # nobody reads it
     if request.stream:
         return EventStream(job)  # which closes the job
     try:
@@ -46,7 +50,7 @@ async def respond(server: ServerState, http_request: Request, request: ServeRequ
     finally:
         await job.close()
     server.metrics.pictures.labels("cancelled" if body is None else "finished").inc(request.image.count)
-    return Response(status_code=499) if body is None else JSONResponse(body)  # nobody reads the first
+    return Response(status_code=499) if body is None else await asyncio.to_thread(JSONResponse, body)
 
 
 async def _unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T | None:
@@ -77,7 +81,7 @@ async def _images(job: ImageJob, http_request: Request) -> dict[str, Any]:
     return {
         "created": job.created,
         "background": "opaque",
-        "data": [_image(job, event, http_request) for event in events],
+        "data": [await asyncio.to_thread(_image, job, event, http_request) for event in events],
         "output_format": job.request.output_format,
         "quality": job.request.quality,
         "size": job.request.size,
@@ -116,7 +120,7 @@ class EventStream(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         async for event in self.job.events(_KEEP_ALIVE_S):
             # a comment, so that nobody in between takes the connection for dead
-            await put(b": waiting\n\n" if event is None else self._encode(event))
+            await put(b": waiting\n\n" if event is None else await asyncio.to_thread(self._encode, event))
         await put(b"", more=False)
         return True
 

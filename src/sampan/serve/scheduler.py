@@ -96,11 +96,15 @@ class Scheduler:
         self._under_way.discard(task)
 
     async def drain(self, timeout_s: float) -> None:
-        """Take nothing new on, and wait until what was taken on is done."""
+        """Take nothing new on, and wait until what was taken on is done; what is not by then ends with an error."""
         self.draining = True
         until = time.monotonic() + timeout_s
         while self._under_way and time.monotonic() < until:
             await asyncio.sleep(0.05)
+        for task in list(self._under_way):
+            task.gone = True
+            late = ApiError(503, "shutting_down", "The server ended before the picture was ready.", retry_after_s=10)
+            task.tell(ImageEvent(task, error=late))
 
     def stop(self) -> None:
         """End the thread after the step it is at."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from sampan.checkpoint.folder import open_folder
 from sampan.pipeline.pipeline import Pipeline
 from sampan.serve.app import build
 from sampan.serve.engine import Engine
+from sampan.serve.listening import listen
 from sampan.serve.pages import Pages
 from sampan.serve.server import ServerState
 from sampan.serve.settings import Settings
@@ -65,9 +65,8 @@ def start(pipeline: Pipeline, tmp_path: Path) -> Iterator[Callable[..., Running]
         engine = Engine(pipeline, max_rows=settings.max_rows, proofread=proofread)
         pages = Pages(settings.plan_report, settings.bench_report)
         server = ServerState(settings, store, engine, pages, fetch=fetch, enhance=enhance)
-        running = uvicorn.Server(configured(build(server), server))
-        bound = socket.socket()
-        bound.bind(("127.0.0.1", 0))
+        running = uvicorn.Server(configured(build(server), settings, server.metrics))
+        (bound,) = listen("127.0.0.1", 0)
         port = bound.getsockname()[1]
         thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]})
         thread.start()

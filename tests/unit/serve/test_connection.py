@@ -8,13 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from sampan.serve import connection
+from sampan.serve import connection, keys, middleware
 from sampan.serve.connection import guarded
 
 HEAD = (
@@ -128,16 +129,94 @@ def test_who_waits_because_the_server_does_not_read_on_is_not_slow(
     assert answers.startswith(b"HTTP/1.1 200") and b"HTTP/1.1 400" in answers
 
 
-def test_a_refused_body_is_still_taken_at_a_fair_rate(start: Callable[..., Any]):
+def test_a_refused_body_that_comes_at_a_fair_rate_is_taken_until_its_answer_is_read(start: Callable[..., Any]):
     running = start()
     with connected(running.port) as client:
         client.sendall(HEAD.replace(b"localhost", b"elsewhere") + b"\r\n")
         for _ in range(20):
             client.sendall(b"a" * 10_000)
             time.sleep(0.06)
-        assert b"403 Forbidden" in client.recv(4000)
-        client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert b"200 OK" in client.recv(4000)
+        answer = b""
+        while received := client.recv(4000):
+            answer += received
+    assert answer.startswith(b"HTTP/1.1 403 Forbidden") and b"connection: close" in answer.lower()
+    assert b"unknown_host" in answer
+
+
+def test_a_refused_body_that_is_there_leaves_the_connection_open(start: Callable[..., Any]):
+    with connected(start().port) as client:
+        for _ in range(2):
+            client.sendall(HEAD.replace(b"localhost", b"elsewhere").replace(b"200000", b"10") + b"\r\n" + b"a" * 10)
+            assert b"403 Forbidden" in client.recv(4000)
+
+
+def test_a_body_that_goes_on_as_something_else_behind_its_answer_ends_the_connection(running: Any, caplog: Any):
+    with connected(running.port) as client:
+        client.sendall(b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+        answer = b""
+        while not answer.endswith(b"}}"):
+            answer += client.recv(4000)
+        assert answer.startswith(b"HTTP/1.1 404")
+        client.sendall(b"no chunk\r\n")
+        assert dropped_after(client) <= 1
+    assert running.client.get("/health").status_code == 200
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+KEY = b"Authorization: Bearer wrong\r\n"
+JSON = b"Content-Type: application/json\r\n"
+FORM = b"Content-Type: multipart/form-data; boundary=x\r\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "headers", "status"),
+    [
+        (b"GET /health", b"", 200),
+        (b"GET /nothing", b"", 404),
+        (b"DELETE /health", b"", 405),
+        (b"PUT /v1/images/generations", b"", 405),
+        (b"POST /nothing", JSON, 404),
+        (b"GET /v1/models", KEY, 401),
+        (b"POST /v1/images/generations", KEY + JSON, 401),
+        (b"POST /v1/images/edits", KEY + FORM, 401),
+        (b"DELETE /v1/images/img_000000000000000000000000", KEY, 401),
+        (b"POST /v1/images/generations", JSON, 413),
+        (b"POST /v1/images/edits", FORM, 400),
+        (b"HEAD /health", b"", 405),
+    ],
+)
+def test_a_chunked_body_without_an_end_is_not_read_for_ever(
+    start: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    line: bytes,
+    headers: bytes,
+    status: int,
+):
+    """The answer comes while the client still sends, and the connection ends soon after it."""
+    monkeypatch.setattr(middleware, "_BEFORE_S", 0.1)  # the times themselves are held in tests/e2e/test_serve_faults.py
+    monkeypatch.setattr(middleware, "_AFTER_S", 0.3)
+    if headers.startswith(KEY):
+        keys.change(tmp_path / "data", add="alice", remove=None, put=lambda _: None)
+    sent, began = 0, time.perf_counter()
+    head = line + b" HTTP/1.1\r\nHost: localhost\r\n" + headers + b"Transfer-Encoding: chunked\r\n\r\n"
+    with connected(start().port) as client:
+        client.sendall(head)
+        client.settimeout(0.02)
+        answer, began = b"", time.perf_counter()
+        while time.perf_counter() - began < 20:
+            try:
+                client.sendall(b"2000\r\n" + b"a" * 0x2000 + b"\r\n")
+                sent += 0x2000
+                if not (received := client.recv(65_536)):
+                    break
+                answer += received
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                break
+    assert answer.startswith(b"HTTP/1.1 %d " % status) and b"connection: close" in answer.lower()
+    assert time.perf_counter() - began < 3 and sent < 40 * 2**20
 
 
 def test_whatever_asyncio_tells_uvicorns_protocol_is_passed_on():

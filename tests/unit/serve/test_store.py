@@ -10,6 +10,7 @@ import pytest
 
 from sampan.errors import DataError, RequestError
 from sampan.serve import keys
+from sampan.serve.clock import SteadyClock
 from sampan.serve.settings import Retention
 from sampan.serve.store import ImageRecord, ImageStore, new_id
 
@@ -83,7 +84,7 @@ def test_how_others_end_is_noted_and_a_finished_one_stays_finished(store: ImageS
     store.begin([gone])
     store.end([done.id, gone.id], "cancelled")
     assert store.record("alice", done.id) is not None
-    assert store._all("SELECT state FROM pictures WHERE id = ?", (gone.id,)) == [("cancelled",)]
+    assert store.database.all("SELECT state FROM pictures WHERE id = ?", (gone.id,)) == [("cancelled",)]
 
 
 def test_retention_removes_the_oldest(tmp_path: Path):
@@ -95,8 +96,10 @@ def test_retention_removes_the_oldest(tmp_path: Path):
     store = ImageStore(tmp_path / "small", Retention(num_bytes=25))
     made = [kept(store, record(), b"x" * 10) for _ in range(4)]
     assert store.sweep() == 2 and store.content(made[1]) is None and store.content(made[2]) is not None
-    store = ImageStore(tmp_path / "young", Retention(days=1))
-    old = kept(store, record(created=int(time.time()) - 90_000))
+    seconds = [0.0]
+    store = ImageStore(tmp_path / "young", Retention(days=1), SteadyClock(elapsed=lambda: seconds[0]))
+    old = kept(store, record())
+    seconds[0] = 90_000.0
     new = kept(store, record())
     assert store.sweep() == 1 and store.content(old) is None and store.content(new) is not None
 
@@ -136,17 +139,17 @@ def test_keys_are_kept_as_hashes_only(tmp_path: Path, store: ImageStore):
         keys.change(tmp_path / "data", add="../x", remove=None, put=said.append)
 
 
-def test_signed_addresses_are_of_one_picture_and_end(store: ImageStore, monkeypatch: pytest.MonkeyPatch):
-    secret = store.secret()
+def test_signed_addresses_are_of_one_picture_and_end(store: ImageStore):
+    secret, now = store.secret(), 1_800_000_000.5
     assert secret == store.secret() and len(secret) == 32
     one, other = new_id(), new_id()
-    query = dict(part.split("=") for part in keys.sign(secret, one, 60).split("&"))
+    query = dict(part.split("=") for part in keys.sign(secret, one, now).split("&"))
     until, signature = query["until"], query["signature"]
-    assert keys.is_signed(secret, one, until, signature)
-    assert not keys.is_signed(secret, other, until, signature)
-    assert not keys.is_signed(secret, one, str(int(until) + 1), signature)
-    assert not keys.is_signed(b"other", one, until, signature)
-    assert not any(keys.is_signed(secret, one, bad, signature) for bad in (None, "", "x", "²", "9" * 400))
-    later = time.time() + 61
-    monkeypatch.setattr(time, "time", lambda: later)
-    assert not keys.is_signed(secret, one, until, signature)
+    assert until == "1800003600" and keys.is_signed(secret, one, until, signature, now)
+    assert not keys.is_signed(secret, other, until, signature, now)
+    assert not keys.is_signed(secret, one, str(int(until) + 1), signature, now)
+    assert not keys.is_signed(b"other", one, until, signature, now)
+    assert not any(keys.is_signed(secret, one, bad, signature, now) for bad in (None, "", "x", "²", "9" * 400))
+    assert keys.is_signed(secret, one, until, signature, now + 3599)
+    assert not keys.is_signed(secret, one, until, signature, now + 3601)
+    assert not keys.is_signed(secret, one, until, signature, now - 10 * 365 * 86400)  # a link of some other time
