@@ -4,13 +4,9 @@ memory left. Loads no framework."""
 from __future__ import annotations
 
 import time
-import traceback
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
-
-from sampan.errors import DeviceError
 
 Device = dict[str, Any]
 
@@ -41,30 +37,6 @@ def matmul_flops_per_s(device: str, seconds: Callable[[int, int], float]) -> flo
         if ends - time.perf_counter() < 10 * once_s:  # the next size takes eight times as long
             break
     return best
-
-
-@contextmanager
-def memory_for(work: str, hint: str) -> Iterator[None]:
-    """Say in words for which work a device has no memory, where a framework says so in the block.
-
-    What the work held until then is let go, so that the device has room for other work.
-
-    Args:
-        work: What is done in the block.
-
-    Raises:
-        DeviceError: There is not enough memory.
-    """
-    from sampan.frameworks import device
-
-    try:
-        yield
-    except Exception as error:
-        said = device.out_of_memory(error)
-        if said is None:
-            raise
-        traceback.clear_frames(error.__traceback__)  # or the error would keep the tensors of every call
-        raise DeviceError(f"there is not enough memory for {work}", said, hint) from error
 
 
 def no_memory(error: Exception, signs: Collection[str]) -> str | None:

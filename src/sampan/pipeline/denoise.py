@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
-from sampan.frameworks.devices import memory_for
+from sampan.frameworks.memory import memory_for
 from sampan.models import positions
 from sampan.models.config import ModelConfig
 from sampan.models.dit import KV, join_references

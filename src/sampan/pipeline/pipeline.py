@@ -20,7 +20,7 @@ from sampan.checkpoint.folder import ModelFolder, load_part, open_with_lora
 from sampan.checkpoint.lora import LoraAdapter
 from sampan.data.transforms import grid_patches
 from sampan.frameworks import device as dev
-from sampan.frameworks.devices import memory_for
+from sampan.frameworks.memory import memory_for
 from sampan.models import encoders, pixels
 from sampan.models.build import PARTS
 from sampan.models.config import ModelConfig

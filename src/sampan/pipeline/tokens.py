@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from sampan.frameworks import device as dev
 from sampan.frameworks import ops
-from sampan.frameworks.devices import memory_for
+from sampan.frameworks.memory import memory_for
 from sampan.models import positions
 from sampan.models.ar import ARGenerator, Cache
 from sampan.models.config import SamplingConfig, TextConfig

@@ -21,7 +21,7 @@ from sampan.checkpoint.provenance import StageSession, in_words, place_of
 from sampan.errors import CheckpointError, DataError, JobError
 from sampan.frameworks import device as dev
 from sampan.frameworks import parallel, train_step
-from sampan.frameworks.devices import memory_for
+from sampan.frameworks.memory import memory_for
 from sampan.frameworks.records import StepReport
 from sampan.job import STAGES, Job
 from sampan.train import disk, distributed, plot
