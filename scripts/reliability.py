@@ -1,10 +1,11 @@
 """Do to the program what goes wrong in practice, and keep what came of it: the tests of `scripts/reliability.toml`.
 
-    python scripts/reliability.py [--only 1,2,25] [--quick]
+    python scripts/reliability.py [--only 1a,2,25] [--quick]
+    python scripts/reliability.py --page
 
 Runs the tests of each fault, slow ones too, and adds a record to `results/`: how many tests there were, the seconds, the
 numbers that the tests measured, and the commit. `docs/reliability.md` is written from the faults and the newest record of
-each (`python scripts/write_docs.py`).
+each, by `--page` and after every run.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from sampan.report import results
 
 ROOT = Path(__file__).resolve().parent.parent
 FAULTS = ROOT / "scripts" / "reliability.toml"
+PAGE = ROOT / "docs" / "reliability.md"
 STEM = "reliability"
-_HEAD = """<!-- written by scripts/write_docs.py from scripts/reliability.toml and results/reliability_*.json -->
+_HEAD = """<!-- written by scripts/reliability.py from scripts/reliability.toml and results/reliability_*.json -->
 
 # Reliability
 
@@ -48,6 +50,11 @@ def faults() -> list[dict[str, Any]]:
 def page() -> str:
     """Return docs/reliability.md."""
     return _HEAD + "".join(_row(fault) for fault in faults())
+
+
+def write_page() -> None:
+    """Write docs/reliability.md."""
+    PAGE.write_text(page(), encoding="utf-8", newline="\n")
 
 
 def _row(fault: dict[str, Any]) -> str:
@@ -124,7 +131,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="numbers of faults, separated by commas; default: all")
     parser.add_argument("--quick", action="store_true", help="leave the slow tests out")
+    parser.add_argument("--page", action="store_true", help="run nothing, and write docs/reliability.md")
     arguments = parser.parse_args()
+    if arguments.page:
+        write_page()
+        return 0
     chosen = set(arguments.only.split(",")) if arguments.only else None
     # what is measured is what is checked out now, whatever is edited while the tests run
     commit, load_before, found = results.commit(), results.load_average(), {}
@@ -133,6 +144,7 @@ def main() -> int:
             found[fault["number"]] = measure(fault, arguments.quick)
     record = {"what": "faults done to the program, and what came of them", **commit, **results.conditions(load_before)}
     print(results.add(STEM, {**record, "faults": found}, ROOT / "results"))
+    write_page()
     return int(any(fault["failed"] for fault in found.values()))
 
 

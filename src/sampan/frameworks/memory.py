@@ -1,4 +1,4 @@
-"""A device without memory, said in words: for which work there was not enough."""
+"""What is said where a device has no memory left for a piece of work."""
 
 from __future__ import annotations
 

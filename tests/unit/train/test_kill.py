@@ -84,7 +84,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
         while killed.run(tiny_job, out, *settings, kill_after_s=draw.uniform(0.1, 0.7) * took_s)[0]:
             kills += 1
             now = {stage: whole(out, stage) for stage in steps}
-            assert all(now[stage] >= step for stage, step in steps.items())
+            assert all(now[stage] >= step for stage, step in steps.items()), (kills, runs, steps, now)
             steps = now
         assert result(out) == wanted
         shutil.rmtree(out)
