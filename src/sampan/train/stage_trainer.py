@@ -55,7 +55,7 @@ class StageTrainer:
 
     def restore(self, folder: Path) -> list[str]:
         """Take over a checkpoint; return in words what had to be converted. The caller has checked its hashes."""
-        groups = run.read_groups(folder, "cpu")
+        groups = run.read_groups(folder, "cpu", lazily=distributed.holds_ranges())
         notes = self.optimizer.load_state(groups)
         for key, value in groups["extra"].items():
             self.stage.extra[key][...] = dev.to_numpy(value)
@@ -65,8 +65,13 @@ class StageTrainer:
         """Take the step after `step` steps were taken: the same batches and the same learning rate each time."""
         settings, stage = self.settings, self.stage
         lr = learning_rate(step, settings.num_steps, settings.warmup_steps, settings.lr, settings.min_lr_ratio)
-        batches = [stage.draw(step, micro) for micro in distributed.shard(settings.grad_accum_steps)]
-        report = self.optimizer.step(stage.loss, [self.on_device(batch) for batch in batches], lr)
+        own = distributed.shard(settings.grad_accum_steps)
+        batches = [stage.draw(step, micro) for micro in own]
+        passes = batches + [stage.draw(step, 0)] * (distributed.num_passes(settings.grad_accum_steps) - len(own))
+        share = distributed.micro_share(
+            settings.grad_accum_steps, lambda micro: self.on_device(stage.draw(step, micro))
+        )
+        report = self.optimizer.step(stage.loss, [self.on_device(batch) for batch in passes], lr, share)
         more, new_rows = stage.after(step, report.arrays) if stage.after else ({}, {})
         for name, (rows, values) in new_rows.items():
             self.optimizer.assign_rows(name, rows, values)
@@ -92,17 +97,24 @@ class StageTrainer:
         new = {name: shape for name, shape in io.shapes(stage.module).items() if name not in files}
         is_trained: Callable[[str], bool] = lora.trainable if state.is_lora else lambda name: True
         trained_dtype, frozen_dtype = ("fp32", state.dtype) if state.is_lora else (train.weights, train.weights)
-        io.load_weights(
-            stage.module,
-            files,
-            device=state.device,
-            dtype=lambda name: trained_dtype if is_trained(name) else frozen_dtype,
-            arrays=initial_weights(new, state.job.seed),
-            trainable=is_trained,
-            prefix=stage.prefix,
-            name=f"the {self.name}",
-        )
         settings = self.settings
+
+        def dtype_of(name: str) -> str:
+            return trained_dtype if is_trained(name) else frozen_dtype
+
+        frozen_rows = {} if state.is_lora else stage.frozen_rows
+        arrays, words = initial_weights(new, state.job.seed), f"the {self.name}"
+        shared = train_step.share(
+            stage.module, device=state.device, method=train.method, layout=state.layout, autocast=state.dtype,
+            dtype=dtype_of, trainable=is_trained, frozen_rows=frozen_rows,
+        )  # fmt: skip
+        if shared is None:
+            io.load_weights(
+                stage.module, files, device=state.device, dtype=dtype_of, arrays=arrays, trainable=is_trained,
+                prefix=stage.prefix, name=words,
+            )  # fmt: skip
+        else:
+            shared.load(files, arrays, name=words, prefix=stage.prefix)
         return train_step.TrainStep(
             stage.module,
             lr=settings.lr,
@@ -115,8 +127,9 @@ class StageTrainer:
             moments=train.moments,
             master=train.weights == "fp32",
             trained_only=state.is_lora,
-            frozen_rows={} if state.is_lora else stage.frozen_rows,
+            frozen_rows=frozen_rows,
             delayed={} if state.is_lora else stage.delayed,
             seed=state.job.seed,
             compiled=state.job.place.compile,
+            shared=shared,
         )

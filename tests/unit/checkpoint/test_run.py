@@ -320,7 +320,7 @@ def test_a_full_disk_leaves_the_checkpoints_before(failing: str, tmp_path: Path,
         raise OSError(28, "No space left on device")
 
     if failing == "weights":
-        monkeypatch.setattr(io, "save_tensors", full)
+        monkeypatch.setattr(run, "write_ranges", full)
     else:
         monkeypatch.setattr(run.sealed, "write", full)
     with pytest.raises(CheckpointError) as caught:

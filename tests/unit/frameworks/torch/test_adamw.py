@@ -61,7 +61,7 @@ def test_rounding_by_draws_learns_where_rounding_to_the_nearest_stalls(monkeypat
     lr, num_steps = 1e-4, 200
     untrained, full = trained(num_steps, 0.0), trained(num_steps, lr)
     by_draws = trained(num_steps, lr, bf16=True, master=False)
-    monkeypatch.setattr(adamw, "stochastic_bf16", lambda x, generator: x.to(torch.bfloat16))
+    monkeypatch.setattr(adamw, "stochastic_bf16", lambda x, draws: x.to(torch.bfloat16))
     to_nearest = trained(num_steps, lr, bf16=True, master=False)
     assert untrained - by_draws == pytest.approx(untrained - full, rel=0.1)
     assert untrained - to_nearest < 0.25 * (untrained - full)
@@ -69,11 +69,11 @@ def test_rounding_by_draws_learns_where_rounding_to_the_nearest_stalls(monkeypat
 
 def test_draws_round_to_the_mean():
     x = torch.full((200_000,), 1 + 2**-7 * 0.3)  # three tenths of the way between two bf16 numbers
-    rounded = adamw.stochastic_bf16(x, torch.Generator().manual_seed(0))
+    rounded = adamw.stochastic_bf16(x, adamw.draw(200_000, torch.Generator().manual_seed(0)))
     assert rounded.dtype == torch.bfloat16 and set(rounded.unique().tolist()) == {1.0, 1 + 2**-7}
     assert float(rounded.float().mean()) == pytest.approx(float(x[0]), abs=2e-5)
     exact = torch.tensor([0.0, -2.0, 0.15625, 1e-30]).bfloat16()
-    assert torch.equal(adamw.stochastic_bf16(exact.float(), torch.Generator().manual_seed(0)), exact)
+    assert torch.equal(adamw.stochastic_bf16(exact.float(), adamw.draw(4, torch.Generator().manual_seed(0))), exact)
 
 
 MODES = {
