@@ -41,18 +41,22 @@ def any_rank(flag: bool) -> bool:
     return any(parallel.gathered(flag))
 
 
-def shard(count: int) -> range:
-    """Return which of so many things this rank takes: one of as many runs as there are ranks, the first ones longer by one
+def shard(count: int, rank: int | None = None) -> range:
+    """Return which of so many things a rank (this one) takes: one of as many runs as there are ranks, the first ones longer by one
     where they do not divide."""
-    rank, ranks = parallel.rank(), parallel.num_ranks()
+    rank, ranks = parallel.rank() if rank is None else rank, parallel.num_ranks()
     size, longer = divmod(count, ranks)
     first = rank * size + min(rank, longer)
     return range(first, first + size + (rank < longer))
 
 
-def num_passes(count: int) -> int:
-    """Return how many of so many things the rank with the most takes."""
-    return -(-count // parallel.num_ranks())
+def rounds(count: int) -> list[list[int]]:
+    """Return which of so many things the ranks do at a time: in each round the number of every rank's, in their order.
+
+    Ranks do equally many: one that has none left does the first again, for nothing.
+    """
+    own = [shard(count, rank) for rank in range(parallel.num_ranks())]
+    return [[part[i] if i < len(part) else 0 for part in own] for i in range(len(own[0]))]
 
 
 def micro_share(grad_accum_steps: int, again: Callable[[int], Sequence[Any]]) -> MicroShare | None:

@@ -30,7 +30,7 @@ from sampan.train.progress_display import ProgressDisplay
 from sampan.train.run_log import RunLog, check_installed
 from sampan.train.run_state import RunState, open_run
 from sampan.train.saving import StageSaver
-from sampan.train.stage_trainer import StageTrainer
+from sampan.train.stage_trainer import StageTrainer, draw_in_step
 from sampan.train.stages import make
 
 MAX_SKIPPED_IN_A_ROW = 5
@@ -211,7 +211,7 @@ class _StageRun:
                 # what it cost
                 images_per_s = (step - first) * num_rows / (time.perf_counter() - begun_s - paused_s)
                 flops_per_s = images_per_s * self.estimate.useful_flops_per_row
-                mfu = flops_per_s / peak_flops_per_s if peak_flops_per_s else None
+                mfu = flops_per_s / (peak_flops_per_s * parallel.num_ranks()) if peak_flops_per_s else None
                 peak_memory_bytes = dev.peak_memory_bytes(state.device)
                 pause_s = time.perf_counter()
                 values = {"loss": report.loss, "lr": result.lr, "grad_norm": report.grad_norm}
@@ -279,10 +279,9 @@ class _StageRun:
         """Return the mean loss over the same batches of held-out samples, with the same random numbers, each time."""
         assert self.validation is not None, "the caller asks"
         count = min(_NUM_VALIDATION_BATCHES, self.settings.num_steps)
-        own = distributed.shard(count)
-        losses = []
-        for index in range(distributed.num_passes(count)):  # as many on every rank: they exchange weights in each
-            batch = self.validation.draw(own[index] if index < len(own) else 0, 0)
+        own, losses = distributed.shard(count), []
+        for together in distributed.rounds(count):
+            batch = draw_in_step(self.validation, [(index, 0) for index in together])
             losses.append(self.optimizer.evaluate(self.stage.loss, self.trainer.on_device(batch)))
         losses = [loss for part in parallel.gathered(losses[: len(own)]) for loss in part]
         return sum(losses) / len(losses)

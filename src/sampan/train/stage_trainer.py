@@ -12,14 +12,14 @@ from typing import Any
 
 from sampan.checkpoint import run
 from sampan.frameworks import device as dev
-from sampan.frameworks import io, train_step
+from sampan.frameworks import io, parallel, train_step
 from sampan.frameworks.records import StepReport
 from sampan.models import lora
 from sampan.models.init import initial_weights
 from sampan.train import distributed
 from sampan.train.run_state import RunState
 from sampan.train.schedule import learning_rate
-from sampan.train.stages import HostBatch, make
+from sampan.train.stages import HostBatch, TrainableStage, make
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,20 @@ class StepResult:
     lr: float
     batches: Sequence[HostBatch]
     more: Mapping[str, float]
+
+
+def draw_in_step(stage: TrainableStage, places: Sequence[tuple[int, int]]) -> HostBatch:
+    """Draw this rank's batch of those that the ranks compute at a time, and make it go through the blocks as often as theirs.
+
+    Args:
+        places: Step and micro-batch of every rank's.
+    """
+    own = places[parallel.rank()]
+    batch = stage.draw(*own)
+    if stage.num_extra is None or stage.idle is None or len(places) == 1:
+        return batch
+    more = max(stage.num_extra(*place) for place in places) - stage.num_extra(*own)
+    return stage.idle(batch, more) if more else batch
 
 
 class StageTrainer:
@@ -65,13 +79,12 @@ class StageTrainer:
         """Take the step after `step` steps were taken: the same batches and the same learning rate each time."""
         settings, stage = self.settings, self.stage
         lr = learning_rate(step, settings.num_steps, settings.warmup_steps, settings.lr, settings.min_lr_ratio)
-        own = distributed.shard(settings.grad_accum_steps)
-        batches = [stage.draw(step, micro) for micro in own]
-        passes = batches + [stage.draw(step, 0)] * (distributed.num_passes(settings.grad_accum_steps) - len(own))
+        places = [[(step, micro) for micro in together] for together in distributed.rounds(settings.grad_accum_steps)]
+        batches = [draw_in_step(stage, together) for together in places]
         share = distributed.micro_share(
             settings.grad_accum_steps, lambda micro: self.on_device(stage.draw(step, micro))
         )
-        report = self.optimizer.step(stage.loss, [self.on_device(batch) for batch in passes], lr, share)
+        report = self.optimizer.step(stage.loss, [self.on_device(batch) for batch in batches], lr, share)
         more, new_rows = stage.after(step, report.arrays) if stage.after else ({}, {})
         for name, (rows, values) in new_rows.items():
             self.optimizer.assign_rows(name, rows, values)
