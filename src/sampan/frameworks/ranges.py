@@ -16,7 +16,23 @@ from typing import Any
 from sampan.frameworks.safetensors_header import BITS_PER_ELEMENT
 
 # the library sorts by the width of a number first, so that all are aligned, and by name then
-_ORDER = ("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "F64", "I64", "U64")
+_ORDER = (
+    "BOOL",
+    "U8",
+    "I8",
+    "F8_E5M2",
+    "F8_E4M3",
+    "I16",
+    "U16",
+    "F16",
+    "BF16",
+    "I32",
+    "U32",
+    "F32",
+    "F64",
+    "I64",
+    "U64",
+)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class RankWatch:
         self._thread.join()
         try:
             self.board.put(f"{_ENDED}{self.rank}", "1")
-        except Exception:  # noqa: S110  # the others are gone already
+        except Exception:  # the others are gone already
             pass
 
     def _watch(self) -> None:
@@ -75,7 +75,9 @@ class RankWatch:
                     failed, lost = self.board.get(_FAILED), self._lost()
             except Exception as error:
                 if not self._closed.is_set():
-                    self._end(f"the ranks' store is gone ({str(error).splitlines()[0][:160]}): its rank or launcher ended")
+                    self._end(
+                        f"the ranks' store is gone ({str(error).splitlines()[0][:160]}): its rank or launcher ended"
+                    )
                 return
             if failed is not None:
                 time.sleep(_LOOK_EVERY_S)  # the rank's own error comes first, where it was this one
@@ -103,9 +105,7 @@ class RankWatch:
 
     def _end(self, words: str) -> None:
         where = f"rank {self.rank} ({socket.gethostname()}, process {os.getpid()})"
-        print(
-            f"error: the run ends: {words}\n  because {where} waits here:", file=sys.stderr, flush=True
-        )
+        print(f"error: the run ends: {words}\n  because {where} waits here:", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(file=sys.__stderr__ or sys.stderr, all_threads=True)
         print("\nhint: start all ranks again with --resume", file=sys.stderr, flush=True)
         os._exit(LOST)

@@ -12,7 +12,6 @@ from typing import Any
 from sampan import files
 from sampan.errors import CheckpointError, LockHeldError
 
-
 _AHEAD = getattr(signal, "SIGUSR1", None)
 _STOPPING = tuple(number for number in (signal.SIGINT, signal.SIGTERM, _AHEAD) if number is not None)
 
@@ -50,13 +49,13 @@ def lock_run(out: Path) -> Iterator[None]:
 def stop_signals() -> Iterator[list[int]]:
     """Yield a list that the first interrupt, termination or SIGUSR1 fills, so that a step is never cut in two.
 
-    SIGUSR1 is what a batch system sends ahead of the end of a job's time; it may come often. A second one of the others ends the
-    program at once. Outside the main thread signals cannot be caught, and nothing changes.
+    SIGUSR1 is what a batch system sends ahead of the end of a job's time; it may come often. A second one of the others ends
+    the program at once. Outside the main thread signals cannot be caught, and nothing changes.
     """
     asked: list[int] = []
 
     def ask(number: int, frame: Any) -> None:
-        if number in (signal.SIGINT, signal.SIGTERM) and any(before != _AHEAD for before in asked):
+        if number != _AHEAD and any(before != _AHEAD for before in asked):
             raise KeyboardInterrupt
         asked.append(number)
 

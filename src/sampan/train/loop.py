@@ -38,10 +38,10 @@ _NUM_VALIDATION_BATCHES = 8
 _NUM_SAMPLES = 8  # images in a sample grid
 
 
-def train(job: Job, *, resume: bool, console: Any) -> Path:
+def train(job: Job, *, resume: bool, console: Any) -> Path | None:
     """Train a job's stages and return the folder of the finished model, or of the finished LoRA.
 
-    Under a launcher every rank calls this with the same job.
+    Under a launcher every rank calls this with the same job; the first one gets the folder.
 
     Args:
         resume: Go on with the run in `job.out`; where there is none, begin it.
@@ -62,7 +62,7 @@ def train(job: Job, *, resume: bool, console: Any) -> Path:
         return _train(job, device, dtype, resume=resume, console=console)
 
 
-def _train(job: Job, device: str, dtype: str, *, resume: bool, console: Any) -> Path:
+def _train(job: Job, device: str, dtype: str, *, resume: bool, console: Any) -> Path | None:
     place = job.place
     layout = parallel.layout(place.parallel, place.dp_replicate, place.dp_shard)
     is_main = distributed.is_main_process()
@@ -96,7 +96,7 @@ def _train(job: Job, device: str, dtype: str, *, resume: bool, console: Any) -> 
             if is_main:
                 _write_result(state)
                 _draw(job.out, console)
-        return _result_folder(state)
+        return _result_folder(state) if is_main else None
 
 
 def _draw(out: Path, console: Any) -> None:

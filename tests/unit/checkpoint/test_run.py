@@ -17,7 +17,6 @@ from sampan.checkpoint import run, sealed
 from sampan.checkpoint.provenance import StageSession, in_words, place_of, taken_by, versions_of
 from sampan.checkpoint.weights import file_digest
 from sampan.errors import CheckpointError
-from sampan.frameworks import io
 
 
 def save(out: Path, step: int, *, done: bool = False, **more: Any) -> Path:

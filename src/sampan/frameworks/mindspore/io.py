@@ -19,9 +19,9 @@ from safetensors.numpy import save_file
 
 from sampan.frameworks import weight_files
 from sampan.frameworks.mindspore import parallel
-from sampan.frameworks.ranges import HostRange
 from sampan.frameworks.mindspore.device import DTYPES
 from sampan.frameworks.mindspore.nn import put_parameter
+from sampan.frameworks.ranges import HostRange
 from sampan.frameworks.weight_files import dtype_name, num_bytes
 
 __all__ = [
@@ -148,9 +148,9 @@ def host_ranges(tensors: Mapping[str, Any], *, copied: bool) -> list[HostRange]:
         values = _on_host(tensor, dtype_name(tensor))
         content = np.empty(0, np.uint8)
         if parallel.rank() == 0 and values.size:
-            content = np.array(values, copy=copied or None, order="C").reshape(-1).view(np.uint8)
+            content = np.ascontiguousarray(values.copy() if copied else values).reshape(-1).view(np.uint8)
         word = _WORDS[str(values.dtype)]
-        found.append(HostRange(name, word, tuple(values.shape), 0, memoryview(content)))
+        found.append(HostRange(name, word, tuple(values.shape), 0, content.data))
     return found
 
 

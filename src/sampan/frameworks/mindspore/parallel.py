@@ -73,7 +73,7 @@ def layout(parallel: str, replicate: int | None, shard: int | None) -> tuple[int
         raise DeviceError(
             "the job's layout of ranks is not to be had on MindSpore",
             "there every rank holds the weights, and the ranks share moments and average",
-            "leave place.dp_replicate, place.dp_shard and place.parallel out, or use place.framework = \"torch\"",
+            'leave place.dp_replicate, place.dp_shard and place.parallel out, or use place.framework = "torch"',
         )
     return num_ranks(), 1
 

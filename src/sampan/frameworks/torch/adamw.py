@@ -291,9 +291,11 @@ def _draws(key: str, stretch: Stretch, count: int, device: torch.device) -> Iter
         while len(rest) < wanted:
             size = min(CHUNK, stretch.whole - drawn)
             piece = draw(size, generator)
-            rest = torch.cat([rest, piece[max(0, stretch.first - drawn) :]]) if len(rest) else piece[
-                max(0, stretch.first - drawn) :
-            ]
+            rest = (
+                torch.cat([rest, piece[max(0, stretch.first - drawn) :]])
+                if len(rest)
+                else piece[max(0, stretch.first - drawn) :]
+            )
             drawn += size
         yield rest[:wanted]
         rest = rest[wanted:]

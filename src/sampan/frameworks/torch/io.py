@@ -240,7 +240,7 @@ def host_ranges(tensors: Mapping[str, torch.Tensor | tuple[Rows, ...]], *, copie
             if rows.is_writer and held.numel():
                 content = held.to("cpu", copy=copied).contiguous().view(-1).view(torch.uint8)
             word = _WORDS[held.dtype]
-            found.append(HostRange(name, word, rows.shape, rows.first_value, memoryview(content.numpy())))
+            found.append(HostRange(name, word, rows.shape, rows.first_value, content.numpy().data))
     return found
 
 

@@ -57,7 +57,8 @@ def start(device: str, timeout_s: float) -> str:
             "is the port taken by another run? --rdzv-endpoint=HOST:PORT (or --master-port) names another",
         ) from error
     _state.update(rank=rank, ranks=ranks, store=store, saving=dist.new_group(backend="gloo"))
-    _state["watch"] = rank_watch.RankWatch(_Board(store.clone()), rank, ranks, timeout_s)
+    own: Any = store  # its stubs lack `clone`
+    _state["watch"] = rank_watch.RankWatch(_Board(own.clone()), rank, ranks, timeout_s)
     return device
 
 
@@ -179,14 +180,14 @@ def degrees(
             f"the job's mesh is not that of {ranks} rank{'s' if ranks != 1 else ''}",
             f"place.dp_replicate = {found_replicate} times place.dp_shard = {found_shard} is "
             f"{found_replicate * found_shard}",
-            f"start {found_replicate * found_shard} ranks, or leave both out: place.parallel = \"auto\" follows the ranks",
+            f'start {found_replicate * found_shard} ranks, or leave both out: place.parallel = "auto" follows the ranks',
         )
     return found_replicate, found_shard
 
 
 def mesh(device: str, replicate: int, shard: int) -> DeviceMesh:
     """Return the mesh of the ranks, made once for each shape: neighbouring ranks share shards."""
-    key = ("mesh", replicate, shard)
+    key = f"mesh {replicate} {shard}"
     if key not in _state:
         _state[key] = init_device_mesh(device.split(":", maxsplit=1)[0], (replicate, shard), mesh_dim_names=AXES)
     return _state[key]
@@ -195,7 +196,7 @@ def mesh(device: str, replicate: int, shard: int) -> DeviceMesh:
 class _Board:
     """The store that the ranks of torchrun share, as `rank_watch` wants it: a connection of its own."""
 
-    def __init__(self, store: dist.Store):
+    def __init__(self, store: Any):
         self._store = store
 
     def put(self, key: str, text: str) -> None:

@@ -65,17 +65,17 @@ class Pass(torch.nn.Module):
         return loss(self.module, *batch)
 
 
-class SplitEmbedding(torch.nn.Module):
+class SplitEmbedding(torch.nn.Embedding):
     """A table of which the first rows are trained and the others are not; they are two parameters."""
 
     def __init__(self, table: torch.nn.Embedding, num_trained: int):
-        super().__init__()
+        torch.nn.Module.__init__(self)  # not Embedding's, which would make weights of its own
         rows = table.weight.detach()
         self.weight = torch.nn.Parameter(rows[:num_trained].clone())
         self.frozen_rows = torch.nn.Parameter(rows[num_trained:].clone(), requires_grad=False)
 
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        count = self.weight.shape[0]
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002  # the name that torch has for it
+        ids, count = input, self.weight.shape[0]
         trained = F.embedding(ids.clamp(max=count - 1), self.weight)
         frozen = F.embedding((ids - count).clamp(min=0), self.frozen_rows)
         return torch.where((ids < count)[..., None], trained, frozen)
@@ -201,7 +201,7 @@ class ShardedModule:
         size = -(-length // self.plan.shard)
         if name in self.frozen:
             shape = tuple(self.skeleton.get_parameter(name).shape)  # with the rows that are not trained
-        local = parameter.detach().to_local()
+        local = parameter.detach().to_local()  # pyright: ignore[reportAttributeAccessIssue]  # a DTensor's
         is_writer = _number(name) % self.plan.replicate == self.copy  # the copies take turns
         return Rows(local, shape, min(self.place * size, length), is_writer)
 
@@ -260,4 +260,3 @@ def _number(name: str) -> int:
 def _owner(name: str) -> int:
     """Return the rank that writes a tensor which every rank has."""
     return _number(name) % parallel.num_ranks()
-

@@ -117,8 +117,8 @@ class TrainableStage:
         extra: Host arrays that a checkpoint must keep beside weights and moments.
         frozen_rows: Parameter name to the first of its rows that is never changed.
         delayed: Parameter name to the step at which its training begins.
-        num_extra: Returns how often (step, micro-batch) goes through the blocks beside once; None: never. Ranks that share the
-            blocks' weights do it equally often.
+        num_extra: Returns how often (step, micro-batch) goes through the blocks beside once; None: never. Ranks that share
+            the blocks' weights do it equally often.
         idle: Returns a batch that goes through the blocks so many times more, for nothing.
     """
 

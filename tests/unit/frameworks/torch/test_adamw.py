@@ -125,3 +125,25 @@ def test_a_state_goes_on_in_another_mode(before: str, after: str, notes: tuple[s
     stayed = sum(updater.step(error, [batch], 3e-3).loss for batch in following)
     changed = sum(other.step(error, [batch], 3e-3).loss for batch in following)
     assert changed == pytest.approx(stayed, rel=0.03)
+
+
+@pytest.mark.parametrize("chunk", [2**23, 512])
+def test_slices_round_by_the_draws_of_the_whole(monkeypatch: pytest.MonkeyPatch, chunk: int):
+    """Wherever a tensor is cut, its bf16 weights become the same: draws belong to places in the whole tensor."""
+    monkeypatch.setattr(adamw, "CHUNK", chunk)
+    start = torch.randn(7, 301, generator=torch.Generator().manual_seed(1)).bfloat16()
+    gradients = [torch.randn(7, 301, generator=torch.Generator().manual_seed(n)) for n in range(2, 5)]
+
+    def updated(rows: slice) -> torch.Tensor:
+        weights = start[rows].clone()
+        stretch = adamw.Stretch(rows.start * 301, start.numel())
+        optimizer = adamw.TensorwiseAdamW({"w": weights}, {"w": 0.1}, 0.9, 0.95, (), 3, {"w": stretch})
+        for gradient in gradients:
+            weights.grad = gradient[rows].bfloat16()
+            optimizer.update(1e-2, torch.tensor(0.7))
+        return weights
+
+    whole = updated(slice(0, 7))
+    pieces = torch.cat([updated(slice(first, first + 2)) for first in range(0, 7, 2)])
+    assert torch.equal(pieces, whole)
+    assert not torch.equal(whole, start)
