@@ -54,7 +54,7 @@ class RankWatch:
         try:
             with self._lock:
                 return self.board.claim(_FAILED, own) == own
-        except Exception:  # the board is gone with the rank that had it: nobody else can be told
+        except RuntimeError:  # the board is gone with the rank that had it: nobody else can be told
             return True
 
     def close(self) -> None:
@@ -73,7 +73,7 @@ class RankWatch:
                     self._beats += 1
                     self.board.put(f"sampan/beat/{self.rank}", str(self._beats))
                     failed, lost = self.board.get(_FAILED), self._lost()
-            except Exception as error:
+            except RuntimeError as error:
                 if not self._closed.is_set():
                     self._end(
                         f"the ranks' store is gone ({str(error).splitlines()[0][:160]}): its rank or launcher ended"
@@ -105,7 +105,9 @@ class RankWatch:
 
     def _end(self, words: str) -> None:
         where = f"rank {self.rank} ({socket.gethostname()}, process {os.getpid()})"
-        print(f"error: the run ends: {words}\n  because {where} waits here:", file=sys.stderr, flush=True)
+        sys.stderr.write(f"error: the run ends: {words}\n  because {where} waits here:\n")
+        sys.stderr.flush()
         faulthandler.dump_traceback(file=sys.__stderr__ or sys.stderr, all_threads=True)
-        print("\nhint: start all ranks again with --resume", file=sys.stderr, flush=True)
+        sys.stderr.write("\nhint: start all ranks again with --resume\n")
+        sys.stderr.flush()
         os._exit(LOST)

@@ -148,8 +148,8 @@ class PlaceSection:
     )
     threads: int | None = say("CPU threads; without it, what the framework chooses.", None, example=4, at_least=1)
     parallel: str = say(
-        "How the ranks of a launcher share weights: `fsdp` in slices, `ddp` whole on each; `auto` in slices inside a node, the "
-        "same slices on every node, and whole for a LoRA.",
+        "How the ranks of a launcher share weights: `fsdp` in slices, `ddp` whole on each; `auto` in slices inside a node, "
+        "the same slices on every node, and whole for a LoRA.",
         "auto",
         choices=("auto", "ddp", "fsdp"),
     )

@@ -42,8 +42,10 @@ def any_rank(flag: bool) -> bool:
 
 
 def shard(count: int, rank: int | None = None) -> range:
-    """Return which of so many things a rank (this one) takes: one of as many runs as there are ranks, the first ones longer by one
-    where they do not divide."""
+    """Return which of so many things a rank (this one) takes: one of as many runs as there are ranks.
+
+    The first runs are longer by one where they do not divide.
+    """
     rank, ranks = parallel.rank() if rank is None else rank, parallel.num_ranks()
     size, longer = divmod(count, ranks)
     first = rank * size + min(rank, longer)
@@ -108,7 +110,7 @@ class SavingRanks:
 
 @contextmanager
 def ending_together() -> Iterator[None]:
-    """Let all ranks end where one does: of an error that all meet only one tells the user, and of its own the one that met it.
+    """Let all ranks end where one does; of an error that all meet only the first tells the user.
 
     The others end with status 1 within seconds, wherever they wait.
     """

@@ -89,5 +89,5 @@ class StageSaver:
             run.save(self.out, self.stage, step, ranges, record, self.session, together)
             if distributed.is_main_process():
                 run.keep_last(self.out, self.stage, self.keep)
-        except Exception as error:  # raised where the steps are
+        except Exception as error:  # noqa: BLE001  # raised again where the steps are
             self._error = error

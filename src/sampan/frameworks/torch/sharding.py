@@ -13,6 +13,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def shard(
     blocks = list(blocks_of(module))
     for block in blocks:
         fully_shard(block, mesh=mesh, mp_policy=inner)
-    for here, after in zip(blocks, blocks[1:], strict=False):
+    for here, after in pairwise(blocks):
         here.set_modules_to_forward_prefetch([after])  # pyright: ignore[reportCallIssue]
         after.set_modules_to_backward_prefetch([here])  # pyright: ignore[reportCallIssue]
     fully_shard(root, mesh=mesh, mp_policy=outer, ignored_params=kept)

@@ -29,8 +29,8 @@ Tensors = dict[str, torch.Tensor]
 class TrainStep(BaseTrainStep):
     """The step on PyTorch.
 
-    Ranks share it: all methods are called by every rank, or by none. Where they hold slices of the weights, each holds the same
-    slices of moments and average, and updates them.
+    Ranks share it: all methods are called by every rank, or by none. Where they hold slices of the weights, each holds the
+    same slices of moments and average, and updates them.
 
     Trained weights in bf16 are rounded stochastically, and with them matrix products are in bf16 whatever `autocast` says;
     there is no fp16. Compiling is done by torch.compile, when a step first calls a loss.
