@@ -198,7 +198,7 @@ def test_a_rank_that_cannot_write_is_named(begun: Ranks):
     ("begun", "number"),
     [
         ((2, "", (), {}), signal.SIGTERM),
-        ((2, "", (), {"TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGUSR1"}), signal.SIGUSR1),
+        ((2, "", (), {"PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGUSR1"}), signal.SIGUSR1),
     ],
     indirect=["begun"],
 )

@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Protocol
 
 _LOOK_EVERY_S = 1.0
@@ -61,10 +62,8 @@ class RankWatch:
         """Stop looking: this rank has done its work."""
         self._closed.set()
         self._thread.join()
-        try:
+        with suppress(RuntimeError):  # the others are gone already
             self.board.put(f"{_ENDED}{self.rank}", "1")
-        except Exception:  # the others are gone already
-            pass
 
     def _watch(self) -> None:
         while not self._closed.wait(_LOOK_EVERY_S):

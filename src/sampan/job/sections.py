@@ -161,7 +161,7 @@ class PlaceSection:
     )
     dp_shard: int | None = say("Slices that weights are held in.", None, example=8, at_least=1)
     rank_timeout_s: float = say(
-        "Seconds after which a rank that shows no sign of life is lost, and the run ends.", 60, at_least=2
+        "Seconds after which a rank that shows no sign of life is lost, and the run ends.", 60.0, at_least=2
     )
 
 

@@ -64,7 +64,8 @@ def train(job: Job, *, resume: bool, console: Any) -> Path | None:
 
 def _train(job: Job, device: str, dtype: str, *, resume: bool, console: Any) -> Path | None:
     place = job.place
-    layout = parallel.layout(place.parallel, place.dp_replicate, place.dp_shard)
+    is_lora = job.train.method == "lora" and place.parallel == "auto"  # its gradients are small, slices would cost more
+    layout = parallel.layout("ddp" if is_lora else place.parallel, place.dp_replicate, place.dp_shard)
     is_main = distributed.is_main_process()
     stages = [name for name in STAGES if name in job.train.stages]
     distributed.check_shards(job, stages)

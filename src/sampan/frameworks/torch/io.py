@@ -110,7 +110,7 @@ def read_tensors(path: Path, device: str, names: Collection[str] | None = None) 
 
 
 @dataclass(frozen=True)
-class Rows:
+class HeldRows:
     """What a rank holds of a tensor: some of its rows, one after another, or all of it.
 
     Args:
@@ -225,7 +225,7 @@ def save_tensors(
         save_file(ready, beside, dict(metadata))
 
 
-def host_ranges(tensors: Mapping[str, torch.Tensor | tuple[Rows, ...]], *, copied: bool) -> list[HostRange]:
+def host_ranges(tensors: Mapping[str, torch.Tensor | tuple[HeldRows, ...]], *, copied: bool) -> list[HostRange]:
     """Return what this rank writes of tensors, on the host.
 
     Args:
@@ -234,7 +234,7 @@ def host_ranges(tensors: Mapping[str, torch.Tensor | tuple[Rows, ...]], *, copie
     """
     found = []
     for name, given in tensors.items():
-        for rows in (Rows(given, tuple(given.shape)),) if isinstance(given, torch.Tensor) else given:
+        for rows in (HeldRows(given, tuple(given.shape)),) if isinstance(given, torch.Tensor) else given:
             held = rows.tensor.detach()
             content = torch.empty(0, dtype=torch.uint8)
             if rows.is_writer and held.numel():

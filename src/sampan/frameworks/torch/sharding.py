@@ -27,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from sampan.frameworks import weight_files
 from sampan.frameworks.torch import parallel
 from sampan.frameworks.torch.device import DTYPES
-from sampan.frameworks.torch.io import Rows
+from sampan.frameworks.torch.io import HeldRows
 
 Shape = tuple[int, ...]
 _BLOCKS = ("layers", "transformer_blocks", "blocks")  # lists of what is computed one after another
@@ -150,9 +150,9 @@ class WholeModule:
         """Return the context of a pass: gradients are exchanged after the last one of a step."""
         return nullcontext() if is_last or parallel.num_ranks() == 1 else self.root.no_sync()
 
-    def rows(self, name: str, parameter: torch.Tensor) -> Rows:
+    def rows(self, name: str, parameter: torch.Tensor) -> HeldRows:
         """Return what this rank holds of a parameter."""
-        return Rows(parameter.detach(), tuple(parameter.shape), 0, _owner(name) == parallel.rank())
+        return HeldRows(parameter.detach(), tuple(parameter.shape), 0, _owner(name) == parallel.rank())
 
     def collect(self) -> None:
         """Bring gradients to where the optimizer takes them."""
@@ -192,19 +192,19 @@ class ShardedModule:
         """Return the context of a pass: each one's gradient is cut into rows at once."""
         return nullcontext()
 
-    def rows(self, name: str, parameter: torch.Tensor) -> Rows:
+    def rows(self, name: str, parameter: torch.Tensor) -> HeldRows:
         """Return what this rank holds of a parameter, all of the table that it may be part of."""
         if not isinstance(parameter, DTensor):
             table = name.removesuffix(FROZEN) + "weight"
             shape = (self.frozen[table] + parameter.shape[0], *parameter.shape[1:])
-            return Rows(parameter.detach(), shape, self.frozen[table], _owner(name) == parallel.rank())
+            return HeldRows(parameter.detach(), shape, self.frozen[table], _owner(name) == parallel.rank())
         length, shape = parameter.shape[0], tuple(parameter.shape)
         size = -(-length // self.plan.shard)
         if name in self.frozen:
             shape = tuple(self.skeleton.get_parameter(name).shape)  # with the rows that are not trained
         local = parameter.detach().to_local()  # pyright: ignore[reportAttributeAccessIssue]  # a DTensor's
         is_writer = _number(name) % self.plan.replicate == self.copy  # the copies take turns
-        return Rows(local, shape, min(self.place * size, length), is_writer)
+        return HeldRows(local, shape, min(self.place * size, length), is_writer)
 
     def sum_shards(self, values: torch.Tensor) -> torch.Tensor:
         """Return the sum over the ranks that hold different rows."""
@@ -223,7 +223,7 @@ class ShardedModule:
         One tensor at a time is whole on the host, and only while its rows are taken.
         """
         shapes = {key: tuple(p.shape) for key, p in self.skeleton.named_parameters()}
-        held: dict[str, list[Rows]] = {}
+        held: dict[str, list[HeldRows]] = {}
         for key, parameter in self.module.named_parameters():
             table = key.removesuffix(FROZEN) + "weight" if key.endswith(f".{FROZEN}") else key
             held.setdefault(table, []).append(self.rows(key, parameter))

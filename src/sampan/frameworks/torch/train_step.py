@@ -21,7 +21,7 @@ from sampan.frameworks.torch import device as dev
 from sampan.frameworks.torch import parallel
 from sampan.frameworks.torch.adamw import CHUNK, FusedAdamW, Stretch, TensorwiseAdamW, token_tables
 from sampan.frameworks.torch.io import rows_of, whole_of
-from sampan.frameworks.torch.sharding import FROZEN, Rows, ShardedModule, ShardPlan, WholeModule, shard
+from sampan.frameworks.torch.sharding import FROZEN, HeldRows, ShardedModule, ShardPlan, WholeModule, shard
 
 Tensors = dict[str, torch.Tensor]
 
@@ -153,13 +153,13 @@ class TrainStep(BaseTrainStep):
             ema = {**weights, **{name: self._whole(name, kept) for name, kept in self.ema.items()}}
             return {"weights": weights, "ema": ema if self.ema else weights, "optimizer": {**steps, **moments}}
         weights = self._state_rows(None)
-        optimizer = {name: (Rows(value, (), 0, parallel.rank() == 0),) for name, value in steps.items()}
+        optimizer = {name: (HeldRows(value, (), 0, parallel.rank() == 0),) for name, value in steps.items()}
         optimizer |= {key: (self._moment_rows(key, value),) for key, value in moments.items()}
         return {"weights": weights, "ema": self._state_rows(self.ema) if self.ema else weights, "optimizer": optimizer}
 
-    def _state_rows(self, averages: Mapping[str, torch.Tensor] | None) -> dict[str, tuple[Rows, ...]]:
+    def _state_rows(self, averages: Mapping[str, torch.Tensor] | None) -> dict[str, tuple[HeldRows, ...]]:
         """Return what this rank has of each of the state's weights, or of their averages."""
-        found: dict[str, tuple[Rows, ...]] = {}
+        found: dict[str, tuple[HeldRows, ...]] = {}
         for name, parameter in self.module.named_parameters():
             if self.trained_only and name not in self.parameters:
                 continue
@@ -172,7 +172,7 @@ class TrainStep(BaseTrainStep):
             found[table] = (*found.get(table, ()), held)
         return found
 
-    def _moment_rows(self, key: str, value: torch.Tensor) -> Rows:
+    def _moment_rows(self, key: str, value: torch.Tensor) -> HeldRows:
         """Return a moment, or the codes or scales of one, as rows of the whole."""
         name = key.rpartition(".exp_avg")[0]
         held, shape = self.rows[name], self._trained_shapes()[name]
@@ -180,7 +180,7 @@ class TrainStep(BaseTrainStep):
             return replace(held, tensor=value, shape=shape)
         stretch = self._stretch(name)
         cut = 1 if stretch.lead and len(value) else 0  # a block belongs to the rank that has its first value
-        return Rows(value[cut:], (num_blocks(stretch.whole),), stretch.first // BLOCK + cut, held.is_writer)
+        return HeldRows(value[cut:], (num_blocks(stretch.whole),), stretch.first // BLOCK + cut, held.is_writer)
 
     def _state_shapes(self) -> dict[str, Shape]:
         if self.whole:
