@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -122,6 +123,76 @@ def test_every_stage_has_the_losses_of_one_process(place: Path, alone: Path, ran
     assert status == 0, said
     assert said.count(f"{out}/model") == 1  # one rank speaks
     assert_same(place / out, alone)
+
+
+@pytest.fixture(scope="module")
+def by_four(place: Path) -> Path:
+    layout = ("place.dp_replicate=2", "place.dp_shard=2")
+    status, said = Ranks(place, "by-four", 4, *SHARED, *layout).end()
+    assert status == 0, said
+    return place / "by-four"
+
+
+def cut(out: Path, stage: str, step: int) -> None:
+    """Take a run back to a checkpoint of a stage."""
+    shutil.rmtree(out / "model", ignore_errors=True)
+    stages = ("vae", "tokenizer", "glyph", "ar", "decoder")
+    for later in stages[stages.index(stage) + 1 :]:
+        shutil.rmtree(out / "stages" / later, ignore_errors=True)
+    for folder in (out / "stages" / stage).iterdir():
+        if int(folder.name.removeprefix("step-")) > step:
+            shutil.rmtree(folder)
+
+
+def test_a_run_goes_on_with_any_number_of_ranks(place: Path, alone: Path, by_four: Path):
+    """Four ranks, then three from the middle of the generator, then one from the middle of the decoder."""
+    shutil.copytree(by_four, place / "further")
+    for stage, ranks in (("ar", 3), ("decoder", 1)):
+        cut(place / "further", stage, 2)
+        status, said = Ranks(place, "further", ranks, *SHARED).end()
+        assert status == 0 and f"{stage}: goes on at step 2" in said, said
+    assert_same(place / "further", alone)
+    state = run.state_of(run.find_step(place / "further", "ar", 6))
+    assert [entry["ranks"] for entry in state["history"]] == [4, 3]
+
+
+def test_a_run_goes_to_mindspore_and_back(place: Path, alone: Path, by_four: Path):
+    shutil.copytree(by_four, place / "carried")
+    cut(place / "carried", "ar", 2)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["train", str(JOB), *(w for s in ("out=carried", *SHARED) for w in ("--set", s)), "--resume"]
+    launcher = Path(sys.executable).parent
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{launcher}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        [launcher / "msrun", "--worker_num=2", "--local_worker_num=2", f"--master_port={port}", "--log_dir=msrun",
+         "--join=True", "python", "-m", "sampan", *words, "--framework", "mindspore"],
+        cwd=place, env=environment, text=True, capture_output=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    cut(place / "carried", "decoder", 2)
+    status, said = Ranks(place, "carried", 1, *SHARED).end()
+    assert status == 0, said
+    mine, wanted = losses(place / "carried"), losses(alone)
+    assert mine.keys() == wanted.keys()
+    for step, loss in wanted.items():
+        assert mine[step] == pytest.approx(loss, rel=5e-5), step
+    state = run.state_of(run.find_step(place / "carried", "decoder", 4))
+    assert [(entry["framework"], entry["ranks"]) for entry in state["history"]] == [("mindspore", 2), ("torch", 1)]
+
+
+@pytest.mark.parametrize("layout", [(), ("place.parallel=fsdp",)])
+def test_a_lora_has_the_losses_of_one_process(place: Path, alone: Path, layout: tuple[str, ...]):
+    lora = ["train.method=lora", 'train.stages=["ar","decoder"]', f"model.start={alone / 'model'}", "model.override={}"]
+    lora += ["stage.ar.grad_accum_steps=3", "stage.decoder.grad_accum_steps=3"]
+    if not (place / "lora-one").exists():
+        status, said = Ranks(place, "lora-one", 1, *SHARED, *lora).end()
+        assert status == 0, said
+    out = f"lora-{len(layout)}"
+    status, said = Ranks(place, out, 2, *SHARED, *lora, *layout).end()
+    assert status == 0, said
+    assert_same(place / out, place / "lora-one")
 
 
 @pytest.fixture

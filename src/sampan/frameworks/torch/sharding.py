@@ -173,6 +173,7 @@ class ShardedModule:
         self, module: torch.nn.Module, root: Any, plan: ShardPlan, skeleton: torch.nn.Module, frozen: dict[str, int]
     ):
         self.module, self.root, self.plan, self.skeleton, self.frozen = module, root, plan, skeleton, frozen
+        self.has_frozen = any(not p.requires_grad for p in module.parameters())
         mesh = parallel.mesh(plan.device, plan.replicate, plan.shard)
         self.group = mesh["dp_shard"].get_group()
         self.place = mesh["dp_shard"].get_local_rank()
@@ -180,6 +181,15 @@ class ShardedModule:
 
     def call(self, loss: Callable[..., Any], batch: Sequence[Any]) -> Any:
         """Return the loss of a batch."""
+        if self.has_frozen and torch.is_grad_enabled():
+            # a block gives up its weights when the gradients of its inputs are known; where these have none, at the end of
+            # the pass: that has to be the same on all ranks, whatever their batches have
+            batch = [
+                given.detach().requires_grad_()
+                if isinstance(given, torch.Tensor) and given.is_floating_point()
+                else given
+                for given in batch
+            ]
         return self.root(loss, *batch)
 
     def evaluate(self, loss: Callable[..., Any], batch: Sequence[Any]) -> Any:

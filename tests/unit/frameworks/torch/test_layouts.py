@@ -37,7 +37,7 @@ def test_a_mesh_that_is_not_the_ranks_is_refused():
         "  because place.dp_replicate = 3 times place.dp_shard = 2 is 6\n\n"
         'hint: start 6 ranks, or leave both out: place.parallel = "auto" follows the ranks'
     )
-    with pytest.raises(JobError, match="place.dp_replicate = 1 times place.dp_shard = 3 is 3"):
+    with pytest.raises(JobError, match=r"place\.dp_replicate = 1 times place\.dp_shard = 3 is 3"):
         parallel.degrees(2, 2, "auto", None, 3)
 
 
