@@ -128,6 +128,18 @@ def blocks_of(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
             yield from part
 
 
+def gathered_bytes(module: torch.nn.Module, block_bytes: int, dtype_bytes: int) -> int:
+    """Return what a rank has whole at a time of a module that is shared by slices: weights and their gradients.
+
+    Args:
+        block_bytes, dtype_bytes: Of a value of a block as it is gathered, and of another one.
+    """
+    blocks = [sum(p.numel() for p in block.parameters()) for block in blocks_of(module)]
+    rest = sum(p.numel() for p in module.parameters()) - sum(blocks)
+    largest = sum(sorted(blocks)[-2:])  # one is computed, and the next is on its way
+    return 2 * (largest * block_bytes + rest * dtype_bytes)
+
+
 class WholeModule:
     """A module that every rank has whole; gradients are averaged by DistributedDataParallel while they come."""
 

@@ -21,7 +21,16 @@ from sampan.frameworks.torch import device as dev
 from sampan.frameworks.torch import parallel
 from sampan.frameworks.torch.adamw import CHUNK, FusedAdamW, Stretch, TensorwiseAdamW, token_tables
 from sampan.frameworks.torch.io import rows_of, whole_of
-from sampan.frameworks.torch.sharding import FROZEN, HeldRows, ShardedModule, ShardPlan, WholeModule, shard
+from sampan.frameworks.torch.sharding import (
+    FROZEN,
+    HeldRows,
+    ShardedModule,
+    ShardPlan,
+    WholeModule,
+    blocks_of,
+    gathered_bytes,
+    shard,
+)
 
 Tensors = dict[str, torch.Tensor]
 
@@ -45,6 +54,9 @@ class TrainStep(BaseTrainStep):
         self.device = next(iter(self.parameters.values())).device
         self.whole = None if isinstance(self.shared, ShardedModule) else WholeModule(self.module)
         self.ranks: WholeModule | ShardedModule = self.whole or self.shared
+        if self.is_compiled and not self.whole:
+            for block in blocks_of(self.module):
+                block.compile(dynamic=False)
         self.rows = {name: self.ranks.rows(name, p) for name, p in self.parameters.items()}
         # what is trained of each parameter: itself, its first rows, or this rank's, which share its memory
         self.trained = {name: self._leaf(name, p) for name, p in self.parameters.items()}
@@ -251,7 +263,7 @@ class TrainStep(BaseTrainStep):
 
     def _called(self, loss: Callable[..., Any]) -> Callable[..., Any]:
         """Return what is called for a loss: itself, or what was compiled of it."""
-        if not self.is_compiled:
+        if not self.is_compiled or not self.whole:  # of slices each block is compiled, between its gatherings
             return loss
         if loss not in self.compiled:
             self.compiled[loss] = torch.compile(loss)
@@ -361,6 +373,16 @@ def share(
     gathered = torch.bfloat16 if autocast == "bf16" else None
     plan = ShardPlan(replicate, shards, device, gathered)
     return shard(module, plan, dtype=dtype, trainable=trainable, frozen_rows=frozen_rows)
+
+
+def whole_bytes(module: torch.nn.Module, *, weights: str, autocast: str) -> int:
+    """Return what a rank has whole at a time of a module whose weights are in slices, beside its own.
+
+    Args:
+        weights, autocast: "fp32" or "bf16": of what is held, and of matrix products.
+    """
+    held = 2 if weights == "bf16" else 4
+    return gathered_bytes(module, 2 if autocast == "bf16" else held, held)
 
 
 def check_supported(*, weights: str) -> None:

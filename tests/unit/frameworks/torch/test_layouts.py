@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from sampan.errors import DeviceError, JobError
-from sampan.frameworks.torch import parallel
+from sampan.frameworks.torch import parallel, sharding
 from sampan.train import distributed
 
 
@@ -69,3 +70,10 @@ def test_ranks_that_differ_are_named(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(JobError, match=r"torch: rank 0 on left has 2.13, rank 1 on right has 2.12"):
         distributed._compare([one, {**one, "torch": "2.12", "host": "right"}], "ranks do not do the same", "")
     distributed._compare([one, {**one, "host": "right"}], "ranks do not do the same", "")
+
+
+def test_what_is_whole_at_a_time_is_two_blocks_and_what_is_in_none():
+    module = torch.nn.Module()
+    module.blocks = torch.nn.ModuleList([torch.nn.Linear(3, size, bias=False) for size in (1, 4, 2)])
+    module.head = torch.nn.Linear(5, 1, bias=False)
+    assert sharding.gathered_bytes(module, block_bytes=2, dtype_bytes=4) == 2 * ((12 + 6) * 2 + 5 * 4)
