@@ -21,76 +21,139 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sampan import documents, files
 from sampan.checkpoint import hash_cache, sealed
 from sampan.checkpoint.provenance import StageSession, versions
 from sampan.checkpoint.weights import file_digest
 from sampan.errors import CheckpointError
+from sampan.frameworks.ranges import HostRange, begin_file, write_ranges
 
 FORMAT = 3  # of state.json: 1 had no sizes, no versions and no history, 2 no checksum
 _SESSION = {"from_step", "to_step", "framework"}
 GROUPS = ("weights", "ema", "optimizer", "extra")
 _STATE = "state.json"
+_METADATA = {"format": "pt"}
 _REMOVE = "remove this folder; the run goes on from the checkpoint before it"
+
+
+class Together(Protocol):
+    """The ranks that write one checkpoint."""
+
+    rank: int
+    ranks: int
+
+    def gathered(self, value: Any) -> list[Any]:
+        """Return every rank's plain value, in order."""
+        ...
+
+
+class _Alone:
+    rank, ranks = 0, 1
+
+    def gathered(self, value: Any) -> list[Any]:
+        return [value]
 
 
 def save(
     run: Path,
     stage: str,
     step: int,
-    groups: Mapping[str, Mapping[str, Any]],
+    groups: Mapping[str, Mapping[str, Any] | Sequence[HostRange]],
     state: Mapping[str, Any],
     session: StageSession | None = None,
+    together: Together | None = None,
 ) -> Path:
     """Write one checkpoint and return its folder.
 
+    Ranks write side by side, each its own bytes of every file; the folder is renamed into place when all have synced theirs
+    and every file was read back for its hash. Every rank calls this, and raises where one fails.
+
     Args:
-        groups: Some of GROUPS to tensors by name.
+        groups: Some of GROUPS to tensors by name, or to what this rank holds of them.
         state: What else continues, written into state.json as it is. A training gives `done`, `prefix`, `seed`,
             `rows_drawn` (the place in the data: rows of the stage's order that its steps have drawn), `schedule` (`lr`,
             `min_lr_ratio`, `warmup_steps`, `num_steps` as they were) and `job` (the job's text).
         session: Whose work it is; adds `framework`, `device`, `versions` and `history`.
+        together: The ranks; None where this process is alone.
 
     Raises:
         CheckpointError: It cannot be written; the checkpoints before it stay.
     """
     from sampan.frameworks import io  # here: a run can be looked into where no framework is
 
+    together = together or _Alone()
     parent = run / "stages" / stage
     final = parent / f"step-{step:08d}"
-    beside = parent / f".writing-{step:08d}-{os.getpid()}"
+    beside = parent / f".writing-{step:08d}-{together.gathered(os.getpid())[0]}"
     record: dict[str, Any] = {"format": FORMAT, "stage": stage, "step": step, "files": {}, "bytes": {}, **state}
     if session is not None:
         record |= {"framework": session.framework, "device": session.device, "versions": versions(session.framework)}
         record["history"] = session.history(step)
+    ready = {
+        beside / f"{group}.safetensors": io.host_ranges(given, copied=False) if isinstance(given, Mapping) else given
+        for group, given in groups.items()
+        if given
+    }
+
+    def begin() -> None:
+        if together.rank == 0:
+            parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir()
+            for path, ranges in ready.items():
+                begin_file(path, ranges, _METADATA)
+
+    def write() -> None:
+        for path, ranges in ready.items():
+            write_ranges(path, ranges, _METADATA)
+
+    def hashes() -> dict[str, tuple[str, int]]:
+        own = list(ready)[together.rank :: together.ranks]  # each file is read by one rank
+        return {path.name: (file_digest(path), path.stat().st_size) for path in own}
+
+    def end() -> None:
+        if together.rank == 0:
+            sealed.write(beside / _STATE, record)
+            files.sync_folder(beside)
+            if final.exists():
+                _remove(final)
+            os.replace(beside, final)
+            files.sync_folder(parent)
+
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir()
-        for group, tensors in groups.items():
-            if tensors:
-                path = beside / f"{group}.safetensors"
-                io.save_tensors(path, tensors, {"format": "pt"})
-                record["files"][path.name], record["bytes"][path.name] = file_digest(path), path.stat().st_size
-        sealed.write(beside / _STATE, record)
-        files.sync_folder(beside)
-        if final.exists():
-            _remove(final)
-        os.replace(beside, final)
-        files.sync_folder(parent)
-    except (OSError, CheckpointError) as error:  # the latter of a file of tensors
-        raise CheckpointError(
-            f"the checkpoint `{final}` cannot be written",
-            error.because if isinstance(error, CheckpointError) else str(error),
-            "the checkpoints before it stay; go on with --resume",
-        ) from error
+        _all(together, final, begin)
+        _all(together, final, write)
+        found = {name: facts for own in _all(together, final, hashes) for name, facts in own.items()}
+        for path in ready:
+            record["files"][path.name], record["bytes"][path.name] = found[path.name]
+        _all(together, final, end)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)  # after a failure, what it took
+        if together.rank == 0:
+            shutil.rmtree(beside, ignore_errors=True)  # after a failure, what it took
     return final
+
+
+def _all(together: Together, final: Path, work: Callable[[], Any]) -> list[Any]:
+    """Do one part of a save, and return what every rank's came to; all fail where one does."""
+    result, problem, cause = None, None, None
+    try:
+        result = work()
+    except (OSError, CheckpointError) as error:  # the latter of a file of tensors
+        problem = ", ".join(error.because) if isinstance(error, CheckpointError) else str(error)
+        cause = error
+    from_all = together.gathered([result, problem])
+    for rank, (_, failed) in enumerate(from_all):
+        if failed is not None:
+            raise CheckpointError(
+                f"the checkpoint `{final}` cannot be written",
+                failed if together.ranks == 1 else f"rank {rank} of {together.ranks}: {failed}",
+                "the checkpoints before it stay; go on with --resume",
+            ) from cause
+    return [result for result, _ in from_all]
 
 
 def steps(run: Path, stage: str) -> list[Path]:
@@ -248,16 +311,24 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def read_groups(folder: Path, device: str) -> dict[str, dict[str, Any]]:
-    """Return the tensors of a checkpoint by group, on a device."""
+def read_groups(folder: Path, device: str, *, lazily: bool = False) -> dict[str, dict[str, Any]]:
+    """Return the tensors of a checkpoint by group, on a device.
+
+    Args:
+        lazily: Return them unread, for a rank that holds some rows of them.
+    """
     from sampan.frameworks import io
 
-    return {
-        group: io.read_tensors(folder / f"{group}.safetensors", device)
-        if (folder / f"{group}.safetensors").is_file()
-        else {}
-        for group in GROUPS
-    }
+    found: dict[str, dict[str, Any]] = {}
+    for group in GROUPS:
+        path = folder / f"{group}.safetensors"
+        if not path.is_file():
+            found[group] = {}
+        elif lazily and group != "extra":
+            found[group] = dict(io.read_lazily(path))
+        else:
+            found[group] = io.read_tensors(path, device)
+    return found
 
 
 def final(run: Path, stage: str) -> Path | None:

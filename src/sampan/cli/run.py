@@ -151,7 +151,9 @@ def train(options: arguments.TrainArguments) -> None:
     frameworks.use(job.place.framework, switch=_SWITCH)  # before anything is imported that computes
     from sampan.train.loop import train  # after the job is read: what is wrong there is said at once
 
-    output.put(train(job, resume=options.resume is not False, console=output.console(options)))
+    folder = train(job, resume=options.resume is not False, console=output.console(options))
+    if folder is not None:  # of several ranks one says it
+        output.put(folder)
 
 
 def generate(options: arguments.GenerateArguments) -> None:

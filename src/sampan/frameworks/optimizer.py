@@ -14,7 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sampan.frameworks.quantized import is_quantized
-from sampan.frameworks.records import StepReport
+from sampan.frameworks.records import MicroShare, StepReport
 from sampan.frameworks.weight_files import check_shapes, dtype_name
 
 EPS = 1e-8  # AdamW's
@@ -40,6 +40,7 @@ class BaseTrainStep(ABC):
         delayed: Parameter name to the number of updates before its training begins. Until then it has no gradient.
         seed: Key of the random numbers that round bf16 weights.
         compiled: Compile loss and gradient, once for each set of shapes.
+        shared: How ranks share the module, as `parallel.share` returned it.
 
     Raises:
         DeviceError: The framework cannot train weights like these.
@@ -64,7 +65,9 @@ class BaseTrainStep(ABC):
         delayed: Mapping[str, int] | None = None,
         seed: int = 0,
         compiled: bool = False,
+        shared: Any = None,
     ):
+        self.shared = shared
         self.module, self.lr, self.betas, self.weight_decay = module, lr, (beta1, beta2), weight_decay
         self.clip_norm, self.ema_decay, self.trained_only = clip_norm, ema_decay, trained_only
         self.frozen_rows, self.delayed = dict(frozen_rows or {}), dict(delayed or {})
@@ -77,13 +80,21 @@ class BaseTrainStep(ABC):
         """Take over the module's parameters, and make moments and average."""
 
     @abstractmethod
-    def step(self, loss: Callable[..., Any], batches: Sequence[Sequence[Any]], lr: float | None = None) -> StepReport:
+    def step(
+        self,
+        loss: Callable[..., Any],
+        batches: Sequence[Sequence[Any]],
+        lr: float | None = None,
+        share: MicroShare | None = None,
+    ) -> StepReport:
         """Take one step over micro-batches: those of this rank, as many as every other rank has.
 
         Args:
             loss: `loss(module, *batch)` returns a scalar, or a scalar and a dict: scalars in it are averaged over the
                 micro-batches; arrays are returned of the last one.
             lr: Learning rate of this step; None for the one given at the beginning.
+            share: Which of the step's micro-batches these are; those beyond its `count` are computed for nothing. None
+                where this rank is alone, or all have the same number.
         """
 
     @abstractmethod
@@ -91,8 +102,15 @@ class BaseTrainStep(ABC):
         """Return the loss of a batch under the weights as they are now; inside `averaged`, under the average."""
 
     @abstractmethod
-    def averaged(self) -> AbstractContextManager[None]:
-        """Put the average into the module while the block runs; no step may be taken in it."""
+    def averaged(self) -> AbstractContextManager[Any]:
+        """Put the average into the module while the block runs, in which no step may be taken.
+
+        The block gets a module to look at: this one, or where ranks hold slices of it, one that is whole on every rank.
+        """
+
+    @abstractmethod
+    def averages(self) -> dict[str, Any]:
+        """Return the averaged weights by name, whole on every rank."""
 
     @abstractmethod
     def assign_rows(self, name: str, rows: NDArray[Any], values: NDArray[Any]) -> None:
@@ -103,8 +121,8 @@ class BaseTrainStep(ABC):
         """Return what a checkpoint keeps: `weights`, `ema`, and `optimizer`: moments and numbers of updates.
 
         `NAME.step` stands there where a tensor had fewer updates than the whole. Without an average, `ema` is the same
-        dict as `weights`. Nothing in it says how many ranks there were. Tensors may be those in use, which change with the
-        next step.
+        dict as `weights`. Nothing in it says how many ranks there were; where they hold slices, each
+        has its own. Tensors may be those in use, which change with the next step.
         """
 
     def load_state(self, state: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:

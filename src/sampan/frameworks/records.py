@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +31,25 @@ class StepReport:
     skipped: bool
     bad_micro: tuple[int, ...] = ()
     arrays: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MicroShare:
+    """Which micro-batches of a step are a rank's, where ranks share it.
+
+    A step's loss is the mean over all of its micro-batches, whoever takes them. Where they do not divide by the ranks, some
+    ranks have one less, or none: they compute one for nothing meanwhile, because the ranks exchange weights in every pass.
+
+    Args:
+        first, count: This rank's.
+        total: Of the step.
+        again: Returns any micro-batch of the step, for a look at what went wrong.
+    """
+
+    first: int
+    count: int
+    total: int
+    again: Callable[[int], Sequence[Any]]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from sampan.errors import CheckpointError, DamagedFileError
 from sampan.files import replacing
-from sampan.frameworks.safetensors_header import read_header
+from sampan.frameworks.safetensors_header import TensorPlace, read_header
 
 _SHOWN = 5  # names of each kind that an error lists
 FLOATING = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # what a weight may be stored as
@@ -44,6 +44,16 @@ def open_safetensors(path: Path, framework: str) -> Iterator[Any]:
         raise CheckpointError(f"there is no file `{path}`") from error
     except (SafetensorError, DamagedFileError, OSError) as error:
         raise CheckpointError(f"`{path}` cannot be read", f"it is no whole safetensors file: {error}") from error
+
+
+def read_places(path: Path) -> dict[str, TensorPlace]:
+    """Return where in a file its tensors are, by name.
+
+    Raises:
+        CheckpointError: The file is missing or cannot be read.
+    """
+    with open_safetensors(path, "np"):
+        return read_header(path).tensors
 
 
 def read_weights(

@@ -149,6 +149,22 @@ class PlaceSection:
         "Compile the training step (`torch.compile`, `ms.jit`): a slow first step, quicker ones after it.", False
     )
     threads: int | None = say("CPU threads; without it, what the framework chooses.", None, example=4, at_least=1)
+    parallel: str = say(
+        "How the ranks of a launcher share weights: `fsdp` in slices, `ddp` whole on each; `auto` in slices inside a node, "
+        "the same slices on every node, and whole for a LoRA.",
+        "auto",
+        choices=("auto", "ddp", "fsdp"),
+    )
+    dp_replicate: int | None = say(
+        "Groups of ranks that each hold all slices; times `dp_shard` it is the number of ranks.",
+        None,
+        example=2,
+        at_least=1,
+    )
+    dp_shard: int | None = say("Slices that weights are held in.", None, example=8, at_least=1)
+    rank_timeout_s: float = say(
+        "Seconds after which a rank that shows no sign of life is lost, and the run ends.", 60.0, at_least=2
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

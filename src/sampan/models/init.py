@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,13 +34,29 @@ _ZERO = (
 )
 
 
-def initial_weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, NDArray[np.float32]]:
+class InitialWeights(Mapping[str, NDArray[np.float32]]):
+    """Fp32 weights by name, each drawn when it is asked for, so that no more than one is there at a time."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], seed: int):
+        self._shapes, self._seed = shapes, seed
+
+    def __getitem__(self, name: str) -> NDArray[np.float32]:
+        return _draw(name, self._shapes[name], self._seed)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+
+def initial_weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> InitialWeights:
     """Return fp32 weights by name; a tensor's numbers depend on the seed, its name and its shape only.
 
     Args:
         shapes: Released parameter name to shape, weights as [out, in, …].
     """
-    return {name: _draw(name, shape, seed) for name, shape in shapes.items()}
+    return InitialWeights(shapes, seed)
 
 
 def _draw(name: str, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:

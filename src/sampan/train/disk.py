@@ -28,8 +28,10 @@ def check_room(state: RunState, needs: Mapping[str, StageMemory]) -> None:
     total = 0
     for name, need in needs.items():
         # of a LoRA the frozen weights are not saved; its gradients are as large as what is
-        weights = need.gradients * parallel.num_ranks() if state.is_lora else need.weights
-        size = weights + (need.moments + need.average) * parallel.num_ranks()
+        slices = state.layout[1] if parallel.SHARES_UNEVENLY else parallel.num_ranks()
+        held = need.weights * state.layout[1]
+        weights = need.gradients * slices if state.is_lora else held
+        size = weights + (need.moments + need.average) * slices
         num_saves = math.ceil(getattr(state.job.stage, name).num_steps / train.save_every)
         there = len(run.steps(state.out, name))
         total += max(0, min(train.keep_last, num_saves) - there) * size

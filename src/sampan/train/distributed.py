@@ -1,16 +1,23 @@
 """Several processes that train one run: who goes first, who writes, and how a step's micro-batches are shared.
 
-Rank 0 alone writes into the run folder and speaks; the others take part in every step. A job says nothing about ranks, and
-neither does a checkpoint.
+Rank 0 alone speaks and writes into the run folder, but for checkpoints: every rank writes its own part of them. A checkpoint
+says nothing about ranks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import socket
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
-from sampan.errors import JobError
-from sampan.frameworks import parallel
+from sampan import __version__, frameworks
+from sampan.errors import JobError, SampanError
+from sampan.frameworks import parallel, rank_watch
+from sampan.frameworks.records import MicroShare
 from sampan.job import Job
 
 
@@ -34,10 +41,37 @@ def any_rank(flag: bool) -> bool:
     return any(parallel.gathered(flag))
 
 
-def shard(grad_accum_steps: int) -> range:
-    """Return the micro-batches of a step that this rank takes: one of as many equal runs as there are ranks."""
-    size = grad_accum_steps // parallel.num_ranks()
-    return range(parallel.rank() * size, (parallel.rank() + 1) * size)
+def shard(count: int, rank: int | None = None) -> range:
+    """Return which of so many things a rank (this one) takes: one of as many runs as there are ranks.
+
+    The first runs are longer by one where they do not divide.
+    """
+    rank, ranks = parallel.rank() if rank is None else rank, parallel.num_ranks()
+    size, longer = divmod(count, ranks)
+    first = rank * size + min(rank, longer)
+    return range(first, first + size + (rank < longer))
+
+
+def rounds(count: int) -> list[list[int]]:
+    """Return which of so many things the ranks do at a time: in each round the number of every rank's, in their order.
+
+    Ranks do equally many: one that has none left does the first again, for nothing.
+    """
+    own = [shard(count, rank) for rank in range(parallel.num_ranks())]
+    return [[part[i] if i < len(part) else 0 for part in own] for i in range(len(own[0]))]
+
+
+def micro_share(grad_accum_steps: int, again: Callable[[int], Sequence[Any]]) -> MicroShare | None:
+    """Return which of a step's micro-batches are this rank's; None where it is alone."""
+    if parallel.num_ranks() == 1:
+        return None
+    own = shard(grad_accum_steps)
+    return MicroShare(own.start, len(own), grad_accum_steps, again)
+
+
+def holds_ranges() -> bool:
+    """Say whether this rank may hold a part of the weights only, and reads no more of a checkpoint."""
+    return parallel.SHARES_UNEVENLY and parallel.num_ranks() > 1
 
 
 def check_shards(job: Job, stages: Sequence[str]) -> None:
@@ -47,6 +81,8 @@ def check_shards(job: Job, stages: Sequence[str]) -> None:
         JobError: They cannot; says what could.
     """
     count = parallel.num_ranks()
+    if parallel.SHARES_UNEVENLY:
+        return
     for name in stages:
         settings = getattr(job.stage, name)
         micro, steps = settings.micro_batch_size, settings.grad_accum_steps
@@ -59,3 +95,106 @@ def check_shards(job: Job, stages: Sequence[str]) -> None:
                 if rows % count == 0
                 else f"set stage.{name}.grad_accum_steps to a multiple of {count}",
             )
+
+
+class SavingRanks:
+    """The ranks that write a checkpoint, as `sampan.checkpoint.run.save` wants them; for the thread that saves."""
+
+    def __init__(self) -> None:
+        self.rank, self.ranks = parallel.rank(), parallel.num_ranks()
+
+    def gathered(self, value: Any) -> list[Any]:
+        """Return every rank's plain value, in order."""
+        return parallel.gathered(value, saving=True)
+
+
+@contextmanager
+def ending_together() -> Iterator[None]:
+    """Let all ranks end where one does; of an error that all meet only the first tells the user.
+
+    The others end with status 1 within seconds, wherever they wait.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:
+        watch = parallel.watch()
+        if watch is None:
+            raise
+        words = error.what if isinstance(error, SampanError) else f"{type(error).__name__}: {error}"
+        if not watch.claim_failure(words):
+            raise SystemExit(rank_watch.LOST) from error  # another has told it
+        if isinstance(error, SampanError):
+            where = f"rank {parallel.rank()} of {parallel.num_ranks()} met it, on {socket.gethostname()}"
+            raise type(error)(error.what, (*error.because, where), error.hint) from error
+        raise
+    barrier_and_stop()
+
+
+def barrier_and_stop() -> None:
+    """Leave the ranks when all have done their work."""
+    if parallel.num_ranks() > 1:
+        parallel.barrier()
+        parallel.stop()
+
+
+def check_agreement(job: Job, device: str, version: str) -> None:
+    """Check that all ranks do the same thing with the same versions on the same kind of device.
+
+    Raises:
+        JobError: One differs from the first; it is named, and what differs.
+    """
+    own = {
+        "sampan": __version__,
+        frameworks.chosen(): version,
+        "device": device.split(":", maxsplit=1)[0],
+        "job": hashlib.sha256(job.to_toml().encode()).hexdigest()[:12],
+        "host": socket.gethostname(),
+    }
+    _compare(parallel.gathered(own), "ranks do not do the same", "start all ranks with the same job and versions")
+
+
+def check_data(digest: str, out: Path) -> None:
+    """Check that all ranks see the same pictures and captions, and one run folder.
+
+    Raises:
+        JobError: One sees others, or a folder of its own.
+    """
+    if parallel.num_ranks() == 1:
+        return
+    token = parallel.gathered(uuid.uuid4().hex)[0]
+    sign = out / f".shared-{token}"
+    with main_process_first():
+        if is_main_process():
+            sign.touch()
+        is_seen = sign.exists()
+    host = socket.gethostname()
+    seen = parallel.gathered([is_seen, host])
+    if is_main_process():
+        sign.unlink(missing_ok=True)
+    for rank, (sees, where) in enumerate(seen):
+        if not sees:
+            raise JobError(
+                f"the run folder `{out}` is not shared by all ranks",
+                f"rank {rank} on {where} does not see what rank 0 on {seen[0][1]} has written there",
+                "set `out` to a folder that all nodes have mounted",
+            )
+    _compare(
+        parallel.gathered({"pictures and captions": digest[:12], "host": host}),
+        "ranks do not train on the same data",
+        "give all nodes the same data.path",
+    )
+
+
+def _compare(from_all: list[dict[str, str]], what: str, hint: str) -> None:
+    first = from_all[0]
+    for rank, own in enumerate(from_all):
+        for key in first.keys() | own.keys():
+            if key != "host" and own.get(key) != first.get(key):
+                raise JobError(
+                    what,
+                    f"{key}: rank 0 on {first['host']} has {first.get(key)}, rank {rank} on {own['host']} has "
+                    f"{own.get(key)}",
+                    hint,
+                )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sampan.frameworks import device as dev
-from sampan.frameworks import meter
+from sampan.frameworks import meter, train_step
 from sampan.job import Job
 from sampan.models import lora
 from sampan.train import memory
@@ -86,11 +86,13 @@ def _table(needs: Mapping[str, StageMemory]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a stage's largest micro-batch costs, its module's values, and how much less a mean one is."""
+    """What a stage's largest micro-batch costs, its module's values, how much less a mean one is, and what of sliced weights
+    is whole at a time."""
 
     measured: PassCost
     count: ParameterCount
     share: float
+    whole_bytes: int
 
 
 class _Look:
@@ -153,6 +155,8 @@ class _Look:
             moments=train.moments,
             averaged=settings.ema_decay > 0,
             grad_accum_steps=settings.grad_accum_steps,
+            num_slices=self.work.layout[1],
+            whole_bytes=seen.whole_bytes,
         )
         return Estimate(need, seen.measured.useful_flops * seen.share / settings.micro_batch_size)
 
@@ -171,7 +175,8 @@ class _Look:
             trainable_dtype=trained_dtype, autocast=work.dtype,
         )  # fmt: skip
         count = meter.count(stage.module, trainable, {} if work.is_lora else stage.frozen_rows)
-        return _Seen(measured, count, mean_size / _size(largest))
+        whole = train_step.whole_bytes(stage.module, weights=frozen_dtype, autocast=work.dtype)
+        return _Seen(measured, count, mean_size / _size(largest), whole)
 
 
 def _largest(stage: TrainableStage, settings: Any) -> tuple[HostBatch, float]:

@@ -12,9 +12,8 @@ from typing import Any
 from sampan import files
 from sampan.errors import CheckpointError, LockHeldError
 
-_STOPS = [signal.SIGINT, signal.SIGTERM]
-if hasattr(signal, "SIGUSR1"):  # what a queue sends before a job's time is over; Windows has none
-    _STOPS.append(signal.SIGUSR1)
+_AHEAD = getattr(signal, "SIGUSR1", None)
+_STOPPING = tuple(number for number in (signal.SIGINT, signal.SIGTERM, _AHEAD) if number is not None)
 
 
 @contextmanager
@@ -48,21 +47,22 @@ def lock_run(out: Path) -> Iterator[None]:
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Yield a list that the first interrupt, termination or USR1 fills, so that a step is never cut in two.
+    """Yield a list that the first interrupt, termination or SIGUSR1 fills, so that a step is never cut in two.
 
-    A second one ends the program at once. Outside the main thread signals cannot be caught, and nothing changes.
+    SIGUSR1 is what a batch system sends ahead of the end of a job's time; it may come often. A second one of the others ends
+    the program at once. Outside the main thread signals cannot be caught, and nothing changes.
     """
     asked: list[int] = []
 
     def ask(number: int, frame: Any) -> None:
-        if asked:
+        if number != _AHEAD and any(before != _AHEAD for before in asked):
             raise KeyboardInterrupt
         asked.append(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    before = {number: signal.signal(number, ask) for number in _STOPS}
+    before = {number: signal.signal(number, ask) for number in _STOPPING}
     try:
         yield asked
     finally:

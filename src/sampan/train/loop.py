@@ -17,7 +17,7 @@ from rich.console import Console
 from sampan import frameworks
 from sampan.checkpoint import export, run
 from sampan.checkpoint import lora as lora_files
-from sampan.checkpoint.provenance import StageSession, in_words, place_of
+from sampan.checkpoint.provenance import StageSession, in_words, place_of, versions
 from sampan.errors import CheckpointError, DataError, JobError
 from sampan.frameworks import device as dev
 from sampan.frameworks import parallel, train_step
@@ -30,7 +30,8 @@ from sampan.train.lock_and_signals import lock_run, stop_signals
 from sampan.train.progress_display import ProgressDisplay
 from sampan.train.run_log import RunLog, check_installed
 from sampan.train.run_state import RunState, open_run
-from sampan.train.stage_trainer import StageTrainer
+from sampan.train.saving import StageSaver
+from sampan.train.stage_trainer import StageTrainer, draw_in_step
 from sampan.train.stages import make
 
 MAX_SKIPPED_IN_A_ROW = 5
@@ -38,10 +39,10 @@ _NUM_VALIDATION_BATCHES = 8
 _NUM_SAMPLES = 8  # images in a sample grid
 
 
-def train(job: Job, *, resume: bool, console: Any) -> Path:
+def train(job: Job, *, resume: bool, console: Any) -> Path | None:
     """Train a job's stages and return the folder of the finished model, or of the finished LoRA.
 
-    Under a launcher every rank calls this with the same job.
+    Under a launcher every rank calls this with the same job; the first one gets the folder.
 
     Args:
         resume: Go on with the run in `job.out`; where there is none, begin it.
@@ -57,15 +58,26 @@ def train(job: Job, *, resume: bool, console: Any) -> Path:
     dtype = dev.resolve_dtype(job.place.dtype, device)
     dev.set_threads(job.place.threads)
     train_step.check_supported(weights=job.train.weights)
-    parallel.start(device)
+    device = parallel.start(device, job.place.rank_timeout_s)
+    with distributed.ending_together():
+        return _train(job, device, dtype, resume=resume, console=console)
+
+
+def _train(job: Job, device: str, dtype: str, *, resume: bool, console: Any) -> Path | None:
+    place = job.place
+    is_lora = job.train.method == "lora" and place.parallel == "auto"  # its gradients are small, slices would cost more
+    layout = parallel.layout("ddp" if is_lora else place.parallel, place.dp_replicate, place.dp_shard)
     is_main = distributed.is_main_process()
     stages = [name for name in STAGES if name in job.train.stages]
     distributed.check_shards(job, stages)
+    distributed.check_agreement(job, device, str(versions(frameworks.chosen())[frameworks.chosen()]))
     if not is_main:
         console = Console(quiet=True)
     with lock_run(job.out) if is_main else nullcontext():
         with distributed.main_process_first():
             state = open_run(job, device, dtype, resume=resume or not is_main, console=console)
+        state.layout = layout
+        distributed.check_data(state.data.digest, job.out)
         left = [name for name in stages if not _is_done(state, name, stages)]
         estimates = estimate_all(state, left)
         with distributed.main_process_first():
@@ -88,7 +100,7 @@ def train(job: Job, *, resume: bool, console: Any) -> Path:
             if is_main:
                 _write_result(state)
                 _draw(job.out, console)
-        return _result_folder(state)
+        return _result_folder(state) if is_main else None
 
 
 def _draw(out: Path, console: Any) -> None:
@@ -189,10 +201,11 @@ class _StageRun:
         """Take every step that is left, saving on the way."""
         state, settings, name, train = self.state, self.settings, self.name, self.state.job.train
         step = first = self._restore()
+        saver = self.saver
         num_rows = settings.micro_batch_size * settings.grad_accum_steps
         peak_flops_per_s = dev.matmul_flops_per_s(state.device, state.dtype)
         begun_s, paused_s = time.perf_counter(), 0.0
-        with stop_signals() as stop, ProgressDisplay(state.console, name, first, settings.num_steps) as show:
+        with saver, stop_signals() as stop, ProgressDisplay(state.console, name, first, settings.num_steps) as show:
             while step < settings.num_steps:
                 # draw the batches, compute loss and gradients, clip, update weights and average, let the stage follow up
                 with memory_for(f"step {step + 1} of stage {name}", self._with_less()):
@@ -203,7 +216,7 @@ class _StageRun:
                 # what it cost
                 images_per_s = (step - first) * num_rows / (time.perf_counter() - begun_s - paused_s)
                 flops_per_s = images_per_s * self.estimate.useful_flops_per_row
-                mfu = flops_per_s / peak_flops_per_s if peak_flops_per_s else None
+                mfu = flops_per_s / (peak_flops_per_s * parallel.num_ranks()) if peak_flops_per_s else None
                 peak_memory_bytes = dev.peak_memory_bytes(state.device)
                 pause_s = time.perf_counter()
                 values = {"loss": report.loss, "lr": result.lr, "grad_norm": report.grad_norm}
@@ -235,11 +248,13 @@ class _StageRun:
                 self._count_skipped(step, report)
                 # while steps are skipped nothing is learned, and a save would push out one from before they began
                 self.is_save_due |= step % train.save_every == 0
+                saver.check()
                 if not is_last and (must_stop or (self.is_save_due and not self.skipped_in_a_row)):
-                    self._save(step, done=False)
+                    saver.begin(step, self.trainer.groups(), self._record(step, done=False))
                     self.is_save_due = False
                 paused_s += time.perf_counter() - pause_s
                 if must_stop:
+                    saver.wait()
                     state.console.print(f"{name}: stopped at step {step}; go on with --resume")
                     raise KeyboardInterrupt
         self._finish(step)
@@ -273,12 +288,12 @@ class _StageRun:
     def _validate(self) -> float:
         """Return the mean loss over the same batches of held-out samples, with the same random numbers, each time."""
         assert self.validation is not None, "the caller asks"
-        if not distributed.is_main_process():
-            return 0.0
-        losses = []
-        for step in range(min(_NUM_VALIDATION_BATCHES, self.settings.num_steps)):
-            batch = self.trainer.on_device(self.validation.draw(step, 0))
-            losses.append(self.optimizer.evaluate(self.stage.loss, batch))
+        count = min(_NUM_VALIDATION_BATCHES, self.settings.num_steps)
+        own, losses = distributed.shard(count), []
+        for together in distributed.rounds(count):
+            batch = draw_in_step(self.validation, [(index, 0) for index in together])
+            losses.append(self.optimizer.evaluate(self.stage.loss, self.trainer.on_device(batch)))
+        losses = [loss for part in parallel.gathered(losses[: len(own)]) for loss in part]
         return sum(losses) / len(losses)
 
     def _sample(self, step: int) -> None:
@@ -286,8 +301,8 @@ class _StageRun:
         if self.stage.sample is None:
             return
         samples = (self.state.data.validation or self.state.data.training)[:_NUM_SAMPLES]
-        with self.optimizer.averaged():
-            image = self.stage.sample(self.stage.module, samples) if distributed.is_main_process() else None
+        with self.optimizer.averaged() as module:
+            image = self.stage.sample(module, samples) if distributed.is_main_process() else None
         self.state.free_frozen()
         if image is not None:
             self.log.image(self.name, step, "samples", image)
@@ -296,17 +311,17 @@ class _StageRun:
         """Measure, draw, and record what follows from the finished part; the stage is done when this is saved."""
         state, stage = self.state, self.stage
         if stage.measure:
-            with self.optimizer.averaged():
-                measures = stage.measure(stage.module) if distributed.is_main_process() else {}
+            with self.optimizer.averaged() as module:
+                measures = stage.measure(module) if distributed.is_main_process() else {}
             self.log.step(self.name, step, measures)
             words = ", ".join(f"{key} {value:.4g}" for key, value in measures.items())
             state.console.print(f"{self.name}: {words}", highlight=False)
         if stage.finish:
-            ema = export.select_part(self.optimizer.state()["ema"], stage.prefix)
+            ema = export.select_part(self.optimizer.averages(), stage.prefix)
             state.config = stage.finish(state.part(self.name, ema))
             if distributed.is_main_process():
                 export.write_config(state.out, state.config)
-        self._save(step, done=True)
+        self.saver.save(step, self.trainer.groups(), self._record(step, done=True))
         self._sample(step)  # after the save: what can go wrong here takes nothing away
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
@@ -314,7 +329,8 @@ class _StageRun:
     def _restore(self) -> int:
         """Take over the newest whole checkpoint and return its step."""
         state, name = self.state, self.name
-        folder, notes = run.newest(state.out, name)
+        with distributed.main_process_first():  # who comes first reads every file; what was right is remembered
+            folder, notes = run.newest(state.out, name)
         saved = run.read_state(folder) if folder else None
         self.session = StageSession.after(
             saved,
@@ -324,6 +340,7 @@ class _StageRun:
             threads=dev.set_threads(None),
             num_ranks=parallel.num_ranks(),
         )
+        self.saver = StageSaver(state.out, name, self.session, state.job.train.keep_last, self._saved)
         step = int(saved["step"]) if saved else 0
         if folder and saved:
             notes += self.trainer.restore(folder)
@@ -346,9 +363,10 @@ class _StageRun:
             return "", {}
         return f", from {in_words(before)} to {in_words(now)}", {"from": before, "to": now}
 
-    def _save(self, step: int, done: bool) -> None:
+    def _record(self, step: int, done: bool) -> dict[str, Any]:
+        """Return what a checkpoint says beside its tensors."""
         state, settings = self.state, self.settings
-        record = {
+        return {
             "done": done,
             "skipped_in_a_row": self.skipped_in_a_row,
             "prefix": self.stage.prefix,
@@ -357,9 +375,6 @@ class _StageRun:
             "schedule": {name: getattr(settings, name) for name in ("lr", "min_lr_ratio", "warmup_steps", "num_steps")},
             "job": state.job.to_toml(),
         }
-        groups = self.trainer.groups()  # put together from what every rank holds
-        with distributed.main_process_first():
-            if distributed.is_main_process():
-                run.save(state.out, self.name, step, groups, record, self.session)
-                run.keep_last(state.out, self.name, state.job.train.keep_last)
-        self.log.event("done" if done else "save", stage=self.name, step=step)
+
+    def _saved(self, step: int) -> None:
+        self.log.event("done" if step == self.settings.num_steps else "save", stage=self.name, step=step)

@@ -68,6 +68,8 @@ def needed(
     averaged: bool,
     grad_accum_steps: int = 1,
     parts_bytes: int = 0,
+    num_slices: int = 1,
+    whole_bytes: int = 0,
 ) -> StageMemory:
     """Return the memory that a stage takes.
 
@@ -80,6 +82,8 @@ def needed(
         grad_accum_steps: With more than one, a pass finds the gradients of the one before in place. With one, they come
             while activations go, and the two are never whole together.
         parts_bytes: Finished parts on the device.
+        num_slices: In how many slices ranks hold weights, gradients, moments and average.
+        whole_bytes: What a rank has whole of them at a time.
     """
     size = _BYTES[trained_dtype]
     gradients = count.trained * size // count.num_ranks
@@ -93,11 +97,14 @@ def needed(
     weights = (count.trained + count.frozen_rows) * size
     if measured.working_bytes:
         weights = measured.working_bytes + count.trained * size // count.num_ranks
+    weights += count.frozen * _BYTES[frozen_dtype]
+    if num_slices > 1:
+        activations = measured.activation_bytes + whole_bytes
     return StageMemory(
-        weights=weights + count.frozen * _BYTES[frozen_dtype],
-        gradients=gradients,
-        moments=2 * (4 * (count.trained - coded) + coded + 4 * (coded // _BLOCK)) // count.num_ranks,
-        average=4 * count.trained // count.num_ranks if averaged else 0,
+        weights=-(-weights // num_slices),
+        gradients=-(-gradients // num_slices),
+        moments=2 * (4 * (count.trained - coded) + coded + 4 * (coded // _BLOCK)) // (count.num_ranks * num_slices),
+        average=4 * count.trained // (count.num_ranks * num_slices) if averaged else 0,
         activations=activations,
         workspace=max(0, workspace - activations),
         batch=measured.batch_bytes,

@@ -46,6 +46,7 @@ class RunState:
     start: ModelFolder | None
     config: ModelConfig
     data: TrainingSet
+    layout: tuple[int, int] = (1, 1)  # degrees (dp_replicate, dp_shard)
     _frozen: dict[str, Any] = field(default_factory=dict)
     _encoded: EncodedInputs | None = None
 

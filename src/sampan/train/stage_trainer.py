@@ -12,14 +12,14 @@ from typing import Any
 
 from sampan.checkpoint import run
 from sampan.frameworks import device as dev
-from sampan.frameworks import io, train_step
+from sampan.frameworks import io, parallel, train_step
 from sampan.frameworks.records import StepReport
 from sampan.models import lora
 from sampan.models.init import initial_weights
 from sampan.train import distributed
 from sampan.train.run_state import RunState
 from sampan.train.schedule import learning_rate
-from sampan.train.stages import HostBatch, make
+from sampan.train.stages import HostBatch, TrainableStage, make
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,20 @@ class StepResult:
     lr: float
     batches: Sequence[HostBatch]
     more: Mapping[str, float]
+
+
+def draw_in_step(stage: TrainableStage, places: Sequence[tuple[int, int]]) -> HostBatch:
+    """Draw this rank's batch of those that the ranks compute at a time, and make it go through the blocks as often as theirs.
+
+    Args:
+        places: Step and micro-batch of every rank's.
+    """
+    own = places[parallel.rank()]
+    batch = stage.draw(*own)
+    if stage.num_extra is None or stage.idle is None or len(places) == 1:
+        return batch
+    more = max(stage.num_extra(*place) for place in places) - stage.num_extra(*own)
+    return stage.idle(batch, more) if more else batch
 
 
 class StageTrainer:
@@ -55,7 +69,7 @@ class StageTrainer:
 
     def restore(self, folder: Path) -> list[str]:
         """Take over a checkpoint; return in words what had to be converted. The caller has checked its hashes."""
-        groups = run.read_groups(folder, "cpu")
+        groups = run.read_groups(folder, "cpu", lazily=distributed.holds_ranges())
         notes = self.optimizer.load_state(groups)
         for key, value in groups["extra"].items():
             self.stage.extra[key][...] = dev.to_numpy(value)
@@ -65,8 +79,12 @@ class StageTrainer:
         """Take the step after `step` steps were taken: the same batches and the same learning rate each time."""
         settings, stage = self.settings, self.stage
         lr = learning_rate(step, settings.num_steps, settings.warmup_steps, settings.lr, settings.min_lr_ratio)
-        batches = [stage.draw(step, micro) for micro in distributed.shard(settings.grad_accum_steps)]
-        report = self.optimizer.step(stage.loss, [self.on_device(batch) for batch in batches], lr)
+        places = [[(step, micro) for micro in together] for together in distributed.rounds(settings.grad_accum_steps)]
+        batches = [draw_in_step(stage, together) for together in places]
+        share = distributed.micro_share(
+            settings.grad_accum_steps, lambda micro: self.on_device(stage.draw(step, micro))
+        )
+        report = self.optimizer.step(stage.loss, [self.on_device(batch) for batch in batches], lr, share)
         more, new_rows = stage.after(step, report.arrays) if stage.after else ({}, {})
         for name, (rows, values) in new_rows.items():
             self.optimizer.assign_rows(name, rows, values)
@@ -92,17 +110,24 @@ class StageTrainer:
         new = {name: shape for name, shape in io.shapes(stage.module).items() if name not in files}
         is_trained: Callable[[str], bool] = lora.trainable if state.is_lora else lambda name: True
         trained_dtype, frozen_dtype = ("fp32", state.dtype) if state.is_lora else (train.weights, train.weights)
-        io.load_weights(
-            stage.module,
-            files,
-            device=state.device,
-            dtype=lambda name: trained_dtype if is_trained(name) else frozen_dtype,
-            arrays=initial_weights(new, state.job.seed),
-            trainable=is_trained,
-            prefix=stage.prefix,
-            name=f"the {self.name}",
-        )
         settings = self.settings
+
+        def dtype_of(name: str) -> str:
+            return trained_dtype if is_trained(name) else frozen_dtype
+
+        frozen_rows = {} if state.is_lora else stage.frozen_rows
+        arrays, words = initial_weights(new, state.job.seed), f"the {self.name}"
+        shared = train_step.share(
+            stage.module, device=state.device, method=train.method, layout=state.layout, autocast=state.dtype,
+            dtype=dtype_of, trainable=is_trained, frozen_rows=frozen_rows,
+        )  # fmt: skip
+        if shared is None:
+            io.load_weights(
+                stage.module, files, device=state.device, dtype=dtype_of, arrays=arrays, trainable=is_trained,
+                prefix=stage.prefix, name=words,
+            )  # fmt: skip
+        else:
+            shared.load(files, arrays, name=words, prefix=stage.prefix)
         return train_step.TrainStep(
             stage.module,
             lr=settings.lr,
@@ -115,8 +140,9 @@ class StageTrainer:
             moments=train.moments,
             master=train.weights == "fp32",
             trained_only=state.is_lora,
-            frozen_rows={} if state.is_lora else stage.frozen_rows,
+            frozen_rows=frozen_rows,
             delayed={} if state.is_lora else stage.delayed,
             seed=state.job.seed,
             compiled=state.job.place.compile,
+            shared=shared,
         )

@@ -17,7 +17,6 @@ from sampan.checkpoint import run, sealed
 from sampan.checkpoint.provenance import StageSession, in_words, place_of, taken_by, versions_of
 from sampan.checkpoint.weights import file_digest
 from sampan.errors import CheckpointError
-from sampan.frameworks import weight_files
 
 
 def save(out: Path, step: int, *, done: bool = False, **more: Any) -> Path:
@@ -320,9 +319,7 @@ def test_a_full_disk_leaves_the_checkpoints_before(failing: str, tmp_path: Path,
         raise OSError(28, "No space left on device")
 
     if failing == "weights":
-        monkeypatch.setattr(
-            weight_files, "replacing", full
-        )  # as of a real disk, io.save_tensors makes an error of its own
+        monkeypatch.setattr(run, "write_ranges", full)
     else:
         monkeypatch.setattr(run.sealed, "write", full)
     with pytest.raises(CheckpointError) as caught:

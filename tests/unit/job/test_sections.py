@@ -42,7 +42,7 @@ def test_the_defaults():
     read = job.parse(SHORTEST)
     assert (read.out, read.seed, read.data.path, read.data.limit) == (Path("runs/x"), 0, Path("pictures"), None)
     assert (read.model.preset, read.model.start, read.model.override) == ("nano", None, {})
-    assert dataclasses.astuple(read.place) == ("torch", "auto", "auto", False, None)
+    assert dataclasses.astuple(read.place) == ("torch", "auto", "auto", False, None, "auto", None, None, 60.0)
     assert (read.train.stages, read.train.save_every, read.train.keep_last) == (job.STAGES, 200, 2)
     assert (read.stage.ar.beta2, read.stage.decoder.beta2, read.stage.ar.preview_weight) == (0.95, 0.99, "auto")
     assert all(getattr(read.stage, name).grad_accum_steps == 1 for name in job.STAGES)

@@ -162,3 +162,9 @@ def test_all_combinations_are_offered_once_the_small_ones_first():
     words = [words for words, _ in alternatives(DIALS, need_of)]
     assert len(words) == len(set(words)) == 11
     assert [words.count(" and ") for words in words] == sorted(words.count(" and ") for words in words)
+
+
+def test_slices_divide_all_that_is_held_and_not_what_a_pass_makes():
+    need = needed(COUNT, PASS, **PLAIN, num_slices=4, whole_bytes=300)
+    assert (need.weights, need.gradients, need.moments, need.average) == (1060, 1000, 2000, 1000)
+    assert need.activations == 700 + 300

@@ -18,8 +18,10 @@ from mindspore import Parameter, Tensor
 from safetensors.numpy import save_file
 
 from sampan.frameworks import weight_files
+from sampan.frameworks.mindspore import parallel
 from sampan.frameworks.mindspore.device import DTYPES
 from sampan.frameworks.mindspore.nn import put_parameter
+from sampan.frameworks.ranges import HostRange
 from sampan.frameworks.weight_files import dtype_name, num_bytes
 
 __all__ = [
@@ -129,6 +131,27 @@ def save_tensors(
     }
     with weight_files.write_safetensors(path) as beside:
         save_file(ready, beside, dict(metadata))
+
+
+_WORDS = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
+          "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL"}  # fmt: skip
+
+
+def host_ranges(tensors: Mapping[str, Any], *, copied: bool) -> list[HostRange]:
+    """Return what this rank writes of tensors, on the host: every rank has them whole, and the first one writes them.
+
+    Args:
+        copied: Make sure that nothing of it changes any more.
+    """
+    found = []
+    for name, tensor in tensors.items():
+        values = _on_host(tensor, dtype_name(tensor))
+        content = np.empty(0, np.uint8)
+        if parallel.rank() == 0 and values.size:
+            content = np.ascontiguousarray(values.copy() if copied else values).reshape(-1).view(np.uint8)
+        word = _WORDS[str(values.dtype)]
+        found.append(HostRange(name, word, tuple(values.shape), 0, content.data))
+    return found
 
 
 def _numpy_dtype(kind: str) -> Any:

@@ -17,18 +17,22 @@ from mindspore import communication as comm
 from sampan.errors import DeviceError
 from sampan.frameworks.mindspore.device import is_ascend
 
+SHARES_UNEVENLY = False
 _LAUNCHED = "MS_ROLE"  # msrun sets it, for the scheduler too, which stays in `init` until the ranks are done
 _state: dict[str, Any] = {"rank": 0, "ranks": 1}
 
 
-def start(device: str) -> None:
-    """Join the ranks that msrun started; without msrun there is one. The device is resolved before.
+def start(device: str, timeout_s: float) -> str:
+    """Join the ranks that msrun started, and return the device, which was resolved before; without msrun there is one rank.
+
+    Args:
+        timeout_s: Not looked at: msrun looks after its ranks.
 
     Raises:
         DeviceError: The ranks do not find each other.
     """
     if "AllReduce" in _state or _LAUNCHED not in os.environ:
-        return
+        return device
     try:
         comm.init()
     except RuntimeError as error:
@@ -38,6 +42,15 @@ def start(device: str) -> None:
             "is another run using this --master_port?",
         ) from error
     _state.update(rank=comm.get_rank(), ranks=comm.get_group_size(), AllReduce=ops.AllReduce())
+    return device
+
+
+def watch() -> None:
+    """Return what looks after the other ranks: msrun does."""
+
+
+def stop() -> None:
+    """Leave the ranks, so that a process can end."""
 
 
 def rank() -> int:
@@ -48,6 +61,21 @@ def rank() -> int:
 def num_ranks() -> int:
     """Return how many processes share a step."""
     return _state["ranks"]
+
+
+def layout(parallel: str, replicate: int | None, shard: int | None) -> tuple[int, int]:
+    """Return the degrees (dp_replicate, dp_shard) of this run: weights are on every rank, the optimizer is shared by all.
+
+    Raises:
+        DeviceError: Another layout is asked for.
+    """
+    if parallel == "fsdp" or (replicate or num_ranks()) != num_ranks() or (shard or 1) != 1:
+        raise DeviceError(
+            "the job's layout of ranks is not to be had on MindSpore",
+            "there every rank holds the weights, and the ranks share moments and average",
+            'leave place.dp_replicate, place.dp_shard and place.parallel out, or use place.framework = "torch"',
+        )
+    return num_ranks(), 1
 
 
 def barrier() -> None:
@@ -76,8 +104,8 @@ def whole(x: Tensor) -> Tensor:
     return _operator("AllGather")(x) if num_ranks() > 1 else x
 
 
-def gathered(value: Any) -> list[Any]:
-    """Return every rank's plain value (JSON), in order."""
+def gathered(value: Any, *, saving: bool = False) -> list[Any]:
+    """Return every rank's plain value (JSON), in order. There is no thread that saves."""
     if num_ranks() == 1:
         return [value]
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -107,4 +135,18 @@ def _operator(name: str) -> Any:
     return _state[name]
 
 
-__all__ = ["barrier", "from_last", "gathered", "num_ranks", "rank", "scattered", "start", "total", "whole"]
+__all__ = [
+    "SHARES_UNEVENLY",
+    "barrier",
+    "from_last",
+    "gathered",
+    "layout",
+    "num_ranks",
+    "rank",
+    "scattered",
+    "start",
+    "stop",
+    "total",
+    "watch",
+    "whole",
+]

@@ -23,7 +23,7 @@ from sampan.frameworks.mindspore.flat import FlatVector, VectorKind, vectors
 from sampan.frameworks.mindspore.nn import find_cell, put_parameter, token_tables
 from sampan.frameworks.mindspore.passes import GradientPass, MicroBatchResult
 from sampan.frameworks.optimizer import EPS, BaseTrainStep, Shape, conversion_note
-from sampan.frameworks.records import StepReport
+from sampan.frameworks.records import MicroShare, StepReport
 
 _FIRST_SCALE, _GROWS_EVERY, _MOST_HALVINGS = 2.0**12, 1000, 24  # of the loss in fp16
 Arrays = dict[str, Any]
@@ -60,7 +60,13 @@ class TrainStep(BaseTrainStep):
                 put_parameter(self.module, name, parameter.value().astype(self.dtype), self.dtype)
         self.parameters: dict[str, Parameter] = {n: p for n, p in self.module.parameters_and_names() if n in trained}
 
-    def step(self, loss: Callable[..., Any], batches: Sequence[Sequence[Any]], lr: float | None = None) -> StepReport:
+    def step(
+        self,
+        loss: Callable[..., Any],
+        batches: Sequence[Sequence[Any]],
+        lr: float | None = None,
+        share: MicroShare | None = None,
+    ) -> StepReport:
         for _ in range(_MOST_HALVINGS):
             seen = self._passes(loss, batches)
             if self.loss_scale == 1 or not math.isfinite(seen.loss) or math.isfinite(seen.norm):
@@ -80,17 +86,20 @@ class TrainStep(BaseTrainStep):
         return float((result[0] if isinstance(result, tuple) else result).asnumpy())
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def averaged(self) -> Iterator[Any]:
         before = dict(self.parameters) if self.ema_decay else {}
         try:
             for vector in self.vectors if before else ():
                 for name, average in vector.parted(parallel.whole(vector.kept["average"])).items():
                     value = self._whole(name, average, before[name].value())
                     put_parameter(self.module, name, value.astype(self.dtype), self.dtype)
-            yield
+            yield self.module
         finally:
             for name, parameter in before.items():
                 find_cell(self.module, name)._params[name.rpartition(".")[2]] = parameter
+
+    def averages(self) -> dict[str, Any]:
+        return self.state()["ema"]
 
     def assign_rows(self, name: str, rows: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> None:
         # in the master weights too
@@ -304,6 +313,15 @@ class _Seen:
     bad: tuple[int, ...]
     arrays: dict[str, np.ndarray[Any, Any]]
     gradients: dict[int, Tensor]
+
+
+def share(module: Any, *, device: str, method: str, layout: tuple[int, int], autocast: str, **how: Any) -> None:
+    """Share a module by slices of its weights: here ranks have them whole."""
+
+
+def whole_bytes(module: Any, *, weights: str, autocast: str) -> int:
+    """Return what a rank has whole at a time of a module whose weights are in slices: there are none."""
+    return 0
 
 
 def check_supported(*, weights: str) -> None:

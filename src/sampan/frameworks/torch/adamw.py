@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 
@@ -21,8 +22,29 @@ from sampan.frameworks.quantized import BLOCK, num_blocks
 from sampan.frameworks.torch import blockwise
 
 Tensors = dict[str, torch.Tensor]
+Largest = Callable[[torch.Tensor], torch.Tensor]
 CHUNK = 2**23  # values computed at once; what is in between is fp32
 WORKSPACE_BYTES = 9 * 4 * CHUNK  # the most that is in between
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Which of a tensor's values are here: its rows from some row on, where ranks hold slices of it.
+
+    Args:
+        first: Place of the first in the flat tensor.
+        whole: Values of the whole tensor.
+        cuts: Whether the ranks' slices cut blocks of 8-bit moments: then several hold the same scale.
+    """
+
+    first: int
+    whole: int
+    cuts: bool = False
+
+    @property
+    def lead(self) -> int:
+        """Values of the first block that another rank has."""
+        return self.first % BLOCK
 
 
 class FusedAdamW:
@@ -31,10 +53,18 @@ class FusedAdamW:
     Args:
         tensors: What is trained, by name: leaves of a graph.
         decays: Weight decay by name.
+        stretches: What of each tensor is here; all of it without.
     """
 
-    def __init__(self, tensors: Mapping[str, torch.Tensor], decays: Mapping[str, float], beta1: float, beta2: float):
-        self.tensors = tensors
+    def __init__(
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        decays: Mapping[str, float],
+        beta1: float,
+        beta2: float,
+        stretches: Mapping[str, Stretch] | None = None,
+    ):
+        self.tensors, self.stretches = tensors, stretches or {}
         groups: dict[float, list[torch.Tensor]] = {}
         for name, tensor in tensors.items():
             groups.setdefault(decays[name], []).append(tensor)
@@ -73,7 +103,8 @@ class FusedAdamW:
                 if f"{key}.codes" in moments:
                     converted += 1
                     codes, scales = (moments[f"{key}.{part}"].to(tensor.device) for part in ("codes", "scales"))
-                    kept[moment] = blockwise.decode(codes.view(-1), scales, signed).view(codes.shape)
+                    lead = self.stretches[name].lead if name in self.stretches else 0
+                    kept[moment] = blockwise.decode(codes.view(-1), scales, signed, lead).view(codes.shape)
                 else:
                     kept[moment] = moments[key].to(tensor.device)
             kept["step"] = torch.tensor(float(count), dtype=torch.float32, device=tensor.device)
@@ -89,6 +120,8 @@ class TensorwiseAdamW:
         decays: Weight decay by name.
         quantized: Names whose moments are held in 8 bits.
         seed: Key of the draws that round weights.
+        stretches: What of each tensor is here; all of it without.
+        largest: Returns the largest of each value over the ranks that hold other rows.
     """
 
     def __init__(
@@ -99,7 +132,11 @@ class TensorwiseAdamW:
         beta2: float,
         quantized: Collection[str],
         seed: int,
+        stretches: Mapping[str, Stretch] | None = None,
+        largest: Largest = lambda values: values,
     ):
+        self.largest = largest
+        self.stretches = {name: Stretch(0, tensor.numel()) for name, tensor in tensors.items()} | dict(stretches or {})
         self.tensors, self.decays, self.quantized, self.seed = tensors, decays, frozenset(quantized), seed
         self.betas = {"exp_avg": beta1, "exp_avg_sq": beta2}
         self.moments: Tensors = {}
@@ -137,7 +174,8 @@ class TensorwiseAdamW:
                     converted["8 bits" if is_quantized else "fp32"] += 1
                     if was_quantized:
                         codes, scales = (moments[f"{key}.{part}"].to(device) for part in ("codes", "scales"))
-                        self._write(name, moment, whole, blockwise.decode(codes.view(-1), scales, signed))
+                        numbers = blockwise.decode(codes.view(-1), scales, signed, self.stretches[name].lead)
+                        self._write(name, moment, whole, numbers)
                     else:
                         self._write(name, moment, whole, moments[key].to(device).view(-1))
                 else:
@@ -151,7 +189,7 @@ class TensorwiseAdamW:
             key = f"{name}.{moment}"
             if name in self.quantized:
                 zero = int(blockwise.encode(torch.zeros(1), MOMENTS[moment])[0])
-                blocks = num_blocks(tensor.numel())
+                blocks = num_blocks(self.stretches[name].lead + tensor.numel())
                 self.moments[f"{key}.codes"] = torch.full(tensor.shape, zero, dtype=torch.uint8, device=tensor.device)
                 self.moments[f"{key}.scales"] = torch.zeros(blocks, dtype=torch.float32, device=tensor.device)
             else:
@@ -162,24 +200,37 @@ class TensorwiseAdamW:
         correction = math.sqrt(1 - self.betas["exp_avg_sq"] ** count)
         rate = lr / (1 - self.betas["exp_avg"] ** count)
         weights, gradients = tensor.detach().view(-1), gradient.reshape(-1)
-        draws = (
-            None if tensor.dtype == torch.float32 else _generator(f"{self.seed}/rounding/{name}/{count}", tensor.device)
-        )
-        for start in range(0, len(weights), CHUNK):
-            part = slice(start, min(start + CHUNK, len(weights)))
+        stretch = self.stretches[name]
+        key = f"{self.seed}/rounding/{name}/{count}"
+        draws = None if tensor.dtype == torch.float32 else _draws(key, stretch, len(weights), tensor.device)
+        waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for part in self._parts(name, len(weights)):
             g = gradients[part].float() * scale
             first, second = self._read(name, "exp_avg", part), self._read(name, "exp_avg_sq", part)
             first.lerp_(g, 1 - self.betas["exp_avg"])
             second.mul_(self.betas["exp_avg_sq"]).addcmul_(g, g, value=1 - self.betas["exp_avg_sq"])
             del g
-            self._write(name, "exp_avg", part, first)
-            self._write(name, "exp_avg_sq", part, second)
+            if stretch.cuts and name in self.quantized:  # scales are known when all ranks have got here
+                waiting.append((first, second))
+            else:
+                self._write(name, "exp_avg", part, first)
+                self._write(name, "exp_avg_sq", part, second)
             held = weights[part]
             w = held if draws is None else held.float()
             w.mul_(1 - lr * self.decays[name])
             w.addcdiv_(first, (second.sqrt() / correction).add_(EPS), value=-rate)
             if draws is not None:
-                held.copy_(stochastic_bf16(w, draws))
+                held.copy_(stochastic_bf16(w, next(draws)))
+        if stretch.cuts and name in self.quantized:
+            for index, moment in enumerate(MOMENTS):
+                numbers = torch.cat([pair[index] for pair in waiting]) if waiting else weights.new_zeros(0).float()
+                self._write(name, moment, slice(0, len(weights)), numbers)
+
+    def _parts(self, name: str, count: int) -> Iterator[slice]:
+        """Yield what is computed at once of a tensor's values here; none ends within a block."""
+        lead = self.stretches[name].lead
+        for start in range(0, lead + count if count else 0, CHUNK):
+            yield slice(max(start - lead, 0), min(start + CHUNK - lead, count))
 
     def _read(self, name: str, moment: str, part: slice) -> torch.Tensor:
         """Return a stretch of a moment in fp32: the moment itself where it is held so."""
@@ -187,22 +238,67 @@ class TensorwiseAdamW:
         if name not in self.quantized:
             return self.moments[key].view(-1)[part]
         codes, scales = self.moments[f"{key}.codes"].view(-1), self.moments[f"{key}.scales"]
-        return blockwise.decode(codes[part], scales[_blocks(part)], MOMENTS[moment])
+        blocks, lead = self._blocks(name, part)
+        return blockwise.decode(codes[part], scales[blocks], MOMENTS[moment], lead)
 
     def _write(self, name: str, moment: str, part: slice, numbers: torch.Tensor) -> None:
-        key = f"{name}.{moment}"
+        key, stretch = f"{name}.{moment}", self.stretches[name]
         if name in self.quantized:
-            codes, scales = blockwise.encode(numbers, MOMENTS[moment])
+            blocks, lead = self._blocks(name, part)
+            scales = None
+            if stretch.cuts:  # then `part` is all there is here
+                first = stretch.first // BLOCK
+                every = numbers.new_zeros(num_blocks(stretch.whole))
+                every[first : first + blocks.stop] = blockwise.block_maxima(numbers, lead)
+                scales = self.largest(every)[first : first + blocks.stop]
+            codes, scales = blockwise.encode(numbers, MOMENTS[moment], lead, scales)
             self.moments[f"{key}.codes"].view(-1)[part] = codes
-            self.moments[f"{key}.scales"][_blocks(part)] = scales
+            self.moments[f"{key}.scales"][blocks] = scales
         elif numbers.data_ptr() != (held := self.moments[key].view(-1)[part]).data_ptr():
             held.copy_(numbers)
 
+    def _blocks(self, name: str, part: slice) -> tuple[slice, int]:
+        """Return the blocks that values lie in, and how many of the first block are before them."""
+        lead = self.stretches[name].lead
+        if part.stop == 0:
+            return slice(0, num_blocks(lead)), lead
+        return slice((lead + part.start) // BLOCK, num_blocks(lead + part.stop)), (lead + part.start) % BLOCK
 
-def stochastic_bf16(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return fp32 numbers as bf16, each rounded away from 0 with the probability of the part that is cut off."""
-    draws = torch.empty(x.shape, dtype=torch.int32, device=x.device).random_(0, 2**16, generator=generator)
+
+def stochastic_bf16(x: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+    """Return fp32 numbers as bf16, each rounded away from 0 with the probability of the part that is cut off.
+
+    Args:
+        draws: int32 of the same shape, even in [0, 2**16); used up.
+    """
     return (draws.add_(x.view(torch.int32)) & -(2**16)).view(torch.float32).to(torch.bfloat16)
+
+
+def draw(count: int, generator: torch.Generator) -> torch.Tensor:
+    """Return numbers for `stochastic_bf16`."""
+    return torch.empty(count, dtype=torch.int32, device=generator.device).random_(0, 2**16, generator=generator)
+
+
+def _draws(key: str, stretch: Stretch, count: int, device: torch.device) -> Iterator[torch.Tensor]:
+    """Yield the draws of a tensor's values here, as many at a time as `TensorwiseAdamW._parts` takes.
+
+    They are those of the whole tensor, drawn from its beginning in the same pieces wherever it is cut.
+    """
+    generator = _generator(key, device)
+    drawn, rest = 0, torch.empty(0, dtype=torch.int32, device=device)
+    for start in range(0, stretch.lead + count if count else 0, CHUNK):
+        wanted = min(start + CHUNK - stretch.lead, count) - max(start - stretch.lead, 0)
+        while len(rest) < wanted:
+            size = min(CHUNK, stretch.whole - drawn)
+            piece = draw(size, generator)
+            rest = (
+                torch.cat([rest, piece[max(0, stretch.first - drawn) :]])
+                if len(rest)
+                else piece[max(0, stretch.first - drawn) :]
+            )
+            drawn += size
+        yield rest[:wanted]
+        rest = rest[wanted:]
 
 
 def token_tables(module: torch.nn.Module) -> set[str]:
@@ -212,10 +308,6 @@ def token_tables(module: torch.nn.Module) -> set[str]:
         for prefix, child in module.named_modules()
         if isinstance(child, torch.nn.Embedding)
     }
-
-
-def _blocks(part: slice) -> slice:
-    return slice(part.start // BLOCK, num_blocks(part.stop))
 
 
 def _generator(key: str, device: torch.device) -> torch.Generator:

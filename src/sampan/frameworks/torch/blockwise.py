@@ -11,26 +11,43 @@ from sampan.frameworks import quantized as shared
 from sampan.frameworks.quantized import BLOCK
 
 
-def encode(x: torch.Tensor, signed: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return uint8 codes (n,) and fp32 scales (n/256, rounded up) of finite fp32 numbers (n,)."""
+def encode(
+    x: torch.Tensor, signed: bool, lead: int = 0, scales: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return uint8 codes (n,) and fp32 scales of the blocks that finite fp32 numbers (n,) lie in.
+
+    Args:
+        lead: Numbers of the first block that are before these.
+        scales: Of the blocks, where others know more of them; None for the largest magnitudes here.
+    """
     _, borders, first = _on(x.device, signed)
-    blocks = torch.nn.functional.pad(x, (0, -x.numel() % BLOCK)).view(-1, BLOCK)
-    scales = blocks.abs().amax(1)
+    blocks = _padded(x, lead)
+    if scales is None:
+        scales = blocks.abs().amax(1)
     unit = (blocks / scales.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).view(-1)
     # the upper half of a number's bits tells its code but for one: far fewer steps than a search among 255 borders
     codes = first.index_select(0, (unit.view(torch.int32) >> 16) & 0xFFFF)
     codes += unit > borders.index_select(0, codes)
     if not signed:
         codes = torch.where(unit > 0, codes.clamp_min(1), codes)
-    return codes.to(torch.uint8)[: x.numel()], scales
+    return codes.to(torch.uint8)[lead : lead + x.numel()], scales
 
 
-def decode(codes: torch.Tensor, scales: torch.Tensor, signed: bool) -> torch.Tensor:
-    """Return the fp32 numbers (n,) that codes and scales stand for."""
+def decode(codes: torch.Tensor, scales: torch.Tensor, signed: bool, lead: int = 0) -> torch.Tensor:
+    """Return the fp32 numbers (n,) that codes and scales stand for; `lead` as of `encode`."""
     table, _, _ = _on(codes.device, signed)
-    blocks = torch.nn.functional.pad(codes, (0, -codes.numel() % BLOCK)).view(-1, BLOCK)
+    blocks = _padded(codes, lead)
     numbers = table.index_select(0, blocks.reshape(-1).int()).view(-1, BLOCK) * scales[:, None]
-    return numbers.view(-1)[: codes.numel()]
+    return numbers.view(-1)[lead : lead + codes.numel()]
+
+
+def block_maxima(x: torch.Tensor, lead: int = 0) -> torch.Tensor:
+    """Return the largest magnitude of each block that numbers (n,) lie in, of those that are here."""
+    return _padded(x, lead).abs().amax(1)
+
+
+def _padded(x: torch.Tensor, lead: int) -> torch.Tensor:
+    return torch.nn.functional.pad(x, (lead, -(lead + x.numel()) % BLOCK)).view(-1, BLOCK)
 
 
 @cache

@@ -7,6 +7,8 @@ no second copy of itself; written beside, synced and renamed, so that a file is 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +17,30 @@ from safetensors.torch import save_file
 
 from sampan.errors import DeviceError
 from sampan.frameworks import weight_files
+from sampan.frameworks.ranges import HostRange
 from sampan.frameworks.torch.device import DTYPES
 from sampan.frameworks.weight_files import dtype_name, num_bytes
 
 __all__ = [
     "LazyTensor",
     "dtype_name",
+    "host_ranges",
     "load_weights",
     "num_bytes",
     "put_weights",
+    "read_lazily",
     "read_tensors",
+    "rows_of",
     "save_tensors",
     "shapes",
+    "whole_of",
 ]
 
 Tensors = dict[str, torch.Tensor]
+_STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "U8": torch.uint8, "I64": torch.int64,
+           "F64": torch.float64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+           "BOOL": torch.bool}  # fmt: skip
+_WORDS = {dtype: word for word, dtype in _STORED.items()}
 
 
 def shapes(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
@@ -98,6 +109,76 @@ def read_tensors(path: Path, device: str, names: Collection[str] | None = None) 
         return {name: _place(file.get_tensor(name), device, None) for name in wanted}
 
 
+@dataclass(frozen=True)
+class HeldRows:
+    """What a rank holds of a tensor: some of its rows, one after another, or all of it.
+
+    Args:
+        tensor: The rows held; a view of what is in use.
+        shape: Of the whole tensor.
+        first: Number of the first row held.
+        is_writer: This rank puts these rows into a checkpoint; others may hold them too.
+    """
+
+    tensor: torch.Tensor
+    shape: tuple[int, ...]
+    first: int = 0
+    is_writer: bool = True
+
+    @property
+    def first_value(self) -> int:
+        """Place of the first value held in the flat tensor."""
+        return self.first * prod(self.shape[1:])
+
+
+class StoredTensor:
+    """A tensor in its file, of any kind of numbers, of which some rows can be read.
+
+    Args:
+        shape: Of all of it.
+        dtype: Of its numbers.
+    """
+
+    def __init__(self, path: Path, name: str, shape: tuple[int, ...], dtype: torch.dtype):
+        self.path, self.name, self.shape, self.dtype = path, name, shape, dtype
+
+    def rows(self, first: int, count: int) -> torch.Tensor:
+        """Return some rows, on the CPU."""
+        with weight_files.open_safetensors(self.path, "pt") as file:
+            return file.get_slice(self.name)[first : first + count].clone()
+
+    def whole(self) -> torch.Tensor:
+        """Return all of it, on the CPU."""
+        return read_tensors(self.path, "cpu", (self.name,))[self.name]
+
+    def __int__(self) -> int:
+        return int(self.whole())
+
+
+def read_lazily(path: Path) -> dict[str, StoredTensor]:
+    """Return the tensors of a safetensors file, unread.
+
+    Raises:
+        CheckpointError: The file is missing or cannot be read.
+    """
+    header = weight_files.read_places(path)
+    return {name: StoredTensor(path, name, place.shape, _STORED[place.dtype]) for name, place in header.items()}
+
+
+def rows_of(value: torch.Tensor | StoredTensor, first: int, like: torch.Tensor) -> torch.Tensor:
+    """Return as many rows of a tensor as `like` has, from the first on; all of one without rows."""
+    if not like.ndim:
+        return whole_of(value)
+    if isinstance(value, StoredTensor):
+        return value.rows(first, len(like)) if len(like) else torch.empty(like.shape, dtype=value.dtype)
+    return value[first : first + len(like)]
+
+
+def whole_of(value: torch.Tensor | StoredTensor) -> torch.Tensor:
+    """Return all of a tensor."""
+    return value.whole() if isinstance(value, StoredTensor) else value
+
+
 def put_weights(module: torch.nn.Module, values: Mapping[str, Any]) -> None:
     """Copy values, arrays of the host or of the framework, into some of a module's weights.
 
@@ -142,6 +223,25 @@ def save_tensors(
     }
     with weight_files.write_safetensors(path) as beside:
         save_file(ready, beside, dict(metadata))
+
+
+def host_ranges(tensors: Mapping[str, torch.Tensor | tuple[HeldRows, ...]], *, copied: bool) -> list[HostRange]:
+    """Return what this rank writes of tensors, on the host.
+
+    Args:
+        tensors: Whole ones, all of them this rank's, or the rows that it holds.
+        copied: Make sure that nothing of it changes any more.
+    """
+    found = []
+    for name, given in tensors.items():
+        for rows in (HeldRows(given, tuple(given.shape)),) if isinstance(given, torch.Tensor) else given:
+            held = rows.tensor.detach()
+            content = torch.empty(0, dtype=torch.uint8)
+            if rows.is_writer and held.numel():
+                content = held.to("cpu", copy=copied).contiguous().view(-1).view(torch.uint8)
+            word = _WORDS[held.dtype]
+            found.append(HostRange(name, word, rows.shape, rows.first_value, content.numpy().data))
+    return found
 
 
 def _place(tensor: torch.Tensor, device: str, dtype: torch.dtype | None) -> torch.Tensor:

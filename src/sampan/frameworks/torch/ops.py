@@ -88,7 +88,9 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 def layer_norm(x: Tensor, eps: float, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """Normalise the last axis to zero mean and unit variance; scale and shift where given."""
-    return F.layer_norm(x, (x.shape[-1],), weight, bias, eps)
+    # a block's weights that ranks have gathered may be in a lower dtype than what autocast keeps in fp32
+    scale, shift = (None if given is None else given.to(x.dtype) for given in (weight, bias))
+    return F.layer_norm(x, (x.shape[-1],), scale, shift, eps)
 
 
 def normalize(x: Tensor) -> Tensor:

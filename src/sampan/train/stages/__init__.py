@@ -117,6 +117,9 @@ class TrainableStage:
         extra: Host arrays that a checkpoint must keep beside weights and moments.
         frozen_rows: Parameter name to the first of its rows that is never changed.
         delayed: Parameter name to the step at which its training begins.
+        num_extra: Returns how often (step, micro-batch) goes through the blocks beside once; None: never. Ranks that share
+            the blocks' weights do it equally often.
+        idle: Returns a batch that goes through the blocks so many times more, for nothing.
     """
 
     module: Any
@@ -130,6 +133,8 @@ class TrainableStage:
     extra: dict[str, np.ndarray] = field(default_factory=dict)
     frozen_rows: dict[str, int] = field(default_factory=dict)
     delayed: dict[str, int] = field(default_factory=dict)
+    num_extra: Callable[[int, int], int] | None = None
+    idle: Callable[[HostBatch, int], HostBatch] | None = None
 
 
 def make(name: str, inputs: StageInputs) -> TrainableStage:

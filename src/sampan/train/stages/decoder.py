@@ -116,7 +116,28 @@ def make(inputs: StageInputs) -> TrainableStage:
         )
 
     def loss(module: Any, *arrays: Any) -> tuple[Any, dict[str, Any]]:
-        return decoder_loss(module, *arrays, recompute=settings.recompute)
+        num_idle = 0
+        if isinstance(arrays[-1], tuple):
+            num_idle, arrays = arrays[-1][0], arrays[:-1]
+        return decoder_loss(module, *arrays, recompute=settings.recompute, num_idle=num_idle)
+
+    def num_extra(step: int, micro: int) -> int:
+        return num_references(order.take(inputs.block(step, micro))[0])
+
+    def idle(batch: HostBatch, more: int) -> HostBatch:
+        """Return the batch with references of the smallest size that nothing sees."""
+        side, vae = config.geometry.prior_px, config.vae
+        cells = side // vae.factor
+        rows, columns = grid_of((side, side))
+        nothing = (
+            np.zeros((1, vae.latent_channels, cells, cells), np.float32),
+            np.zeros((1, rows * columns), np.int64),
+            np.zeros(1, np.float32),
+            positions.sinusoid([0.0], dit.time_embed_dim),
+            positions.size_features((0, 0), (side, side), dit.condition_dim, 1),
+            *positions.rope_image((rows, columns), dit.attention_head_dim, 0),
+        )
+        return HostBatch((*batch.arrays, *nothing * more, (more,)), batch.keys)
 
     def sample(module: Any, chosen: Sequence[int]) -> Any:
         """Return originals beside what is painted from their true tokens."""
@@ -145,7 +166,7 @@ def make(inputs: StageInputs) -> TrainableStage:
         )
         return sample_grid.pairs([pictures[i] for i in shown], painted, [inputs.samples[i].captions[0] for i in chosen])
 
-    return TrainableStage(build_on_meta("decoder", config), draw, loss, sample=sample)
+    return TrainableStage(build_on_meta("decoder", config), draw, loss, sample=sample, num_extra=num_extra, idle=idle)
 
 
 def _alike(inputs: StageInputs) -> dict[int, list[int]]:

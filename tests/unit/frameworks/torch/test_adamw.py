@@ -61,7 +61,7 @@ def test_rounding_by_draws_learns_where_rounding_to_the_nearest_stalls(monkeypat
     lr, num_steps = 1e-4, 200
     untrained, full = trained(num_steps, 0.0), trained(num_steps, lr)
     by_draws = trained(num_steps, lr, bf16=True, master=False)
-    monkeypatch.setattr(adamw, "stochastic_bf16", lambda x, generator: x.to(torch.bfloat16))
+    monkeypatch.setattr(adamw, "stochastic_bf16", lambda x, draws: x.to(torch.bfloat16))
     to_nearest = trained(num_steps, lr, bf16=True, master=False)
     assert untrained - by_draws == pytest.approx(untrained - full, rel=0.1)
     assert untrained - to_nearest < 0.25 * (untrained - full)
@@ -69,11 +69,11 @@ def test_rounding_by_draws_learns_where_rounding_to_the_nearest_stalls(monkeypat
 
 def test_draws_round_to_the_mean():
     x = torch.full((200_000,), 1 + 2**-7 * 0.3)  # three tenths of the way between two bf16 numbers
-    rounded = adamw.stochastic_bf16(x, torch.Generator().manual_seed(0))
+    rounded = adamw.stochastic_bf16(x, adamw.draw(200_000, torch.Generator().manual_seed(0)))
     assert rounded.dtype == torch.bfloat16 and set(rounded.unique().tolist()) == {1.0, 1 + 2**-7}
     assert float(rounded.float().mean()) == pytest.approx(float(x[0]), abs=2e-5)
     exact = torch.tensor([0.0, -2.0, 0.15625, 1e-30]).bfloat16()
-    assert torch.equal(adamw.stochastic_bf16(exact.float(), torch.Generator().manual_seed(0)), exact)
+    assert torch.equal(adamw.stochastic_bf16(exact.float(), adamw.draw(4, torch.Generator().manual_seed(0))), exact)
 
 
 MODES = {
@@ -125,3 +125,25 @@ def test_a_state_goes_on_in_another_mode(before: str, after: str, notes: tuple[s
     stayed = sum(updater.step(error, [batch], 3e-3).loss for batch in following)
     changed = sum(other.step(error, [batch], 3e-3).loss for batch in following)
     assert changed == pytest.approx(stayed, rel=0.03)
+
+
+@pytest.mark.parametrize("chunk", [2**23, 512])
+def test_slices_round_by_the_draws_of_the_whole(monkeypatch: pytest.MonkeyPatch, chunk: int):
+    """Wherever a tensor is cut, its bf16 weights become the same: draws belong to places in the whole tensor."""
+    monkeypatch.setattr(adamw, "CHUNK", chunk)
+    start = torch.randn(7, 301, generator=torch.Generator().manual_seed(1)).bfloat16()
+    gradients = [torch.randn(7, 301, generator=torch.Generator().manual_seed(n)) for n in range(2, 5)]
+
+    def updated(rows: slice) -> torch.Tensor:
+        weights = start[rows].clone()
+        stretch = adamw.Stretch(rows.start * 301, start.numel())
+        optimizer = adamw.TensorwiseAdamW({"w": weights}, {"w": 0.1}, 0.9, 0.95, (), 3, {"w": stretch})
+        for gradient in gradients:
+            weights.grad = gradient[rows].bfloat16()
+            optimizer.update(1e-2, torch.tensor(0.7))
+        return weights
+
+    whole = updated(slice(0, 7))
+    pieces = torch.cat([updated(slice(first, first + 2)) for first in range(0, 7, 2)])
+    assert torch.equal(pieces, whole)
+    assert not torch.equal(whole, start)
