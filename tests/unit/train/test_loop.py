@@ -147,7 +147,7 @@ def test_a_run_folder_without_room_is_said_before_anything_is_read(tiny_job: str
 
 def test_checkpoints_that_will_not_fit_are_said_before_the_first_step(tiny_job: str, tmp_path: Path, monkeypatch):
     job = short(tiny_job, tmp_path)
-    state: Any = SimpleNamespace(job=job, out=job.out, is_lora=False)
+    state: Any = SimpleNamespace(job=job, out=job.out, is_lora=False, layout=(1, 1))
     need = StageMemory(weights=400, gradients=400, moments=800, average=400, activations=10**6)
     monkeypatch.setattr(files, "try_place", lambda folder: 3200)
     disk.check_room(state, {"ar": need})  # two of 1600 bytes
