@@ -1,4 +1,4 @@
-"""Sees every operation of a step: the seam's functions and layers are put inside ones that write their outputs to files.
+"""Sees every operation of a step: a framework's functions and layers are put inside ones that write their outputs to files.
 
 Models call `ops.NAME` through the module, and layers by calling them, so that both can be exchanged from outside. What an
 operation calls inside is the framework's own affair and is not recorded.
@@ -40,14 +40,14 @@ class Recorder:
                 setattr(ops, name, self._operation(name, getattr(ops, name)))
         paths = {id(part): path for path, part in walk(module)}
         kinds = {type(part) for _, part in walk(module)}
-        seam = tuple(
+        own = tuple(
             kind
             for name in NN_NAMES
             if name not in _CONTAINERS and isinstance(kind := getattr(nn, name, None), type)
         )  # fmt: skip
         calls = {kind: kind.__call__ for kind in kinds}  # all of them first: one kind may inherit another's
         for kind, call in calls.items():
-            kind.__call__ = self._layer(call, paths, kind.__name__ if issubclass(kind, seam) else None)
+            kind.__call__ = self._layer(call, paths, kind.__name__ if issubclass(kind, own) else None)
 
     def watched(self, loss: Callable[..., Any]) -> Callable[..., Any]:
         """Return a loss whose last call in a step is the one that is kept: a framework may compute it more than once."""
@@ -67,7 +67,7 @@ class Recorder:
         return recorded
 
     def _layer(self, call: Callable[..., Any], paths: Mapping[int, str], operation: str | None) -> Callable[..., Any]:
-        """Return what is called for a layer: one of the seam's own counts as an operation, of the model's it is entered."""
+        """Return what is called for a layer: a framework's own counts as an operation, of the model's it is entered."""
 
         @functools.wraps(call)
         def entered(layer: Any, *arguments: Any, **named: Any) -> Any:

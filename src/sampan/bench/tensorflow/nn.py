@@ -1,7 +1,7 @@
 """Layer classes on TensorFlow, with the parameter names of PyTorch's and weights as [out, in].
 
 They are plain classes that hold `tf.Variable`s. Neither Keras' layers (weights as [in, out], names of their own) nor
-`tf.Module` (which wraps the lists it is given) would keep the names. A layer calls the seam's functions through their
+`tf.Module` (which wraps the lists it is given) would keep the names. A layer calls the framework's functions through their
 module, so that whoever exchanges one of them (to count, to compare) reaches the layers too.
 """
 
