@@ -1,4 +1,4 @@
-"""What each adapter offers: all names of the framework interface, or those that a comparison of generator and decoder needs."""
+"""What each adapter offers: all names of the interface, or those that a comparison of generator and decoder needs."""
 
 from __future__ import annotations
 
