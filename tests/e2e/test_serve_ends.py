@@ -89,7 +89,7 @@ def test_while_it_loads_it_says_that_it_is_alive_and_not_ready(tiny_folder: Path
             assert answer.json()["error"]["message"] == "The server loads the model."
         assert server.url not in server.said()  # which says that it is ready
         server.wait_for("/ready", 200)
-        assert f"model tiny · cpu, fp32\n{server.url}/\n" in server.said()
+        assert f"model tiny · cpu, fp32, 1 thread\n{server.url}/\n" in server.said()
 
 
 def test_a_port_in_use_is_said_within_two_seconds_and_nothing_is_loaded(tiny_folder: Path, tmp_path: Path):

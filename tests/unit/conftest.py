@@ -1,4 +1,4 @@
-"""Which unit tests `make check` leaves out: those that start processes or a second framework, or draw large sets."""
+"""Which unit tests `make check` leaves out: those that start processes or a second framework, train, or draw large sets."""
 
 from __future__ import annotations
 
@@ -18,17 +18,29 @@ PROCESS = (
     "data/test_workers.py",
     "frameworks/mindspore",
     "frameworks/torch/test_meter.py",
+    "frameworks/torch/test_ranks.py",
+    "pipeline/test_batch.py",
+    "pipeline/test_no_memory.py",
+    "pipeline/test_prompt.py",
+    "pipeline/test_token_counts.py",
     "plan/workloads/own/test_count.py",
     "plan/workloads/own/test_stages.py",
     "serve/test_admission.py",
     "serve/test_api.py",
+    "serve/test_bodies.py",
     "serve/test_connection.py",
+    "serve/test_page.py",
+    "serve/test_store_faults.py",
     "synthetic/signs/test_signs.py",
     "synthetic/test_pairs.py",
     "test_doctor.py",
     "test_extras.py",
     "train/stages/test_glyph.py",
     "train/test_carry.py",
+    "train/test_clock.py",
+    "train/test_kill.py",
+    "train/test_loop.py",
+    "train/test_resume.py",
     "train/test_run_log.py",
     "train/test_verify.py",
 )

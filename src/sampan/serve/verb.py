@@ -140,7 +140,8 @@ class _Run:
         from sampan.frameworks import device as dev
 
         pipeline, loop = self._state.engine.pipeline, asyncio.get_running_loop()
-        threads = f", {dev.set_threads(None)} threads" if pipeline.device == "cpu" else ""
+        num = dev.set_threads(None)
+        threads = f", {num} thread{'' if num == 1 else 's'}" if pipeline.device == "cpu" else ""
         self._console.print(f"model {self._settings.model} · {pipeline.device}, {pipeline.dtype}{threads}")
         for note in self._state.notes:
             self._console.print(note, highlight=False, markup=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import time
 from pathlib import Path
 
@@ -58,13 +59,15 @@ def test_the_bound_is_never_above_the_count(nano: ModelFolder, prompt: str):
 
 def test_the_count_is_exact_where_it_is_close(nano: ModelFolder):
     tokenizer = nano.prompt_tokenizer()
-    prompt = "boat " * 2000
-    while True:
+
+    def is_refused(num_words: int) -> bool:
         try:
-            check_prompt(prompt, (128, 128), (), tokenizer, nano.config)
-            break
+            check_prompt("boat " * num_words, (128, 128), (), tokenizer, nano.config)
         except RequestError:
-            prompt = prompt.rsplit(" ", 2)[0] + " "
+            return True
+        return False
+
+    prompt = "boat " * (bisect.bisect_left(range(2000), True, key=is_refused) - 1)
     ids = tokenizer.encode(prompt, (8, 8), (4, 4)).ids
     assert 2048 - 81 - 4 <= len(ids) <= 2048 - 81
 
