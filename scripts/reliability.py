@@ -43,7 +43,10 @@ nothing is sent to other programs or machines.
 
 
 def faults() -> list[dict[str, Any]]:
-    """Return the table: `number`, `fault`, `bar`, and `tests`, as pytest names them below tests/."""
+    """Return the table: `number`, `fault`, `bar`, and `tests`, as pytest names them below tests/.
+
+    Where the tests write a record of their own (SAMPAN_KEEP_RESULTS=1), also `record`, its stem, and `numbers` of it.
+    """
     return tomllib.loads(FAULTS.read_text(encoding="utf-8"))["fault"]
 
 
@@ -58,10 +61,13 @@ def write_page() -> None:
 
 
 def _row(fault: dict[str, Any]) -> str:
-    name, found = newest(fault["number"])
+    if "record" in fault:
+        name, measured = _of_the_tests(fault["record"], fault["numbers"])
+    else:
+        name, found = newest(fault["number"])
+        measured = "not yet" if found is None else _measured(found)
     files = dict.fromkeys(test.partition("::")[0] for test in fault["tests"])
     tests = ", ".join(f"`{file}`" for file in files)
-    measured = "not yet" if found is None else _measured(found)
     cells = (fault["number"], fault["fault"], fault["bar"], tests, measured, f"`{name}`" if name else "")
     return f"| {' | '.join(cells)} |\n"
 
@@ -70,6 +76,22 @@ def _measured(found: dict[str, Any]) -> str:
     words = [f"{found['passed']} tests passed"]
     words += [f"{found[key]} {key}" for key in ("failed", "skipped") if found[key]]
     return ", ".join([*words, *(f"{value} {what}" for what, value in found["measured"].items())])
+
+
+def _of_the_tests(stem: str, numbers: list[list[str]]) -> tuple[str, str]:
+    """Return the newest record that tests have written themselves, and numbers of it in words.
+
+    Args:
+        numbers: What a number is, its unit first, and where it stands, as "crowd.health.p99_s".
+    """
+    path = max((ROOT / "results").glob(f"{stem}_*.json"), key=_order)
+    record, words = json.loads(path.read_text(encoding="utf-8")), []
+    for what, place in numbers:
+        value: Any = record
+        for key in place.split("."):
+            value = value[key]
+        words.append(f"{value if isinstance(value, int) else f'{value:.3g}'} {what}")
+    return path.name, ", ".join(words)
 
 
 def newest(number: str) -> tuple[str | None, dict[str, Any] | None]:
@@ -140,7 +162,7 @@ def main() -> int:
     # what is measured is what is checked out now, whatever is edited while the tests run
     commit, load_before, found = results.commit(), results.load_average(), {}
     for fault in faults():
-        if chosen is None or fault["number"] in chosen:
+        if (chosen is None and "record" not in fault) or (chosen is not None and fault["number"] in chosen):
             found[fault["number"]] = measure(fault, arguments.quick)
     record = {"what": "faults done to the program, and what came of them", **commit, **results.conditions(load_before)}
     print(results.add(STEM, {**record, "faults": found}, ROOT / "results"))
