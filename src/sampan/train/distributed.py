@@ -74,6 +74,11 @@ def holds_ranges() -> bool:
     return parallel.SHARES_UNEVENLY and parallel.num_ranks() > 1
 
 
+def saves_beside() -> bool:
+    """Say whether ranks can speak to each other about a save while they take steps."""
+    return parallel.SAVES_BESIDE or parallel.num_ranks() == 1
+
+
 def check_shards(job: Job, stages: Sequence[str]) -> None:
     """Check that the micro-batches of every stage's step can be shared.
 

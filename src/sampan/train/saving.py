@@ -35,9 +35,14 @@ class StageSaver:
     def begin(self, step: int, groups: Mapping[str, Mapping[str, Any]], record: Mapping[str, Any]) -> None:
         """Copy what a checkpoint keeps, and begin to write it; waits for the save before it.
 
+        Where ranks cannot speak about a save beside their steps, it is written before this returns.
+
         Raises:
-            CheckpointError: The one before could not be written.
+            CheckpointError: The one before could not be written, or this one where it was written.
         """
+        if not distributed.saves_beside():
+            self.save(step, groups, record)
+            return
         self.wait()
         copies = {group: io.host_ranges(tensors, copied=True) for group, tensors in groups.items()}
         self._step = step

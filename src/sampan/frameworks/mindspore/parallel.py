@@ -18,6 +18,7 @@ from sampan.errors import DeviceError
 from sampan.frameworks.mindspore.device import is_ascend
 
 SHARES_UNEVENLY = False
+SAVES_BESIDE = False  # ranks have one group, and its collectives must come in one order
 _LAUNCHED = "MS_ROLE"  # msrun sets it, for the scheduler too, which stays in `init` until the ranks are done
 _state: dict[str, Any] = {"rank": 0, "ranks": 1}
 
@@ -105,7 +106,7 @@ def whole(x: Tensor) -> Tensor:
 
 
 def gathered(value: Any, *, saving: bool = False) -> list[Any]:
-    """Return every rank's plain value (JSON), in order. There is no thread that saves."""
+    """Return every rank's plain value (JSON), in order; `saving` makes no difference."""
     if num_ranks() == 1:
         return [value]
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -136,6 +137,7 @@ def _operator(name: str) -> Any:
 
 
 __all__ = [
+    "SAVES_BESIDE",
     "SHARES_UNEVENLY",
     "barrier",
     "from_last",

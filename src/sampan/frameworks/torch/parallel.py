@@ -21,6 +21,7 @@ from sampan.errors import DeviceError, JobError
 from sampan.frameworks import rank_watch
 
 SHARES_UNEVENLY = True  # a step's micro-batches need not divide by the ranks
+SAVES_BESIDE = True  # the thread that saves has a process group of its own
 AXES = ("dp_replicate", "dp_shard")
 # who is late is found out by `rank_watch`; this only ends what it does not see
 _TIMEOUT = timedelta(days=7)

@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 WORKER = Path(__file__).with_name("rank_worker.py")
 MODES = ["fp32", "8bit", "bf16", "8bit-bf16", "rows", "rows-bf16", "delayed", "lora"]
 TOLERANCE = 1e-5  # relative: sums over ranks are made in another order
+CARRIED = 5e-5  # over a change of ranks: what it rounds otherwise has been learned from since
+LEARNING_RATE = 1e-2  # of rank_worker.py
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
 
@@ -44,14 +46,14 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(tmp_path_factory.mktemp("ranks") / "1", (1, 1), MODES)
 
 
-def assert_same(one: Path, other: Path, mode: str, step: int = 4) -> None:
+def assert_same(one: Path, other: Path, mode: str, step: int = 4, bound: float = TOLERANCE) -> None:
     (*mine, my_sums), (*theirs, their_sums) = (json.loads((out / f"{mode}.json").read_text()) for out in (other, one))
     bf16 = "bf16" in mode
     for number, (my, their) in enumerate(zip(mine, theirs, strict=True)):
         assert my[2:4] == their[2:4], number  # skipped, and which micro-batches were bad
         assert my[5] == their[5], number  # arrays of the last micro-batch
         if not their[2]:
-            assert my[:2] == pytest.approx(their[:2], rel=5e-2 if bf16 else TOLERANCE), number
+            assert my[:2] == pytest.approx(their[:2], rel=5e-2 if bf16 else bound), number
             assert my[4] == pytest.approx(their[4], rel=5e-2 if bf16 else 1e-4), number
     assert my_sums == pytest.approx(their_sums, rel=0.05 if bf16 else 1e-4, abs=0.2 if bf16 else 1e-4)
     for group in ("weights", "ema", "optimizer"):
@@ -66,8 +68,11 @@ def assert_same(one: Path, other: Path, mode: str, step: int = 4) -> None:
                 assert np.mean(np.abs(a - b) > 2e-6 + 1e-4 * np.abs(b)) < 0.01, (group, name)
             elif not bf16:
                 assert np.allclose(a, b, rtol=1e-4, atol=2e-6), (group, name, np.abs(a - b).max())
-            else:  # gradients are rounded to bf16 where they are added up, and that is elsewhere
-                assert np.linalg.norm(a - b) <= 0.03 * np.linalg.norm(b) + 1e-3, (group, name)
+            elif group == "optimizer":  # gradients are rounded to bf16 where they are added up, and that is elsewhere
+                assert np.linalg.norm(a - b) <= 0.03 * np.linalg.norm(b) + 1e-3, name
+            else:  # so that a gradient near 0 may have the other sign, and Adam's whole step with it
+                assert np.mean(np.abs(a - b) > 2e-3) < 0.05, (group, name)
+                assert np.abs(a - b).max() <= 2 * 4 * LEARNING_RATE, (group, name)
 
 
 def test_two_ranks_with_slices_give_what_one_gives(tmp_path: Path):
@@ -92,8 +97,8 @@ def test_a_run_goes_from_one_to_two_to_four_to_three_ranks_and_back(alone: Path,
     for layout in ((1, 2), (2, 2), (1, 3)):
         other = trained(tmp_path / f"{layout}", layout, modes, trained(tmp_path / f"begun-{layout}", layout, modes))
         for mode in modes:
-            assert_same(further, other, mode, step=8)
+            assert_same(further, other, mode, step=8, bound=CARRIED)
         mixed = trained(tmp_path / f"mixed-{layout}", layout, modes, alone)
         for mode in modes:
-            assert_same(further, mixed, mode, step=8)
+            assert_same(further, mixed, mode, step=8, bound=CARRIED)
     assert (tmp_path / "further").is_dir()
