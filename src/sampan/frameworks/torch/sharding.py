@@ -128,9 +128,7 @@ def blocks_of(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
             yield from part
 
 
-def gathered_bytes(
-    module: torch.nn.Module, block_bytes: int, dtype_bytes: int, frozen_rows: Mapping[str, int]
-) -> int:
+def gathered_bytes(module: torch.nn.Module, block_bytes: int, dtype_bytes: int, frozen_rows: Mapping[str, int]) -> int:
     """Return what a rank has whole at a time of a module that is shared by slices: weights and their gradients.
 
     Args:

@@ -72,16 +72,12 @@ def _groups(shared: ShardedModule, passes: int, throughs: int) -> Iterator[_Grou
         own = [p for p in block.parameters() if id(p) not in seen]
         seen.update(map(id, own))
         yield _group(own, shared.plan.shard, low, 2 * throughs)
-    rest = [
-        p for name, p in shared.module.named_parameters() if id(p) not in seen and not name.endswith(f".{FROZEN}")
-    ]
+    rest = [p for name, p in shared.module.named_parameters() if id(p) not in seen and not name.endswith(f".{FROZEN}")]
     if rest:
         yield _group(rest, shared.plan.shard, None, passes)
 
 
-def _group(
-    parameters: Sequence[torch.Tensor], shards: int, low: torch.dtype | None, times: int
-) -> _Group:
+def _group(parameters: Sequence[torch.Tensor], shards: int, low: torch.dtype | None, times: int) -> _Group:
     gathered = summed = 0
     for parameter in parameters:
         length, *width = parameter.shape
