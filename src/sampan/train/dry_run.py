@@ -100,7 +100,7 @@ def _device(name: str, chip: str | None) -> tuple[str, tuple[int | None, int | N
                 f"it is made by {found.vendor}",
                 "name the device: --set place.device=cuda",
             )
-        size = found.memory.bytes and int(found.memory.bytes)
+        size = None if found.memory.bytes is None else int(found.memory.bytes)
         return kind, (size, size)
     kind = name.partition(":")[0]
     if kind in _REMOTE and kind not in dev.available():
