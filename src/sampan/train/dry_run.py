@@ -93,7 +93,7 @@ def _device(name: str, chip: str | None) -> tuple[str, tuple[int | None, int | N
     """Return a rank's device, and its memory in all and what is free of it; None where it is this machine's."""
     if chip is not None:
         found = chip_of(chip)
-        kind = _DEVICE_OF.get(found.vendor) if name == "auto" else name
+        kind = name if name.startswith(_REMOTE) else _DEVICE_OF.get(found.vendor)
         if kind is None:
             raise JobError(
                 f"what PyTorch calls the chip {found.label} is not known",
@@ -200,7 +200,7 @@ def show(report: dict[str, Any], console: Any) -> None:
             told = f"{one['calls']} over {one['ranks']} ranks, {way}"
             table.add_row("", one["kind"], format_bytes(one["sent_bytes"]), told)
         count, idle = stage["micro_batches"], stage["idle_micro_batches"]
-        for_nothing = f"; over all ranks {idle} for nothing" if idle else ""
+        for_nothing = f", {idle} in all for nothing" if idle else ""
         table.add_row("", "micro-batches", str(count), f"of {stage['micro_batch_size']} a rank{for_nothing}")
         table.add_section()
     console.print(table)
