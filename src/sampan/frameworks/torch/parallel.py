@@ -62,8 +62,8 @@ def start(device: str, timeout_s: float) -> str:
     return device
 
 
-def pretend(ranks: int, nodes: int) -> None:
-    """Let this process be the first of so many ranks, without the others: weights can be shared, and nothing is sent.
+def pretend(ranks: int, nodes: int, rank: int = 0) -> None:
+    """Let this process be one of so many ranks, without the others: weights can be shared, and nothing is sent.
 
     What a rank would tell the others comes back as if all had said it. `stop` ends it.
 
@@ -80,8 +80,8 @@ def pretend(ranks: int, nodes: int) -> None:
         # PyTorch's own stand-in for a backend, in use by its tests and its memory tracker
         from torch.testing._internal.distributed.fake_pg import FakeStore
 
-        dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=ranks)
-        _state.update(ranks=ranks, ranks_per_node=ranks // nodes)
+        dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=ranks)
+        _state.update(rank=rank, ranks=ranks, ranks_per_node=ranks // nodes)
 
 
 def own_device(device: str, local_rank: int) -> str:
