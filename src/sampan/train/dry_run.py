@@ -182,11 +182,10 @@ def show(report: dict[str, Any], console: Any) -> None:
 
     layout, free = report["layout"], report["free_bytes"]
     of_device = "how much memory it has free is not known" if free is None else f"{format_bytes(free)} free"
-    console.print(
-        f"{report['ranks']} ranks on {report['nodes']} nodes: dp_replicate {layout['dp_replicate']} x dp_shard "
-        f"{layout['dp_shard']}, {report['framework']} on `{report['device']}` in {report['dtype']}, {of_device}",
-        highlight=False, markup=False, soft_wrap=True,
-    )  # fmt: skip
+    place = f"{_counted(report['ranks'], 'rank')} on {_counted(report['nodes'], 'node')}"
+    mesh = f"dp_replicate {layout['dp_replicate']} x dp_shard {layout['dp_shard']}"
+    computes = f"{report['framework']} on `{report['device']}` in {report['dtype']}"
+    console.print(f"{place}: {mesh}, {computes}, {of_device}", highlight=False, markup=False, soft_wrap=True)
     kept = format_bytes(report["checkpoints_bytes"])
     console.print(f"checkpoints that are kept take {kept}", highlight=False)
     table = Table("stage", "", "bytes", "", title="a rank's memory, and what it sends in a step", title_justify="left")
@@ -204,3 +203,7 @@ def show(report: dict[str, Any], console: Any) -> None:
         table.add_row("", "micro-batches", str(count), f"of {stage['micro_batch_size']} a rank{for_nothing}")
         table.add_section()
     console.print(table)
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}{'s' if number != 1 else ''}"

@@ -5,7 +5,7 @@ which it is also computed again where that is asked for: twice for each time tha
 outside of blocks is gathered once a micro-batch. Gradients are scattered once a micro-batch, in fp32, and then added up
 over replicas. Weights that are whole on every rank have one sum a step.
 
-Norms, losses and logs are left out: some numbers a step.
+Norms, losses and logs are left out: some numbers a step. Every trained weight counts as one that the loss reaches.
 """
 
 from __future__ import annotations

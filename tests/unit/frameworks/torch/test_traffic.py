@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from sampan.errors import JobError
 from sampan.frameworks.records import MicroShare
@@ -46,7 +47,7 @@ class Net(torch.nn.Module):
         x = self.table(ids)
         for _ in range(times):
             for block in self.blocks:
-                x = torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)
+                x = checkpoint(block, x, use_reentrant=False)
         return self.head(x)
 
 
