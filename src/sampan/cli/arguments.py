@@ -155,6 +155,7 @@ class TrainArguments(VerbArguments):
         "sampan train job.toml --set seed=1 --set stage.ar.lr=1e-4",
         "sampan train job.toml --resume",
         "sampan train job.toml --resume runs/job --framework mindspore",
+        "sampan train job.toml --dry-run --ranks 32 --nodes 4 --chip h200",
     )
     # not required by argparse, which gives a word behind --resume to that; the verb asks for it
     job: Path | None = argument(_JOB, "JOB", default=None)
@@ -167,6 +168,17 @@ class TrainArguments(VerbArguments):
         const=True,
     )
     framework: str | None = option("the same as --set place.framework=F", "F")
+    dry_run: bool = flag(
+        "say what each rank would hold and send, refuse what training would refuse, and end",
+        group="before a run on many ranks",
+    )
+    ranks: int | None = option("of --dry-run, how many there would be; default: 1", "N", whole(1))
+    nodes: int | None = option("of --dry-run, on how many machines; default: 1", "N", whole(1))
+    chip: str | None = option(
+        "of --dry-run, what a rank would run on, by its name in the catalogue; default: what is here, or place.device",
+        "C",
+    )
+    json: bool = flag("of --dry-run, print JSON")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -141,6 +141,10 @@ def train(options: arguments.TrainArguments) -> None:
         path, run_folder = run_folder, None  # `train --resume JOB`: what follows the option is the job
     if path is None:
         raise UsageError("the following arguments are required: JOB")
+    given = {"--ranks": options.ranks, "--nodes": options.nodes, "--chip": options.chip, "--json": options.json or None}
+    alone = [name for name, value in given.items() if value is not None]
+    if alone and not options.dry_run:
+        raise UsageError(f"{alone[0]} is of --dry-run", (), "a run has the ranks that its launcher starts")
     overrides = list(options.overrides)
     if options.framework:
         overrides.append(f"place.framework={options.framework}")
@@ -149,6 +153,19 @@ def train(options: arguments.TrainArguments) -> None:
         read_record(run_folder)  # going on needs something to go on with
         job = dataclasses.replace(job, out=run_folder)
     frameworks.use(job.place.framework, switch=_SWITCH)  # before anything is imported that computes
+    if options.dry_run:
+        from sampan.train.dry_run import dry_run
+
+        dry_run(
+            job,
+            ranks=options.ranks or 1,
+            nodes=options.nodes or 1,
+            chip=options.chip,
+            resume=options.resume is not False,
+            console=output.console(options),
+            put=lambda report, show: output.print_report(report, show, options.json),
+        )
+        return
     from sampan.train.loop import train  # after the job is read: what is wrong there is said at once
 
     folder = train(job, resume=options.resume is not False, console=output.console(options))

@@ -80,6 +80,28 @@ class PassCost:
 
 
 @dataclass(frozen=True)
+class Collective:
+    """What ranks exchange in one step, of one kind over one axis of their mesh.
+
+    Args:
+        kind: "all-gather", "reduce-scatter" or "all-reduce".
+        axis: "dp_shard" or "dp_replicate".
+        ranks: How many take part in one.
+        calls: In a step; the buckets of one all-reduce are one call.
+        sent_bytes: By each rank in a step, and as many are received: of n ranks (n - 1) / n of what is gathered or
+            scattered, twice that of what is reduced for all (Thakur, Rabenseifner & Gropp 2005: no algorithm sends less).
+        crosses_nodes: Whether it goes from node to node.
+    """
+
+    kind: str
+    axis: str
+    ranks: int
+    calls: int
+    sent_bytes: int
+    crosses_nodes: bool
+
+
+@dataclass(frozen=True)
 class ParameterCount:
     """Values in a module's parameters.
 

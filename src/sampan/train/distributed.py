@@ -79,6 +79,18 @@ def saves_beside() -> bool:
     return parallel.SAVES_BESIDE or parallel.num_ranks() == 1
 
 
+def layout(job: Job) -> tuple[int, int]:
+    """Return the degrees (dp_replicate, dp_shard) of a job on these ranks.
+
+    Raises:
+        JobError: Their product is not the number of ranks.
+        DeviceError: The framework has no such layout.
+    """
+    place = job.place
+    is_lora = job.train.method == "lora" and place.parallel == "auto"  # its gradients are small, slices would cost more
+    return parallel.layout("ddp" if is_lora else place.parallel, place.dp_replicate, place.dp_shard)
+
+
 def check_shards(job: Job, stages: Sequence[str]) -> None:
     """Check that the micro-batches of every stage's step can be shared.
 

@@ -40,19 +40,26 @@ class Estimate:
         need: Of the largest micro-batch.
         useful_flops_per_row: Forward and backward of one picture, nothing computed twice, averaged over micro-batches
             by their size.
+        gathered_bytes: Of the activations, what is whole at a time of weights in slices and of their gradients.
     """
 
     need: StageMemory
     useful_flops_per_row: float
+    gathered_bytes: int = 0
 
 
-def estimate_all(work: RunState, stages: Sequence[str]) -> dict[str, Estimate]:
+def estimate_all(
+    work: RunState, stages: Sequence[str], memory_bytes: tuple[int | None, int | None] | None = None
+) -> dict[str, Estimate]:
     """Return what each stage will take, after saying it in a table.
+
+    Args:
+        memory_bytes: Of the device, and of it what is free, where that is another machine's; None asks the device.
 
     Raises:
         JobError: One does not fit on the device; names the setting that would make it fit.
     """
-    total, free = dev.memory_bytes(work.device)
+    total, free = memory_bytes or dev.memory_bytes(work.device)
     found, notes = {}, []
     for name in stages:
         look = _Look(work, name)
@@ -158,25 +165,33 @@ class _Look:
             num_slices=self.work.layout[1],
             whole_bytes=seen.whole_bytes,
         )
-        return Estimate(need, seen.measured.useful_flops * seen.share / settings.micro_batch_size)
+        flops_per_row = seen.measured.useful_flops * seen.share / settings.micro_batch_size
+        return Estimate(need, flops_per_row, seen.whole_bytes if self.work.layout[1] > 1 else 0)
 
     def _measured(self, job: Job, trained_dtype: str, frozen_dtype: str) -> _Seen:
         work = dataclasses.replace(self.work, job=job)
         settings = getattr(job.stage, self.name)
-        stage = make(
-            self.name, work.stage_inputs(settings, work.data.training, DummyInputs(work.data.pictures, work.config))
-        )
-        if work.is_lora:
-            lora.attach(stage.module, self.name, work.config, job.lora.rank, job.lora.alpha, job.lora.targets)
+        stage = blank_stage(work, self.name)
         trainable: Callable[[str], bool] = lora.trainable if work.is_lora else lambda name: True
         largest, mean_size = _largest(stage, settings)
         measured = meter.measure(
             stage.module, stage.loss, largest.arrays, device=work.device, dtype=frozen_dtype, trainable=trainable,
             trainable_dtype=trained_dtype, autocast=work.dtype,
         )  # fmt: skip
-        count = meter.count(stage.module, trainable, {} if work.is_lora else stage.frozen_rows)
-        whole = train_step.whole_bytes(stage.module, weights=frozen_dtype, autocast=work.dtype)
+        frozen_rows = {} if work.is_lora else stage.frozen_rows
+        count = meter.count(stage.module, trainable, frozen_rows)
+        whole = train_step.whole_bytes(stage.module, weights=frozen_dtype, autocast=work.dtype, frozen_rows=frozen_rows)
         return _Seen(measured, count, mean_size / _size(largest), whole)
+
+
+def blank_stage(work: RunState, name: str) -> TrainableStage:
+    """Return a stage that draws blank pictures, its module on the meta device, with the adapter where one is trained."""
+    job = work.job
+    blank = DummyInputs(work.data.pictures, work.config)
+    stage = make(name, work.stage_inputs(getattr(job.stage, name), work.data.training, blank))
+    if work.is_lora:
+        lora.attach(stage.module, name, work.config, job.lora.rank, job.lora.alpha, job.lora.targets)
+    return stage
 
 
 def _largest(stage: TrainableStage, settings: Any) -> tuple[HostBatch, float]:

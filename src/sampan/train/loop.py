@@ -64,9 +64,7 @@ def train(job: Job, *, resume: bool, console: Any) -> Path | None:
 
 
 def _train(job: Job, device: str, dtype: str, *, resume: bool, console: Any) -> Path | None:
-    place = job.place
-    is_lora = job.train.method == "lora" and place.parallel == "auto"  # its gradients are small, slices would cost more
-    layout = parallel.layout("ddp" if is_lora else place.parallel, place.dp_replicate, place.dp_shard)
+    layout = distributed.layout(job)
     is_main = distributed.is_main_process()
     stages = [name for name in STAGES if name in job.train.stages]
     distributed.check_shards(job, stages)
@@ -78,7 +76,7 @@ def _train(job: Job, device: str, dtype: str, *, resume: bool, console: Any) -> 
             state = open_run(job, device, dtype, resume=resume or not is_main, console=console)
         state.layout = layout
         distributed.check_data(state.data.digest, job.out)
-        left = [name for name in stages if not _is_done(state, name, stages)]
+        left = [name for name in stages if not is_done(state, name, stages)]
         estimates = estimate_all(state, left)
         with distributed.main_process_first():
             if is_main:
@@ -119,7 +117,7 @@ def _tell_undrawn(console: Any, why: str) -> None:
     console.print(f"no loss.png: {why}", highlight=False, markup=False)
 
 
-def _is_done(state: RunState, name: str, stages: Sequence[str]) -> bool:
+def is_done(state: RunState, name: str, stages: Sequence[str]) -> bool:
     """Say whether a stage is at its end; one whose num_steps was raised goes on, unless later stages stand on it."""
     folder = run.final(state.out, name)
     if folder is None:

@@ -36,6 +36,7 @@ class StageMemory:
         workspace: What the update adds, where that is more than a pass adds.
         batch: The pictures, ids and noise of a micro-batch.
         parts: Finished parts that stay on the device.
+        frozen_rows: Of tables, where weights are in slices: they are whole on every rank. Else they are among the weights.
     """
 
     weights: int
@@ -46,6 +47,7 @@ class StageMemory:
     workspace: int = 0
     batch: int = 0
     parts: int = 0
+    frozen_rows: int = 0
 
     @property
     def total(self) -> int:
@@ -82,7 +84,8 @@ def needed(
         grad_accum_steps: With more than one, a pass finds the gradients of the one before in place. With one, they come
             while activations go, and the two are never whole together.
         parts_bytes: Finished parts on the device.
-        num_slices: In how many slices ranks hold weights, gradients, moments and average.
+        num_slices: In how many slices ranks hold weights, gradients, moments and average. Rows of a table that are not
+            trained are whole on every rank.
         whole_bytes: What a rank has whole of them at a time.
     """
     size = _BYTES[trained_dtype]
@@ -94,14 +97,14 @@ def needed(
     apart = grad_accum_steps > 1 or count.num_ranks > 1 or measured.working_bytes
     activations = measured.activation_bytes if apart else single
     workspace = max(count.update_bytes, min(count.workspace_bytes, 9 * 4 * count.trained) if tensorwise else 0)
-    weights = (count.trained + count.frozen_rows) * size
+    weights, rows = count.trained * size, count.frozen_rows * size
     if measured.working_bytes:
-        weights = measured.working_bytes + count.trained * size // count.num_ranks
+        weights, rows = measured.working_bytes + count.trained * size // count.num_ranks, 0
     weights += count.frozen * _BYTES[frozen_dtype]
     if num_slices > 1:
         activations = measured.activation_bytes + whole_bytes
     return StageMemory(
-        weights=-(-weights // num_slices),
+        weights=-(-weights // num_slices) if num_slices > 1 else weights + rows,
         gradients=-(-gradients // num_slices),
         moments=2 * (4 * (count.trained - coded) + coded + 4 * (coded // _BLOCK)) // (count.num_ranks * num_slices),
         average=4 * count.trained // (count.num_ranks * num_slices) if averaged else 0,
@@ -109,6 +112,7 @@ def needed(
         workspace=max(0, workspace - activations),
         batch=measured.batch_bytes,
         parts=parts_bytes,
+        frozen_rows=rows if num_slices > 1 else 0,
     )
 
 

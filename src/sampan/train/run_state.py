@@ -173,11 +173,13 @@ class RunState:
         return self._encoded
 
 
-def open_run(job: Job, device: str, dtype: str, *, resume: bool, console: Any) -> RunState:
+def open_run(job: Job, device: str, dtype: str, *, resume: bool, console: Any, aside: Path | None = None) -> RunState:
     """Open the data and make the run folder, or check that the one that is there belongs to this job.
 
     Args:
         resume: Go on with a run that is there.
+        aside: A folder to make in the place of the run folder, where the run is only looked at; of that nothing is written
+            but what was found out about the pictures.
 
     Raises:
         JobError, DataError, CheckpointError: Before anything is written, where it can be known.
@@ -201,6 +203,8 @@ def open_run(job: Job, device: str, dtype: str, *, resume: bool, console: Any) -
             f"{len(data.samples)} samples can be used, and {len(data.validation)} of them are held out",
             "lower data.validation_share",
         )
+    if aside is not None and not (job.out / "run.json").is_file():
+        job = dataclasses.replace(job, out=aside)
     try:
         config = _begin(job, start, config, data, console)
     except OSError as error:

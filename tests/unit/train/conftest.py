@@ -13,7 +13,7 @@ from rich.console import Console
 
 from sampan.job import Job, parse
 from sampan.train.estimate import Estimate
-from sampan.train.loop import _is_done, _StageRun
+from sampan.train.loop import _StageRun, is_done
 from sampan.train.memory import StageMemory
 from sampan.train.run_log import RunLog
 from sampan.train.run_state import open_run
@@ -58,7 +58,7 @@ def train(job: Job, *, resume: bool = False, says: Console | None = None) -> Pat
     nothing = Estimate(StageMemory(*[0] * 6), 0.0)
     with RunLog(job.out, tensorboard=False, wandb=None, facts={}) as journal:
         for name in job.train.stages:
-            if not _is_done(work, name, job.train.stages):
+            if not is_done(work, name, job.train.stages):
                 _StageRun(work, name, journal, nothing).train()
     return job.out
 

@@ -319,7 +319,7 @@ def share(module: Any, *, device: str, method: str, layout: tuple[int, int], aut
     """Share a module by slices of its weights: here ranks have them whole."""
 
 
-def whole_bytes(module: Any, *, weights: str, autocast: str) -> int:
+def whole_bytes(module: Any, *, weights: str, autocast: str, frozen_rows: Any) -> int:
     """Return what a rank has whole at a time of a module whose weights are in slices: there are none."""
     return 0
 

@@ -19,6 +19,9 @@ from sampan.frameworks.shapes.array import Blank
 from sampan.frameworks.shapes.tape import CostTape, Kernels
 from sampan.frameworks.torch import nn, ops
 from sampan.frameworks.torch.adamw import WORKSPACE_BYTES, token_tables
+from sampan.frameworks.torch.traffic import collectives
+
+__all__ = ["collectives", "count", "kernels", "measure", "parameter_slots", "substitutes"]
 
 
 def kernels(device: str, lower: str | None = None) -> Kernels:

@@ -63,19 +63,38 @@ def start(device: str, timeout_s: float) -> str:
     return device
 
 
+def pretend(ranks: int, nodes: int, rank: int = 0) -> None:
+    """Let this process be one of so many ranks, without the others: weights can be shared, and nothing is sent.
+
+    What a rank would tell the others comes back as if all had said it. `stop` ends it.
+
+    Raises:
+        JobError: The ranks do not divide by the nodes.
+    """
+    if ranks % nodes:
+        raise JobError(
+            f"{ranks} ranks do not lie evenly on {nodes} nodes",
+            "every node starts the same number",
+            f"take a multiple of {nodes} ranks",
+        )
+    if ranks > 1:
+        # PyTorch's own stand-in for a backend, in use by its tests and its memory tracker
+        from torch.testing._internal.distributed.fake_pg import FakeStore
+
+        dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=ranks)
+        _state.update(rank=rank, ranks=ranks, ranks_per_node=ranks // nodes)
+
+
 def own_device(device: str, local_rank: int) -> str:
     """Return the device of a rank on its node, and make it the current one.
 
     Raises:
         DeviceError: The node has no such device, or the job names one for all ranks.
     """
-    kind, _, number = device.partition(":")
+    kind = device.partition(":")[0]
     if kind not in ("cuda", "npu"):
         return device
-    if number:
-        raise DeviceError(
-            f"`{device}` cannot be the device of several ranks", "every rank has one of its own", f"use device {kind}"
-        )
+    check_unnumbered(device)
     module = getattr(torch, kind)
     if local_rank >= module.device_count():
         raise DeviceError(
@@ -87,6 +106,19 @@ def own_device(device: str, local_rank: int) -> str:
     return f"{kind}:{local_rank}"
 
 
+def check_unnumbered(device: str) -> None:
+    """Check that a device can be that of several ranks.
+
+    Raises:
+        DeviceError: It is one for all of them.
+    """
+    kind, _, number = device.partition(":")
+    if kind in ("cuda", "npu") and number:
+        raise DeviceError(
+            f"`{device}` cannot be the device of several ranks", "every rank has one of its own", f"use device {kind}"
+        )
+
+
 def watch() -> rank_watch.RankWatch | None:
     """Return what looks after the other ranks; None where there are none."""
     return _state.get("watch")
@@ -94,8 +126,9 @@ def watch() -> rank_watch.RankWatch | None:
 
 def stop() -> None:
     """Leave the ranks, so that a process can end."""
-    if "store" in _state:
-        _state["watch"].close()
+    if "store" in _state or _is_pretended():
+        if not _is_pretended():
+            _state["watch"].close()
         dist.destroy_process_group()
         _state.clear()
         _state.update(rank=0, ranks=1)
@@ -122,8 +155,8 @@ def gathered(value: Any, *, saving: bool = False) -> list[Any]:
     Args:
         saving: The caller is the thread that saves, which does not wait in line with the steps.
     """
-    if num_ranks() == 1:
-        return [value]
+    if num_ranks() == 1 or _is_pretended():
+        return [value] * num_ranks()
     group = _state["saving"] if saving else None
     text = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
     sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(num_ranks())]
@@ -136,7 +169,7 @@ def gathered(value: Any, *, saving: bool = False) -> list[Any]:
 
 def from_rank(source: int, arrays: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
     """Return a rank's host arrays on every rank."""
-    if num_ranks() == 1:
+    if num_ranks() == 1 or _is_pretended():
         return arrays
     facts = gathered({name: [list(a.shape), a.dtype.str] for name, a in arrays.items()})[source]
     found = {}
@@ -159,7 +192,16 @@ def layout(parallel: str, replicate: int | None, shard: int | None) -> tuple[int
     Raises:
         JobError: Their product is not the number of ranks.
     """
-    return degrees(num_ranks(), int(os.environ.get("LOCAL_WORLD_SIZE", num_ranks())), parallel, replicate, shard)
+    return degrees(num_ranks(), ranks_per_node(), parallel, replicate, shard)
+
+
+def ranks_per_node() -> int:
+    """Return how many ranks each node has."""
+    return _state.get("ranks_per_node") or int(os.environ.get("LOCAL_WORLD_SIZE", num_ranks()))
+
+
+def _is_pretended() -> bool:
+    return "ranks_per_node" in _state
 
 
 def degrees(
@@ -187,10 +229,15 @@ def degrees(
 
 
 def mesh(device: str, replicate: int, shard: int) -> DeviceMesh:
-    """Return the mesh of the ranks, made once for each shape: neighbouring ranks share shards."""
+    """Return the mesh of the ranks, made once for each shape: neighbouring ranks share shards.
+
+    Args:
+        device: Of this rank; "meta" where weights take no memory.
+    """
     key = f"mesh {replicate} {shard}"
     if key not in _state:
-        _state[key] = init_device_mesh(device.split(":", maxsplit=1)[0], (replicate, shard), mesh_dim_names=AXES)
+        kind = "cpu" if device == "meta" else device.split(":", maxsplit=1)[0]
+        _state[key] = init_device_mesh(kind, (replicate, shard), mesh_dim_names=AXES)
     return _state[key]
 
 

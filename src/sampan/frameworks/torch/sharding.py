@@ -128,14 +128,16 @@ def blocks_of(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
             yield from part
 
 
-def gathered_bytes(module: torch.nn.Module, block_bytes: int, dtype_bytes: int) -> int:
+def gathered_bytes(module: torch.nn.Module, block_bytes: int, dtype_bytes: int, frozen_rows: Mapping[str, int]) -> int:
     """Return what a rank has whole at a time of a module that is shared by slices: weights and their gradients.
 
     Args:
         block_bytes, dtype_bytes: Of a value of a block as it is gathered, and of another one.
+        frozen_rows: Parameter name of a table to its first row that is not trained; these are not gathered.
     """
     blocks = [sum(p.numel() for p in block.parameters()) for block in blocks_of(module)]
-    rest = sum(p.numel() for p in module.parameters()) - sum(blocks)
+    rest = sum(p[: frozen_rows.get(name)].numel() if p.ndim else 1 for name, p in module.named_parameters())
+    rest -= sum(blocks)
     largest = sum(sorted(blocks)[-2:])  # one is computed, and the next is on its way
     return 2 * (largest * block_bytes + rest * dtype_bytes)
 

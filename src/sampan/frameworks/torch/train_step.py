@@ -375,14 +375,15 @@ def share(
     return shard(module, plan, dtype=dtype, trainable=trainable, frozen_rows=frozen_rows)
 
 
-def whole_bytes(module: torch.nn.Module, *, weights: str, autocast: str) -> int:
+def whole_bytes(module: torch.nn.Module, *, weights: str, autocast: str, frozen_rows: Mapping[str, int]) -> int:
     """Return what a rank has whole at a time of a module whose weights are in slices, beside its own.
 
     Args:
         weights, autocast: "fp32" or "bf16": of what is held, and of matrix products.
+        frozen_rows: As of `share`.
     """
     held = 2 if weights == "bf16" else 4
-    return gathered_bytes(module, 2 if autocast == "bf16" else held, held)
+    return gathered_bytes(module, 2 if autocast == "bf16" else held, held, frozen_rows)
 
 
 def check_supported(*, weights: str) -> None:

@@ -76,4 +76,8 @@ def test_what_is_whole_at_a_time_is_two_blocks_and_what_is_in_none():
     module = torch.nn.Module()
     module.blocks = torch.nn.ModuleList([torch.nn.Linear(3, size, bias=False) for size in (1, 4, 2)])
     module.head = torch.nn.Linear(5, 1, bias=False)
-    assert sharding.gathered_bytes(module, block_bytes=2, dtype_bytes=4) == 2 * ((12 + 6) * 2 + 5 * 4)
+    assert sharding.gathered_bytes(module, 2, 4, frozen_rows={}) == 2 * ((12 + 6) * 2 + 5 * 4)
+    module.table = torch.nn.Embedding(9, 2)  # of which only the trained rows are gathered
+    assert sharding.gathered_bytes(module, 2, 4, frozen_rows={"table.weight": 6}) == 2 * (
+        (12 + 6) * 2 + (5 + 6 * 2) * 4
+    )
