@@ -24,6 +24,7 @@ SHARES_UNEVENLY = True  # a step's micro-batches need not divide by the ranks
 AXES = ("dp_replicate", "dp_shard")
 # who is late is found out by `rank_watch`; this only ends what it does not see
 _TIMEOUT = timedelta(days=7)
+_UNSET = "start several ranks by torchrun, as in docs/distributed.md; for one, unset WORLD_SIZE"
 _state: dict[str, Any] = {"rank": 0, "ranks": 1}
 
 
@@ -35,13 +36,14 @@ def start(device: str, timeout_s: float) -> str:
         timeout_s: After so long without a sign of life from a rank the others end.
 
     Raises:
-        DeviceError: The ranks do not find each other, or the node has fewer devices than ranks.
+        DeviceError: The ranks do not find each other, the node has fewer devices than ranks, or the variables of torchrun
+            are not whole.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = _number_of_environment("WORLD_SIZE", 1, least=1)
     if world == 1:
         return device
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    device = own_device(device, local)
+    _check_environment(world)
+    device = own_device(device, _number_of_environment("LOCAL_RANK", 0))
     if "store" in _state:
         return device
     kind = device.split(":", maxsplit=1)[0]
@@ -60,6 +62,29 @@ def start(device: str, timeout_s: float) -> str:
     own: Any = store  # its stubs lack `clone`
     _state["watch"] = rank_watch.RankWatch(_Board(own.clone()), rank, ranks, timeout_s)
     return device
+
+
+def _number_of_environment(name: str, otherwise: int, least: int = 0) -> int:
+    text = os.environ.get(name, str(otherwise))
+    if not (text.isascii() and text.isdigit()) or int(text) < least:
+        raise DeviceError(
+            f"the variable {name} of the environment is `{text}`, and no whole number from {least}", (), _UNSET
+        )
+    return int(text)
+
+
+def _check_environment(world: int) -> None:
+    """Raise DeviceError unless the environment has all that torchrun sets for one of several ranks."""
+    if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise DeviceError(
+            f"the environment has WORLD_SIZE = {world}, and not {' and '.join(missing)}",
+            "torchrun sets all of them for each rank that it starts",
+            _UNSET,
+        )
+    if (rank := _number_of_environment("RANK", 0)) >= world:
+        raise DeviceError(
+            f"the environment has RANK = {rank}, and WORLD_SIZE = {world}", f"ranks are from 0 to {world - 1}", _UNSET
+        )
 
 
 def own_device(device: str, local_rank: int) -> str:
@@ -158,7 +183,9 @@ def layout(parallel: str, replicate: int | None, shard: int | None) -> tuple[int
     Raises:
         JobError: Their product is not the number of ranks.
     """
-    return degrees(num_ranks(), int(os.environ.get("LOCAL_WORLD_SIZE", num_ranks())), parallel, replicate, shard)
+    return degrees(
+        num_ranks(), _number_of_environment("LOCAL_WORLD_SIZE", num_ranks(), least=1), parallel, replicate, shard
+    )
 
 
 def degrees(
