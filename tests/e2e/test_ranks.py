@@ -118,10 +118,11 @@ def alone(place: Path) -> Path:
     [(2, ()), (3, ()), (4, ("place.dp_replicate=2", "place.dp_shard=2")), (2, ("place.parallel=ddp",))],
 )
 def test_every_stage_has_the_losses_of_one_process(place: Path, alone: Path, ranks: int, layout: tuple[str, ...]):
-    out = "-".join(["ranks", str(ranks), *(setting.replace("=", "-") for setting in layout)])
+    out = "-".join([f"by-{ranks}", *(setting.replace("=", "-") for setting in layout)])
     status, said = Ranks(place, out, ranks, *SHARED, *layout).end()
     assert status == 0, said
     assert said.count(f"{out}/model") == 1  # one rank speaks
+    assert "Warning" not in said
     assert_same(place / out, alone)
 
 

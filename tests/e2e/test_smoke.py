@@ -145,6 +145,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(place: Path):
         (["--size", "huge"], 2, "--size"),
         (["--model", "nowhere"], 1, "there is no model folder `nowhere`"),
         (["--reference", "nothing.png"], 1, "there is no reference picture `nothing.png`"),
+        (["--reference", "runs"], 1, "`runs` is no reference picture\n  because it is a folder"),
         (["--device", "npu"], 1, "there is no `npu` device"),
         (["--out", "picture.gif"], 1, "pictures are written as PNG"),
         (["--out", "no/such/folder.png"], 1, "there is no folder"),

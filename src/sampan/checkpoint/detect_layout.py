@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sampan.checkpoint import builtin, hub, weights
+from sampan.checkpoint import builtin, hub, lora_names, weights
 from sampan.checkpoint.json_files import read_json
 from sampan.checkpoint.run_metadata import read_log, read_record
 from sampan.errors import CheckpointError, did_you_mean
@@ -60,6 +60,8 @@ def resolve(path: Path) -> Path:
     if not path.is_dir():
         if weights.pickles([path]):
             raise weights.pickle_refused(path.parent, [path.name])
+        if _is_lora(path):
+            raise _adapter(path, "it is a LoRA, not a whole model")
         raise CheckpointError(f"`{path}` is a file, not a model folder", (), LAYOUT_HINT)
     if not is_run(path):
         return path
@@ -129,11 +131,9 @@ def explain(path: Path, missing: list[str]) -> CheckpointError:
             f"pass `{name or found[-1]}`" if found else LAYOUT_HINT,
         )
     if (path / "adapter_config.json").is_file():
-        return CheckpointError(
-            f"`{path}` is not a model folder",
-            "it holds an adapter (adapter_config.json), not a whole model",
-            f"pass the folder of the model that it adapts, and `--lora {path}`",
-        )
+        return _adapter(path, "it holds an adapter (adapter_config.json), not a whole model")
+    if any(_is_lora(file) for file in (*path.glob("*.safetensors"), *path.glob("*/*.safetensors"))):
+        return _adapter(path, "it holds a LoRA, not a whole model")
     if (path / "config.json").is_file():
         return _single_model(path)
     if found := weights.pickles(there):
@@ -156,4 +156,19 @@ def _single_model(path: Path) -> CheckpointError:
         f"`{path}` is one model, not the whole of it",
         f"its config.json is for {classes[0]}; GLM-Image has four models side by side, listed in a model_index.json",
         f"pass the folder above it, `{path.parent}`" if whole else LAYOUT_HINT,
+    )
+
+
+def _is_lora(file: Path) -> bool:
+    if file.suffix != ".safetensors":
+        return False
+    try:
+        return lora_names.is_lora(weights.read_header(file))
+    except CheckpointError:  # what cannot be read is not known to be one
+        return False
+
+
+def _adapter(path: Path, because: str) -> CheckpointError:
+    return CheckpointError(
+        f"`{path}` is not a model folder", because, f"pass the folder of the model that it adapts, and `--lora {path}`"
     )

@@ -166,6 +166,12 @@ def _check_whole(file: object, modules: Modules) -> None:
         )
 
 
+def is_lora(names: Iterable[str]) -> bool:
+    """Return whether one of the names ends as that of a low-rank factor does."""
+    factors = [pattern for pattern, role in _ENDS if role in (A, B)]
+    return any((found := end.search(name)) and found.end() == len(name) for name in names for end in factors)
+
+
 def is_text_encoder(name: str) -> bool:
     """Say whether a tensor, or a setting in a header, is of a text encoder by its name."""
     return bool(_TEXT_ENCODER.match(name))

@@ -13,7 +13,7 @@ from typing import Any
 from sampan import documents
 from sampan.catalog import load
 from sampan.catalog.records import Chip
-from sampan.errors import BadDocumentError, LaunchError
+from sampan.errors import BadDocumentError, LaunchError, UsageError
 from sampan.job import Job
 from sampan.launch.arguments import USUAL_CHIPS_PER_NODE, LaunchArguments
 from sampan.plan.runnable import DEVICES
@@ -47,13 +47,12 @@ def layout_of(job: Job, options: LaunchArguments) -> LaunchLayout:
     """Return how a job is launched.
 
     Raises:
+        UsageError: A row is asked, and no plan is given.
         LaunchError: There is no such row, it is another job's, training cannot run it, or it cannot lie on such machines.
     """
     if options.plan is None:
         if options.row is not None:
-            raise LaunchError(
-                "--row is a row of a plan, and none is given", (), "sampan launch JOB --from PLAN.json --row 1"
-            )
+            raise UsageError("--row is a row of a plan, and none is given: --from PLAN.json names it")
         return _as_asked(job, options)
     row = read_row(options.plan, options.row or 1, job)
     chip = load.chip(row["chip"])

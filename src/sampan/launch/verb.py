@@ -97,6 +97,8 @@ def launch(options: LaunchArguments, tell: Callable[[str], object] = lambda word
             f"--submit runs on this machine, and the job is for {layout.num_nodes} machines", (),
             "leave --submit out, and start each script on its machine",
         )  # fmt: skip
+    if folders := [one for one in files if one.is_dir()]:
+        raise LaunchError(f"`{folders[0]}` is a folder", (), "--out names a file")
     there = [one for one in files if one.exists()]
     if there and not options.force:
         raise LaunchError(f"`{there[0]}` is there already", (), "--force replaces it, --out names another file")

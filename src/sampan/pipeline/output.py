@@ -32,6 +32,12 @@ def check_target(request: ImageRequest, out: Path | None) -> tuple[Path, int]:
     if not target.parent.is_dir():
         raise RequestError(f"cannot write `{target}`", f"there is no folder `{target.parent}`", "make it first")
     for path in request.references:
+        if path.exists() and not path.is_file():
+            raise RequestError(
+                f"`{path}` is no reference picture",
+                "it is a folder" if path.is_dir() else "it is no regular file",
+                "pass each picture by a --reference of its own",
+            )
         if not path.is_file():
             raise RequestError(f"there is no reference picture `{path}`")
     try:

@@ -225,7 +225,9 @@ def read(path: Path) -> list[dict[str, str]]:
                     )
                 _check(path, reader.line_num, row)
                 rows.append(row)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise PlanError(f"`{path}` cannot be read as a file of runs", error.strerror or str(error)) from error
+    except (UnicodeDecodeError, csv.Error) as error:
         raise PlanError(f"`{path}` cannot be read as a file of runs", str(error)) from error
     return rows
 

@@ -91,7 +91,7 @@ async def read_edit(
             max_files=settings.max_references + 1, max_fields=MAX_FIELDS, max_part_size=settings.max_body_bytes
         )
     except HTTPException as error:
-        raise ApiError(400, "invalid_form", f"The form cannot be read: {error.detail}.") from error
+        raise ApiError(400, "invalid_form", f"The form cannot be read: {error.detail.rstrip('.')}.") from error
     try:
         values, sources = _pictures_of_form(form.multi_items())
         return await _open(_validate(EditFields, values), sources, settings, fetch, fit)

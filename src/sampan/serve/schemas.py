@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from sampan.job import MAX_SEED
 from sampan.pipeline.prompt import MAX_PROMPT_CHARS
@@ -42,6 +42,11 @@ OTHER_NAMES = {
     "image_size": "size",
     "format": "output_format",
 }
+# fields in which true must not be read as 1, as pydantic does
+NUMBERS = (
+    "n", "width", "height", "output_compression", "partial_images", "seed", "num_inference_steps", "guidance_scale",
+    "temperature", "top_p", "proofread",
+)  # fmt: skip
 _SIZE = r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$"
 _LEFT_ASIDE_WORDS = "Of OpenAI's API; left aside."
 
@@ -149,6 +154,13 @@ class ImageFields(BaseModel):
     moderation: Annotated[Any, Field(description=_LEFT_ASIDE_WORDS)] = None
     style: Annotated[Any, Field(description=_LEFT_ASIDE_WORDS)] = None
     input_fidelity: Annotated[Any, Field(description=_LEFT_ASIDE_WORDS)] = None
+
+    @field_validator(*NUMBERS, mode="before")
+    @classmethod
+    def _no_boolean(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("it is true or false, and a number is asked")
+        return value
 
 
 class GenerationBody(ImageFields):

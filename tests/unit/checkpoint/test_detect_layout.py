@@ -6,7 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from sampan.checkpoint.folder import open_folder
 from sampan.errors import CheckpointError
@@ -46,6 +48,18 @@ def test_a_file(tmp_path: Path):
     file = tmp_path / "model.safetensors"
     file.touch()
     assert failure(file) == "error: `FOLDER` is a file, not a model folder" + LAYOUT
+
+
+def test_a_lora_is_named_as_one_alone_in_a_folder_and_below_one(tmp_path: Path):
+    file = tmp_path / "lora" / "decoder" / "pytorch_lora_weights.safetensors"
+    file.parent.mkdir(parents=True)
+    halves = {f"transformer.x.lora_{half}.weight": np.zeros((2, 2), np.float32) for half in "AB"}
+    save_file(halves, file)
+    way = "\n\nhint: pass the folder of the model that it adapts, and `--lora FOLDER`"
+    said = "error: `FOLDER` is not a model folder\n  because it"
+    assert failure(file) == f"{said} is a LoRA, not a whole model{way}"
+    assert failure(file.parent) == f"{said} holds a LoRA, not a whole model{way}"
+    assert failure(file.parents[1]) == f"{said} holds a LoRA, not a whole model{way}"
 
 
 def test_a_pickle_file_is_refused(tmp_path: Path):

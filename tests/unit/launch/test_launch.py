@@ -214,6 +214,13 @@ def test_a_file_that_is_there_stays_unless_it_is_to_be_replaced(here, capsys):
     assert "sampan train" in launched(capsys, "--to", "local", "--force")
 
 
+def test_a_folder_is_not_said_to_be_replaced(here, capsys):
+    Path("place").mkdir()
+    for force in ((), ("--force",)):
+        said = refused(capsys, "--to", "local", "--out", "place", *force)
+        assert said == "error: `place` is a folder\n\nhint: --out names a file\n"
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -222,7 +229,6 @@ def test_a_file_that_is_there_stays_unless_it_is_to_be_replaced(here, capsys):
         ("--from boats.toml --to slurm", "the plan `boats.toml` cannot be read"),
         ("--from plan.json --to slurm --set seed=5", "the plan `plan.json` was made for another job"),
         ("--from preparation.json --to slurm", "the plan trains nothing"),
-        ("--row 1 --to slurm", "--row is a row of a plan, and none is given"),
         ("--to slurm --nodes 3", "a step of stage ar cannot be shared by 24 chips"),
         ("--from plan.json --to slurm --nodes 3", "16 x h100_sxm cannot lie on 3 machines"),
         ("--from plan.json --to msrun", "msrun starts MindSpore, and the job is for torch"),
@@ -246,6 +252,7 @@ def test_a_row_that_train_cannot_run_is_refused_with_the_reason_and_one_that_it_
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        ("--row 1 --to slurm", "--row is a row of a plan, and none is given: --from PLAN.json names it"),
         ("--to kubernetes --volume v", "--to kubernetes needs --image"),
         ("--to skypilot", "--to skypilot needs --bucket"),
         ("--to local --image i", "--image is for --to kubernetes and volcano"),

@@ -170,8 +170,8 @@ def test_a_file_that_is_no_text_or_not_there_is_an_error(tmp_path):
     assert complaint(tmp_path / "runs.csv")[0].startswith(
         f"`{tmp_path / 'runs.csv'}` cannot be read as a file of runs: "
     )
-    assert complaint(tmp_path / "none.csv")[0].startswith(
-        f"`{tmp_path / 'none.csv'}` cannot be read as a file of runs: "
+    assert complaint(tmp_path / "none.csv")[0] == (
+        f"`{tmp_path / 'none.csv'}` cannot be read as a file of runs: No such file or directory"
     )
 
 

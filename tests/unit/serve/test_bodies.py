@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from sampan.models.config import PromptConfig
-from sampan.serve.schemas import LEFT_ASIDE, EditFields
+from sampan.serve.schemas import LEFT_ASIDE, NUMBERS, EditFields
 from uploaded import png
 
 EDITS = "/v1/images/edits"
@@ -108,6 +108,27 @@ def test_forms_that_are_wrong_name_the_field(running: Any, form: dict[str, str])
 def test_any_seed_is_a_new_one_each_time(running: Any, seed: Any):
     seeds = {running.paint(seed=seed, num_inference_steps=1).json()["data"][0]["seed"] for _ in range(2)}
     assert len(seeds) == 2 and min(seeds) >= 0
+
+
+@pytest.mark.parametrize("field", NUMBERS)
+def test_true_is_not_read_as_a_number(running: Any, field: str):
+    for value in (True, False):
+        answer = running.paint(**{field: value})
+        assert refused(answer) == ("invalid_value", field)
+        assert answer.json()["error"]["message"] == f"`{field}`: it is true or false, and a number is asked."
+
+
+def test_every_number_of_a_request_is_one_that_true_is_not_read_as():
+    kinds = {name: str(field.annotation) for name, field in EditFields.model_fields.items()}
+    assert set(NUMBERS) == {name for name, kind in kinds.items() if "int" in kind or "float" in kind}
+
+
+def test_a_form_that_cannot_be_read_is_said_in_one_sentence(running: Any):
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    answer = running.client.post(EDITS, content=b"no boundary", headers=kind)
+    assert refused(answer)[0] == "invalid_form"
+    said = answer.json()["error"]["message"]
+    assert said.startswith("The form cannot be read: ") and said.endswith(".") and not said.endswith("..")
 
 
 def test_fields_of_openais_api_that_mean_nothing_here_are_left_aside(running: Any):

@@ -25,6 +25,7 @@ SAVES_BESIDE = True  # the thread that saves has a process group of its own
 AXES = ("dp_replicate", "dp_shard")
 # who is late is found out by `rank_watch`; this only ends what it does not see
 _TIMEOUT = timedelta(days=7)
+_UNSET = "start several ranks by torchrun, as in docs/distributed.md; for one, unset WORLD_SIZE"
 _state: dict[str, Any] = {"rank": 0, "ranks": 1}
 
 
@@ -36,13 +37,14 @@ def start(device: str, timeout_s: float) -> str:
         timeout_s: After so long without a sign of life from a rank the others end.
 
     Raises:
-        DeviceError: The ranks do not find each other, or the node has fewer devices than ranks.
+        DeviceError: The ranks do not find each other, the node has fewer devices than ranks, or the variables of torchrun
+            are not whole.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = _number_of_environment("WORLD_SIZE", 1, least=1)
     if world == 1:
         return device
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    device = own_device(device, local)
+    _check_environment(world)
+    device = own_device(device, _number_of_environment("LOCAL_RANK", 0))
     if "store" in _state:
         return device
     kind = device.split(":", maxsplit=1)[0]
@@ -83,6 +85,29 @@ def pretend(ranks: int, nodes: int, rank: int = 0) -> None:
 
         dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=ranks)
         _state.update(rank=rank, ranks=ranks, ranks_per_node=ranks // nodes)
+
+
+def _number_of_environment(name: str, otherwise: int, least: int = 0) -> int:
+    text = os.environ.get(name, str(otherwise))
+    if not (text.isascii() and text.isdigit()) or int(text) < least:
+        raise DeviceError(
+            f"the variable {name} of the environment is `{text}`, and no whole number from {least}", (), _UNSET
+        )
+    return int(text)
+
+
+def _check_environment(world: int) -> None:
+    """Raise DeviceError unless the environment has all that torchrun sets for one of several ranks."""
+    if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise DeviceError(
+            f"the environment has WORLD_SIZE = {world}, and not {' and '.join(missing)}",
+            "torchrun sets all of them for each rank that it starts",
+            _UNSET,
+        )
+    if (rank := _number_of_environment("RANK", 0)) >= world:
+        raise DeviceError(
+            f"the environment has RANK = {rank}, and WORLD_SIZE = {world}", f"ranks are from 0 to {world - 1}", _UNSET
+        )
 
 
 def own_device(device: str, local_rank: int) -> str:
@@ -197,7 +222,7 @@ def layout(parallel: str, replicate: int | None, shard: int | None) -> tuple[int
 
 def ranks_per_node() -> int:
     """Return how many ranks each node has."""
-    return _state.get("ranks_per_node") or int(os.environ.get("LOCAL_WORLD_SIZE", num_ranks()))
+    return _state.get("ranks_per_node") or _number_of_environment("LOCAL_WORLD_SIZE", num_ranks(), least=1)
 
 
 def _is_pretended() -> bool:

@@ -10,6 +10,7 @@ Source: PyTorch's `fully_shard` (Zhao et al. 2023; FSDP2), and `DistributedDataP
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -110,6 +111,8 @@ def shard(
     mesh = parallel.mesh(plan.device, plan.replicate, plan.shard)
     inner = MixedPrecisionPolicy(plan.gathered_dtype, torch.float32, cast_forward_inputs=False)
     outer = MixedPrecisionPolicy(None, torch.float32, cast_forward_inputs=False)
+    # PyTorch warns, on every rank, of views that a block returns, lest they be changed in place; ours changes nothing so
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
     blocks = list(blocks_of(module))
     for block in blocks:
         fully_shard(block, mesh=mesh, mp_policy=inner)
