@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from PIL import Image
+from rich.console import Console
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
@@ -17,7 +20,10 @@ from sampan.frameworks.records import MicroShare
 from sampan.frameworks.torch import device as dev
 from sampan.frameworks.torch import io, parallel, train_step
 from sampan.frameworks.torch.traffic import collectives
+from sampan.job import parse
 from sampan.models.init import initial_weights
+from sampan.train.estimate import blank_stage
+from sampan.train.run_state import open_run
 
 WIDTH, ROWS, TRAINED_ROWS = 15, 11, 7
 SETTINGS: dict[str, Any] = {
@@ -164,3 +170,37 @@ def test_one_rank_sends_nothing_and_ranks_lie_evenly_on_nodes(ranks: Any):
     assert collectives(Net(), None, passes=1, throughs=1) == []
     with pytest.raises(JobError, match="10 ranks do not lie evenly on 4 nodes"):
         ranks(10, 4)
+
+
+@pytest.mark.parametrize("name", ["glyph", "ar", "decoder"])
+@pytest.mark.filterwarnings("ignore:FSDP2-wrapped module:UserWarning")
+def test_a_real_stage_asks_for_what_is_counted(ranks: Any, tmp_path: Path, name: str):
+    (tmp_path / "set").mkdir()
+    for number in range(4):
+        Image.new("RGB", (128, 128), (40 * number, 80, 120)).save(tmp_path / "set" / f"{number}.png")
+        (tmp_path / "set" / f"{number}.txt").write_text(f"picture {number}", encoding="utf-8")
+    job = parse(
+        f'out = "{tmp_path.as_posix()}/run"\n[data]\npath = "{tmp_path.as_posix()}/set"\nworkers = 0\n'
+        "[model.override.text]\nnum_hidden_layers = 2\n[model.override.dit]\nnum_layers = 2\n"
+        "[stage.ar]\nmicro_batch_size = 1\n[stage.decoder]\nmicro_batch_size = 1\n[stage.glyph]\nmicro_batch_size = 1\n"
+    )
+    state = open_run(job, "cpu", "bf16", resume=False, console=Console(quiet=True))
+    ranks(4, 1)
+    stage = blank_stage(state, name)
+    shapes = io.shapes(stage.module)
+    shared = train_step.share(
+        stage.module, device="cpu", method="full", layout=(1, 4), autocast="bf16", dtype=lambda name: "fp32",
+        trainable=lambda name: True, frozen_rows=stage.frozen_rows,
+    )  # fmt: skip
+    assert shared is not None
+    shared.load({}, initial_weights(shapes, 0), name=name, prefix="")
+    step = train_step.TrainStep(
+        stage.module, **SETTINGS, autocast="bf16", seed=1, shared=shared, frozen_rows=stage.frozen_rows,
+        delayed=stage.delayed,
+    )  # fmt: skip
+    batch = tuple(dev.array(a, "cpu") if hasattr(a, "shape") else a for a in stage.draw(0, 0).arrays)
+    with Caught() as caught:
+        step.step(stage.loss, [batch], share=MicroShare(0, 1, 4, lambda micro: batch))
+    said = collectives(stage.module, shared, passes=1, throughs=1)
+    assert {(one.kind, one.ranks): one.sent_bytes for one in said} == dict(caught.bytes)
+    assert {(one.kind, one.ranks): one.calls for one in said} == dict(caught.calls)
