@@ -73,7 +73,7 @@ def _row(fault: dict[str, Any]) -> str:
 
 
 def _measured(found: dict[str, Any]) -> str:
-    words = [f"{found['passed']} tests passed"]
+    words = [f"{found['passed']} tests passed{' (without the slow ones)' if found['quick'] else ''}"]
     words += [f"{found[key]} {key}" for key in ("failed", "skipped") if found[key]]
     return ", ".join([*words, *(f"{value} {what}" for what, value in found["measured"].items())])
 
