@@ -62,7 +62,7 @@ def test_the_text_of_a_job_gives_an_equal_job(path: Path):
 
 
 @given(
-    out=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\b\t\n\f\r"), min_size=1),
+    out=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\b\t\n\f\r"), min_size=1, max_size=60),
     seed=st.integers(0, job.MAX_SEED),
     lr=st.floats(1e-9, 1e9),
     override=st.dictionaries(
