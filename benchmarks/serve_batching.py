@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from sampan.pipeline.denoise import stack_inputs
+from sampan.pipeline.options import PipelineOptions
 from sampan.pipeline.pipeline import Pipeline, open_pipeline
 from sampan.pipeline.prepare import Prepared
 from sampan.pipeline.request import ImageRequest
@@ -65,7 +66,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")
     parser.add_argument("--device", default="cpu", help="default: cpu")
     arguments = parser.parse_args()
-    pipeline = open_pipeline(arguments.model, device=arguments.device, dtype="auto")
+    pipeline = open_pipeline(PipelineOptions(model=arguments.model, device=arguments.device, dtype="auto"))
     px, count = pipeline.config.geometry.default_px, arguments.requests
     written(pipeline, 1, 1, px)  # warm-up
     sides: dict[int, list[float]] = {1: [], 2: [], 4: [], count: []}

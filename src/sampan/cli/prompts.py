@@ -12,6 +12,7 @@ from sampan.cli.arguments import GenerateArguments
 from sampan.errors import RequestError
 
 if TYPE_CHECKING:  # reading it would load a model's mathematics
+    from sampan.pipeline.options import PipelineOptions
     from sampan.pipeline.request import ImageRequest
 
 
@@ -42,7 +43,7 @@ def print_examples(options: GenerateArguments) -> None:
         output.console(options).print(more, markup=False, highlight=False, soft_wrap=True)
 
 
-def generate_all(options: GenerateArguments, request: ImageRequest) -> None:
+def generate_all(options: GenerateArguments, request: ImageRequest, pipeline: PipelineOptions) -> None:
     """Paint the prompts of a file; each picture's name on stdout when it is written, or all records at the end."""
     from sampan.pipeline.prompts import generate_each, read_prompts
 
@@ -60,16 +61,9 @@ def generate_all(options: GenerateArguments, request: ImageRequest) -> None:
         generate_each(
             prompts,
             request,
-            model=options.model,
-            device=options.device,
-            dtype=options.dtype,
-            offload=options.offload,
-            compiled=options.compile,
+            pipeline,
             out=options.out,
             console=output.console(options),
-            loras=options.loras,
-            verified=not options.no_verify,
-            threads=options.threads,
             stop_on_error=options.stop_on_error,
             put=put,
         )

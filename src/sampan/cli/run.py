@@ -190,6 +190,7 @@ def generate(options: arguments.GenerateArguments) -> None:
 
         print_examples(options)
         return
+    from sampan.pipeline.options import PipelineOptions
     from sampan.pipeline.request import ImageRequest
 
     width_px, height_px = options.size or (None, None)
@@ -208,26 +209,24 @@ def generate(options: arguments.GenerateArguments) -> None:
         inject=options.inject,
         prompt_metadata=not options.no_prompt_metadata,
     )
-    if options.prompts is not None:
-        from sampan.cli.prompts import generate_all
-
-        generate_all(options, request)
-        return
-    from sampan.pipeline.pipeline import generate
-
-    pictures = generate(
-        request,
+    pipeline = PipelineOptions(
         model=options.model,
         device=options.device,
         dtype=options.dtype,
         offload=options.offload,
-        compiled=options.compile,
-        out=options.out,
-        console=output.console(options),
         loras=options.loras,
+        compiled=options.compile,
         verified=not options.no_verify,
         threads=options.threads,
     )
+    if options.prompts is not None:
+        from sampan.cli.prompts import generate_all
+
+        generate_all(options, request, pipeline)
+        return
+    from sampan.pipeline.pipeline import generate
+
+    pictures = generate(request, pipeline, out=options.out, console=output.console(options))
     if options.json:
         output.put(json.dumps({"pictures": pictures}, indent=2))
     else:
@@ -251,18 +250,19 @@ def serve(options: ServeArguments) -> None:
     from sampan.serve import verb
 
     def load() -> Pipeline:
+        from sampan.pipeline.options import PipelineOptions
         from sampan.pipeline.pipeline import open_pipeline  # loads what computes
 
         output.fetch(options.model, options)
-        return open_pipeline(
-            options.model,
+        how = PipelineOptions(
+            model=options.model,
             device=options.device,
             dtype=options.dtype,
             loras=options.loras,
             verified=not options.no_verify,
             threads=options.threads,
-            together=options.batch,
         )
+        return open_pipeline(how, together=options.batch)
 
     verb.serve(load, options.settings(), output.console(options))
 

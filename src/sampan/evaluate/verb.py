@@ -26,6 +26,7 @@ from sampan.frameworks import device as dev
 from sampan.host import usable_cores
 from sampan.metrics import nearest
 from sampan.metrics.ocr import Reading, find_reader
+from sampan.pipeline.options import PipelineOptions
 from sampan.pipeline.pipeline import open_pipeline
 from sampan.progress import bars
 from sampan.report import results
@@ -177,16 +178,16 @@ def _generator(options: EvalArguments) -> ModelGenerator | EndpointGenerator:
             options.endpoint, options.model, key=os.environ.get(KEY_VARIABLE), size_px=options.size or suites.SIZE_PX,
             more=more, batch=options.batch,
         )  # fmt: skip
-    pipeline = open_pipeline(
-        options.model,
+    how = PipelineOptions(
+        model=options.model,
         device=options.device,
         dtype=options.dtype,
         offload=options.offload,
         loras=options.loras,
         verified=not options.no_verify,
         threads=options.threads,
-        together=options.batch,
     )
+    pipeline = open_pipeline(how, together=options.batch)
     return ModelGenerator(
         pipeline, size_px=options.size or pipeline.config.geometry.default_px,
         num_steps=options.steps or pipeline.config.painting.num_inference_steps,

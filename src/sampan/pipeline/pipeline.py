@@ -29,6 +29,7 @@ from sampan.models.text import PromptTokenizer
 from sampan.pipeline import output
 from sampan.pipeline.batch import IMAGES_AT_ONCE, Progress, generate_images
 from sampan.pipeline.denoise import Denoiser
+from sampan.pipeline.options import PipelineOptions
 from sampan.pipeline.prepare import Floats, Ints, Pixels, ReferenceImage, prepare
 from sampan.pipeline.prompt import note_on, painted_prompt
 from sampan.pipeline.request import FEWER, ImageRequest
@@ -150,20 +151,8 @@ class Pipeline:
         return generate_images(self, [prepare(self, request, images)])[0]
 
 
-def open_pipeline(
-    model: str,
-    *,
-    device: str,
-    dtype: str,
-    offload: bool = False,
-    progress: Progress | None = None,
-    loras: Sequence[tuple[Path, float]] = (),
-    compiled: bool = False,
-    verified: bool = True,
-    threads: int | None = None,
-    together: int = 1,
-) -> Pipeline:
-    """Return a model folder, or a run, ready to paint; arguments as `generate`.
+def open_pipeline(options: PipelineOptions, *, progress: Progress | None = None, together: int = 1) -> Pipeline:
+    """Return a model ready to paint.
 
     Args:
         together: Pictures that are made side by side.
@@ -172,69 +161,43 @@ def open_pipeline(
         SampanError: It cannot be used, or the device is not there.
     """
     load = host.CpuLoad()
-    folder, own = open_with_lora(Path(model))
+    folder, own = open_with_lora(Path(options.model))
     folder.check()  # a missing shard is said now, not after the part before it has worked
-    if verified:
+    if options.verified:
         folder.check_written(progress)
-    asked = [*([(own, 1.0)] if own else []), *loras]
+    asked = [*([(own, 1.0)] if own else []), *options.loras]
     lows = [low for path, strength in asked for low in lora.read(path, folder.config, strength)]
-    where = dev.resolve(device)
-    if threads is not None:
-        dev.set_threads(threads)
+    where = dev.resolve(options.device)
+    if options.threads is not None:
+        dev.set_threads(options.threads)
     elif where == "cpu":
         largest = max(sum(tensor.num_elements for tensor in folder.stored(part).values()) for part in PARTS)
         dev.default_threads(host.choose_threads(largest * together, load))
-    return Pipeline(folder, where, dev.resolve_dtype(dtype, where), offload, progress, lows, compiled)
+    dtype = dev.resolve_dtype(options.dtype, where)
+    return Pipeline(folder, where, dtype, options.offload, progress, lows, options.compiled)
 
 
 def generate(
-    request: ImageRequest,
-    *,
-    model: str,
-    device: str,
-    dtype: str,
-    offload: bool,
-    out: Path | None,
-    console: Any,
-    loras: Sequence[tuple[Path, float]] = (),
-    compiled: bool = False,
-    verified: bool = True,
-    threads: int | None = None,
+    request: ImageRequest, options: PipelineOptions, *, out: Path | None, console: Any
 ) -> list[dict[str, Any]]:
     """Paint a request's pictures, write them as PNG and return one record a picture.
 
     Args:
-        model: A model folder, the name of a shipped one, or a run, whose own additions come before `loras`.
-        loras: LoRA files or folders, each with what its own scale is multiplied with.
-        compiled: Compile the step that writes a token: worth it for large pictures, and for several in one call.
-        verified: Hold the model's files against the hashes that sampan recorded when it wrote them, where it did.
         out: File of the first picture; further ones get -2, -3 … Without one, `sampan-SEED.png` in the current folder.
         console: A rich console for progress.
-        threads: CPU threads; None takes what the model's size and other programs leave use for.
 
     Raises:
         SampanError: With nothing written, or saying what was.
     """
     (target, free_bytes), begun = output.check_target(request, out), time.perf_counter()
     with bars(console) as progress:
-        pipeline = open_pipeline(
-            model,
-            device=device,
-            dtype=dtype,
-            offload=offload,
-            progress=progress,
-            loras=loras,
-            compiled=compiled,
-            verified=verified,
-            threads=threads,
-            together=min(request.count, IMAGES_AT_ONCE),
-        )
+        pipeline = open_pipeline(options, progress=progress, together=min(request.count, IMAGES_AT_ONCE))
         side = pipeline.config.geometry.default_px
         num_pixels = request.count * (request.width_px or side) * (request.height_px or side)
         output.check_room(target, free_bytes, num_pixels)
         for note in lora.notes(pipeline.loras):
             console.print(note, highlight=False, markup=False, soft_wrap=True)
-        for words in prompt_notes(pipeline, request, model):
+        for words in prompt_notes(pipeline, request, options.model):
             console.print(words, markup=False, highlight=False, soft_wrap=True)
         return write_images(pipeline, request, target, begun)
 

@@ -12,6 +12,7 @@ from typing import Any
 from sampan.checkpoint import lora
 from sampan.errors import DataError, RequestError
 from sampan.pipeline.batch import IMAGES_AT_ONCE
+from sampan.pipeline.options import PipelineOptions
 from sampan.pipeline.output import check_target
 from sampan.pipeline.pipeline import open_pipeline, prompt_notes, write_images
 from sampan.pipeline.request import ImageRequest
@@ -51,19 +52,12 @@ def read_prompts(path: Path) -> list[tuple[int, str]]:
 def generate_each(
     prompts: Sequence[tuple[int, str]],
     request: ImageRequest,
+    options: PipelineOptions,
     *,
-    model: str,
-    device: str,
-    dtype: str,
-    offload: bool,
-    compiled: bool,
-    loras: Sequence[tuple[Path, float]],
     out: Path | None,
     stop_on_error: bool,
     put: Callable[[dict[str, Any]], None],
     console: Any,
-    verified: bool = True,
-    threads: int | None = None,
 ) -> None:
     """Generate the images of every prompt and write them as soon as they are made, named by the prompt's line.
 
@@ -76,7 +70,6 @@ def generate_each(
         stop_on_error: Go on with no further line after one that failed.
         put: Takes the record of each image that is written.
         console: A rich console for progress, hints and the lines that failed.
-        model, device, dtype, offload, compiled, loras, verified, threads: As pipeline.generate takes them.
 
     Raises:
         RequestError: Prompts failed; the images of the others are written.
@@ -89,24 +82,13 @@ def generate_each(
         console.print(words, markup=False, highlight=False, soft_wrap=True)
 
     with bars(console) as progress:
-        pipeline = open_pipeline(
-            model,
-            device=device,
-            dtype=dtype,
-            offload=offload,
-            progress=progress,
-            loras=loras,
-            compiled=compiled,
-            verified=verified,
-            threads=threads,
-            together=min(request.count, IMAGES_AT_ONCE),
-        )
+        pipeline = open_pipeline(options, progress=progress, together=min(request.count, IMAGES_AT_ONCE))
         for note in lora.notes(pipeline.loras):
             say(note)
         for number, (line, prompt) in enumerate(prompts):
             asked, file = dataclasses.replace(request, prompt=prompt), target.with_stem(f"{target.stem}-{line}")
             progress("prompts", number, len(prompts))
-            for words in prompt_notes(pipeline, asked, model):
+            for words in prompt_notes(pipeline, asked, options.model):
                 say(f"line {line}: {words}")
             try:
                 for record in write_images(pipeline, asked, file, time.perf_counter()):

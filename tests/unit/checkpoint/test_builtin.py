@@ -42,11 +42,12 @@ def test_nano_paints_the_colour_that_is_asked_for(nano: Path):
     pytest.importorskip("torch")
     from sampan.metrics import color
     from sampan.pipeline.batch import generate_images
+    from sampan.pipeline.options import PipelineOptions
     from sampan.pipeline.pipeline import open_pipeline
     from sampan.pipeline.prepare import prepare
     from sampan.pipeline.request import ImageRequest
 
-    pipeline = open_pipeline(str(nano), device="cpu", dtype="fp32")
+    pipeline = open_pipeline(PipelineOptions(model=str(nano), device="cpu", dtype="fp32"))
     asked = [("red", 1), ("blue", 2), ("yellow", 3)]
     requests = [
         ImageRequest(prompt=f'a {plate} sign that says "OLÁ"', num_inference_steps=6, seed=seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import json
@@ -15,6 +16,7 @@ import pytest
 
 from sampan import job
 from sampan.cli import main
+from sampan.pipeline.options import PipelineOptions
 from sampan.pipeline.request import ImageRequest
 from sampan.synthetic.signs import SignFilter
 
@@ -101,20 +103,20 @@ def test_generate_asks_for_what_the_options_say(stand_in, capsys):
             inject=Path("i.safetensors"),
             prompt_metadata=False,
         ),
+        PipelineOptions(
+            model="folder",
+            device="cuda:1",
+            dtype="bf16",
+            offload=True,
+            compiled=False,
+            verified=True,
+            loras=((Path("x.safetensors"), 1.0), (Path("runs/y"), -0.5)),
+            threads=3,
+        ),
     )
     console = generate.kwargs.pop("console")
     assert console.stderr
-    assert generate.kwargs == {
-        "model": "folder",
-        "device": "cuda:1",
-        "dtype": "bf16",
-        "offload": True,
-        "compiled": False,
-        "verified": True,
-        "out": Path("a.png"),
-        "loras": ((Path("x.safetensors"), 1.0), (Path("runs/y"), -0.5)),
-        "threads": 3,
-    }
+    assert generate.kwargs == {"out": Path("a.png")}
     assert capsys.readouterr().out == "a-1.png\na-2.png\n"
 
 
@@ -122,11 +124,12 @@ def test_generate_leaves_to_the_model_what_is_not_asked_for(stand_in):
     generate = Recorded([])
     stand_in("sampan.pipeline.pipeline", generate=generate)
     assert main(["generate", "a red apple"]) == 0
-    (request,) = generate.args
+    request, how = generate.args
     assert request == ImageRequest(prompt="a red apple", seed=request.seed)
     del generate.kwargs["console"]
-    assert generate.kwargs == {
-        "model": "nano", "device": "auto", "dtype": "auto", "offload": False, "out": None, "loras": (),
+    assert generate.kwargs == {"out": None}
+    assert dataclasses.asdict(how) == {
+        "model": "nano", "device": "auto", "dtype": "auto", "offload": False, "loras": (),
         "compiled": False, "verified": True, "threads": None,
     }  # fmt: skip
 

@@ -24,6 +24,7 @@ from sampan.errors import CheckpointError, RequestError
 from sampan.models import lora
 from sampan.models.build import PARTS
 from sampan.pipeline import output
+from sampan.pipeline.options import PipelineOptions
 from sampan.pipeline.pipeline import Pipeline, generate, open_pipeline
 from sampan.pipeline.request import ImageRequest
 
@@ -50,8 +51,9 @@ def file(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def paint(model: Path, out: Path, **options: Any) -> tuple[np.ndarray, dict[str, Any]]:
     """Return the pixels and the metadata of a picture."""
     request = dataclasses.replace(REQUEST, count=options.pop("count", 1))
-    settings = {"device": "cpu", "dtype": "fp32", "offload": False, "console": Console(file=io.StringIO()), **options}
-    (record,) = generate(request, model=str(model), out=out, **settings)
+    console = options.pop("console", None) or Console(file=io.StringIO())
+    how = PipelineOptions(**{"model": str(model), "device": "cpu", "dtype": "fp32", **options})
+    (record,) = generate(request, how, out=out, console=console)
     with Image.open(out) as image:
         facts = json.loads(image.text["sampan"])  # type: ignore[attr-defined]
         assert facts.items() <= record.items()
@@ -167,7 +169,7 @@ def test_changed_weights_do_not_paint_unless_that_is_asked_for(changed: Path, tm
     )
     assert not (tmp_path / "a.png").exists()
     with pytest.raises(CheckpointError, match="is not the one that was written"):
-        open_pipeline(str(changed), device="cpu", dtype="fp32")  # as `serve` and `eval` open it
+        open_pipeline(PipelineOptions(model=str(changed), device="cpu", dtype="fp32"))  # as `serve` and `eval` open it
     paint(changed, tmp_path / "a.png", verified=False)
     assert (tmp_path / "a.png").exists()
 

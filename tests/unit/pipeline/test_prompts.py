@@ -17,6 +17,7 @@ from sampan.cli import main
 from sampan.errors import RequestError
 from sampan.pipeline import pipeline as pipeline_module
 from sampan.pipeline import prompts as prompts_module
+from sampan.pipeline.options import PipelineOptions
 from sampan.pipeline.prompts import read_prompts
 
 SETTINGS = ("--size", "64x64", "--steps", "2", "--seed", "3", "--device", "cpu", "--dtype", "fp32")
@@ -124,6 +125,9 @@ def test_the_model_s_own_steps_are_taken(folder: Path, place: Path):
     console = Console(file=io.StringIO())
     request = pipeline_module.ImageRequest("a boat", width_px=64, height_px=64)
     (record,) = pipeline_module.generate(
-        request, model=str(folder), device="cpu", dtype="fp32", offload=False, out=place / "a.png", console=console
+        request,
+        PipelineOptions(model=str(folder), device="cpu", dtype="fp32"),
+        out=place / "a.png",
+        console=console,
     )
     assert record["num_inference_steps"] == 3
