@@ -1,9 +1,9 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # MindSpore 2.10.0 tells pip that any numpy>=1.25.0 will do. Beside NumPy 2 it imports and makes tensors; the first product
 # raises SystemError, and the same product computes when it is asked for again. `pip check` finds nothing wrong.
 #
-#   PYTHON=python3.11 sh findings/mindspore-numpy2.sh      ends with 0 while that is so, with 1 when it has changed
-set -eu
+#   PYTHON=python3.11 findings/mindspore-numpy2.sh      ends with 0 while that is so, with 1 when it has changed
+set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 "${PYTHON:-python3}" -m venv "$folder/venv"

@@ -1,10 +1,10 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # pyarrow 26.0.1 asks pip for nothing, and refuses to be imported beside NumPy 1; without any NumPy it works. So pip puts it
 # into an environment that holds NumPy below 2 for another package, and `pip check` finds nothing wrong. 25.0.1 is well with
 # NumPy 1.26.
 #
-#   PYTHON=python3.11 sh findings/pyarrow-numpy1.sh        ends with 0 while that is so, with 1 when it has changed
-set -eu
+#   PYTHON=python3.11 findings/pyarrow-numpy1.sh        ends with 0 while that is so, with 1 when it has changed
+set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 "${PYTHON:-python3}" -m venv "$folder/venv"
