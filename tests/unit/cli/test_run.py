@@ -104,16 +104,10 @@ def test_generate_asks_for_what_the_options_say(stand_in, capsys):
             prompt_metadata=False,
         ),
         PipelineOptions(
-            model="folder",
-            device="cuda:1",
-            dtype="bf16",
-            offload=True,
-            compiled=False,
-            verified=True,
+            model="folder", device="cuda:1", dtype="bf16", offload=True, compiled=False, verified=True, threads=3,
             loras=((Path("x.safetensors"), 1.0), (Path("runs/y"), -0.5)),
-            threads=3,
         ),
-    )
+    )  # fmt: skip
     console = generate.kwargs.pop("console")
     assert console.stderr
     assert generate.kwargs == {"out": Path("a.png")}
