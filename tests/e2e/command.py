@@ -18,3 +18,10 @@ def sampan(*arguments: str | Path, cwd: Path, code: int = 0) -> subprocess.Compl
     assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr
     return done
+
+
+def draw_smoke_pictures(folder: Path) -> Path:
+    """Write the pictures of jobs/smoke.toml, few and small, where it looks for them below a folder; return the folder."""
+    (folder / "runs").mkdir()
+    sampan("data", "emoji", "runs/smoke-pictures", "--count", "8", "--size", "64", "--edits", "1", cwd=folder)
+    return folder

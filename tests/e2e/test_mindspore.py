@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from e2e.command import sampan
+from e2e.command import draw_smoke_pictures, sampan
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -69,10 +69,7 @@ def settings(*values: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("mindspore")
-    (folder / "runs").mkdir()
-    sampan("data", "emoji", "runs/smoke-pictures", "--count", "8", "--size", "64", "--edits", "1", cwd=folder)
-    return folder
+    return draw_smoke_pictures(tmp_path_factory.mktemp("mindspore"))
 
 
 def test_a_machine_without_pytorch_prepares_trains_resumes_and_generates(place: Path):

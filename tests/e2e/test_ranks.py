@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.command import sampan
+from e2e.command import draw_smoke_pictures
 from sampan.checkpoint import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.timeout(900)]
@@ -35,10 +35,7 @@ LONG += ["stage.vae.micro_batch_size=1", "place.dtype=fp32"]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("torchrun")
-    (folder / "runs").mkdir()
-    sampan("data", "emoji", "runs/smoke-pictures", "--count", "8", "--size", "64", "--edits", "1", cwd=folder)
-    return folder
+    return draw_smoke_pictures(tmp_path_factory.mktemp("torchrun"))
 
 
 class Ranks:

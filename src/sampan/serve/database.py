@@ -73,8 +73,7 @@ class Database:
             raise sqlite3.DatabaseError(found)
         self._writer.execute("PRAGMA journal_mode = WAL")
         self._writer.execute("PRAGMA synchronous = FULL")
-        self._writer.execute("BEGIN IMMEDIATE")
-        try:
+        with _transaction(self._writer):
             for statement in schema.split(";"):
                 self._writer.execute(statement)
             for table, added in columns.items():
@@ -82,10 +81,6 @@ class Database:
                 for column, declared in added.items():
                     if column not in there:
                         self._writer.execute(f"ALTER TABLE {table} ADD COLUMN {column} {declared}")
-            self._writer.execute("COMMIT")
-        except BaseException:
-            _roll_back(self._writer)
-            raise
 
     def close(self) -> None:
         """Close the file."""
@@ -101,22 +96,11 @@ class Database:
         Raises:
             StoreError: It cannot be done, with the reason.
         """
-        if not self._writing.acquire(timeout=WAIT_S):
-            raise self._error("locked", f"others wrote for more than {WAIT_S:g} s")
-        try:
-            with self._told():
-                assert self._writer is not None
-                self._check_there()
-                _roll_back(self._writer)  # of a disk that failed in the middle
-                self._writer.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._writer
-                    self._writer.execute("COMMIT")
-                except BaseException:
-                    _roll_back(self._writer)
-                    raise
-        finally:
-            self._writing.release()
+        with self._turn(self._writing, "wrote"):
+            assert self._writer is not None
+            _roll_back(self._writer)  # of a disk that failed in the middle
+            with _transaction(self._writer):
+                yield self._writer
 
     def all(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query.
@@ -124,21 +108,27 @@ class Database:
         Raises:
             StoreError: They cannot be read, with the reason.
         """
-        if not self._reading.acquire(timeout=WAIT_S):
-            raise self._error("locked", f"others read for more than {WAIT_S:g} s")
-        try:
-            with self._told():
-                assert self._reader is not None
-                self._check_there()
-                return self._reader.execute(sql, values).fetchall()
-        finally:
-            self._reading.release()
+        with self._turn(self._reading, "read"):
+            assert self._reader is not None
+            return self._reader.execute(sql, values).fetchall()
 
     def shrink(self) -> None:
         """Give the room of the write-ahead log back to the disk, where nobody reads from it."""
         with self._writing, suppress(sqlite3.Error):  # a full disk may leave no room even for that
             assert self._writer is not None
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @contextmanager
+    def _turn(self, lock: threading.Lock, others: str) -> Iterator[None]:
+        """Have a connection to oneself while the block runs; what fails in it is a StoreError."""
+        if not lock.acquire(timeout=WAIT_S):
+            raise self._error("locked", f"others {others} for more than {WAIT_S:g} s")
+        try:
+            with self._told():
+                self._check_there()
+                yield
+        finally:
+            lock.release()
 
     def _check_there(self) -> None:
         """Raise where the file was removed or replaced: SQLite would go on in one that nobody finds again."""
@@ -191,6 +181,18 @@ def has_no_room(folder: Path) -> bool:
 
 def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=WAIT_S, check_same_thread=False, isolation_level=None)
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Keep all that the block does, or nothing of it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        _roll_back(connection)
+        raise
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

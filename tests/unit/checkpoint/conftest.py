@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from sampan.checkpoint.folder import open_folder
+from sampan.checkpoint.write import write_folder
+from sampan.models.build import PARTS
 from sampan.models.config import ModelConfig
 
 
@@ -15,6 +17,14 @@ from sampan.models.config import ModelConfig
 def folder(tiny_folder: Path, tmp_path: Path) -> Path:
     """A copy of the folder that the published libraries wrote."""
     return Path(shutil.copytree(tiny_folder, tmp_path / "tiny"))
+
+
+@pytest.fixture(scope="package")
+def written(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that sampan wrote, with the hash of every file in its sampan.json; copy it before changing it."""
+    opened = open_folder(tiny_folder)
+    tensors = {part: opened.tensors(part) for part in PARTS}
+    return write_folder(tmp_path_factory.mktemp("own") / "model", opened.config, tensors, tiny_folder / "processor")
 
 
 @pytest.fixture(scope="session")

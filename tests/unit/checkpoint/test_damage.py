@@ -10,9 +10,7 @@ import pytest
 
 from sampan.checkpoint import hash_cache
 from sampan.checkpoint.folder import open_folder
-from sampan.checkpoint.write import write_folder
 from sampan.errors import CheckpointError
-from sampan.models.build import PARTS
 
 
 def flip(path: Path) -> None:
@@ -28,14 +26,6 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
     "gone": Path.unlink,
 }
-
-
-@pytest.fixture(scope="module")
-def written(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that sampan wrote: the hash of every file stands in sampan.json, and a checksum of that in itself."""
-    opened = open_folder(tiny_folder)
-    tensors = {part: opened.tensors(part) for part in PARTS}
-    return write_folder(tmp_path_factory.mktemp("own") / "model", opened.config, tensors, tiny_folder / "processor")
 
 
 @pytest.fixture

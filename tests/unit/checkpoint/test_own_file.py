@@ -15,19 +15,9 @@ from sampan.checkpoint import builtin, hash_cache, own_file, sealed
 from sampan.checkpoint.folder import open_folder
 from sampan.checkpoint.inspect import inspect
 from sampan.checkpoint.merge import merge
-from sampan.checkpoint.write import write_folder
 from sampan.errors import CheckpointError, SampanError
-from sampan.models.build import PARTS
 
 VAE = "vae/diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def written(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that sampan wrote; copy it before changing it."""
-    opened = open_folder(tiny_folder)
-    tensors = {part: opened.tensors(part) for part in PARTS}
-    return write_folder(tmp_path_factory.mktemp("own") / "model", opened.config, tensors, tiny_folder / "processor")
 
 
 @pytest.fixture

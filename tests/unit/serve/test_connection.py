@@ -15,6 +15,7 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from endless import send_without_end
 from sampan.serve import connection, keys, middleware
 from sampan.serve.connection import guarded
 
@@ -199,29 +200,16 @@ def test_a_chunked_body_without_an_end_is_not_read_for_ever(
     status: int,
 ):
     """The answer comes while the client still sends, and the connection ends soon after it."""
-    monkeypatch.setattr(middleware, "_BEFORE_S", 0.1)  # the times themselves are held in tests/e2e/test_serve_faults.py
+    monkeypatch.setattr(
+        middleware, "_BEFORE_S", 0.1
+    )  # the times themselves are held in tests/e2e/test_serve_reliability.py
     monkeypatch.setattr(middleware, "_AFTER_S", 0.3)
     if headers.startswith(KEY):
         keys.change(tmp_path / "data", add="alice", remove=None, put=lambda _: None)
-    sent, began = 0, time.perf_counter()
-    head = line + b" HTTP/1.1\r\nHost: localhost\r\n" + headers + b"Transfer-Encoding: chunked\r\n\r\n"
     with connected(start().port) as client:
-        client.sendall(head)
-        client.settimeout(0.02)
-        answer, began = b"", time.perf_counter()
-        while time.perf_counter() - began < 20:
-            try:
-                client.sendall(b"2000\r\n" + b"a" * 0x2000 + b"\r\n")
-                sent += 0x2000
-                if not (received := client.recv(65_536)):
-                    break
-                answer += received
-            except TimeoutError:
-                continue
-            except ConnectionError:
-                break
+        answer, sent, took_s = send_without_end(client, line, headers, most_s=20)
     assert answer.startswith(b"HTTP/1.1 %d " % status) and b"connection: close" in answer.lower()
-    assert time.perf_counter() - began < 3 and sent < 40 * 2**20
+    assert took_s < 3 and sent < 40 * 2**20
 
 
 def test_whatever_asyncio_tells_uvicorns_protocol_is_passed_on():

@@ -75,6 +75,14 @@ def write_job(folder: Path, model: Path) -> str:
     return JOB.format(folder=folder.as_posix(), model=model.as_posix(), num_steps=NUM_STEPS, save_every=SAVE_EVERY)
 
 
+def draw_plain(folder: Path) -> None:
+    """Write six pictures of one colour each into a new folder, with captions."""
+    folder.mkdir()
+    for number in range(6):
+        Image.new("RGB", (128, 128), (40 * number, 80, 120)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"picture {number}", encoding="utf-8")
+
+
 @pytest.fixture(scope="package")
 def tiny_job(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The text of a job, whose pictures are there."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 from rich.console import Console
 
 from sampan import files
@@ -20,6 +19,7 @@ from sampan.models import presets
 from sampan.models.build import build_on_meta
 from sampan.train import dry_run as dry
 from sampan.train.run_state import open_run
+from unit.train.conftest import draw_plain
 
 JOB = """
 out = "{folder}/run"
@@ -42,10 +42,7 @@ Report = dict[str, Any]
 
 @pytest.fixture
 def text(tmp_path: Path) -> str:
-    (tmp_path / "set").mkdir()
-    for number in range(6):
-        Image.new("RGB", (128, 128), (40 * number, 80, 120)).save(tmp_path / "set" / f"{number}.png")
-        (tmp_path / "set" / f"{number}.txt").write_text(f"picture {number}", encoding="utf-8")
+    draw_plain(tmp_path / "set")
     return JOB.format(folder=tmp_path.as_posix())
 
 

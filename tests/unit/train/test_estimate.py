@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from PIL import Image
 from rich.console import Console
 
 from sampan.errors import JobError
@@ -13,6 +12,7 @@ from sampan.frameworks.torch import device
 from sampan.job import parse
 from sampan.train.estimate import estimate_all
 from sampan.train.run_state import RunState, open_run
+from unit.train.conftest import draw_plain
 
 JOB = """
 out = "{folder}/run"
@@ -32,10 +32,7 @@ micro_batch_size = 8
 
 @pytest.fixture
 def work(tmp_path: Path) -> RunState:
-    (tmp_path / "set").mkdir()
-    for number in range(6):
-        Image.new("RGB", (128, 128), (40 * number, 80, 120)).save(tmp_path / "set" / f"{number}.png")
-        (tmp_path / "set" / f"{number}.txt").write_text(f"picture {number}", encoding="utf-8")
+    draw_plain(tmp_path / "set")
     job = parse(JOB.format(folder=tmp_path.as_posix()))
     return open_run(job, "cpu", "fp32", resume=False, console=Console(quiet=True))
 
