@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 DTYPES = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8", "fp4")
+_DEVICES = {"NVIDIA": "cuda", "AMD": "cuda", "Huawei": "npu"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +118,11 @@ class Chip:
     def label(self) -> str:
         """The chip as it was asked for: its variant, else its name."""
         return self.variant or self.name
+
+    @property
+    def device(self) -> str | None:
+        """What `place.device` is on it; None where training has no device for its maker's chips."""
+        return _DEVICES.get(self.vendor)
 
     def peak(self, dtype: str) -> float | None:
         """Return the dense peak in FLOP/s (or operations, for int8); None where the chip's files name none."""

@@ -16,7 +16,6 @@ from sampan.catalog.records import Chip
 from sampan.errors import BadDocumentError, LaunchError, UsageError
 from sampan.job import Job
 from sampan.launch.arguments import USUAL_CHIPS_PER_NODE, LaunchArguments
-from sampan.plan.runnable import DEVICES
 from sampan.units import format_seconds
 
 
@@ -119,7 +118,7 @@ def read_row(path: Path, number: int, job: Job) -> Mapping[str, Any]:
 def _planned(job: Job, row: Mapping[str, Any], chip: Chip, options: LaunchArguments) -> LaunchLayout:
     count = row["num_chips"]
     nodes, ranks = _machines(count, chip, options)
-    settings = [f"place.framework={row['framework']}", f"place.device={DEVICES[chip.vendor]}"]
+    settings = [f"place.framework={row['framework']}", f"place.device={chip.device}"]
     layouts: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for stage in row["stages"]:
         layouts[re.sub(r" at \d+ px$", "", stage["name"])].append(stage["layout"])

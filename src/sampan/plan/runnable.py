@@ -20,8 +20,6 @@ if TYPE_CHECKING:  # the planner asks here
 
 _ZERO_STAGES: Mapping[str, tuple[int, ...]] = {"torch": (0, 3), "mindspore": (1,)}
 """How data parallel ranks may share what training holds; with one rank there is nothing to share."""
-DEVICES: Mapping[str, str] = {"NVIDIA": "cuda", "AMD": "cuda", "Huawei": "npu"}
-"""What `place.device` is on the chips of a maker; training has no device for those of others."""
 _AXES = {"tp": "tensor", "pp": "pipeline", "cp": "context", "ep": "expert"}
 
 
@@ -59,7 +57,7 @@ def trainable(chip: Chip, framework: str) -> TrainableLayouts | str:
     """Return what `sampan train` can run on a chip with a framework, or why it can run nothing."""
     if framework not in _ZERO_STAGES:
         return f"not runnable by sampan train: `{framework}` is other software"
-    if chip.vendor not in DEVICES:
+    if chip.device is None:
         return f"not runnable by sampan train: it has no device for chips of {chip.vendor}"
     return TrainableLayouts(zero_stages=_ZERO_STAGES[framework])
 

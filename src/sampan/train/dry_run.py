@@ -30,7 +30,6 @@ from sampan.train.run_log import check_installed
 from sampan.train.run_state import RunState, open_run
 from sampan.units import format_bytes
 
-_DEVICE_OF = {"NVIDIA": "cuda", "AMD": "cuda", "Huawei": "npu"}  # PyTorch's name of a maker's chips
 _REMOTE = ("cuda", "npu")  # may be named where they are not
 Show = Callable[[dict[str, Any], Any], None]
 
@@ -93,7 +92,7 @@ def _device(name: str, chip: str | None) -> tuple[str, tuple[int | None, int | N
     """Return a rank's device, and its memory in all and what is free of it; None where it is this machine's."""
     if chip is not None:
         found = chip_of(chip)
-        kind = name if name.startswith(_REMOTE) else _DEVICE_OF.get(found.vendor)
+        kind = name if name.startswith(_REMOTE) else found.device
         if kind is None:
             raise JobError(
                 f"what PyTorch calls the chip {found.label} is not known",

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from sampan import job
+from sampan.catalog.records import Chip
 from sampan.plan import runnable, table, verb
 from sampan.plan.planner import Infeasible
 from sampan.plan.records import Interval, ParallelLayout
@@ -157,5 +158,6 @@ def test_a_plan_offers_what_train_runs_and_says_so():
 )
 def test_what_train_runs(framework, vendor, layout, why):
     stages = [SimpleNamespace(name="decoder", layout=ParallelLayout(**layout))]
-    candidate = SimpleNamespace(framework=framework, stages=stages, chip=SimpleNamespace(vendor=vendor))
+    chip = Chip(name="x", title="X", vendor=vendor, maker_country="ZZ", status="shipping")
+    candidate = SimpleNamespace(framework=framework, stages=stages, chip=chip)
     assert runnable.why_not(candidate) == (why and f"not runnable by sampan train: {why}")
